@@ -1,0 +1,247 @@
+"""The plain values that travel between rooms.
+
+Frozen, slotted, keyword-only; `to_json` turns any of them into plain JSON types.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+__all__ = [
+    "BlockPlan",
+    "Cohort",
+    "Cut",
+    "ImageFacts",
+    "LoadReport",
+    "Predictions",
+    "Preprocessing",
+    "Split",
+    "Task",
+    "TransferPlan",
+    "from_json",
+    "to_json",
+]
+
+Task = Literal["binary", "multiclass", "multilabel"]
+Split = Literal["train", "val", "test"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Cohort:
+    """The table of labelled images.
+
+    Args:
+        root: The folder that relative paths start from, or the `.npz` file that holds the arrays.
+        layout: How the images are stored: ``folder``, ``split-folder``, ``table``, ``npz`` or ``array``.
+        task: What is predicted.
+        classes: Class names in the order of the model's outputs.
+        positive: The positive class of a binary task, else None.
+        table: One row per image, columns ``path label patient site split mask`` (str or None). ``path`` is
+            relative to `root` with forward slashes; for npz ``<split>/<row>``, e.g. ``train/17``.
+        targets: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multilabel.
+        notes: What was inferred while reading, one sentence each, for the user.
+        arrays: Only for the layouts npz and array: split name to the (N, H, W) or (N, H, W, 3) images.
+    """
+
+    root: Path
+    layout: Literal["folder", "split-folder", "table", "npz", "array"]
+    task: Task
+    classes: tuple[str, ...]
+    positive: str | None
+    table: pd.DataFrame
+    targets: np.ndarray
+    notes: tuple[str, ...] = ()
+    arrays: dict[str, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def rows(self, split: str) -> np.ndarray:
+        """Row numbers (int64) of one split, in table order."""
+        return np.flatnonzero((self.table["split"] == split).to_numpy())
+
+    def select(self, keep: np.ndarray) -> "Cohort":
+        """The cohort with only the rows in `keep` (row numbers or a mask), renumbered."""
+        table = self.table.iloc[keep].reset_index(drop=True)
+        return dataclasses.replace(self, table=table, targets=self.targets[keep])
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ImageFacts:
+    """What decoding one image found.
+
+    Args:
+        height: Rows, px.
+        width: Columns, px.
+        channels: 1 (grey) or 3 (RGB).
+        bits: Bits of the stored integers (8 or 16).
+        mode: The decoder's own word for the pixel format, e.g. ``I;16``.
+    """
+
+    height: int
+    width: int
+    channels: int
+    bits: int
+    mode: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """Everything needed to turn a file into the network's input, stored in the artefact.
+
+    Args:
+        size: Side of the square network input, px.
+        channels: Channels after decoding: 1 (grey) or 3 (RGB).
+        intensity_max: Integers are divided by this, 2^n - 1 with n = 8, 10, 12, 14 or 16.
+        resize: ``squash`` (each axis on its own) or ``pad`` (keep the aspect, pad with the minimum).
+        normalisation: ``weights`` (mean and std below) or ``image`` (z-score of each image).
+        mean: Per channel of the network's input, on the scale 0 to 1.
+        std: Per channel of the network's input, on the scale 0 to 1.
+    """
+
+    size: int
+    channels: int
+    intensity_max: int
+    resize: Literal["squash", "pad"] = "squash"
+    normalisation: Literal["weights", "image"] = "weights"
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LoadReport:
+    """What loading pretrained weights into a network did.
+
+    Args:
+        source: Where the weights came from (file name, hub name, ``packaged``, ``none``).
+        licence: As far as known, else an empty string.
+        sha256: Of the file, else an empty string.
+        matched: Number of the trunk's tensors that were filled.
+        missing: Names of trunk tensors that the file lacks.
+        unexpected: Names in the file that the network lacks (a source head is expected here).
+        wrong_shape: Names that are in both with different shapes.
+        matched_fraction: Share of the trunk's parameters that were filled, 0 to 1.
+        missing_tail: True when everything missing forms one contiguous tail of the network.
+        last_pretrained_cut: Index of the last cut all of whose parameters were filled, or None.
+    """
+
+    source: str
+    licence: str = ""
+    sha256: str = ""
+    matched: int = 0
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    wrong_shape: tuple[str, ...] = ()
+    matched_fraction: float = 0.0
+    missing_tail: bool = False
+    last_pretrained_cut: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A place where exactly one tensor carries everything forward.
+
+    Args:
+        index: Counted from 1 at the stem.
+        name: The network's own name of the block that ends here, e.g. ``layer3.2``.
+        stage: Counted from 0; cuts of one stage share a resolution (or a module, in isotropic networks).
+        channels: Of the tensor.
+        stride: Input side divided by the tensor's side (largest spatial axis), rounded.
+        num_params: All parameters executed up to here, no head.
+        macs: Multiply-accumulates up to here for one input at the traced size.
+        shape: Of the tensor for one input, without the batch axis.
+        channel_axis: 1 for (B, C, *spatial), -1 for (B, *spatial, C) and (B, N, C).
+        tap: Module whose output (or input) is the tensor.
+        tap_side: Whether the tensor is the tap's ``output`` or ``input``.
+        is_pretrained: False when some parameters up to here were not in the weights file.
+    """
+
+    index: int
+    name: str
+    stage: int
+    channels: int
+    stride: int
+    num_params: int
+    macs: int
+    shape: tuple[int, ...]
+    channel_axis: int
+    tap: str
+    tap_side: Literal["output", "input"]
+    is_pretrained: bool = True
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BlockPlan:
+    """What happens to one block: its treatment and learning rate (0 when frozen or removed)."""
+
+    name: str
+    treatment: Literal["reused", "frozen", "slimmed", "re-initialised", "removed", "new"]
+    lr: float
+    num_params: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TransferPlan:
+    """What a strategy does to every block of a network, printed before training and stored with the run."""
+
+    strategy: str
+    cut: int
+    blocks: tuple[BlockPlan, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Predictions:
+    """Probabilities and truth of one set of cases.
+
+    Args:
+        probs: (N, C) float64; a binary task has two columns as well.
+        targets: (N,) int64 class indices, or (N, C) 0/1 for multilabel.
+        groups: (N,) integers; cases of one patient (or of one set of duplicates) share a number.
+        classes: Names of the C columns.
+        task: What is predicted.
+        positive: Index of the positive class for a binary task, else None.
+    """
+
+    probs: np.ndarray
+    targets: np.ndarray
+    groups: np.ndarray
+    classes: tuple[str, ...]
+    task: Task
+    positive: int | None = None
+
+
+def to_json(value: Any) -> Any:
+    """`value` as plain JSON types; dataclasses become dictionaries, paths and NumPy scalars their builtins.
+
+    Examples:
+        >>> to_json(BlockPlan(name="layer1", treatment="frozen", lr=0.0, num_params=3))
+        {'name': 'layer1', 'treatment': 'frozen', 'lr': 0.0, 'num_params': 3}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return to_json(value.tolist())
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Path):
+        return value.as_posix()
+    return value
+
+
+def from_json(kind: type, value: dict[str, Any]) -> Any:
+    """The flat dataclass `kind` from the dictionary that `to_json` made; lists become tuples.
+
+    Examples:
+        >>> facts = ImageFacts(height=2, width=3, channels=1, bits=8, mode="L")
+        >>> from_json(ImageFacts, to_json(facts)) == facts
+        True
+    """
+    names = {field.name for field in dataclasses.fields(kind)}
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in names})
