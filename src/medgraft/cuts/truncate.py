@@ -1,0 +1,178 @@
+"""Real truncation: the network runs up to the cut, and everything behind it is gone.
+
+The kept part stays the original network object with the original names, in training and in evaluation mode;
+its forward pass ends where the cut's tensor appears.
+"""
+
+import copy
+from typing import Any, NoReturn
+
+import torch
+from torch import nn
+
+from medgraft.cuts.points import find_cuts
+from medgraft.cuts.trace import Trace, trace_network
+from medgraft.errors import CutError
+from medgraft.types import Cut
+
+__all__ = ["Trunk", "cut_points", "entry_of", "resolve_cut", "truncate", "truncate_traced"]
+
+
+class _Reached(Exception):
+    """Carries the features out of the network's own forward pass."""
+
+    def __init__(self, features: torch.Tensor) -> None:
+        super().__init__()
+        self.features = features
+
+
+class _Exit(nn.Module):
+    """Stands in for the first module behind the cut; reaching it ends the forward pass."""
+
+    def forward(self, features: torch.Tensor, *_args: Any, **_kwargs: Any) -> NoReturn:
+        raise _Reached(features)
+
+
+def _leave(_module: nn.Module, _args: Any, output: torch.Tensor) -> NoReturn:
+    raise _Reached(output)
+
+
+class Trunk(nn.Module):
+    """The kept bottom of a network: images (B, C, *spatial) to the features at its cut.
+
+    Args:
+        network: Already pruned behind the cut (`truncate` does that).
+        entry: The method of `network` that is run.
+        cut: Where it ends.
+    """
+
+    def __init__(self, network: nn.Module, entry: str, cut: Cut) -> None:
+        super().__init__()
+        self.network = network
+        self.entry = entry
+        self.cut = cut
+        if cut.tap_side == "input":
+            _replace(network, cut.tap, _Exit())
+        else:
+            network.get_submodule(cut.tap).register_forward_hook(_leave)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        try:
+            getattr(self.network, self.entry)(images)
+        except _Reached as reached:
+            return reached.features
+        raise CutError(f"expected the forward pass to reach cut {self.cut.name}, but it ended before.")
+
+
+def entry_of(network: nn.Module) -> str:
+    """The method that computes features without a head: ``forward_features`` where a network has it."""
+    return "forward_features" if callable(getattr(network, "forward_features", None)) else "forward"
+
+
+def cut_points(network: nn.Module, input_shape: tuple[int, ...]) -> tuple[Cut, ...]:
+    """All cuts of `network`, stem first; parameters and MACs count up to each cut.
+
+    Args:
+        network: Any network; neither changed nor run on data.
+        input_shape: (C, *spatial) of one input.
+
+    Raises:
+        BackboneError: When the network cannot process such an input.
+        CutError: When it has no cut.
+
+    Examples:
+        >>> layers = [nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU()]
+        >>> [(cut.name, cut.num_params) for cut in cut_points(nn.Sequential(*layers), (3, 16, 16))]
+        [('0', 224), ('2', 808)]
+    """
+    entry = entry_of(network)
+    return find_cuts(trace_network(network, input_shape, entry=entry), has_head=entry == "forward")
+
+
+def truncate(network: nn.Module, cut: int | str | Cut, input_shape: tuple[int, ...]) -> Trunk:
+    """A new network that ends at `cut`; what lies behind it is removed. `network` is left as it was.
+
+    Args:
+        network: Any network.
+        cut: Index from 1, the network's own name, or a `Cut` of `cut_points`.
+        input_shape: (C, *spatial) of one input.
+
+    Raises:
+        CutError: When there is no such cut; the message lists the cuts.
+    """
+    entry = entry_of(network)
+    trace = trace_network(network, input_shape, entry=entry)
+    cuts = find_cuts(trace, has_head=entry == "forward")
+    return truncate_traced(network, trace, resolve_cut(cuts, cut))
+
+
+def truncate_traced(network: nn.Module, trace: Trace, cut: Cut) -> Trunk:
+    """As `truncate`, from a trace that is at hand."""
+    kept = copy.deepcopy(network)
+    _prune(kept, trace, cut)
+    return Trunk(kept, entry_of(network), cut)
+
+
+def resolve_cut(cuts: tuple[Cut, ...], wanted: int | str | Cut) -> Cut:
+    """The cut that `wanted` means: an index (digits), a cut's name, or a stage's name (its last cut).
+
+    Raises:
+        CutError: When there is none; the message lists all.
+    """
+    if isinstance(wanted, Cut):
+        return wanted
+    text = str(wanted).strip()
+    if text.isdigit():
+        found = [cut for cut in cuts if cut.index == int(text)]
+    else:
+        found = [cut for cut in cuts if text in (cut.name, cut.tap)]
+        found = found or [cut for cut in cuts if cut.name.startswith(text + ".")][-1:]
+    if not found:
+        listing = ", ".join(f"{cut.index} {cut.name}" for cut in cuts)
+        raise CutError(f"expected a cut of this network, got {text!r}. Its cuts: {listing}.")
+    return found[-1]
+
+
+def _prune(network: nn.Module, trace: Trace, cut: Cut) -> None:
+    tap = trace.calls[cut.tap][0]
+    event, op_limit = (tap.left, tap.end) if cut.tap_side == "output" else (tap.entered, tap.start)
+    used = {name for op in trace.ops[:op_limit] for name in op.tensors}
+    keep = {path for path, calls in trace.calls.items() if calls[0].entered < event}
+    keep |= {name.rpartition(".")[0] for name in used} | {cut.tap}
+    for path in list(keep):
+        while path:
+            keep.add(path)
+            path = path.rpartition(".")[0]
+    keep.add("")
+    for path, module in list(network.named_modules()):
+        if path not in keep:
+            continue
+        prefix = f"{path}." if path else ""
+        for name in list(module._modules):
+            child = module._modules[name]
+            is_plain = isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
+            # An idle dropout may still be asked for its rate; only what holds tensors has to go.
+            if prefix + name not in keep and child is not None and (is_plain or _holds_tensors(child)):
+                _drop(module, name)
+        if path == cut.tap and cut.tap_side == "input":
+            continue
+        for name in list(module._parameters):
+            if prefix + name not in used:
+                # Kept as an attribute: forward passes may ask whether it is None.
+                module._parameters[name] = None
+
+
+def _holds_tensors(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+
+
+def _drop(module: nn.Module, name: str) -> None:
+    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
+        del module._modules[name]
+    else:
+        module._modules[name] = None
+
+
+def _replace(network: nn.Module, path: str, new: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    network.get_submodule(parent)._modules[name] = new
