@@ -1,0 +1,182 @@
+"""Intervals and paired differences of any metric over bootstrap replicates."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from medgraft.errors import DataError
+from medgraft.evaluate.intervals import Difference, perfect_auroc_interval
+from medgraft.metrics.cases import one_vs_rest
+from medgraft.metrics.weighted import weighted_metric
+from medgraft.types import Predictions
+
+__all__ = ["as_seeds", "bootstrap_interval", "metric_replicates", "paired_difference", "smallest_class"]
+
+
+def metric_replicates(
+    preds: Predictions | Sequence[Predictions], metric: str, weights: np.ndarray
+) -> np.ndarray:
+    """(R,) value of a metric in each replicate, averaged over seeds.
+
+    Args:
+        preds: One model's predictions, or those of the same model trained with several seeds.
+        metric: A name in `medgraft.metrics.METRICS`.
+        weights: (R, N) counts from `bootstrap_weights`.
+
+    Raises:
+        ConfigError: No such metric.
+        DataError: No predictions, or the seeds were not tested on the same cases.
+
+    Examples:
+        >>> pred = Predictions(probs=np.array([[0.9, 0.1], [0.2, 0.8]]), targets=np.array([0, 1]),
+        ...                    groups=np.arange(2), classes=("no", "yes"), task="binary", positive=1)
+        >>> metric_replicates([pred, pred], "auroc", np.ones((1, 2))).tolist()
+        [1.0]
+    """
+    seeds = as_seeds(preds)
+    return np.asarray(np.mean([weighted_metric(pred, metric, weights) for pred in seeds], axis=0))
+
+
+def bootstrap_interval(
+    preds: Predictions | Sequence[Predictions], metric: str, weights: np.ndarray
+) -> tuple[float, float]:
+    """The 95 % percentile interval of a metric; of the mean over seeds when several are given.
+
+    An AUROC of exactly 1 has no spread over replicates; it gets `perfect_auroc_interval` of the smallest
+    class, counted in groups. ECE is biased upward, in a replicate once more; its interval is the basic one
+    (the percentiles mirrored at the value), which takes that bias off and can so lie below the value.
+
+    Args:
+        preds: As for `metric_replicates`.
+        metric: A name in `medgraft.metrics.METRICS`.
+        weights: (R, N) counts from `bootstrap_weights`.
+
+    Raises:
+        ConfigError: No such metric.
+        DataError: As for `metric_replicates`.
+
+    References:
+        Efron and Tibshirani, An introduction to the bootstrap, Chapman and Hall, 1993.
+
+    Examples:
+        >>> pred = Predictions(probs=np.tile([[0.9, 0.1], [0.2, 0.8]], (30, 1)), targets=np.tile([0, 1], 30),
+        ...                    groups=np.arange(60), classes=("no", "yes"), task="binary", positive=1)
+        >>> [round(end, 3) for end in bootstrap_interval(pred, "auroc", np.ones((100, 60)))]
+        [0.933, 1.0]
+    """
+    values = metric_replicates(preds, metric, weights)
+    if metric == "auroc" and values.min() == 1.0:
+        return perfect_auroc_interval(*smallest_class(as_seeds(preds)[0]))
+    low, high = np.quantile(values, (0.025, 0.975))
+    if metric == "ece":
+        value = float(metric_replicates(preds, metric, np.ones((1, weights.shape[1])))[0])
+        low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
+    return float(low), float(high)
+
+
+def paired_difference(
+    first: Predictions | Sequence[Predictions],
+    second: Predictions | Sequence[Predictions],
+    metric: str,
+    weights: np.ndarray,
+) -> Difference:
+    """Metric of the first model minus that of the second, on the same replicates.
+
+    Several seeds are averaged inside each replicate. With k_low (k_high) replicates at or below (above) 0,
+    p = min(1, 2 (min(k_low, k_high) + 1) / (R + 1)), which is never 0. Two different models that both reach
+    an AUROC of exactly 1 show no spread; their interval reaches as far as `perfect_auroc_interval` of
+    either does.
+
+    Args:
+        first: One model's predictions, or those of several seeds.
+        second: The other's, on the same cases in the same order.
+        metric: A name in `medgraft.metrics.METRICS`.
+        weights: (R, N) counts from `bootstrap_weights`.
+
+    Raises:
+        ConfigError: No such metric.
+        DataError: The two were not tested on the same cases.
+
+    References:
+        Davison and Hinkley, Bootstrap methods and their application, Cambridge, 1997 (section 4.2, the
+        + 1 in a resampled p).
+
+    Examples:
+        >>> pred = Predictions(probs=np.array([[0.9, 0.1], [0.2, 0.8]]), targets=np.array([0, 1]),
+        ...                    groups=np.arange(2), classes=("no", "yes"), task="binary", positive=1)
+        >>> paired_difference(pred, pred, "auroc", np.ones((9, 2)))
+        Difference(value=0.0, ci95=(0.0, 0.0), p=1.0)
+    """
+    left, right = as_seeds(first), as_seeds(second)
+    as_seeds([*left, *right])
+    observed = np.ones((1, len(left[0].probs)))
+    value = float((metric_replicates(left, metric, observed) - metric_replicates(right, metric, observed))[0])
+    values = metric_replicates(left, metric, weights), metric_replicates(right, metric, weights)
+    # Equal values may differ by rounding (means of other terms), which must not decide a sign.
+    gaps = np.round(values[0] - values[1], 12)
+    extreme = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
+    is_same = all(np.array_equal(left[0].probs, other.probs) for other in (*left, *right))
+    if metric == "auroc" and min(values[0].min(), values[1].min()) == 1.0 and not is_same:
+        low = perfect_auroc_interval(*smallest_class(left[0]))[0] - 1
+        high = -low
+    else:
+        low, high = np.quantile(gaps, (0.025, 0.975))
+    return Difference(
+        value=value, ci95=(float(low), float(high)), p=min(1.0, 2 * (extreme + 1) / (len(gaps) + 1))
+    )
+
+
+def smallest_class(pred: Predictions) -> tuple[int, int]:
+    """Groups with and without the class (or label) that splits the groups most unevenly.
+
+    Args:
+        pred: With every class present.
+
+    Raises:
+        DataError: A class is absent.
+
+    Examples:
+        >>> pred = Predictions(probs=np.full((4, 2), 0.5), targets=np.array([0, 0, 0, 1]),
+        ...                    groups=np.array([0, 1, 1, 2]),
+        ...                    classes=("no", "yes"), task="binary", positive=1)
+        >>> smallest_class(pred)
+        (1, 2)
+    """
+    sizes = [
+        (len(np.unique(pred.groups[part.labels])), len(np.unique(pred.groups[~part.labels])))
+        for part in one_vs_rest(pred)
+    ]
+    return min(sizes, key=min)
+
+
+def as_seeds(preds: Predictions | Sequence[Predictions]) -> tuple[Predictions, ...]:
+    """`preds` as a tuple, when all are about the same cases in the same order.
+
+    Args:
+        preds: One set of predictions or several.
+
+    Raises:
+        DataError: None given, or targets, groups or classes differ.
+
+    Examples:
+        >>> pred = Predictions(probs=np.full((1, 2), 0.5), targets=np.array([0]), groups=np.array([0]),
+        ...                    classes=("no", "yes"), task="binary", positive=1)
+        >>> len(as_seeds([pred, pred]))
+        2
+    """
+    seeds = (preds,) if isinstance(preds, Predictions) else tuple(preds)
+    if not seeds:
+        raise DataError("expected at least one set of predictions, got none. Pass one per seed.")
+    for number, other in enumerate(seeds[1:], start=2):
+        is_alike = (
+            np.array_equal(seeds[0].targets, other.targets)
+            and np.array_equal(seeds[0].groups, other.groups)
+            and (seeds[0].classes, seeds[0].task, seeds[0].positive)
+            == (other.classes, other.task, other.positive)
+        )
+        if not is_alike:
+            raise DataError(
+                f"expected the same cases, groups and classes everywhere, got others in predictions 1 and "
+                f"{number}. Compare models on one test set, in one order."
+            )
+    return seeds

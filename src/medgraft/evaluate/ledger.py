@@ -1,0 +1,134 @@
+"""How often the labels of a test set were opened on this machine.
+
+Every look at a test set is a chance to choose by it; the report prints the count. Only hashes, a run
+number and the run's folder are kept.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from medgraft.errors import DataError, RunError
+
+__all__ = ["ledger_path", "open_test"]
+
+
+def ledger_path() -> Path:
+    """The ledger's file: in ``MEDGRAFT_HOME`` when that is set, else in the user's data folder.
+
+    Examples:
+        >>> ledger_path().name
+        'ledger.jsonl'
+    """
+    home = os.environ.get("MEDGRAFT_HOME")
+    if home:
+        return Path(home) / "ledger.jsonl"
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "medgraft" / "ledger.jsonl"
+
+
+def open_test(case_hashes: Iterable[str], run_id: str, run_folder: Path, path: Path | None = None) -> int:
+    """Write down that a run opens these test cases; the number of runs that did, up to this one.
+
+    The same run continuing gets the number of its first opening and is not counted again.
+
+    Args:
+        case_hashes: One hash per case (of its pixels and identity); the order does not matter.
+        run_id: Of this run, new for each, the same when it continues. Not the folder: that is used again.
+        run_folder: Where the run writes, for the reader of the ledger.
+        path: The ledger, if not `ledger_path`.
+
+    Raises:
+        DataError: No case.
+        RunError: The ledger cannot be written or holds a line that is not an opening.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as home:
+        ...     ledger = Path(home) / "ledger.jsonl"
+        ...     [open_test(["a", "b"], run, Path("run"), ledger) for run in ("first", "second", "first")]
+        [1, 2, 1]
+    """
+    hashes = sorted(case_hashes)
+    if not hashes:
+        raise DataError("expected the hashes of the test cases, got none. Pass one per case.")
+    key = hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+    file = ledger_path() if path is None else path
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(file) as handle:
+            runs = _runs(_lines(handle), key, file)
+            if run_id not in runs:
+                now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+                record = {"test": key, "cases": len(hashes), "run": run_id, "when": now}
+                _append(handle, record | {"folder": str(run_folder.absolute())}, file)
+                runs.append(run_id)
+    except OSError as error:
+        raise RunError(
+            f"the test ledger must be writable, got {error.strerror} for {file}. Free or open that place, "
+            "or set MEDGRAFT_HOME to another folder."
+        ) from error
+    return runs.index(run_id) + 1
+
+
+@contextlib.contextmanager
+def _locked(file: Path) -> Iterator[int]:
+    """A descriptor of the file; on POSIX no other process has it, and a killed one lets it go."""
+    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        if sys.platform != "win32":
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _lines(handle: int) -> list[bytes]:
+    """The whole lines; a tail without newline is cut off, its writer was stopped before the labels."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    content = b""
+    while block := os.read(handle, 2**20):
+        content += block
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        os.ftruncate(handle, len(whole))
+    return whole.splitlines()
+
+
+def _runs(lines: list[bytes], key: str, file: Path) -> list[str]:
+    """The runs that opened the test set `key`, each once, in order."""
+    runs: dict[str, None] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            test, run = record["test"], record["run"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"expected an opening as JSON in line {number} of {file}, got {line[:60]!r}. "
+                "Remove that line, or restore the file."
+            ) from error
+        if test == key:
+            runs[run] = None
+    return list(runs)
+
+
+def _append(handle: int, record: dict[str, Any], file: Path) -> None:
+    line = json.dumps(record).encode() + b"\n"
+    written = os.write(handle, line)
+    if written < len(line):
+        raise RunError(
+            f"expected to write {len(line)} bytes to {file}, got {written} done. Is the disk full? Free some."
+        )

@@ -1,0 +1,157 @@
+"""What every metric needs to know of a set of cases: are they sound, who is positive, what was predicted."""
+
+import dataclasses
+
+import numpy as np
+
+from medgraft.errors import DataError
+from medgraft.types import Predictions
+
+__all__ = ["OneVsRest", "check_predictions", "one_vs_rest", "predicted_targets"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class OneVsRest:
+    """One class against all others.
+
+    Args:
+        name: Of the class.
+        scores: (N,) probability of the class, 0 to 1.
+        labels: (N,) bool, True where the case has the class.
+    """
+
+    name: str
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+def check_predictions(pred: Predictions) -> None:
+    """Nothing, when shapes, probabilities and targets of `pred` fit together.
+
+    Args:
+        pred: The predictions to check.
+
+    Raises:
+        DataError: Shapes disagree, a probability is NaN or outside 0 to 1, the probabilities of a case do
+            not sum to 1 (binary, multiclass), or a target is no class.
+    """
+    _check_shapes(pred)
+    _check_probs(pred)
+    if pred.task == "multilabel":
+        wrong = ~np.isin(pred.targets, (0, 1))
+        expected = "0 or 1"
+    else:
+        wrong = ~np.isin(pred.targets, np.arange(len(pred.classes)))
+        expected = f"a class index from 0 to {len(pred.classes) - 1}"
+    if wrong.any():
+        where = np.argwhere(wrong)[0]
+        raise DataError(
+            f"targets must be {expected}, got {pred.targets[tuple(where)]} for case {where[0]}. "
+            "Check the labels of this set."
+        )
+
+
+def _check_shapes(pred: Predictions) -> None:
+    num_cases, num_classes = len(pred.probs), len(pred.classes)
+    targets = (num_cases, num_classes) if pred.task == "multilabel" else (num_cases,)
+    expected = ((num_cases, num_classes), targets, (num_cases,))
+    got = (pred.probs.shape, pred.targets.shape, pred.groups.shape)
+    if expected != got:
+        raise DataError(
+            f"probs, targets and groups of a {pred.task} task must have the shapes {expected}, got {got}. "
+            "Pass one row per case and one column per class."
+        )
+    if num_cases == 0:
+        raise DataError("expected at least one case, got none. Check that the split or site is not empty.")
+    if pred.task == "binary" and (num_classes != 2 or pred.positive not in (0, 1)):
+        raise DataError(
+            f"a binary task needs two classes and positive = 0 or 1, got {num_classes} classes "
+            f"and positive = {pred.positive}. Name the positive class."
+        )
+
+
+def _check_probs(pred: Predictions) -> None:
+    # Written so that NaN fails as well.
+    wrong = ~((pred.probs >= 0) & (pred.probs <= 1))
+    if wrong.any():
+        case, column = np.argwhere(wrong)[0]
+        raise DataError(
+            f"probabilities must lie between 0 and 1, got {pred.probs[case, column]} for case {case}, class "
+            f"{pred.classes[column]!r} ({int(wrong.sum())} such values). A network that diverged gives NaN: "
+            "lower its learning rate."
+        )
+    if pred.task == "multilabel":
+        return
+    totals = pred.probs.sum(axis=1)
+    # Half precision softmax is off by up to some 1e-3.
+    off = np.abs(totals - 1) > 1e-2
+    if off.any():
+        case = int(np.flatnonzero(off)[0])
+        raise DataError(
+            f"the probabilities of a case must sum to 1, got {totals[case]:.4f} for case {case}. "
+            "Pass softmax outputs, or call the task multilabel."
+        )
+
+
+def one_vs_rest(pred: Predictions) -> tuple[OneVsRest, ...]:
+    """The two-class questions behind `pred`: the positive class (binary), every class, or every label.
+
+    Args:
+        pred: Checked here.
+
+    Raises:
+        DataError: A class has no case, or (one-vs-rest) nothing but its cases; the message names it.
+
+    Examples:
+        >>> pred = Predictions(probs=np.array([[0.9, 0.1], [0.2, 0.8]]), targets=np.array([0, 1]),
+        ...                    groups=np.array([0, 1]), classes=("normal", "sick"), task="binary", positive=1)
+        >>> [(one.name, one.scores.tolist()) for one in one_vs_rest(pred)]
+        [('sick', [0.1, 0.8])]
+    """
+    check_predictions(pred)
+    columns = range(len(pred.classes)) if pred.positive is None else (pred.positive,)
+    parts = tuple(
+        OneVsRest(
+            name=pred.classes[column],
+            scores=pred.probs[:, column].astype(np.float64),
+            labels=pred.targets[:, column] == 1 if pred.task == "multilabel" else pred.targets == column,
+        )
+        for column in columns
+    )
+    for part in parts:
+        if part.labels.any() and not part.labels.all():
+            continue
+        absent = part.name if not part.labels.any() else _rest_of(pred, part.name)
+        raise DataError(
+            f"expected cases of every class, got none of {absent!r} among {len(part.labels)}. "
+            "Use a larger or stratified set, or leave the class out."
+        )
+    return parts
+
+
+def _rest_of(pred: Predictions, name: str) -> str:
+    others = [other for other in pred.classes if other != name]
+    return others[0] if pred.task == "binary" else f"not {name}"
+
+
+def predicted_targets(pred: Predictions) -> np.ndarray:
+    """What is called: (N,) class indices, or (N, C) of 0 and 1 for multilabel.
+
+    The largest probability wins (the first of equals); binary and multilabel call positive above 0.5,
+    strictly.
+
+    Args:
+        pred: Not checked here.
+
+    Examples:
+        >>> pred = Predictions(probs=np.array([[0.5, 0.5], [0.2, 0.8]]), targets=np.array([0, 1]),
+        ...                    groups=np.array([0, 1]), classes=("normal", "sick"), task="binary", positive=1)
+        >>> predicted_targets(pred).tolist()
+        [0, 1]
+    """
+    if pred.task == "multilabel":
+        return (pred.probs > 0.5).astype(np.int64)
+    if pred.positive is not None:
+        is_positive = pred.probs[:, pred.positive] > 0.5
+        return np.where(is_positive, pred.positive, 1 - pred.positive).astype(np.int64)
+    return np.asarray(pred.probs.argmax(axis=1), dtype=np.int64)

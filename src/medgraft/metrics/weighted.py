@@ -1,0 +1,142 @@
+"""Every metric for many case weightings at once: what the bootstrap calls.
+
+This is the one place where the metrics are written; the plain functions are the case of a single row of
+ones.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from medgraft.errors import ConfigError, DataError
+from medgraft.metrics.cases import check_predictions, one_vs_rest
+from medgraft.metrics.ranking import replicate_chunks, weighted_auprc, weighted_auroc
+from medgraft.metrics.reliability import bin_numbers, top_label
+from medgraft.types import Predictions
+
+__all__ = ["WEIGHTED", "weighted_metric"]
+
+_ECE_BINS = 15
+
+
+def weighted_metric(pred: Predictions, metric: str, weights: np.ndarray) -> np.ndarray:
+    """(R,) values of one metric, one per row of weights.
+
+    Args:
+        pred: The predictions of one model.
+        metric: A name in `WEIGHTED`.
+        weights: (R, N) how often each case counts, 0 or more, any integer or float kind.
+
+    Raises:
+        ConfigError: No such metric.
+        DataError: The predictions are unsound, a class is absent (also: from one of the rows), or the
+            weights do not fit them.
+
+    Examples:
+        >>> pred = Predictions(probs=np.array([[0.7, 0.3], [0.2, 0.8]]), targets=np.array([1, 1]),
+        ...                    groups=np.array([0, 1]), classes=("normal", "sick"), task="binary", positive=1)
+        >>> weighted_metric(pred, "accuracy", np.array([[1, 1], [0, 2]])).tolist()
+        [0.5, 1.0]
+    """
+    if metric not in WEIGHTED:
+        raise ConfigError(f"metric must be one of {', '.join(WEIGHTED)}, got {metric!r}.")
+    check_predictions(pred)
+    if weights.ndim != 2 or weights.shape[1] != len(pred.probs):
+        raise DataError(
+            f"weights must have the shape (R, {len(pred.probs)}), got {weights.shape}. "
+            "Draw them for these very cases."
+        )
+    return WEIGHTED[metric](pred, weights)
+
+
+def _auroc(pred: Predictions, weights: np.ndarray) -> np.ndarray:
+    parts = [weighted_auroc(part.scores, part.labels, weights) for part in one_vs_rest(pred)]
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def _auprc(pred: Predictions, weights: np.ndarray) -> np.ndarray:
+    parts = [weighted_auprc(part.scores, part.labels, weights) for part in one_vs_rest(pred)]
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def _accuracy(pred: Predictions, weights: np.ndarray) -> np.ndarray:
+    _, correct = top_label(pred)
+    return np.asarray(_means(correct, weights).mean(axis=1))
+
+
+def _balanced_accuracy(pred: Predictions, weights: np.ndarray) -> np.ndarray:
+    one_vs_rest(pred)  # names an absent class
+    _, correct = top_label(pred)
+    if pred.task == "multilabel":
+        has = np.concatenate((pred.targets == 1, pred.targets == 0), axis=1)
+        correct = np.concatenate((correct, correct), axis=1)
+    else:
+        has = pred.targets[:, None] == np.arange(len(pred.classes))
+    counts = _sums(has, weights)
+    if (counts <= 0).any():
+        row = int(np.argwhere(counts <= 0)[0, 0])
+        raise DataError(
+            f"expected cases of every class with weight above 0, got a class without in row {row} of the "
+            "weights. Use replicates stratified by class."
+        )
+    return np.asarray((_sums(has & correct, weights) / counts).mean(axis=1))
+
+
+def _majority(pred: Predictions, weights: np.ndarray) -> np.ndarray:
+    if pred.task == "multilabel":
+        share = _means(pred.targets, weights)
+        return np.asarray(np.maximum(share, 1 - share).mean(axis=1))
+    has = pred.targets[:, None] == np.arange(len(pred.classes))
+    return np.asarray(_means(has, weights).max(axis=1))
+
+
+def _brier(pred: Predictions, weights: np.ndarray) -> np.ndarray:
+    if pred.task == "multilabel":
+        truth = pred.targets.astype(np.float64)
+    else:
+        truth = (pred.targets[:, None] == np.arange(len(pred.classes))).astype(np.float64)
+    squares = (pred.probs - truth) ** 2
+    if pred.positive is not None:
+        squares = squares[:, [pred.positive]]
+    return np.asarray(_means(squares, weights).sum(axis=1))
+
+
+def _ece(pred: Predictions, weights: np.ndarray) -> np.ndarray:
+    confidence, correct = top_label(pred)
+    parts = []
+    for column in range(confidence.shape[1]):
+        in_bin = bin_numbers(confidence[:, column], _ECE_BINS)[:, None] == np.arange(_ECE_BINS)
+        gap = (confidence[:, column] - correct[:, column])[:, None]
+        parts.append(np.abs(_means(in_bin * gap, weights)).sum(axis=1))
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def _sums(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """(R, K) weighted sums of (N, K) values."""
+    out = np.empty((len(weights), values.shape[1]))
+    numbers = values.astype(np.float64)
+    for rows in replicate_chunks(*weights.shape):
+        out[rows] = weights[rows].astype(np.float64) @ numbers
+    return out
+
+
+def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    total = _sums(np.ones((len(values), 1)), weights)
+    if (total <= 0).any():
+        raise DataError(
+            f"weights must be above 0 somewhere in every row, got row {int(np.argmin(total))} without. "
+            "Draw at least one case per replicate."
+        )
+    return np.asarray(_sums(values, weights) / total)
+
+
+WEIGHTED: Final[dict[str, Callable[[Predictions, np.ndarray], np.ndarray]]] = {
+    "auroc": _auroc,
+    "auprc": _auprc,
+    "accuracy": _accuracy,
+    "majority": _majority,
+    "balanced_accuracy": _balanced_accuracy,
+    "brier": _brier,
+    "ece": _ece,
+}

@@ -1,0 +1,51 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+from medgraft.types import Predictions
+
+# A loaded machine is no failure, and a failure comes back in the next run.
+settings.register_profile("medgraft", deadline=None, derandomize=True)
+settings.load_profile("medgraft")
+
+
+def predictions(
+    task: str = "binary",
+    num_cases: int = 60,
+    num_classes: int = 3,
+    seed: int = 0,
+    decimals: int = 2,
+    signal: float = 1.0,
+    per_group: int = 1,
+) -> Predictions:
+    """Random predictions with some truth in them; rounding makes ties."""
+    rng = np.random.default_rng(seed)
+    C = 2 if task == "binary" else num_classes
+    if task == "multilabel":
+        targets = rng.integers(0, 2, (num_cases, C))
+        targets[0], targets[1] = 0, 1
+        logits = rng.normal(size=(num_cases, C)) + signal * (targets - 0.5)
+        probs = np.round(1 / (1 + np.exp(-logits)), decimals)
+    else:
+        targets = rng.permutation(np.arange(num_cases) % C)
+        logits = rng.normal(size=(num_cases, C))
+        logits[np.arange(num_cases), targets] += signal
+        probs = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        if task == "binary":
+            positive = np.round(probs[:, 1], decimals)
+            probs = np.stack((1 - positive, positive), axis=1)
+    return Predictions(
+        probs=probs,
+        targets=targets,
+        groups=np.arange(num_cases) // per_group,
+        classes=tuple(f"class {k}" for k in range(C)),
+        task=task,
+        positive=1 if task == "binary" else None,
+    )
+
+
+@pytest.fixture(scope="session")
+def make_predictions() -> Callable[..., Predictions]:
+    return predictions
