@@ -142,7 +142,9 @@ def _tappable(trace: Trace, found: list[tuple[int, int]]) -> list[_Position]:
                 known = out.get(call.outputs[0])
                 out[call.outputs[0]] = path if known is None or len(path) < len(known) else known
             if call.inputs:
-                into.setdefault(call.inputs[0], path)
+                known = into.get(call.inputs[0])
+                is_outer = known is None or call.entered < trace.calls[known][0].entered
+                into[call.inputs[0]] = path if is_outer or known is None else known
     positions = []
     for number, value in found:
         if value in out and trace.calls[out[value]][0].end >= number:

@@ -1,0 +1,85 @@
+"""A user's own network: `package.module:callable` or `file.py:callable`."""
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from medgraft.errors import BackboneError
+
+__all__ = ["build_own", "first_channels", "is_own_name", "source_file"]
+
+
+def is_own_name(name: str) -> bool:
+    """Whether `name` has the form ``module:callable`` or ``file.py:callable``."""
+    return ":" in name
+
+
+def build_own(name: str, args: dict[str, Any]) -> nn.Module:
+    """The network that the named callable returns.
+
+    Args:
+        name: ``package.module:callable`` or ``path/file.py:callable``.
+        args: Passed on as keywords.
+
+    Raises:
+        BackboneError: No such module, file or callable; or it returns no `torch.nn.Module`.
+    """
+    place, _, attribute = name.rpartition(":")
+    module = _load_file(Path(place)) if place.endswith(".py") else _import(place)
+    function: Callable[..., Any] | None = getattr(module, attribute, None)
+    if not callable(function):
+        known = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+        raise BackboneError(f"expected a callable {attribute!r} in {place}, got none. It has: {', '.join(known)}.")
+    try:
+        network = function(**args)
+    except TypeError as error:
+        raise BackboneError(f"expected {name} to take {args}, got: {error}. See --backbone-arg.") from error
+    if not isinstance(network, nn.Module):
+        raise BackboneError(f"expected {name} to return a torch.nn.Module, got {type(network).__name__}.")
+    return network
+
+
+def source_file(name: str) -> Path | None:
+    """The file behind ``file.py:callable``, so that an artefact can carry it; None for installed modules."""
+    place = name.rpartition(":")[0]
+    return Path(place) if place.endswith(".py") else None
+
+
+def first_channels(network: nn.Module) -> int:
+    """Input channels of the first convolution, else 3."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+            return int(module.in_channels)
+    return 3
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise BackboneError(f"expected a Python file at {path}, got nothing. Give FILE.py:CALLABLE.")
+    tag = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
+    spec = importlib.util.spec_from_file_location(f"medgraft_own_{path.stem}_{tag}", path)
+    if spec is None or spec.loader is None:
+        raise BackboneError(f"expected a Python file at {path}, got one that cannot be imported.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # classes find their module by name
+    try:
+        spec.loader.exec_module(module)
+    except (SyntaxError, ImportError) as error:
+        raise BackboneError(f"expected importable Python in {path}, got {type(error).__name__}: {error}.") from error
+    return module
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (ImportError, ValueError) as error:
+        raise BackboneError(
+            f"expected an importable module, got {name!r}: {error}. For a file write FILE.py:CALLABLE."
+        ) from error

@@ -1,0 +1,135 @@
+"""The adapter to timm: names, construction, hub weights, normalisation."""
+
+import difflib
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from medgraft.errors import BackboneError, WeightsError
+from medgraft.types import LoadReport
+
+__all__ = ["TimmFacts", "build_timm", "build_timm_from_hub", "converter_of", "facts_of", "is_timm_name", "nearest_names"]
+
+TimmFacts = dict[str, Any]
+
+
+def is_timm_name(name: str) -> bool:
+    """Whether timm knows an architecture (or architecture.tag) of this name."""
+    return bool(timm.is_model(name))
+
+
+def nearest_names(name: str, count: int = 5) -> list[str]:
+    """The architectures whose names look most like `name`."""
+    return difflib.get_close_matches(name, timm.list_models(), n=count, cutoff=0.4)
+
+
+def build_timm(name: str, args: dict[str, Any], size: int | None) -> nn.Module:
+    """The architecture without a head and with random weights.
+
+    Args:
+        name: Of timm.
+        args: Passed on to timm.
+        size: Input side in px; given to networks that are built for one size (ViT, Swin).
+
+    Raises:
+        BackboneError: timm refuses the arguments.
+    """
+    return _create(name, _with_size(name, args, size), pretrained=False)
+
+
+def build_timm_from_hub(
+    name: str, args: dict[str, Any], size: int | None, *, is_offline: bool
+) -> tuple[nn.Module, LoadReport]:
+    """The architecture with the weights timm names for it, from the local hub cache or the hub.
+
+    Raises:
+        WeightsError: There are none, they cannot be reached, or `is_offline` and they are not cached.
+    """
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise WeightsError(
+            f"expected an architecture with published weights, got {name}, which has none. "
+            "Give --weights PATH, or --weights none to train from scratch."
+        )
+    if is_offline:
+        _require_cached(name, config)
+    try:
+        network = _create(name, _with_size(name, args, size), pretrained=True)
+    except (OSError, RuntimeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise WeightsError(
+            f"expected to load the published weights of {name}, got {type(error).__name__}: {reason}. "
+            "Without internet, copy the weights file here and give --weights PATH."
+        ) from error
+    source = f"hub:{config.hf_hub_id or config.url}"
+    matched = len(list(network.parameters()))
+    report = LoadReport(source=source, licence=config.license or "", matched=matched, matched_fraction=1.0)
+    return network, report
+
+
+def _require_cached(name: str, config: Any) -> None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
+
+    hub_id = (config.hf_hub_id or "").removesuffix("/")
+    names = (config.hf_hub_filename, SAFETENSORS_SINGLE_FILE, "pytorch_model.bin", "open_clip_model.safetensors")
+    if hub_id and any(isinstance(try_to_load_from_cache(hub_id, n), str) for n in names if n):
+        # timm asks the hub for the newest revision unless this says not to.
+        import huggingface_hub.constants
+
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        return
+    raise WeightsError(
+        f"expected the weights of {name} in the local hub cache because --offline is set, got none. "
+        "Give --weights PATH, or run once online."
+    )
+
+
+def _create(name: str, args: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **args})
+    except (TypeError, ValueError, AssertionError, KeyError) as error:
+        raise BackboneError(
+            f"expected arguments that timm's {name} takes, got {args}: {error}. See --backbone-arg."
+        ) from error
+    return network
+
+
+def _with_size(name: str, args: dict[str, Any], size: int | None) -> dict[str, Any]:
+    config = timm.get_pretrained_cfg(name.partition(".")[0])
+    is_fixed = config is not None and config.fixed_input_size
+    if size is None or not is_fixed or "img_size" in args or size == config.input_size[-1]:
+        return args
+    return {**args, "img_size": size}
+
+
+def facts_of(network: nn.Module) -> TimmFacts:
+    """Input size (px), channels, mean and std that timm stores with an architecture."""
+    config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or network.default_cfg  # type: ignore[assignment]
+    channels, height, _ = config["input_size"]
+    return {"size": height, "channels": channels, "mean": tuple(config["mean"]), "std": tuple(config["std"])}
+
+
+def converter_of(network: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]] | None:
+    """timm's own converter of foreign checkpoints for this family, where there is one."""
+    function = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if function is None:
+        return None
+    if "model" in inspect.signature(function).parameters:
+        return functools.partial(function, model=network)
+    return function  # type: ignore[no-any-return]
+
+
+def structure_of(name: str, args: dict[str, Any], size: int | None) -> nn.Module:
+    """The architecture without memory for its tensors (on the meta device where timm allows)."""
+    try:
+        with torch.device("meta"):
+            return build_timm(name, args, size)
+    except (NotImplementedError, RuntimeError):
+        return build_timm(name, args, size)

@@ -1,0 +1,77 @@
+"""Judge a load of weights against the trunk: refuse a poor one, mark the cuts that are partly random."""
+
+import dataclasses
+from typing import Final
+
+from medgraft.cuts.trace import Trace
+from medgraft.errors import WeightsError
+from medgraft.types import Cut, LoadReport
+
+__all__ = ["judge_load"]
+
+_MIN_MATCHED: Final = 0.9
+_SHOWN: Final = 5
+
+
+def judge_load(
+    report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]
+) -> tuple[LoadReport, tuple[Cut, ...]]:
+    """The report counted over the trunk alone, and the cuts with `is_pretrained` set.
+
+    Args:
+        report: Of `medgraft.backbones.load_weights`, over the whole network.
+        trace: Of the trunk.
+        cuts: Of the same trace.
+
+    Raises:
+        WeightsError: Under 90 % of the trunk's parameters were filled, and what is missing is not one
+            contiguous tail of the network.
+    """
+    if report.source == "none":
+        return report, tuple(dataclasses.replace(cut, is_pretrained=False) for cut in cuts)
+    first_use = _first_uses(trace, cuts[-1])
+    sizes = {name: trace.num_elements.get(name, 0) for name in first_use}
+    missing = [name for name in report.missing if name in first_use]
+    total = sum(sizes.values())
+    fraction = 1 - sum(sizes[name] for name in missing) / max(total, 1)
+    start = min((first_use[name] for name in missing), default=len(trace.ops))
+    filled = [first_use[name] for name in first_use if name not in set(missing)]
+    is_tail = bool(missing) and max(filled, default=-1) < start
+    if fraction < _MIN_MATCHED and not is_tail:
+        raise WeightsError(
+            f"expected weights for at least 90 % of the network's parameters, got {fraction:.0%} from "
+            f"{report.source}. Missing: {_some(missing)}. Not understood: "
+            f"{_some([*report.unexpected, *report.wrong_shape])}. Check architecture and arguments; random "
+            "weights would be passed off as pretrained."
+        )
+    marked = tuple(dataclasses.replace(cut, is_pretrained=_ends_before(trace, cut, start)) for cut in cuts)
+    pretrained = [cut.index for cut in marked if cut.is_pretrained]
+    judged = dataclasses.replace(
+        report,
+        missing=tuple(missing),
+        matched_fraction=fraction,
+        missing_tail=is_tail,
+        last_pretrained_cut=max(pretrained, default=None),
+    )
+    return judged, marked
+
+
+def _first_uses(trace: Trace, last: Cut) -> dict[str, int]:
+    """Each parameter and statistic of the trunk with the number of the operation that first reads it."""
+    call = trace.calls[last.tap][-1]
+    end = call.end if last.tap_side == "output" else call.start
+    uses: dict[str, int] = {}
+    for number, op in enumerate(trace.ops[:end]):
+        for name in op.tensors:
+            uses.setdefault(name, number)
+    return uses
+
+
+def _ends_before(trace: Trace, cut: Cut, op: int) -> bool:
+    call = trace.calls[cut.tap][-1]
+    return (call.end if cut.tap_side == "output" else call.start) <= op
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:_SHOWN]) or "nothing"
+    return shown + (f" … ({len(names)} in all)" if len(names) > _SHOWN else "")

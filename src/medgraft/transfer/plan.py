@@ -1,0 +1,72 @@
+"""Plans: what happens to each block, and the optimiser's parameter groups that make it so."""
+
+import collections
+from typing import Any
+
+from medgraft.errors import ConfigError
+from medgraft.transfer.model import TransferModel
+from medgraft.transfer.source import Source
+from medgraft.types import BlockPlan, TransferPlan
+
+__all__ = ["block_sizes", "lr_of", "parameter_groups", "plan_table"]
+
+
+def block_sizes(source: Source) -> dict[int, int]:
+    """Parameters that each cut adds to the one below it."""
+    sizes: collections.Counter[int] = collections.Counter()
+    for name, index in source.block_of.items():
+        sizes[index] += source.trace.num_elements.get(name, 0)
+    return dict(sizes)
+
+
+def lr_of(plan: TransferPlan, source: Source, name: str) -> float:
+    """The learning rate the plan gives to a parameter of the model (0 when frozen).
+
+    Args:
+        plan: Of the model.
+        source: That the model was made from.
+        name: As in the model, e.g. ``trunk.network.layer1.0.conv1.weight`` or ``head.linear.weight``.
+    """
+    by_name = {block.name: block for block in plan.blocks}
+    if name.startswith("head."):
+        return by_name["head"].lr
+    index = source.block_of.get(name.removeprefix("trunk.network."))
+    if index is None:
+        raise ConfigError(f"expected every parameter to belong to a block of the plan, got {name}.")
+    return by_name[source.cuts[index - 1].name].lr
+
+
+def parameter_groups(
+    model: TransferModel, plan: TransferPlan, source: Source, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Groups for an optimiser, one per (learning rate, decay); built before any wrapper renames parameters.
+
+    Vectors (biases, norms) carry no weight decay. Each group lists its parameters' `names`.
+    """
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    for name, parameter in model.named_parameters():
+        lr = lr_of(plan, source, name)
+        if (lr > 0) != parameter.requires_grad:
+            raise ConfigError(f"the plan gives {name} the learning rate {lr}, but its gradient is switched otherwise.")
+        if lr == 0:
+            continue
+        decay = weight_decay if parameter.ndim > 1 else 0.0
+        group = groups.setdefault((lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay})
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def plan_table(plan: TransferPlan) -> list[tuple[str, str, str, str]]:
+    """Rows (block, treatment, learning rate, parameters) for printing; equal neighbours are joined."""
+    rows: list[tuple[str, str, str, str]] = []
+    run: list[BlockPlan] = []
+    for block in (*plan.blocks, None):
+        if block is not None and (not run or (block.treatment, block.lr) == (run[-1].treatment, run[-1].lr)):
+            run.append(block)
+            continue
+        name = run[0].name if len(run) == 1 else f"{run[0].name} … {run[-1].name} ({len(run)})"
+        lr = f"{run[0].lr:.1e}" if run[0].lr else "–"
+        rows.append((name, run[0].treatment, lr, f"{sum(b.num_params for b in run):,}"))
+        run = [block] if block is not None else []
+    return rows

@@ -1,0 +1,58 @@
+"""A backbone with its trace and cuts: everything a strategy starts from."""
+
+import dataclasses
+
+from medgraft.backbones.spec import Backbone
+from medgraft.cuts.pretrained import judge_load
+from medgraft.cuts.points import find_cuts
+from medgraft.cuts.trace import Trace, trace_network
+from medgraft.cuts.truncate import entry_of
+from medgraft.types import Cut
+
+__all__ = ["Source", "prepare_source"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """What a strategy starts from.
+
+    Args:
+        backbone: With its weights and the judged load report.
+        trace: At the run's input size.
+        cuts: Of that trace, stem first.
+        block_of: Parameter name in the network to the index of the cut that first needs it.
+    """
+
+    backbone: Backbone
+    trace: Trace
+    cuts: tuple[Cut, ...]
+    block_of: dict[str, int]
+
+
+def prepare_source(backbone: Backbone, size: int) -> Source:
+    """Trace `backbone` at (C, size, size), find its cuts and judge its load report.
+
+    Raises:
+        BackboneError: The network cannot process that size.
+        CutError: It has no cut.
+        WeightsError: Too little of it is pretrained.
+    """
+    entry = entry_of(backbone.network)
+    trace = trace_network(backbone.network, (backbone.in_channels, size, size), entry=entry)
+    cuts = find_cuts(trace, has_head=entry == "forward")
+    report, cuts = judge_load(backbone.report, trace, cuts)
+    backbone = dataclasses.replace(backbone, report=report, size=size)
+    return Source(backbone=backbone, trace=trace, cuts=cuts, block_of=_blocks(trace, cuts))
+
+
+def _blocks(trace: Trace, cuts: tuple[Cut, ...]) -> dict[str, int]:
+    blocks: dict[str, int] = {}
+    start = 0
+    for cut in cuts:
+        call = trace.calls[cut.tap][0]
+        end = call.end if cut.tap_side == "output" else call.start
+        for op in trace.ops[start:end]:
+            for name in op.tensors:
+                blocks.setdefault(name, cut.index)
+        start = end
+    return blocks
