@@ -95,19 +95,20 @@ def live_positions(trace: Trace) -> list[tuple[int, int]]:
 
 
 def weighted_ops(trace: Trace, module: str, side: str = "output") -> frozenset[int] | None:
-    """Numbers of the convolutions and matrix products that the output (or input) of `module` depends on.
+    """Numbers of the convolutions and matrix products that the outputs (or input) of `module` depend on.
 
-    None when the module never ran or returned several tensors. A ModuleList stands for its last member.
+    None when the module never ran. A ModuleList stands for its last member.
     """
     calls = trace.calls.get(module)
     if not calls:
         inside = [c for path, group in trace.calls.items() if path.startswith(module + ".") for c in group]
         calls = (max(inside, key=lambda call: call.end),) if inside else ()
     values = [call.outputs if side == "output" else call.inputs[:1] for call in calls[-1:]]
-    if not values or len(values[0]) != 1:
+    if not values:
         return None
     ancestors = _Ancestors(trace)
-    ancestors.of(values[0][0])
+    for value in values[0]:
+        ancestors.of(value)
     return frozenset(number for number in ancestors.visited if trace.ops[number].has_weight)
 
 
@@ -291,7 +292,7 @@ def _places(
             continue
         following = units[i + 1] if i + 1 < len(units) else None
         in_stem = has_blocks and i < first_block
-        if in_stem and i + 1 < first_block and not _ends_stem_level(trace, unit, units[i + 1]):
+        if in_stem and i + 1 < first_block and not _ends_stem_level(trace, units, i, first_block):
             continue
         between = has_blocks and not unit.is_block and first_block < i < last_block
         if between and following and _belongs_to_next(units[i - 1].path, unit.path, following.path):
@@ -336,10 +337,13 @@ def _unit_ends(
     return ends
 
 
-def _ends_stem_level(trace: Trace, unit: _Unit, following: _Unit) -> bool:
-    """Whether a stem of several convolutions changes resolution between two of them."""
+def _ends_stem_level(trace: Trace, units: list[_Unit], i: int, first_block: int) -> bool:
+    """Whether a stem of several convolutions ends a resolution, or its module, with unit `i`."""
+    here, following, block = units[i].path, units[i + 1].path, units[first_block].path
+    if _common(following, block) > _common(here, block):
+        return True
     sides = []
-    for path in (unit.path, following.path):
+    for path in (here, following):
         outputs = trace.calls[path][0].outputs
         if not outputs or len(trace.shapes[outputs[0]]) < 3:
             return False

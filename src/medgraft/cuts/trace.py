@@ -149,10 +149,14 @@ class _Recorder(TorchDispatchMode):
         self.dims: dict[int, int] = {}
         self.value_of: dict[int, int] = {}
         self.by_storage: dict[int, list[int]] = {}
+        # Names of the parameters that a value was computed from, for values the input has no part in
+        # (a standardised weight): the product with such a value is still the work of a weighted layer.
+        self.sources: dict[int, frozenset[str]] = {}
         self.keep: list[torch.Tensor] = []  # ids stay unique only while the tensors live
         self.buffer_names = frozenset(name for name, _ in network.named_buffers())
         self.names = {t.untyped_storage()._cdata: name for name, t in _named_tensors(network)}
         self.input = self._new_value(example)
+        self.dependent = {self.input}
 
     @contextlib.contextmanager
     def hooks(self) -> Iterator[None]:
@@ -239,7 +243,13 @@ class _Recorder(TorchDispatchMode):
         fresh = [self._new_value(out) for out in outputs if all(out is not tensor for tensor in mutated)]
         made = (*written, *fresh)
         module = self.stack[-1][0] if self.stack else ""
-        weights = macs > 0 and any(name not in self.buffer_names for name in tensors)
+        is_dependent = any(value in self.dependent for value in inputs)
+        reads = tensors.union(*(self.sources.get(value, frozenset()) for value in inputs))
+        if is_dependent:
+            self.dependent.update(made)
+        else:
+            self.sources.update(dict.fromkeys(made, reads))
+        weights = macs > 0 and is_dependent and any(name not in self.buffer_names for name in reads)
         name = func._overloadpacket.__name__
         op = Op(
             name=name, inputs=inputs, outputs=made, tensors=tensors, macs=macs, module=module, has_weight=weights

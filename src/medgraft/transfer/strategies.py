@@ -13,7 +13,7 @@ from medgraft.transfer.plan import block_sizes
 from medgraft.transfer.source import Source
 from medgraft.types import BlockPlan, Cut, TransferPlan
 
-__all__ = ["STRATEGIES", "HeadSettings", "Strategy", "apply_strategy", "frozen", "ftl", "ttl"]
+__all__ = ["STRATEGIES", "HeadSettings", "Strategy", "apply_strategy", "build_head", "frozen", "ftl", "ttl"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +95,13 @@ def _model(source: Source, cut: Cut, head: HeadSettings, frozen_paths: tuple[str
     normalise = Normalise(backbone.in_channels, backbone.normalisation, backbone.mean, backbone.std)
     trunk = truncate_traced(backbone.network, source.trace, cut)
     trunk.requires_grad_(True)
-    kind = {"pooled": PooledHead, "flattened": FlattenedHead}[head.kind]
-    return TransferModel(normalise, trunk, kind(cut, head.num_outputs, head.dropout), frozen_paths)
+    return TransferModel(normalise, trunk, build_head(cut, head), frozen_paths)
+
+
+def build_head(cut: Cut, head: HeadSettings) -> PooledHead | FlattenedHead:
+    """A new head with random weights for the features at `cut`."""
+    kinds: dict[str, type[PooledHead] | type[FlattenedHead]] = {"pooled": PooledHead, "flattened": FlattenedHead}
+    return kinds[head.kind](cut, head.num_outputs, head.dropout)
 
 
 def _truncating_plan(

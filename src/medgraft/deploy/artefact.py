@@ -1,0 +1,175 @@
+"""The artefact: `model.safetensors` and `model.json`, enough to predict anywhere, and no pickle."""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import medgraft
+from medgraft.backbones.build import build_backbone
+from medgraft.backbones.own import is_own_name, source_file
+from medgraft.backbones.spec import Backbone, BackboneSpec
+from medgraft.backbones.weights import sha256_of
+from medgraft.errors import RunError
+from medgraft.transfer.model import Normalise, TransferModel
+from medgraft.transfer.strategies import HeadSettings, build_head
+from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
+from medgraft.cuts.truncate import Trunk, entry_of, truncate_traced
+from medgraft.cuts.trace import trace_network
+
+__all__ = ["Artefact", "LoadedModel", "load_artefact", "save_artefact"]
+
+_FORMAT: Final = 1
+_OWN_FILE: Final = "network.py"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Artefact:
+    """Everything about a deployed model but its tensors.
+
+    Args:
+        task: What it predicts.
+        classes: In the order of the probabilities.
+        positive: Positive class of a binary task.
+        strategy: How it was made.
+        cut: Where its trunk ends.
+        head: Its head.
+        preprocessing: From a file to the network's input.
+        thresholds: Class name to the operating point chosen on validation.
+        temperature: Fitted on validation; reported beside, never applied to `prob_*`.
+        weights: Source, licence and sha256 of the pretrained weights.
+        frozen: Frozen module paths.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    positive: str | None
+    strategy: str
+    cut: Cut
+    head: HeadSettings
+    preprocessing: Preprocessing
+    thresholds: dict[str, float]
+    temperature: float
+    weights: dict[str, str]
+    frozen: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class LoadedModel:
+    """A deployed model in memory: `network` takes images on the scale 0 to 1 and returns logits."""
+
+    artefact: Artefact
+    network: nn.Module
+    folder: Path
+
+
+def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbone: Backbone) -> Path:
+    """Write the model to `folder` (replaced in one step) and return it.
+
+    A user's own network from a file is copied beside the weights, so that the artefact is whole.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    partial = folder.with_name(folder.name + ".partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        save_file(tensors, partial / "model.safetensors")
+        name = backbone.spec.name
+        if is_own_name(name) and (file := source_file(name)) is not None:
+            shutil.copyfile(file, partial / _OWN_FILE)
+            name = f"{_OWN_FILE}:{name.rpartition(':')[2]}"
+        described = {
+            "format": _FORMAT,
+            **to_json(artefact),
+            "backbone": {
+                "name": name,
+                "args": to_json(backbone.spec.args),
+                "in_channels": backbone.in_channels,
+                "size": backbone.size,
+            },
+            "sha256": sha256_of(partial / "model.safetensors"),
+            "versions": {
+                "medgraft": medgraft.__version__,
+                "torch": torch.__version__,
+                "safetensors": safetensors.__version__,
+                "python": platform.python_version(),
+            },
+        }
+        (partial / "model.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(partial, folder)
+    except OSError as error:
+        raise RunError(f"could not write the model to {folder}: {error}. Free space or check rights.") from error
+    return folder
+
+
+def load_artefact(path: Path) -> LoadedModel:
+    """The model in a run folder or in its `model` folder, on the CPU, in evaluation mode.
+
+    Raises:
+        RunError: There is none, it is of a newer format, or its weights are not those it was saved with.
+    """
+    folder = path / "model" if (path / "model" / "model.json").is_file() else path
+    described = _describe(folder)
+    weights = folder / "model.safetensors"
+    if not weights.is_file() or sha256_of(weights) != described["sha256"]:
+        raise RunError(f"expected the weights that {folder}/model.json names, got others or none. Copy the folder again.")
+    artefact = _artefact(described)
+    backbone = described["backbone"]
+    name = str(backbone["name"])
+    if name.startswith(f"{_OWN_FILE}:"):
+        name = f"{folder / _OWN_FILE}:{name.partition(':')[2]}"
+    size = artefact.preprocessing.size
+    built = build_backbone(
+        BackboneSpec(name=name, args=backbone["args"], weights="none", size=size, mean=artefact.preprocessing.mean, std=artefact.preprocessing.std)
+    )
+    trace = trace_network(
+        built.network, (backbone["in_channels"], size, size), entry=entry_of(built.network)
+    )
+    trunk: Trunk = truncate_traced(built.network, trace, artefact.cut)
+    settings = artefact.preprocessing
+    normalise = Normalise(backbone["in_channels"], settings.normalisation, settings.mean, settings.std)
+    network = TransferModel(normalise, trunk, build_head(artefact.cut, artefact.head), artefact.frozen)
+    network.load_state_dict(load_file(weights))
+    return LoadedModel(artefact=artefact, network=network.eval(), folder=folder)
+
+
+def _describe(folder: Path) -> dict[str, Any]:
+    file = folder / "model.json"
+    if not file.is_file():
+        raise RunError(f"expected a finished run or its model folder, got {folder} without model.json.")
+    try:
+        described: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version = int(described["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"could not read {file}: {error}. Copy the model folder again.") from error
+    if version > _FORMAT:
+        raise RunError(f"expected model format {_FORMAT} or older, got {version}. Update medgraft.")
+    return described
+
+
+def _artefact(described: dict[str, Any]) -> Artefact:
+    return Artefact(
+        task=described["task"],
+        classes=tuple(described["classes"]),
+        positive=described["positive"],
+        strategy=described["strategy"],
+        cut=from_json(Cut, described["cut"]),
+        head=from_json(HeadSettings, described["head"]),
+        preprocessing=from_json(Preprocessing, described["preprocessing"]),
+        thresholds=described["thresholds"],
+        temperature=described["temperature"],
+        weights=described["weights"],
+        frozen=tuple(described["frozen"]),
+    )

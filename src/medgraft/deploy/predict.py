@@ -1,0 +1,163 @@
+"""Files in, probabilities out: the same decoding, scaling and network input as in training."""
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from medgraft.deploy.artefact import LoadedModel
+from medgraft.errors import DataError, MedgraftError
+from medgraft.io.image import read_image
+from medgraft.io.preprocess import prepare
+from medgraft.train.batches import ImageSet
+from medgraft.train.engine import Engine
+from medgraft.train.loop import predict_probs
+from medgraft.types import Predictions
+
+__all__ = ["find_images", "predict_files", "predict_pixels", "predictions_table", "write_table"]
+
+_BATCH: Final = 64
+_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+def predict_files(
+    model: LoadedModel,
+    paths: Sequence[Path],
+    *,
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """One row per file: ``path, prob_<class>…, pred, status``; a broken file costs only its own row.
+
+    ``status`` is ``ok``, ``above the training range (…)`` or ``unreadable: …``.
+
+    Args:
+        model: From `load_artefact`.
+        paths: Image files.
+        device: Where to compute.
+        progress: Called with (files done, files in all).
+
+    Raises:
+        DataError: No file was given.
+    """
+    if not paths:
+        raise DataError("expected image files, got none. Give files, or a folder with images in it.")
+    probs = np.full((len(paths), len(model.artefact.classes)), np.nan)
+    status = ["ok"] * len(paths)
+    for start in range(0, len(paths), _BATCH):
+        stop = min(start + _BATCH, len(paths))
+        pixels, rows = [], []
+        for row in range(start, stop):
+            try:
+                found, _ = read_image(paths[row])
+            except MedgraftError as error:
+                status[row] = f"unreadable: {error}"
+                continue
+            status[row] = _range_status(int(found.max()), model)
+            pixels.append(prepare(found, model.artefact.preprocessing))
+            rows.append(row)
+        if rows:
+            probs[rows] = predict_pixels(model, np.stack(_same_type(pixels)), device=device)
+        if progress is not None:
+            progress(stop, len(paths))
+    table = pd.DataFrame({"path": [path.as_posix() for path in paths]})
+    return _with_probs(table, probs, model.artefact.classes, model.artefact.task).assign(status=status)
+
+
+def predict_pixels(model: LoadedModel, images: np.ndarray, *, device: str = "cpu") -> np.ndarray:
+    """(N, C) probabilities of prepared images.
+
+    Args:
+        model: From `load_artefact`.
+        images: (N, c, S, S) uint8 or uint16, as `medgraft.io.prepare` makes them.
+        device: Where to compute.
+    """
+    artefact = model.artefact
+    positive = artefact.classes.index(artefact.positive) if artefact.positive is not None else None
+    data = ImageSet(
+        images=images,
+        rows=np.arange(len(images)),
+        targets=np.zeros(len(images), dtype=np.int64),
+        intensity_max=artefact.preprocessing.intensity_max,
+        task=artefact.task,
+        positive=positive,
+        num_classes=len(artefact.classes),
+    )
+    return predict_probs(model.network.to(device), data, Engine(device=device))
+
+
+def find_images(inputs: Iterable[Path]) -> list[Path]:
+    """The files among `inputs`, and the images below its folders, sorted; hidden files are left out.
+
+    Raises:
+        DataError: An input does not exist, or a folder holds no image.
+    """
+    found: list[Path] = []
+    for path in inputs:
+        if path.is_dir():
+            inside = sorted(
+                p
+                for p in path.rglob("*")
+                if p.suffix.lower() in _SUFFIXES and p.is_file() and not any(s.startswith(".") for s in p.parts)
+            )
+            if not inside:
+                raise DataError(f"expected images in {path}, got none with the endings {', '.join(_SUFFIXES)}.")
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise DataError(f"expected a file or folder at {path}, got nothing.")
+    return found
+
+
+def predictions_table(predictions: Predictions, paths: Sequence[str], patients: Sequence[str]) -> pd.DataFrame:
+    """``path, patient, label, prob_<class>…, pred, status`` of known cases."""
+    table = pd.DataFrame({"path": list(paths), "patient": list(patients)})
+    table["label"] = _names(predictions.targets, predictions.classes)
+    return _with_probs(table, predictions.probs, predictions.classes, predictions.task).assign(status="ok")
+
+
+def write_table(table: pd.DataFrame, path: Path) -> None:
+    """Write a table as CSV in one step.
+
+    Raises:
+        DataError: The place cannot be written.
+    """
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise DataError(f"could not write {path}: {error.strerror or error}. Choose another place.") from error
+
+
+def _with_probs(table: pd.DataFrame, probs: np.ndarray, classes: tuple[str, ...], task: str) -> pd.DataFrame:
+    for index, name in enumerate(classes):
+        table[f"prob_{name}"] = probs[:, index]
+    is_known = np.isfinite(probs).all(1)
+    chosen = (probs > 0.5).astype(float) if task == "multilabel" else np.nan_to_num(probs, nan=-1).argmax(1)
+    names = _names(chosen, classes)
+    table["pred"] = [name if known else "" for name, known in zip(names, is_known, strict=True)]
+    return table
+
+
+def _names(targets: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+    if targets.ndim == 2:
+        return ["|".join(n for n, on in zip(classes, row, strict=True) if on > 0.5) for row in targets]
+    return [classes[int(index)] for index in targets]
+
+
+def _range_status(maximum: int, model: LoadedModel) -> str:
+    limit = model.artefact.preprocessing.intensity_max
+    if maximum > limit:
+        return f"above the training range ({maximum} > {limit}): check the export of this image"
+    return "ok"
+
+
+def _same_type(pixels: list[np.ndarray]) -> list[np.ndarray]:
+    if any(image.dtype == np.uint16 for image in pixels):
+        return [image.astype(np.uint16) for image in pixels]
+    return pixels

@@ -1,0 +1,93 @@
+"""Which of the tried cuts to keep: the best, or the smallest that is not distinguishable from it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final, Literal
+
+import numpy as np
+
+from medgraft.evaluate.bootstrap import metric_replicates
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.metrics.classification import auprc
+from medgraft.types import Cut, Predictions
+
+__all__ = ["Candidate", "Choice", "choose"]
+
+_MAX_LOSS: Final = 0.01
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A tried cut against the best: mean and SD of the paired bootstrap difference, best minus this."""
+
+    cut: int
+    name: str
+    score: float
+    mean_difference: float
+    sd_difference: float
+    num_params: int
+    macs: int
+    eligible: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The chosen and the best cut (indices), and everything that was compared."""
+
+    rule: Literal["compact", "best"]
+    chosen: int
+    best: int
+    candidates: tuple[Candidate, ...]
+
+
+def choose(
+    tried: Mapping[int, Sequence[Predictions]],
+    cuts: tuple[Cut, ...],
+    num_params: Mapping[int, int],
+    rule: Literal["compact", "best"],
+    *,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Choice:
+    """The cut that `rule` picks from validation predictions alone.
+
+    ``best`` takes the highest score (validation AUPRC, mean over seeds). ``compact`` takes the fewest deployed
+    parameters among the cuts whose paired difference to the best has a mean of at most one bootstrap SD and
+    at most 0.01; ties go to fewer MACs. All cuts and seeds see the same replicates: groups resampled,
+    stratified by class.
+
+    Args:
+        tried: Cut index to validation predictions, one per seed.
+        cuts: All cuts of the network.
+        num_params: Cut index to parameters of the deployed model.
+        rule: ``compact`` or ``best``. Where all cuts deploy the same parameters, ``compact`` is ``best``.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
+    scores = {index: float(np.mean([auprc(p) for p in predictions])) for index, predictions in tried.items()}
+    best = max(scores, key=lambda index: (scores[index], -num_params[index]))
+    first = next(iter(tried.values()))[0]
+    weights = bootstrap_weights(first, num=replicates, seed=seed)
+    values = {index: metric_replicates(list(tried[index]), "auprc", weights) for index in tried}
+    candidates = []
+    for index in sorted(tried):
+        difference = values[best] - values[index]
+        mean, sd = float(difference.mean()), float(difference.std(ddof=1))
+        candidates.append(
+            Candidate(
+                cut=index,
+                name=cuts[index - 1].name,
+                score=scores[index],
+                mean_difference=mean,
+                sd_difference=sd,
+                num_params=num_params[index],
+                macs=cuts[index - 1].macs,
+                eligible=index == best or (mean <= sd and mean <= _MAX_LOSS),
+            )
+        )
+    is_flat = len(set(num_params[index] for index in tried)) == 1
+    chosen = best
+    if rule == "compact" and not is_flat:
+        eligible = [c for c in candidates if c.eligible]
+        chosen = min(eligible, key=lambda c: (c.num_params, c.macs, c.cut)).cut
+    return Choice(rule=rule, chosen=chosen, best=best, candidates=tuple(candidates))

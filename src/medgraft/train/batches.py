@@ -1,0 +1,98 @@
+"""Batches: rows of the memory-mapped cache, on the training device, on the scale 0 to 1."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medgraft.types import Task
+
+__all__ = ["ImageSet", "epoch_order", "iterate", "seed_for"]
+
+_SALTS: Final = {"order": 1, "augment": 2, "dropout": 3}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ImageSet:
+    """Some rows of the decoded cohort.
+
+    Args:
+        images: (N, C, *spatial) integers, usually memory-mapped.
+        rows: (n,) which of the N belong to this set.
+        targets: (n,) class indices, or (n, C) 0 and 1.
+        intensity_max: Integers are divided by this.
+        task: What is predicted.
+        positive: Index of the positive class of a binary task, else None.
+        num_classes: Number of classes.
+    """
+
+    images: np.ndarray
+    rows: np.ndarray
+    targets: np.ndarray
+    intensity_max: int
+    task: Task
+    positive: int | None
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_outputs(self) -> int:
+        """Logits a head needs: one for a binary task, else one per class."""
+        return 1 if self.task == "binary" else self.num_classes
+
+
+def seed_for(seed: int, purpose: str, epoch: int) -> int:
+    """A seed of its own for each purpose and epoch, so that a resumed epoch draws what it would have drawn."""
+    return int(np.random.SeedSequence([seed, _SALTS[purpose], epoch]).generate_state(1)[0])
+
+
+def epoch_order(data: ImageSet, seed: int, epoch: int, *, is_balanced: bool) -> np.ndarray:
+    """The order of one epoch: positions in `data` (not rows of the cache).
+
+    Args:
+        data: The training set.
+        seed: Of the training run.
+        epoch: From 0.
+        is_balanced: Draw with replacement so that all classes are equally frequent.
+    """
+    rng = np.random.default_rng(seed_for(seed, "order", epoch))
+    if not is_balanced:
+        return rng.permutation(len(data))
+    if data.targets.ndim == 2:
+        share = data.targets.mean(0).clip(1e-6, 1)
+        weight = (data.targets / share).max(1).clip(1.0)
+    else:
+        weight = 1 / np.bincount(data.targets, minlength=data.num_classes)[data.targets]
+    return rng.choice(len(data), len(data), p=weight / weight.sum())
+
+
+def iterate(
+    data: ImageSet, positions: np.ndarray, batch_size: int, device: torch.device, *, drop_single: bool = False
+) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
+    """Images (B, C, *spatial) float32 on the scale 0 to 1, targets, and positions, batch by batch.
+
+    Args:
+        data: Where the images come from.
+        positions: Of the images, in the wished order.
+        batch_size: Images per batch; the last batch may be smaller.
+        device: Where the tensors go.
+        drop_single: Leave out a last batch of one image, which batch normalisation cannot train on.
+    """
+    for start in range(0, len(positions), batch_size):
+        batch = positions[start : start + batch_size]
+        if drop_single and len(batch) == 1 and start > 0:
+            return
+        pixels = torch.from_numpy(np.ascontiguousarray(data.images[data.rows[batch]]).astype(_torch_type(data)))
+        images = pixels.to(device, non_blocking=True).float().div_(data.intensity_max)
+        targets = torch.as_tensor(data.targets[batch]).to(device)
+        yield images, targets, batch
+
+
+def _torch_type(data: ImageSet) -> type:
+    # torch has few operations for uint16; int32 holds the same numbers.
+    return np.uint8 if data.images.dtype == np.uint8 else np.int32

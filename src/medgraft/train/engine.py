@@ -1,0 +1,162 @@
+"""How a model is run on this machine: device, precision, memory layout; measured once and recorded."""
+
+import copy
+import dataclasses
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal
+
+import torch
+from torch import Tensor, nn
+
+from medgraft.errors import ConfigError
+
+__all__ = ["Engine", "choose_engine", "pick_device", "running"]
+
+_MEASURED_BATCH: Final = 16
+_MIN_GAIN: Final = 1.1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """Device and arithmetic of a run.
+
+    Args:
+        device: As torch spells it.
+        precision: ``float32`` or ``bf16`` (autocast; weights stay float32).
+        is_channels_last: Memory layout of images and convolutions.
+        is_deterministic: Only deterministic algorithms.
+        measured: Images per second of each combination that was tried; empty when nothing was measured.
+    """
+
+    device: str
+    precision: Literal["float32", "bf16"] = "float32"
+    is_channels_last: bool = False
+    is_deterministic: bool = False
+    measured: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+def pick_device(wanted: str) -> str:
+    """The device that ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` means here.
+
+    Raises:
+        ConfigError: The machine has no such device.
+    """
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    kind = wanted.partition(":")[0]
+    has = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not has.get(kind, False):
+        names = ", ".join(name for name, there in has.items() if there)
+        raise ConfigError(f"expected a device of this machine ({names}), got {wanted!r}.")
+    return wanted
+
+
+def choose_engine(
+    model: nn.Module,
+    input_shape: tuple[int, ...],
+    *,
+    device: str,
+    is_deterministic: bool,
+    precision: Literal["auto", "float32", "bf16"] = "auto",
+) -> Engine:
+    """The fastest of the allowed combinations for training steps of `model`, by a measurement of seconds.
+
+    With `is_deterministic` nothing is measured: float32 in the default layout, unless bf16 is forced.
+
+    Args:
+        model: Takes (B, *input_shape) on the scale 0 to 1; not changed.
+        input_shape: (c, *spatial).
+        device: From `pick_device`.
+        is_deterministic: Reproducible to the bit on one machine.
+        precision: ``auto`` measures; a name forces it.
+    """
+    if is_deterministic:
+        fixed: Literal["float32", "bf16"] = "bf16" if precision == "bf16" else "float32"
+        return Engine(device=device, precision=fixed, is_deterministic=True)
+    precisions: tuple[Literal["float32", "bf16"], ...] = ("float32", "bf16")
+    if precision == "float32" or (precision == "auto" and not _has_bf16(device)):
+        precisions = ("float32",)
+    elif precision == "bf16":
+        precisions = ("bf16",)
+    options = [Engine(device=device, precision=p, is_channels_last=c) for p in precisions for c in (False, True)]
+    speeds = {_label(option): _images_per_second(model, input_shape, option) for option in options}
+    best = options[0]
+    for option in options[1:]:
+        if speeds[_label(option)] > _MIN_GAIN * speeds[_label(best)]:
+            best = option
+    return dataclasses.replace(best, measured={name: round(speed, 1) for name, speed in speeds.items()})
+
+
+def _label(engine: Engine) -> str:
+    return f"{engine.precision}{'-channels-last' if engine.is_channels_last else ''}"
+
+
+def _has_bf16(device: str) -> bool:
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device != "cpu":
+        return False
+    # Without these units the CPU emulates bf16, slower than float32.
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def _images_per_second(model: nn.Module, input_shape: tuple[int, ...], engine: Engine) -> float:
+    trial = copy.deepcopy(model).to(engine.device).train()
+    if engine.is_channels_last:
+        trial = to_channels_last(trial)
+    images = torch.rand(_MEASURED_BATCH, *input_shape, device=engine.device)
+    best = float("inf")
+    with running(engine):
+        for step in range(4):
+            start = time.perf_counter()
+            loss = forward(trial, images, engine).float().square().mean()
+            loss.backward()
+            trial.zero_grad(set_to_none=True)
+            if engine.device.startswith("cuda"):
+                torch.cuda.synchronize()
+            if step:
+                best = min(best, time.perf_counter() - start)
+    return _MEASURED_BATCH / best
+
+
+def forward(model: nn.Module, images: Tensor, engine: Engine) -> Tensor:
+    """`model(images)` in the engine's precision and layout."""
+    if engine.is_channels_last:
+        images = images.contiguous(memory_format=_layout(images.ndim))
+    is_low = engine.precision == "bf16"
+    with torch.autocast(engine.device.partition(":")[0], torch.bfloat16, enabled=is_low):
+        logits: Tensor = model(images)
+    return logits
+
+
+def to_channels_last(model: nn.Module) -> nn.Module:
+    """`model` with its convolution weights in the channels-last layout (in place)."""
+    for parameter in model.parameters():
+        if parameter.ndim in (4, 5):
+            parameter.data = parameter.data.contiguous(memory_format=_layout(parameter.ndim))
+    return model
+
+
+def _layout(ndim: int) -> torch.memory_format:
+    return torch.channels_last_3d if ndim == 5 else torch.channels_last if ndim == 4 else torch.contiguous_format
+
+
+@contextmanager
+def running(engine: Engine) -> Iterator[None]:
+    """Torch's global switches set for `engine`, and set back afterwards."""
+    was = torch.are_deterministic_algorithms_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    if engine.is_deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(engine.is_deterministic)
+    torch.backends.cudnn.benchmark = not engine.is_deterministic
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(was)
+        torch.backends.cudnn.benchmark = benchmark

@@ -1,0 +1,299 @@
+"""One training loop: best epoch by validation AUPRC, a checkpoint after every epoch, resume to the bit."""
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from medgraft.data.augment import AugmentSettings, augment_batch
+from medgraft.errors import RunError
+from medgraft.metrics.classification import auprc, auroc
+from medgraft.train.batches import ImageSet, epoch_order, iterate, seed_for
+from medgraft.train.checkpoint import load_checkpoint, save_checkpoint
+from medgraft.train.engine import Engine, forward, running, to_channels_last
+from medgraft.train.objectives import Imbalance, make_objective, probabilities
+from medgraft.train.schedule import Schedule
+from medgraft.types import Predictions
+
+__all__ = ["EpochRow", "TrainResult", "TrainSettings", "predict_probs", "train_model"]
+
+_OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
+    "adamw": torch.optim.AdamW,
+    "adam": torch.optim.Adam,
+    "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True),
+}
+_EVAL_BATCH: Final = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSettings:
+    """How one model is trained.
+
+    Args:
+        epochs: Passes over the training set, at least 1.
+        batch_size: Images per step over all processes.
+        optimizer: ``adamw``, ``adam`` or ``sgd`` (Nesterov momentum 0.9).
+        schedule: ``cosine`` (warm-up over the first tenth, then to 1 %), ``plateau`` (half the LR when
+            validation AUPRC stalls, stop below 1e-7) or ``constant``.
+        patience: Epochs without progress before ``plateau`` halves.
+        clip_norm: Largest gradient norm; 0 for none.
+        imbalance: See `medgraft.train.objectives.make_objective`.
+        label_smoothing: 0 to below 1.
+        augment: Applied to training batches only.
+        seed: Of order, augmentation and dropout.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
+    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    patience: int = 10
+    clip_norm: float = 1.0
+    imbalance: Imbalance = "none"
+    label_smoothing: float = 0.0
+    augment: AugmentSettings = dataclasses.field(default_factory=AugmentSettings)
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRow:
+    """One line of the training history."""
+
+    epoch: int
+    lr: float
+    train_loss: float
+    val_auprc: float
+    val_auroc: float
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TrainResult:
+    """What training found; the model itself holds the weights of the best epoch afterwards.
+
+    Args:
+        best_epoch: From 1.
+        history: One row per epoch.
+        val_probs: (n, C) of the best epoch, in the order of the validation set.
+        seconds: Of all epochs, including those before an interruption.
+        images_seen: Training images that went forward and backward.
+    """
+
+    best_epoch: int
+    history: tuple[EpochRow, ...]
+    val_probs: np.ndarray
+    seconds: float
+    images_seen: int
+
+
+@dataclasses.dataclass(slots=True)
+class _Progress:
+    """What changes from epoch to epoch and is stored in the checkpoint."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_score: float = -math.inf
+    history: list[EpochRow] = dataclasses.field(default_factory=list)
+    images_seen: int = 0
+
+
+def train_model(
+    model: nn.Module,
+    groups: list[dict[str, Any]],
+    data: tuple[ImageSet, ImageSet],
+    settings: TrainSettings,
+    engine: Engine,
+    folder: Path,
+    on_epoch: Callable[[int, int], None] | None = None,
+) -> TrainResult:
+    """Train `model` in place; continue from `folder` when it holds a checkpoint.
+
+    Args:
+        model: Takes images on the scale 0 to 1.
+        groups: Parameter groups with their learning rates, built before any wrapper.
+        data: Training and validation set.
+        settings: How.
+        engine: Where.
+        folder: For the checkpoint and the best weights.
+        on_epoch: Called with (epoch, epochs) after each epoch.
+
+    Raises:
+        RunError: The loss became infinite or NaN.
+    """
+    # Placement is ours: accelerate would ignore a device such as cuda:1.
+    accelerator = Accelerator(cpu=engine.device == "cpu", device_placement=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(engine.device)
+    if engine.is_channels_last:
+        to_channels_last(model)
+    optimizer = _OPTIMIZERS[settings.optimizer]([{k: v for k, v in g.items() if k != "names"} for g in groups])
+    steps = max(1, math.ceil(len(data[0]) / settings.batch_size))
+    schedule = Schedule(settings.schedule, optimizer, settings.epochs * steps, settings.patience)
+    progress = _Progress()
+    if (state := load_checkpoint(folder)) is not None:
+        _restore(state, model, optimizer, schedule, progress)
+    wrapped, stepper = accelerator.prepare(model, optimizer)
+    best = folder / "best.safetensors"
+    with running(engine):
+        while progress.epoch < settings.epochs and not schedule.is_finished:
+            start = time.perf_counter()
+            loss = _run_epoch(accelerator, wrapped, stepper, schedule, data[0], settings, engine, progress)
+            probs = predict_probs(model, data[1], engine)
+            _close_epoch(progress, schedule, loss, probs, data[1], time.perf_counter() - start)
+            if accelerator.is_main_process:
+                if progress.best_epoch == progress.epoch:
+                    _save_best(model, probs, best)
+                save_checkpoint(folder, _state(model, optimizer, schedule, progress))
+            accelerator.wait_for_everyone()
+            if on_epoch is not None:
+                on_epoch(progress.epoch, settings.epochs)
+    weights = load_file(best)
+    val_probs = weights.pop("__val_probs__").numpy()
+    model.load_state_dict(weights)
+    return TrainResult(
+        best_epoch=progress.best_epoch,
+        history=tuple(progress.history),
+        val_probs=val_probs,
+        seconds=sum(row.seconds for row in progress.history),
+        images_seen=progress.images_seen,
+    )
+
+
+def _run_epoch(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: Any,
+    schedule: Schedule,
+    data: ImageSet,
+    settings: TrainSettings,
+    engine: Engine,
+    progress: _Progress,
+) -> float:
+    epoch = progress.epoch
+    objective = make_objective(data, settings.imbalance, settings.label_smoothing)
+    torch.manual_seed(seed_for(settings.seed, "dropout", epoch))
+    draws = torch.Generator().manual_seed(seed_for(settings.seed, "augment", epoch) + accelerator.process_index)
+    order = epoch_order(data, settings.seed, epoch, is_balanced=settings.imbalance == "sampler")
+    per_process = max(1, settings.batch_size // accelerator.num_processes)
+    if accelerator.num_processes > 1:
+        order = order[: len(order) // accelerator.num_processes * accelerator.num_processes]
+        order = order[accelerator.process_index :: accelerator.num_processes]
+    model.train()
+    total, count = torch.zeros((), device=engine.device), 0
+    for images, targets, _ in iterate(data, order, per_process, torch.device(engine.device), drop_single=True):
+        images = augment_batch(images, settings.augment, draws)
+        loss = objective(forward(model, images, engine), targets)
+        optimizer.zero_grad(set_to_none=True)
+        accelerator.backward(loss)
+        if settings.clip_norm:
+            accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        optimizer.step()
+        schedule.step()
+        total += loss.detach() * len(images)
+        count += len(images)
+    progress.images_seen += count * accelerator.num_processes
+    mean = float(total) / max(count, 1)
+    if not math.isfinite(mean):
+        raise RunError(
+            f"the training loss became {mean} in epoch {epoch + 1}. Lower the learning rate (--set train.lr=…) "
+            "or force --set train.precision=float32."
+        )
+    return mean
+
+
+def predict_probs(
+    model: nn.Module, data: ImageSet, engine: Engine, on_batch: Callable[[int], None] | None = None
+) -> np.ndarray:
+    """(n, C) float64 probabilities of `data`, in its order, in evaluation mode and without gradients."""
+    model.eval()
+    rows = []
+    positions = np.arange(len(data))
+    with torch.inference_mode():
+        for images, _, batch in iterate(data, positions, _EVAL_BATCH, torch.device(engine.device)):
+            rows.append(probabilities(forward(model, images, engine), data))
+            if on_batch is not None:
+                on_batch(len(batch))
+    return np.concatenate(rows) if rows else np.zeros((0, data.num_classes))
+
+
+def _close_epoch(
+    progress: _Progress,
+    schedule: Schedule,
+    loss: float,
+    probs: np.ndarray,
+    data: ImageSet,
+    seconds: float,
+) -> None:
+    if not np.isfinite(probs).all():
+        raise RunError("the model's validation outputs became NaN. Lower the learning rate (--set train.lr=…).")
+    classes = tuple(str(index) for index in range(data.num_classes))
+    found = Predictions(
+        probs=probs,
+        targets=data.targets,
+        groups=np.arange(len(data)),
+        classes=classes,
+        task=data.task,
+        positive=data.positive,
+    )
+    score = auprc(found)
+    row = EpochRow(
+        epoch=progress.epoch + 1,
+        lr=schedule.lr,
+        train_loss=loss,
+        val_auprc=score,
+        val_auroc=auroc(found),
+        seconds=seconds,
+    )
+    progress.history.append(row)
+    progress.epoch += 1
+    if score > progress.best_score:
+        progress.best_score, progress.best_epoch = score, progress.epoch
+    schedule.end_epoch(score)
+
+
+def _save_best(model: nn.Module, probs: np.ndarray, path: Path) -> None:
+    tensors = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
+    # In one file, so that weights and their validation outputs can never come from different epochs.
+    tensors["__val_probs__"] = torch.from_numpy(probs)
+    temporary = path.with_suffix(".tmp")
+    save_file(tensors, temporary)
+    os.replace(temporary, path)
+
+
+def _state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, progress: _Progress
+) -> dict[str, Any]:
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state(),
+        "epoch": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "best_score": progress.best_score,
+        "images_seen": progress.images_seen,
+        "history": [dataclasses.asdict(row) for row in progress.history],
+    }
+
+
+def _restore(
+    state: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
+    progress: _Progress,
+) -> None:
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.restore(state["schedule"])
+    progress.epoch, progress.best_epoch = state["epoch"], state["best_epoch"]
+    progress.best_score, progress.images_seen = state["best_score"], state["images_seen"]
+    progress.history = [EpochRow(**row) for row in state["history"]]
