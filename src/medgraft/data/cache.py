@@ -1,0 +1,289 @@
+"""The decoded-once cache: one pass over all images, everything later is rows of memory-mapped files."""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Final, Literal
+
+import numpy as np
+import pandas as pd
+
+from medgraft.data.decode import FACTS, Decoded, decode_row, header_row, in_order, read_row
+from medgraft.data.fingerprint import THUMBNAIL
+from medgraft.errors import ConfigError, DataError, MedgraftError, RunError
+from medgraft.types import Cohort, Preprocessing
+
+__all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache"]
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all)."""
+VERSION: Final = 1
+"""Part of the key; a change of decoding or of the files' layout raises it."""
+SAMPLE: Final = 32
+SPARE_BYTES: Final = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenImage:
+    """An image that could not be read: its path in the cohort and the reason."""
+
+    path: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DecodedCohort:
+    """The readable images of a cohort, decoded; M rows in the cohort's order.
+
+    Args:
+        folder: Where the files of the cache lie.
+        images: (M, C, S, S) uint8 or uint16, memory-mapped, the network's input as integers.
+        thumbs: (M, 64, 64) uint8, memory-mapped.
+        facts: (M,) records (`decode.FACTS`): height, width, channels, bits, low, high, hash, sha256, mode.
+        rows: (M,) int64 row numbers in the cohort that was decoded.
+        paths: (M,) paths of those rows.
+        broken: What could not be read.
+        channels: 1 or 3.
+        bits: 8 or 16.
+        size: Side of the images, px.
+        resize: ``squash`` or ``pad``.
+    """
+
+    folder: Path
+    images: np.ndarray
+    thumbs: np.ndarray
+    facts: np.ndarray
+    rows: np.ndarray
+    paths: np.ndarray
+    broken: tuple[BrokenImage, ...]
+    channels: int
+    bits: int
+    size: int
+    resize: Literal["squash", "pad"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def rows_of(self, cohort: Cohort) -> np.ndarray:
+        """(N,) int64: the row of `images` for each row of `cohort`, any selection of the decoded one.
+
+        Raises:
+            DataError: An image of the cohort was not decoded.
+        """
+        rows = np.asarray(
+            pd.Index(self.paths).get_indexer(pd.Index(cohort.table["path"].to_numpy(dtype=object)))
+        )
+        if (rows < 0).any():
+            name = cohort.table["path"].iat[int(np.argmin(rows))]
+            raise DataError(
+                f"{name}: not in the cache. Select decoded images first: cohort.select(decoded.rows)."
+            )
+        return rows.astype(np.int64)
+
+    def maximum(self, rows: np.ndarray) -> int:
+        """Largest stored integer among some of the images, for `intensity_scale`."""
+        return int(self.facts["high"][rows].max())
+
+
+def build_cache(
+    cohort: Cohort,
+    folder: str | Path,
+    *,
+    size: int,
+    channels: int | None = None,
+    resize: Literal["squash", "pad"] = "squash",
+    progress: Progress | None = None,
+) -> DecodedCohort:
+    """The decoded cohort, from a valid cache in `folder` or from one pass over all files.
+
+    Broken images are recorded and left out. The cache is keyed by paths, file sizes, modification times and
+    settings, and appears under its key only when complete.
+
+    Args:
+        cohort: N images.
+        folder: Holds caches, one subfolder each; made when missing.
+        size: Side of the square images, px.
+        channels: 1 or 3; by default 3 where at least one of up to 32 sampled RGB images is truly coloured.
+        resize: ``squash`` or ``pad``.
+        progress: Told about every image.
+
+    Raises:
+        DataError: No image can be read.
+        RunError: The folder cannot be written, or the disk is too small.
+    """
+    if channels not in (None, 1, 3):
+        raise ConfigError(f"channels must be 1 (grey), 3 (RGB) or left out, got {channels}.")
+    if size < 1:
+        raise ConfigError(f"size must be at least 1 px, got {size}. Typical: 28 to 512.")
+    key = _key(cohort, size, channels, resize)
+    final = Path(folder) / key
+    if not (final / "meta.json").is_file():
+        partial = Path(folder) / f"{key}.partial"
+        with _refuse_disk_errors(final):
+            if partial.exists():
+                shutil.rmtree(partial)
+            partial.mkdir(parents=True)
+            try:
+                _write(cohort, partial, size=size, channels=channels, resize=resize, progress=progress)
+                if final.exists():
+                    shutil.rmtree(final)
+                partial.replace(final)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+    return _open(final, cohort)
+
+
+def _key(cohort: Cohort, size: int, channels: int | None, resize: str) -> str:
+    digest = hashlib.sha256(f"{VERSION} {size} {channels} {resize} {cohort.root}\n".encode())
+    if cohort.arrays is not None and not cohort.root.is_file():
+        for name, array in sorted(cohort.arrays.items()):
+            digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
+            for image in array:
+                digest.update(np.ascontiguousarray(image).data)
+    stamp = _stamp(cohort.root) if cohort.arrays is not None else ""
+    for name in cohort.table["path"]:
+        entry = stamp or _stamp(cohort.root / name)
+        digest.update(f"{name}\0{entry}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:32]
+
+
+def _stamp(path: Path) -> str:
+    try:
+        status = path.stat()
+    except OSError:
+        return "absent"  # decoding names the file and its reason
+    return f"{status.st_size} {status.st_mtime_ns}"
+
+
+@contextlib.contextmanager
+def _refuse_disk_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MedgraftError:
+        raise
+    except OSError as error:
+        message = f"{path}: the image cache cannot be written ({error.strerror or error})"
+        raise RunError(f"{message}. Free space, check rights, or choose another folder.") from error
+
+
+def _survey(cohort: Cohort, channels: int | None) -> tuple[int, int]:
+    """Channels and bits of the cache, from all headers and a sample of decoded colour images."""
+    bits, coloured = 8, []
+    headers = in_order(functools.partial(header_row, cohort), range(len(cohort)))
+    for row, facts in enumerate(headers):
+        if facts is not None:
+            bits = max(bits, facts.bits)
+            if facts.channels == 3:
+                coloured.append(row)
+    if channels is not None:
+        return channels, bits
+    picked = (
+        [coloured[i] for i in np.unique(np.linspace(0, len(coloured) - 1, SAMPLE).astype(int))]
+        if coloured
+        else []
+    )
+    return (3 if any(_is_coloured(cohort, row) for row in picked) else 1), bits
+
+
+def _is_coloured(cohort: Cohort, row: int) -> bool:
+    try:
+        return read_row(cohort, row)[1].channels == 3
+    except DataError:
+        return False  # told by decode_row
+
+
+def _write(
+    cohort: Cohort,
+    folder: Path,
+    *,
+    size: int,
+    channels: int | None,
+    resize: Literal["squash", "pad"],
+    progress: Progress | None,
+) -> None:
+    channels, bits = _survey(cohort, channels)
+    dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
+    _check_space(
+        folder, len(cohort) * (channels * size * size * dtype.itemsize + THUMBNAIL**2 + FACTS.itemsize)
+    )
+    preprocessing = Preprocessing(size=size, channels=channels, intensity_max=2**bits - 1, resize=resize)
+    decode = functools.partial(decode_row, cohort, preprocessing=preprocessing, bits=bits)
+    rows: list[int] = []
+    broken: list[dict[str, str]] = []
+    total = len(cohort)
+    with (
+        _rows_file(folder / "images.npy", dtype, (total, channels, size, size)) as images,
+        _rows_file(folder / "thumbs.npy", np.dtype(np.uint8), (total, THUMBNAIL, THUMBNAIL)) as thumbs,
+        _rows_file(folder / "facts.npy", FACTS, (total,)) as facts,
+        contextlib.closing(in_order(decode, range(total))) as results,
+    ):
+        for row, result in enumerate(results):
+            if isinstance(result, Decoded):
+                images.write(result.image.tobytes())
+                thumbs.write(result.thumb.tobytes())
+                facts.write(result.facts.tobytes())
+                rows.append(row)
+            else:
+                broken.append({"path": str(cohort.table["path"].iat[row]), "reason": result})
+            if progress is not None:
+                progress(row + 1, total)
+    if not rows:
+        raise DataError(f"{cohort.root}: none of {total} images can be read. First: {broken[0]['reason']}")
+    np.save(folder / "rows.npy", np.array(rows, dtype=np.int64))
+    meta = {"channels": channels, "bits": bits, "size": size, "resize": resize, "broken": broken}
+    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _rows_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+    """An .npy file to append rows to; rows not written in the end read as zeros.
+
+    Plain writes, because a full disk under a writable mapping kills the process instead of raising an error.
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with path.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        start = stream.tell()
+        yield stream
+        stream.truncate(start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE_BYTES:
+        sizes = f"needs {needed / 2**20:,.0f} MiB, free are {free / 2**20:,.0f} MiB"
+        raise RunError(
+            f"{folder.parent}: the image cache {sizes}. Free space, lower --size, or choose another folder."
+        )
+
+
+def _open(folder: Path, cohort: Cohort) -> DecodedCohort:
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        rows = np.load(folder / "rows.npy")
+        images, thumbs, facts = (
+            np.load(folder / f"{name}.npy", mmap_mode="r")[: len(rows)]
+            for name in ("images", "thumbs", "facts")
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(
+            f"{folder}: the image cache is damaged ({error}). Remove this folder and run again."
+        ) from error
+    return DecodedCohort(
+        folder=folder,
+        images=images,
+        thumbs=thumbs,
+        facts=facts,
+        rows=rows,
+        paths=cohort.table["path"].to_numpy(dtype=object)[rows],
+        broken=tuple(BrokenImage(**item) for item in meta["broken"]),
+        channels=meta["channels"],
+        bits=meta["bits"],
+        size=meta["size"],
+        resize=meta["resize"],
+    )

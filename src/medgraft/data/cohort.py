@@ -1,0 +1,193 @@
+"""Any source of labelled images to one `Cohort`."""
+
+import dataclasses
+import difflib
+import re
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from medgraft.data.labels import (
+    choose_positive,
+    class_matrix,
+    describe_task,
+    encode_flags,
+    encode_labels,
+    nearest,
+    spelling_key,
+)
+from medgraft.data.layouts import Listing, list_folder, tables_in
+from medgraft.data.medmnist import read_medmnist
+from medgraft.data.tables import FIRST_LINE, list_table, peek_table
+from medgraft.errors import ConfigError, DataError
+from medgraft.types import Cohort
+
+__all__ = ["MIN_PATIENTS", "read_cohort"]
+
+MIN_PATIENTS: Final = 3
+"""Fewest patients (images, where patients are unknown) of a class: one each for train, val and test."""
+MAX_SHOWN: Final = 3
+
+
+def read_cohort(
+    source: str | Path,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    patient_column: str | None = None,
+    patient_regex: str | None = None,
+    positive: str | None = None,
+) -> Cohort:
+    """The cohort found at `source`; everything inferred on the way is in its notes.
+
+    Understood are ``root/class/*``, ``root/{train,val,test}/class/*``, a CSV, TSV or Parquet table, a
+    folder with one such table in it, and MedMNIST's `.npz`. A folder with class folders and a table is read
+    by its folders, unless a column was asked for, its labels differ, or it knows more (patient, split,
+    site, mask).
+
+    Args:
+        source: Folder, table or archive.
+        path_column: Column of file names.
+        label_column: Column of labels (``a|b`` for several), or several 0/1 columns separated by commas.
+        patient_column: Column of patients.
+        patient_regex: Pattern searched in each path; its first group (or whole match) is the patient.
+        positive: Positive class of a binary task.
+
+    Raises:
+        DataError: Nothing there, a file, column or label is missing, one class only, too few patients.
+        ConfigError: An option does not fit the source.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("normal", "tumour"):
+        ...         (Path(folder) / name).mkdir()
+        ...         for number in range(3):
+        ...             (Path(folder) / name / f"{number}.png").touch()
+        ...     cohort = read_cohort(folder)
+        >>> len(cohort), cohort.task, cohort.classes, cohort.positive
+        (6, 'binary', ('normal', 'tumour'), 'tumour')
+    """
+    path = Path(source).expanduser()
+    if not path.exists():
+        siblings = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise DataError(
+            f"{path}: expected a folder, table or .npz, found nothing. {nearest(path.name, siblings)}"
+        )
+    columns = {"path_column": path_column, "label_column": label_column, "patient_column": patient_column}
+    asked = {name: column for name, column in columns.items() if column is not None}
+    if path.suffix.lower() == ".npz" and path.is_file():
+        _refuse_columns(asked, path)
+        cohort = read_medmnist(path, positive=positive)
+    else:
+        cohort = _encode(_listing(path, asked), positive)
+    if patient_regex is not None:
+        cohort = _with_patients(cohort, patient_regex)
+    _check_enough(cohort)
+    return cohort
+
+
+def _refuse_columns(asked: dict[str, str], path: Path) -> None:
+    if asked:
+        option = next(iter(asked)).replace("_", "-")
+        raise ConfigError(
+            f"--{option} is for tables, got {path} without one. Leave it out or name the table."
+        )
+
+
+def _listing(path: Path, asked: dict[str, str]) -> Listing:
+    if path.is_file():
+        return list_table(path, **asked)
+    folders = list_folder(path)
+    tables = tables_in(path)
+    if folders is None and not tables:
+        raise DataError(
+            f"{path}: no images found. Expected class folders of PNG, JPEG, TIFF or BMP, or one table."
+        )
+    if (folders is None or asked) and len(tables) != 1:
+        if not tables:
+            _refuse_columns(asked, path)
+        names = ", ".join(table.name for table in tables[:MAX_SHOWN])
+        raise DataError(
+            f"{path}: expected one table, got {len(tables)} ({names}). Give the path of the right one."
+        )
+    if folders is None or asked:
+        return list_table(tables[0], **asked)
+    if len(tables) != 1:
+        return folders
+    columns, labels = peek_table(tables[0])
+    known = dict(zip(folders.table["path"], folders.table["label"], strict=True))
+    extra = sorted(columns - {"path", "label"})
+    agrees = all(spelling_key(known.get(name, "")) == spelling_key(label) for name, label in labels.items())
+    if not labels or (agrees and not extra):
+        note = f"{tables[0].name} was not needed: the folders already label every image."
+        return dataclasses.replace(folders, notes=(*folders.notes, note))
+    why = f"it also tells {', '.join(extra)}" if agrees else "its labels are not the folders' names"
+    listing = list_table(tables[0])
+    note = f"{tables[0].name} was read instead of the class folders, because {why}."
+    return dataclasses.replace(listing, notes=(note, *listing.notes))
+
+
+def _encode(listing: Listing, positive: str | None) -> Cohort:
+    table = listing.table
+    if listing.flags is None:
+        try:
+            task, classes, targets = encode_labels(table["label"].tolist())
+        except DataError as error:
+            raise DataError(f"{listing.where}: {error}") from error
+    else:
+        task, classes = "multilabel", tuple(listing.flags)
+        targets = encode_flags(dict(listing.flags), listing.where, FIRST_LINE)
+        table = table.assign(label=["|".join(classes[c] for c in np.flatnonzero(row)) for row in targets])
+    chosen = choose_positive(task, classes, positive)
+    notes = (*listing.notes, *describe_task(task, classes, chosen, positive))
+    return Cohort(
+        root=listing.root.absolute(),
+        layout=listing.layout,
+        task=task,
+        classes=classes,
+        positive=chosen,
+        table=table.astype(object),
+        targets=targets,
+        notes=notes,
+    )
+
+
+def _with_patients(cohort: Cohort, pattern: str) -> Cohort:
+    try:
+        regex = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"--patient-regex {pattern!r} is no regular expression ({error}).") from error
+    paths = cohort.table["path"].tolist()
+    matches = [regex.search(path) for path in paths]
+    lost = [path for path, match in zip(paths, matches, strict=True) if match is None]
+    if lost:
+        message = f"--patient-regex {pattern!r} matches nothing in {len(lost)} of {len(paths)} paths"
+        raise DataError(f"{message}, e.g. {', '.join(lost[:MAX_SHOWN])}. Correct the pattern.")
+    patients = [match[1] if match.re.groups else match[0] for match in matches if match]
+    note = f"Patients come from the paths by {pattern!r}: {len(set(patients))} patients, e.g. {patients[0]}."
+    table = cohort.table.assign(patient=pd.Series(patients, dtype=object))
+    return dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note))
+
+
+def _check_enough(cohort: Cohort) -> None:
+    given = cohort.table["patient"]
+    alone = pd.Series([f"row {row}" for row in range(len(given))], dtype=object)
+    patients = pd.factorize(given.where(given.notna(), alone))[0]
+    matrix = class_matrix(cohort.task, cohort.targets, len(cohort.classes))
+    names = [*cohort.classes, *(f"not {name}" for name in cohort.classes)]
+    unit = "patients" if given.notna().any() else "images"
+    for column, name in zip(matrix.T, names, strict=False):
+        count = len(np.unique(patients[column]))
+        if count < MIN_PATIENTS:
+            message = (
+                f"class {name!r} has {count} {unit}, expected at least {MIN_PATIENTS} (train, val, test)"
+            )
+            others = [other for other in cohort.classes if other != name]
+            close = difflib.get_close_matches(name, others, n=1, cutoff=0.75)
+            advice = (
+                f"Is it a misspelling of {close[0]!r}?" if close else "Add cases or leave this class out."
+            )
+            raise DataError(f"{cohort.root}: {message}. {advice}")

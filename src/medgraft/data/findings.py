@@ -1,0 +1,100 @@
+"""What an audit hands on."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final, Literal
+
+from medgraft.types import Cohort
+
+__all__ = ["Audit", "Finding", "between", "finding_of"]
+
+SPLITS: Final = ("train", "val", "test")
+MAX_ROWS: Final = 200
+"""Most rows and paths a finding lists; its message counts all."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing to know about a cohort.
+
+    Args:
+        kind: A stable word, e.g. ``duplicate-across-splits``.
+        severity: ``stop`` (results would be wrong), ``warn`` (look at it) or ``info``.
+        message: One sentence with counts.
+        count: How many images, pairs, patients or labels it concerns.
+        rows: Rows of the audited cohort, at most 200; two by two for near-duplicates.
+        paths: Their paths, or those of files that have no row.
+    """
+
+    kind: str
+    severity: Literal["stop", "warn", "info"]
+    message: str
+    count: int
+    rows: tuple[int, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Audit:
+    """Everything found; rows are those of the audited cohort.
+
+    Args:
+        findings: Most severe first.
+        exact_duplicates: Sets of rows with equal pixels.
+        near_duplicates: Confirmed pairs (row, row, correlation of detail), most alike first.
+        num_images: Audited.
+        num_broken: Files that could not be read.
+    """
+
+    findings: tuple[Finding, ...]
+    exact_duplicates: tuple[tuple[int, ...], ...]
+    near_duplicates: tuple[tuple[int, int, float], ...]
+    num_images: int
+    num_broken: int
+
+    def of(self, kind: str) -> Finding | None:
+        """The finding of one kind, or None."""
+        return next((finding for finding in self.findings if finding.kind == kind), None)
+
+    @property
+    def has_leaks(self) -> bool:
+        """Whether a given split shares patients or pixels between its parts."""
+        return any(self.of(kind) is not None for kind in ("duplicate-across-splits", "patient-across-splits"))
+
+
+def finding_of(
+    cohort: Cohort,
+    kind: str,
+    severity: Literal["stop", "warn", "info"],
+    message: str,
+    count: int,
+    rows: Iterable[int],
+) -> Finding:
+    """A finding about some rows, with the first of them and their paths.
+
+    Args:
+        cohort: The audited cohort.
+        kind: As in `Finding`.
+        severity: As in `Finding`.
+        message: As in `Finding`.
+        count: As in `Finding`.
+        rows: All rows concerned.
+    """
+    shown = tuple(int(row) for row in rows)[:MAX_ROWS]
+    paths = tuple(cohort.table["path"].iloc[list(shown)])
+    return Finding(kind=kind, severity=severity, message=message, count=count, rows=shown, paths=paths)
+
+
+def between(groups: Iterable[set[str | None]]) -> str:
+    """How many groups spread over which splits, in words.
+
+    Args:
+        groups: The splits that each group touches.
+
+    Examples:
+        >>> between([{"val", "train"}, {"test", "train"}, {"train", "val"}])
+        '1 train–test, 2 train–val'
+    """
+    counts = Counter("–".join(split for split in SPLITS if split in group) for group in groups)
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))

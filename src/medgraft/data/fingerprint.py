@@ -1,0 +1,79 @@
+"""What makes two images comparable: digest, thumbnail and perceptual hash."""
+
+import hashlib
+from typing import Final
+
+import numpy as np
+
+from medgraft.io.preprocess import prepare
+from medgraft.types import Preprocessing
+
+__all__ = ["THUMBNAIL", "perceptual_hash", "pixel_digest", "thumbnail"]
+
+THUMBNAIL: Final = 64
+"""Side of a thumbnail, px."""
+HASH_SIDE: Final = 32
+LOW: Final = 8
+GREY: Final = Preprocessing(size=THUMBNAIL, channels=1, intensity_max=65535)
+
+
+def _cosines(size: int, rows: int) -> np.ndarray:
+    """The first `rows` rows of the orthonormal DCT-II matrix."""
+    k, n = np.arange(rows)[:, None], np.arange(size)[None]
+    matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * n + 1) * k / (2 * size))
+    matrix[0] /= np.sqrt(2)
+    return np.asarray(matrix)
+
+
+COSINES: Final = _cosines(HASH_SIDE, LOW)
+
+
+def pixel_digest(pixels: np.ndarray) -> bytes:
+    """sha256 (32 bytes) of decoded pixels: shape, type and values; the file's name and coding play no part.
+
+    Args:
+        pixels: (H, W) or (H, W, 3) integers.
+
+    Examples:
+        >>> pixel_digest(np.zeros((2, 3), np.uint8)) == pixel_digest(np.zeros((3, 2), np.uint8))
+        False
+    """
+    digest = hashlib.sha256(f"{pixels.shape} {pixels.dtype.newbyteorder('<').str}".encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.digest()
+
+
+def thumbnail(pixels: np.ndarray) -> np.ndarray:
+    """(64, 64) uint8 grey, stretched from the image's minimum and maximum to 0 and 255.
+
+    Args:
+        pixels: (H, W) or (H, W, 3), uint8 or uint16.
+
+    Examples:
+        >>> thumbnail(np.arange(100, 164, dtype=np.uint8).reshape(8, 8)).max()
+        np.uint8(255)
+    """
+    small = prepare(pixels, GREY)[0].astype(np.float32)
+    low, high = small.min(), small.max()
+    return np.asarray(np.rint((small - low) * (255 / max(high - low, 1))), dtype=np.uint8)
+
+
+def perceptual_hash(thumb: np.ndarray) -> int:
+    """64 bits: which of the 8 × 8 lowest DCT coefficients exceed their median.
+
+    Args:
+        thumb: (64, 64) from `thumbnail`.
+
+    References:
+        Zauner, Implementation and benchmarking of perceptual image hash functions, 2010.
+
+    Examples:
+        >>> ramp = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
+        >>> perceptual_hash(ramp) == perceptual_hash(ramp * 2)
+        True
+    """
+    halves = thumb.reshape(HASH_SIDE, 2, HASH_SIDE, 2).mean(axis=(1, 3))
+    spectrum = (COSINES @ halves @ COSINES.T).ravel()
+    # The first coefficient is the mean brightness; it says nothing about what is shown.
+    bits = spectrum > np.median(spectrum[1:])
+    return int.from_bytes(np.packbits(bits).tobytes(), "big")

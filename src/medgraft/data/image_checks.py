@@ -1,0 +1,77 @@
+"""Findings on single images: unreadable, empty of content, unlike the others."""
+
+from typing import Final
+
+import numpy as np
+
+from medgraft.data.cache import DecodedCohort
+from medgraft.data.findings import MAX_ROWS, Finding, finding_of
+from medgraft.types import Cohort
+
+__all__ = ["image_findings"]
+
+SIZE_FACTOR: Final = 4.0
+"""A side this many times larger or smaller than the median is odd."""
+ASPECT_FACTOR: Final = 2.0
+
+
+def image_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
+    """Unreadable, constant, oddly sized images, and mixtures of depth or colour.
+
+    Args:
+        cohort: The readable images.
+        decoded: Their cache.
+    """
+    return [
+        *_broken(decoded),
+        *_constant(cohort, np.flatnonzero(decoded.facts["low"] == decoded.facts["high"])),
+        *_odd_sizes(cohort, decoded),
+        *_mixed(cohort, decoded),
+    ]
+
+
+def _broken(decoded: DecodedCohort) -> list[Finding]:
+    if not decoded.broken:
+        return []
+    count = len(decoded.broken)
+    message = f"{count} files cannot be read and are left out. First: {decoded.broken[0].reason}"
+    paths = tuple(broken.path for broken in decoded.broken[:MAX_ROWS])
+    return [Finding(kind="unreadable", severity="warn", message=message, count=count, paths=paths)]
+
+
+def _constant(cohort: Cohort, rows: np.ndarray) -> list[Finding]:
+    message = f"{len(rows)} images have one value everywhere and show nothing."
+    return [finding_of(cohort, "constant", "warn", message, len(rows), rows)] if len(rows) else []
+
+
+def _odd_sizes(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
+    height, width = decoded.facts["height"].astype(float), decoded.facts["width"].astype(float)
+    side, aspect = np.sqrt(height * width), width / height
+    size_ratio, aspect_ratio = side / np.median(side), aspect / np.median(aspect)
+    far = np.maximum(size_ratio, 1 / size_ratio) > SIZE_FACTOR
+    bent = np.maximum(aspect_ratio, 1 / aspect_ratio) > ASPECT_FACTOR
+    rows = np.flatnonzero(far | bent)
+    if not len(rows):
+        return []
+    typical = f"{np.median(width):.0f}×{np.median(height):.0f} px"
+    first = f"{decoded.paths[rows[0]]} {width[rows[0]]:.0f}×{height[rows[0]]:.0f}"
+    message = f"{len(rows)} images are oddly sized against the typical {typical}, e.g. {first}."
+    return [finding_of(cohort, "odd-size", "warn", message, len(rows), rows)]
+
+
+def _mixed(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
+    findings = []
+    shallow = np.flatnonzero(decoded.facts["bits"] == 8)
+    if decoded.bits == 16 and len(shallow):
+        message = (
+            f"{len(shallow)} images have 8 bits among 16-bit ones; they will look nearly black beside those."
+        )
+        findings.append(finding_of(cohort, "mixed-depth", "warn", message, len(shallow), shallow))
+    coloured = np.flatnonzero(decoded.facts["channels"] == 3)
+    if decoded.channels == 1 and len(coloured):
+        message = f"{len(coloured)} colour images are turned grey, because the cohort is read as grey."
+        findings.append(finding_of(cohort, "colour-dropped", "warn", message, len(coloured), coloured))
+    elif decoded.channels == 3 and 0 < len(coloured) < len(cohort):
+        message = f"{len(coloured)} of {len(cohort)} images are coloured, the others grey."
+        findings.append(finding_of(cohort, "mixed-colour", "info", message, len(coloured), coloured))
+    return findings

@@ -1,0 +1,174 @@
+"""Folders of images: which layout it is, which files count, which label each carries."""
+
+import dataclasses
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Final, Literal
+
+import pandas as pd
+
+from medgraft.errors import DataError
+from medgraft.io.image import IMAGE_SUFFIXES
+
+__all__ = ["COLUMNS", "SPLIT_NAMES", "TABLE_SUFFIXES", "Listing", "list_folder", "tables_in"]
+
+COLUMNS: Final = ("path", "label", "patient", "site", "split", "mask")
+TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".parquet"})
+SPLIT_NAMES: Final = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+}
+MASK_STEM: Final = re.compile(r"(.+)_mask(_\d+)?")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Listing:
+    """What lies on disk, before labels become targets.
+
+    Args:
+        layout: How the images are stored.
+        root: What relative paths start from.
+        table: Columns ``path label patient site split mask``, text or None.
+        flags: Label columns of 0 and 1, name to texts, where a table has several.
+        where: The file or folder, for errors.
+        notes: What was inferred, one sentence each.
+    """
+
+    layout: Literal["folder", "split-folder", "table"]
+    root: Path
+    table: pd.DataFrame
+    where: str
+    flags: dict[str, list[str]] | None = None
+    notes: tuple[str, ...] = ()
+
+
+def tables_in(root: Path) -> list[Path]:
+    """The CSV, TSV and Parquet files directly in a folder, sorted."""
+    return sorted(
+        entry
+        for entry in root.iterdir()
+        if entry.suffix.lower() in TABLE_SUFFIXES and _is_visible(entry.name)
+    )
+
+
+def list_folder(root: Path) -> Listing | None:
+    """Images by class folder, or by split folder and class folder; None when there are no class folders.
+
+    Hidden files and files that are no images are skipped and counted; ``x_mask.png`` beside ``x.png`` is its
+    mask, not an image.
+
+    Args:
+        root: An existing folder.
+
+    Raises:
+        DataError: The folder cannot be listed.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("a/1.png", "b/2.png"):
+        ...         (Path(folder) / name).parent.mkdir()
+        ...         (Path(folder) / name).touch()
+        ...     list_folder(Path(folder)).table[["path", "label"]].values.tolist()
+        [['a/1.png', 'a'], ['b/2.png', 'b']]
+    """
+    folders = _subfolders(root)
+    parts = [folder for folder in folders if folder.name.casefold() in SPLIT_NAMES]
+    skipped: Counter[str] = Counter()
+    rows: list[tuple[str | None, ...]] = []
+    by_split = any(SPLIT_NAMES[part.name.casefold()] == "train" and _subfolders(part) for part in parts)
+    if by_split:
+        for part in parts:
+            split = SPLIT_NAMES[part.name.casefold()]
+            rows += [row for folder in _subfolders(part) for row in _class_rows(root, folder, split, skipped)]
+    else:
+        rows = [row for folder in folders for row in _class_rows(root, folder, None, skipped)]
+    if not rows:
+        return None
+    table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
+    notes = [
+        f"{len(table)} images in {'split and ' if by_split else ''}class folders; the folder is the label."
+    ]
+    if by_split and table["split"].nunique() == 1:
+        table["split"] = None
+        notes.append("Only training images lie here, so the program splits them itself.")
+    if by_split and len(parts) < len(folders):
+        others = ", ".join(folder.name for folder in folders if folder not in parts)
+        notes.append(f"Folders beside the splits were left out: {others}.")
+    if skipped:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
+        notes.append(f"Skipped inside the class folders: {counts}.")
+    loose = sum(_is_image(entry.name) for entry in root.iterdir() if entry.is_file())
+    if loose:
+        notes.append(f"{loose} images lie outside any class folder and have no label; they were left out.")
+    layout: Literal["folder", "split-folder"] = "split-folder" if by_split else "folder"
+    return Listing(layout=layout, root=root, table=table, where=str(root), notes=tuple(notes))
+
+
+def _class_rows(
+    root: Path, folder: Path, split: str | None, skipped: Counter[str]
+) -> list[tuple[str | None, ...]]:
+    """One tuple in the order of `COLUMNS` per image."""
+    rows: list[tuple[str | None, ...]] = []
+    for parent, names in _walk(folder, skipped):
+        images = [name for name in names if _is_image(name)]
+        skipped.update(
+            f"{Path(name).suffix.lower() or 'other'} files" for name in names if not _is_image(name)
+        )
+        owners = _mask_owners(images)
+        relative = parent.relative_to(root).as_posix()
+        first_mask: dict[str, str] = {}
+        for name, owner in owners.items():
+            first_mask.setdefault(owner, name)
+        skipped.update(
+            {"further masks": len(owners) - len(first_mask)} if len(owners) > len(first_mask) else {}
+        )
+        for name in images:
+            if name not in owners:
+                mask = f"{relative}/{first_mask[name]}" if name in first_mask else None
+                rows.append((f"{relative}/{name}", folder.name, None, None, split, mask))
+    return rows
+
+
+def _walk(folder: Path, skipped: Counter[str]) -> list[tuple[Path, list[str]]]:
+    found = []
+    for parent, folders, files in os.walk(folder, onerror=_refuse):
+        folders[:] = sorted(name for name in folders if _is_visible(name))
+        visible = sorted(name for name in files if _is_visible(name))
+        skipped.update({"hidden files": len(files) - len(visible)} if len(files) > len(visible) else {})
+        found.append((Path(parent), visible))
+    return found
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}). Check its rights.") from error
+
+
+def _mask_owners(images: list[str]) -> dict[str, str]:
+    """Name of each mask to the image it belongs to; `images` are the sorted names of one folder."""
+    stems = {Path(name).stem: name for name in images}
+    matches = {name: MASK_STEM.fullmatch(Path(name).stem) for name in images}
+    return {name: stems[match[1]] for name, match in matches.items() if match and match[1] in stems}
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and _is_visible(entry.name))
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror}). Check its rights.") from error
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in IMAGE_SUFFIXES and _is_visible(name)
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith((".", "__"))

@@ -1,0 +1,275 @@
+"""Tables of images: CSV, TSV, Parquet."""
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from medgraft.data.labels import nearest
+from medgraft.data.layouts import COLUMNS, SPLIT_NAMES, TABLE_SUFFIXES, Listing
+from medgraft.errors import DataError
+
+__all__ = ["list_table", "peek_table"]
+
+ALIASES: Final[dict[str, tuple[str, ...]]] = {
+    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
+    "label": ("label", "labels", "class", "diagnosis", "target"),
+    "patient": ("patient", "patient_id", "patientid", "subject", "subject_id", "subjectid"),
+    "site": ("site", "hospital", "centre", "center"),
+    "split": ("split", "fold_name", "subset"),
+    "mask": ("mask", "mask_path"),
+}
+MISSING: Final = ("", "nan", "NaN")
+FIRST_LINE: Final = 2
+"""Line of the first row in a text table: line 1 is the header."""
+MAX_SHOWN: Final = 3
+
+
+def list_table(
+    path: Path,
+    *,
+    path_column: str | None = None,
+    label_column: str | None = None,
+    patient_column: str | None = None,
+) -> Listing:
+    """The rows of a table, checked: columns exist, nothing needed is blank, every file is there.
+
+    Args:
+        path: CSV, TSV or Parquet with a header. Paths in it start from its folder.
+        path_column: Column of file names; found by name (``path``, ``image``, …) when None.
+        label_column: Column of labels, or several columns of 0 and 1 separated by commas.
+        patient_column: Column of patients.
+
+    Raises:
+        DataError: The table cannot be read, or a column, a label or a file is missing; names line and value.
+    """
+    frame = _read(path)
+    columns = _columns(frame, path, path_column, label_column, patient_column)
+    notes = [f"{len(frame)} rows in {path.name}; columns: {_describe(columns, label_column)}."]
+    table = pd.DataFrame(index=frame.index, columns=list(COLUMNS), dtype=object)
+    table = table.where(table.notna(), None)
+    for ours, theirs in columns.items():
+        table[ours] = frame[theirs]
+    flags = None
+    if label_column is not None and "," in label_column and label_column not in frame.columns:
+        names = [name.strip() for name in label_column.split(",") if name.strip()]
+        for name in names:
+            _demand(frame, name, path)
+            _refuse_blank(frame[name], name, path)
+        flags = {name: frame[name].tolist() for name in names}
+    else:
+        _refuse_blank(table["label"], columns["label"], path)
+    _refuse_blank(table["path"], columns["path"], path)
+    table["path"] = [_relative(text, path.parent) for text in table["path"]]
+    table["split"] = _splits(table["split"], path)
+    _check_files(table, path)
+    table, flags, dropped = _merge_repeats(table, flags, path)
+    if dropped:
+        notes.append(f"{dropped} rows repeat an earlier row word for word and were left out.")
+    blank = sum(patient is None for patient in table["patient"])
+    if "patient" in columns and blank:
+        notes.append(f"{blank} rows name no patient; each of those images counts as a patient of its own.")
+    root = path.parent
+    return Listing(layout="table", root=root, table=table, where=str(path), flags=flags, notes=tuple(notes))
+
+
+def peek_table(path: Path) -> tuple[set[str], dict[str, str]]:
+    """Which of our columns a table has under any known name, and its labels by path; nothing is checked.
+
+    Args:
+        path: CSV, TSV or Parquet.
+
+    Raises:
+        DataError: The table cannot be read.
+    """
+    frame = _read(path)
+    columns = {ours: name for ours in COLUMNS if (name := _find(frame, ours))}
+    if not {"path", "label"} <= columns.keys():
+        return set(columns), {}
+    rows = zip(frame[columns["path"]], frame[columns["label"]], strict=True)
+    return set(columns), {_relative(name, path.parent): label for name, label in rows if name and label}
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise DataError(
+            f"{path}: expected a .csv, .tsv, .parquet or .npz file, or a folder, got {path.suffix!r}."
+        )
+    try:
+        frame = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}). Check the path and its rights."
+        ) from error
+    except pd.errors.EmptyDataError as error:
+        raise DataError(f"{path}: the table is empty. It needs a header line such as path,label.") from error
+    except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path}: cannot be read as a table ({reason}). Save it as UTF-8 CSV.") from error
+    frame.columns = [str(name).strip() for name in frame.columns]
+    repeated = frame.columns[frame.columns.duplicated()]
+    if len(repeated):
+        raise DataError(f"{path}: column {repeated[0]!r} occurs twice. Rename one.")
+    if frame.empty:
+        raise DataError(f"{path}: the table has a header and no rows. Add one row per image.")
+    return frame
+
+
+def _read_text(path: Path) -> pd.DataFrame:
+    with path.open(encoding="utf-8-sig") as stream:
+        header = stream.readline()
+    separator = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
+    # Blank and NaN are missing; words such as None or NA may well be a class and stay words.
+    with warnings.catch_warnings():
+        # Rows longer than the header would otherwise lose their last fields.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame = pd.read_csv(
+            path,
+            sep=separator,
+            dtype=str,
+            encoding="utf-8-sig",
+            keep_default_na=False,
+            na_values=list(MISSING),
+            index_col=False,
+            skip_blank_lines=False,
+        )
+    last = frame.notna().any(axis=1).to_numpy().nonzero()[0]
+    frame = frame.iloc[: int(last[-1]) + 1 if len(last) else 0].astype(object)
+    return frame.where(frame.notna(), None)
+
+
+def _read_parquet(path: Path) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(path)
+    except ImportError as error:
+        raise DataError(
+            f"{path}: reading Parquet needs pyarrow. Run pip install 'medgraft[parquet]'."
+        ) from error
+    frame = frame.reset_index(drop=True).astype(object)
+    frame = frame.where(frame.notna(), None)
+    return pd.DataFrame(
+        {name: [_text(value) for value in frame[name]] for name in frame.columns}, dtype=object
+    )
+
+
+def _text(value: object) -> str | None:
+    if value is None:
+        return None
+    text = str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    return None if text in MISSING else text
+
+
+def _columns(
+    frame: pd.DataFrame,
+    path: Path,
+    path_column: str | None,
+    label_column: str | None,
+    patient_column: str | None,
+) -> dict[str, str]:
+    """Our column names to theirs, for those that exist; several label columns are left to the caller."""
+    asked = {"path": path_column, "label": label_column, "patient": patient_column}
+    columns: dict[str, str] = {}
+    for ours in COLUMNS:
+        theirs = asked.get(ours)
+        if ours == "label" and theirs is not None and "," in theirs and theirs not in frame.columns:
+            continue
+        if theirs is not None:
+            columns[ours] = _demand(frame, theirs, path)
+        elif found := _find(frame, ours):
+            columns[ours] = found
+        elif ours in ("path", "label"):
+            names = ", ".join(str(name) for name in frame.columns)
+            message = f"{path}: expected a column {ours!r} (or {', '.join(ALIASES[ours][1:4])}), got {names}"
+            raise DataError(f"{message}. Name it with --{ours}-column.")
+    return columns
+
+
+def _find(frame: pd.DataFrame, ours: str) -> str | None:
+    by_name = {str(name).casefold(): str(name) for name in frame.columns}
+    return next((by_name[alias] for alias in ALIASES[ours] if alias in by_name), None)
+
+
+def _demand(frame: pd.DataFrame, name: str, path: Path) -> str:
+    if name not in frame.columns:
+        names = [str(column) for column in frame.columns]
+        raise DataError(f"{path}: has no column {name!r}. {nearest(name, names)}")
+    return name
+
+
+def _describe(columns: dict[str, str], label_column: str | None) -> str:
+    shown = columns if "label" in columns else columns | {"label": str(label_column)}
+    return ", ".join(ours if ours == theirs else f"{ours} = {theirs}" for ours, theirs in shown.items())
+
+
+def _refuse_blank(values: "pd.Series[str]", name: str, path: Path) -> None:
+    blank = [row for row, value in enumerate(values) if value is None or not value.strip()]
+    if blank:
+        lines = ", ".join(str(FIRST_LINE + row) for row in blank[:MAX_SHOWN])
+        message = f"{path}: column {name} is blank or NaN in {len(blank)} rows (lines {lines}{_more(blank)})"
+        raise DataError(f"{message}. Fill it in or remove these rows.")
+
+
+def _relative(text: str, root: Path) -> str:
+    """Forward slashes, relative to the table's folder where it lies inside."""
+    name = text.strip()
+    if "\\" in name and not (root / name).exists():
+        name = name.replace("\\", "/")
+    absolute = Path(os.path.normpath(root / name))
+    base = Path(os.path.normpath(root))
+    return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else absolute.as_posix()
+
+
+def _splits(values: "pd.Series[str]", path: Path) -> list[str | None]:
+    texts: Sequence[str | None] = values.tolist()
+    names = [None if value is None else SPLIT_NAMES.get(value.strip().casefold(), value) for value in texts]
+    if all(name is None for name in names):
+        return names
+    for row, name in enumerate(names):
+        if name not in ("train", "val", "test"):
+            message = f"{path}, line {FIRST_LINE + row}: split must be train, val or test, got {name!r}"
+            raise DataError(f"{message}. Fill the column for every row, or remove it.")
+    return names
+
+
+def _check_files(table: pd.DataFrame, path: Path) -> None:
+    for column in ("path", "mask"):
+        names: Sequence[str | None] = table[column].tolist()
+        lost = [
+            row
+            for row, name in enumerate(names)
+            if name is not None and not os.path.lexists(path.parent / name)
+        ]
+        if lost:
+            shown = ", ".join(f"{names[row]} (line {FIRST_LINE + row})" for row in lost[:MAX_SHOWN])
+            counts = f"{len(lost)} of {len(table)} files"
+            message = f"{path}: {counts} in column {column} are missing: {shown}{_more(lost)}"
+            raise DataError(
+                f"{message}. Paths start from {path.parent}; move the table or correct the paths."
+            )
+
+
+def _merge_repeats(
+    table: pd.DataFrame, flags: dict[str, list[str]] | None, path: Path
+) -> tuple[pd.DataFrame, dict[str, list[str]] | None, int]:
+    whole = table.assign(**{f"flag {name}": texts for name, texts in (flags or {}).items()})
+    keep = ~whole.duplicated().to_numpy()
+    again = whole["path"][keep].duplicated(keep=False)
+    if again.any():
+        name = whole["path"][keep][again].iloc[0]
+        lines = [FIRST_LINE + int(row) for row in (whole["path"] == name).to_numpy().nonzero()[0]]
+        message = f"{path}: {name} occurs with different values in lines {lines[0]} and {lines[1]}"
+        raise DataError(f"{message}. Keep one row per image; several labels of one image are written a|b.")
+    kept = table[keep].reset_index(drop=True)
+    if flags is not None:
+        flags = {
+            name: [text for text, kept_row in zip(texts, keep, strict=True) if kept_row]
+            for name, texts in flags.items()
+        }
+    return kept, flags, int((~keep).sum())
+
+
+def _more(rows: Sequence[int]) -> str:
+    return ", …" if len(rows) > MAX_SHOWN else ""

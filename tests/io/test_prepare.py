@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from medgraft.errors import ConfigError, DataError
+from medgraft.io import intensity_scale, prepare
+from medgraft.types import Preprocessing
+
+
+def setting(size=8, channels=1, resize="squash"):
+    return Preprocessing(size=size, channels=channels, intensity_max=255, resize=resize)
+
+
+def noise(*shape, dtype=np.uint8, seed=0):
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
+
+
+def triangle_weights(length, target):
+    """Antialiased bilinear resampling as a matrix, in float64."""
+    scale = length / target
+    reach = max(scale, 1.0)
+    matrix = np.zeros((target, length))
+    for row in range(target):
+        centre = (row + 0.5) * scale
+        low, high = max(0, int(centre - reach + 0.5)), min(length, int(centre + reach + 0.5))
+        places = np.arange(low, high)
+        weights = np.maximum(0, 1 - np.abs((places + 0.5 - centre) / reach))
+        matrix[row, places] = weights / weights.sum()
+    return matrix
+
+
+def reference(pixels, height, width):
+    rows, columns = triangle_weights(pixels.shape[0], height), triangle_weights(pixels.shape[1], width)
+    return rows @ pixels.astype(np.float64) @ columns.T
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(37, 53), (5, 90), (3, 3)])
+def test_resizing_is_antialiased_bilinear(dtype, shape):
+    pixels = noise(*shape, dtype=dtype)
+    result = prepare(pixels, setting(size=11))
+    assert result.dtype == dtype
+    np.testing.assert_allclose(result[0], reference(pixels, 11, 11), atol=1.01)
+
+
+def test_the_right_size_is_left_untouched():
+    pixels = noise(8, 8, dtype=np.uint16)
+    np.testing.assert_array_equal(prepare(pixels, setting())[0], pixels)
+
+
+def test_padding_keeps_the_aspect_and_fills_with_the_minimum():
+    pixels = noise(10, 20) // 2 + 50
+    result = prepare(pixels, setting(size=10, resize="pad"))[0]
+    inner = np.asarray(Image.fromarray(pixels).resize((10, 5), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(result[2:7], inner)
+    assert set(result[:2].ravel()) | set(result[7:].ravel()) == {inner.min()}
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_colour_becomes_grey_by_luminance_and_grey_becomes_colour_by_repetition(dtype):
+    pixels = noise(8, 8, 3, dtype=dtype)
+    expected = pixels.astype(np.float64) @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(prepare(pixels, setting())[0], expected, atol=1.01)
+    repeated = prepare(pixels[..., 0], setting(channels=3))
+    assert all(np.array_equal(channel, pixels[..., 0]) for channel in repeated)
+    np.testing.assert_array_equal(prepare(pixels, setting(channels=3)), pixels.transpose(2, 0, 1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    colour=st.booleans(),
+    deep=st.booleans(),
+    size=st.integers(1, 24),
+    channels=st.sampled_from([1, 3]),
+    resize=st.sampled_from(["squash", "pad"]),
+)
+def test_output_has_the_asked_shape_and_stays_within_the_inputs_range(
+    height, width, colour, deep, size, channels, resize
+):
+    dtype = np.uint16 if deep else np.uint8
+    pixels = noise(height, width, *([3] if colour else []), dtype=dtype, seed=height * 41 + width)
+    result = prepare(pixels, setting(size, channels, resize))
+    assert result.shape == (channels, size, size)
+    assert result.dtype == dtype
+    assert pixels.min() <= result.min() <= result.max() <= pixels.max()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "error"),
+    [
+        (np.zeros((3, 3)), "uint8 or uint16"),
+        (np.zeros((3, 3, 4), np.uint8), "shape"),
+        (np.zeros((0, 3), np.uint8), "0, 3"),
+    ],
+)
+def test_other_arrays_are_refused(pixels, error):
+    with pytest.raises(DataError, match=error):
+        prepare(pixels, setting())
+
+
+def test_impossible_settings_are_refused():
+    for bad, words in (
+        (setting(size=0), "size"),
+        (setting(channels=2), "channels"),
+        (setting(resize="crop"), "resize"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            prepare(noise(3, 3), bad)
+
+
+def test_the_intensity_scale_is_the_smallest_that_covers():
+    for bits in (8, 10, 12, 14, 16):
+        assert intensity_scale(2**bits - 1) == 2**bits - 1
+    assert [intensity_scale(value) for value in (0, 256, 1024, 4096, 16384)] == [
+        255,
+        1023,
+        4095,
+        16383,
+        65535,
+    ]
+    with pytest.raises(DataError, match="got 65536"):
+        intensity_scale(65536)
