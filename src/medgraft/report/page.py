@@ -1,0 +1,287 @@
+"""The HTML report and the model card: collect, render, write whole or not at all."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+from markupsafe import Markup
+
+from medgraft.errors import RunError
+from medgraft.metrics.classification import confusion
+from medgraft.report import formatting as fmt
+from medgraft.report import tables
+from medgraft.report.caveats import find_caveats, is_phantom
+from medgraft.report.checklist import GUIDELINES, checklist
+from medgraft.report.curves import MAX_NAMED_CLASSES, confusion_figure, ranking_figure, reliability_figure
+from medgraft.report.figures import answer_figure, history_figure, plan_figure
+from medgraft.report.markdown import escape_markdown, indent_code
+from medgraft.report.prose import citation, methods, summary_sentence
+from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run
+from medgraft.report.search_figure import cut_figure
+from medgraft.types import Predictions
+
+__all__ = ["write_model_card", "write_report"]
+
+MAX_EXAMPLES: Final = 12
+MAX_PAIRS: Final = 12
+MAX_PATHS: Final = 5
+VERDICT_TONES: Final = {"better": "good", "non-inferior": "good", "worse": "bad", "inconclusive": "open"}
+
+
+def write_report(run: Path) -> Path:
+    """The path of ``report.html``, written into the run folder beside ``MODEL_CARD.md``.
+
+    Both are made from the run folder alone; the page needs no network and runs no script.
+
+    Args:
+        run: The folder that `medgraft fit` wrote.
+
+    Raises:
+        RunError: The folder holds no finished run, a file in it is broken, or it cannot be written to.
+    """
+    files = read_run(run)
+    page = (
+        _environment(is_html=True).get_template("report.html.j2").render(**_context(files), **_figures(files))
+    )
+    _write_whole(run / "MODEL_CARD.md", _model_card(files))
+    return _write_whole(run / "report.html", page)
+
+
+def write_model_card(run: Path) -> Path:
+    """The path of ``MODEL_CARD.md``, written into the run folder.
+
+    Args:
+        run: The folder that `medgraft fit` wrote.
+
+    Raises:
+        RunError: The folder holds no finished run, a file in it is broken, or it cannot be written to.
+
+    References:
+        Mitchell et al., Model cards for model reporting, FAT*, 2019.
+    """
+    return _write_whole(run / "MODEL_CARD.md", _model_card(read_run(run)))
+
+
+def _model_card(run: RunFiles) -> str:
+    return _environment(is_html=False).get_template("model_card.md.j2").render(**_context(run))
+
+
+def _environment(*, is_html: bool) -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("medgraft.report"),
+        autoescape=is_html,
+        finalize=None if is_html else escape_markdown,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["code"] = indent_code
+    return environment
+
+
+def _context(run: RunFiles) -> dict[str, Any]:
+    results = run.results
+    paragraphs, references = methods(run)
+    return {
+        **_answer(run),
+        "caveats": find_caveats(run),
+        "cuts": tables.cut_rows(run),
+        "search_cost": _search_cost(run),
+        "metrics": tables.metric_rows(run),
+        "has_second": bool(results.get("second_baseline")),
+        "second_cut": look_up(results, "second_baseline.cut.name", ""),
+        "points": tables.operating_rows(run),
+        "point_rule": str(look_up(results, "test.chosen.operating_point.rule", "")),
+        "plan": tables.plan_rows(look_up(results, "plan.blocks", [])),
+        "load_report": tables.load_report_rows(look_up(results, "backbone.load_report", {})),
+        "counts": tables.case_counts(run),
+        "findings": _findings(run),
+        "reproduction": tables.reproduction_rows(run),
+        "command": str(results.get("command") or ""),
+        "notes": [str(note) for note in results.get("notes") or ()],
+        "methods": paragraphs,
+        "references": references,
+        "checklist": checklist(run),
+        "guidelines": GUIDELINES,
+        "citation": citation(run),
+    }
+
+
+def _answer(run: RunFiles) -> dict[str, Any]:
+    results = run.results
+    verdict = look_up(results, "test.verdict", "")
+    sentence = summary_sentence(run)
+    headline, _, numbers = sentence.partition(": ")
+    cut = look_up(results, "chosen.cut.name")
+    return {
+        "name": look_up(results, "backbone.name", "network"),
+        "classes": run.classes,
+        "task": results.get("task", ""),
+        "positive": results.get("positive"),
+        "is_phantom": is_phantom(run),
+        "strategy": look_up(results, "chosen.strategy", ""),
+        "rule": look_up(results, "chosen.rule", ""),
+        "cut": f"{cut} (cut {look_up(results, 'chosen.cut.index', fmt.ABSENT)})" if cut else "",
+        "verdict": verdict,
+        "tone": VERDICT_TONES.get(verdict, "open"),
+        "sentence": sentence,
+        "headline": headline.removesuffix(".") + ".",
+        "numbers": numbers[:1].upper() + numbers[1:],
+        "has_seeds": len(results.get("seeds") or ()) > 1,
+        "test_size": _test_size(run),
+        "auroc": _big_metric(run, "auroc"),
+        "costs": tables.headline(run),
+    }
+
+
+def _figures(run: RunFiles) -> dict[str, Any]:
+    chosen, baseline = read_predictions(run, "test"), read_predictions(run, "baseline")
+    test = look_up(run.results, "test", {})
+    blocks = look_up(run.results, "plan.blocks", [])
+    difference = look_up(test, "difference.auroc", {})
+    names = (f"chosen: {look_up(run.results, 'chosen.cut.name', 'model')}", "full fine-tuning")
+    drawn = {
+        "answer_svg": answer_figure(
+            look_up(test, "chosen.auroc", {}),
+            look_up(test, "baseline.auroc", {}),
+            difference,
+            margin=fmt.value_of(test.get("margin")),
+            names=names,
+        )
+        if difference
+        else "",
+        "cut_svg": cut_figure(run.search, run.choice) if run.search is not None and len(run.search) else "",
+        "ranking_svg": ranking_figure(chosen, baseline) if chosen is not None else "",
+        "reliability_svg": reliability_figure(chosen, baseline) if chosen is not None else "",
+        "confusion_svg": _confusions(chosen, baseline),
+        "history_svg": history_figure(run.history) if run.history is not None and len(run.history) else "",
+        "plan_svg": plan_figure(blocks) if blocks else "",
+    }
+    label_counts = []
+    if chosen is not None and chosen.task == "multilabel":
+        label_counts = [
+            (name, *counts.ravel().tolist())
+            for name, counts in zip(run.classes, confusion(chosen), strict=True)
+        ]
+    return {
+        **{key: Markup(svg) for key, svg in drawn.items()},
+        "has_named_curves": len(run.classes) <= MAX_NAMED_CLASSES,
+        "label_counts": label_counts,
+        **_pictures(run),
+    }
+
+
+def _confusions(chosen: Predictions | None, baseline: Predictions | None) -> str:
+    pairs = ((chosen, "Confusion, chosen"), (baseline, "Confusion, full fine-tuning"))
+    return "".join(
+        confusion_figure(pred, title=title)
+        for pred, title in pairs
+        if pred is not None and pred.task != "multilabel"
+    )
+
+
+def _pictures(run: RunFiles) -> dict[str, Any]:
+    if run.images is None:
+        return {"has_pictures": False, "pairs": [], "hits": [], "misses": [], "num_pairs": 0}
+    pairs = list(run.images.get("duplicates") or ())
+    return {
+        "has_pictures": True,
+        "num_pairs": len(pairs),
+        "pairs": [
+            {
+                "a": image_data_uri(run.root, str(pair.get("a", ""))),
+                "b": image_data_uri(run.root, str(pair.get("b", ""))),
+                "a_path": str(pair.get("a_path", "")),
+                "b_path": str(pair.get("b_path", "")),
+                "kind": str(pair.get("kind", "")),
+                "similarity": fmt.number(pair.get("similarity")),
+            }
+            for pair in pairs[:MAX_PAIRS]
+        ],
+        "hits": [_example(run, item) for item in (run.images.get("hits") or ())[:MAX_EXAMPLES]],
+        "misses": [_example(run, item) for item in (run.images.get("misses") or ())[:MAX_EXAMPLES]],
+    }
+
+
+def _example(run: RunFiles, item: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "image": image_data_uri(run.root, str(item.get("image", ""))),
+        "path": str(item.get("path", "")),
+        "label": str(item.get("label", "")),
+        "pred": str(item.get("pred", "")),
+        "prob": fmt.number(item.get("prob"), 2),
+    }
+
+
+def _findings(run: RunFiles) -> list[dict[str, Any]]:
+    told = (run.audit or look_up(run.results, "audit", {})).get("findings") or ()
+    rows = []
+    for finding in told:
+        paths = [
+            " = ".join(str(part) for part in entry) if isinstance(entry, (list, tuple)) else str(entry)
+            for entry in finding.get("paths") or ()
+        ]
+        rows.append(
+            {
+                "kind": str(finding.get("kind", "")).replace("_", " "),
+                "severity": str(finding.get("severity", "")),
+                "message": str(finding.get("message", "")),
+                "paths": paths[:MAX_PATHS],
+                "num_more": max(0, len(paths) - MAX_PATHS),
+            }
+        )
+    return rows
+
+
+def _big_metric(run: RunFiles, key: str) -> dict[str, str]:
+    chosen, baseline = (
+        look_up(run.results, f"test.chosen.{key}"),
+        look_up(run.results, f"test.baseline.{key}"),
+    )
+    return {
+        "value": fmt.number(chosen),
+        "interval": fmt.interval(chosen),
+        "baseline": fmt.with_interval(baseline) if baseline is not None else "",
+    }
+
+
+def _test_size(run: RunFiles) -> str:
+    cases, groups = look_up(run.results, "test.num_cases"), look_up(run.results, "test.num_groups")
+    if cases is None:
+        return ""
+    images = f"{fmt.integer(cases)} test images"
+    return (
+        f"{images} from {fmt.integer(groups)} patients or groups" if groups not in (None, cases) else images
+    )
+
+
+def _search_cost(run: RunFiles) -> str:
+    cost = look_up(run.results, "search", {})
+    parts = []
+    if cost.get("num_trials"):
+        parts.append(f"{fmt.integer(cost['num_trials'])} trials")
+    if cost.get("seconds") is not None:
+        parts.append(
+            f"{fmt.duration(cost['seconds'])} "
+            f"(full fine-tuning alone: {fmt.duration(cost.get('baseline_seconds'))})"
+        )
+    if cost.get("cost_in_ftl") is not None:
+        parts.append(
+            f"{fmt.number(cost['cost_in_ftl'], 1)} × the training computation of one full fine-tuning"
+        )
+    return ", ".join(parts)
+
+
+def _write_whole(path: Path, text: str) -> Path:
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise RunError(
+            f"expected a folder to write {path} into, got: {error}. Check its permissions and space."
+        ) from error
+    return path

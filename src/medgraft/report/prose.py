@@ -1,0 +1,244 @@
+"""Two paragraphs of methods ready for a paper, and the references they need, from the facts of the run."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from medgraft.report import formatting as fmt
+from medgraft.report.caveats import is_patient_known, is_phantom
+from medgraft.report.reading import RunFiles, look_up
+
+__all__ = ["REFERENCES", "citation", "methods", "summary_sentence"]
+
+Cite = Callable[..., str]
+
+REFERENCES: Final = {
+    "peng": "Peng L, Liang H, Luo G, Li T, Sun J. Rethinking transfer learning for medical image "
+    "classification. "
+    "BMVC 2023; medRxiv 2022.11.26.22282782.",
+    "kim": "Kim HE, Cosa-Linan A, Santhanam N, et al. Transfer learning for medical image classification: "
+    "a literature review. BMC Medical Imaging 2022;22:69.",
+    "raghu": "Raghu M, Zhang C, Kleinberg J, Bengio S. Transfusion: understanding transfer learning for "
+    "medical "
+    "imaging. NeurIPS 2019.",
+    "tajbakhsh": "Tajbakhsh N, Shin JY, Gurudu SR, et al. Convolutional neural networks for medical "
+    "image analysis: "
+    "full training or fine tuning? IEEE Trans Med Imaging 2016;35:1299–1312.",
+    "matsoukas": "Matsoukas C, Haslum JF, Sorkhei M, Söderberg M, Smith K. What makes transfer learning "
+    "work for "
+    "medical images: feature reuse & other factors. CVPR 2022.",
+    "howard": "Howard J, Ruder S. Universal language model fine-tuning for text classification. ACL 2018.",
+    "delong": "DeLong ER, DeLong DM, Clarke-Pearson DL. Comparing the areas under two or more correlated "
+    "receiver "
+    "operating characteristic curves. Biometrics 1988;44:837–845.",
+    "efron": "Efron B, Tibshirani RJ. An introduction to the bootstrap. Chapman & Hall, 1993.",
+    "piaggio": "Piaggio G, Elbourne DR, Pocock SJ, Evans SJW, Altman DG. Reporting of noninferiority and "
+    "equivalence "
+    "randomized trials: extension of the CONSORT 2010 statement. JAMA 2012;308:2594–2604.",
+    "youden": "Youden WJ. Index for rating diagnostic tests. Cancer 1950;3:32–35.",
+    "wilson": "Wilson EB. Probable inference, the law of succession, and statistical inference. "
+    "J Am Stat Assoc 1927;22:209–212.",
+    "guo": "Guo C, Pleiss G, Sun Y, Weinberger KQ. On calibration of modern neural networks. ICML 2017.",
+    "brier": "Brier GW. Verification of forecasts expressed in terms of probability. Mon Weather Rev "
+    "1950;78:1–3.",
+}
+WEIGHT_SOURCES: Final = {"none": "random weights", "packaged": "the weights packaged with medgraft"}
+STRATEGIES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "ttl": (
+        "truncated transfer learning: the pretrained layers up to a cut and a new head are trained, "
+        "all later layers are removed",
+        ("peng",),
+    ),
+    "ftl": ("full transfer learning: all pretrained layers and a new head are trained", ("peng",)),
+    "frozen": ("feature extraction: the pretrained layers stay frozen and a new head is trained", ("kim",)),
+    "hybrid": ("hybrid feature extraction: a classical classifier on frozen features", ("kim",)),
+    "lwft": (
+        "layer-wise fine-tuning: the lower layers stay frozen, the upper ones are trained",
+        ("tajbakhsh",),
+    ),
+    "tf": (
+        "TransFusion: pretrained layers up to a cut, slimmed and randomly initialised ones above",
+        ("raghu",),
+    ),
+    "wtst": (
+        "weight transfer up to a cut, above it random weights with the pretrained statistics",
+        ("matsoukas",),
+    ),
+    "gradual": ("gradual unfreezing from the top down", ("kim", "howard")),
+    "scratch": ("training from random weights", ()),
+}
+
+
+def summary_sentence(run: RunFiles) -> str:
+    """The run's own verdict sentence, or a plain one from its numbers where it has none.
+
+    Args:
+        run: The run folder's content.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> summary_sentence(RunFiles(root=Path("run"), results={"test": {"verdict": "better"}}))
+        'Against full fine-tuning the verdict is: better.'
+    """
+    told = look_up(run.results, "test.sentence")
+    if told:
+        # A hyphen before a digit is a minus, unless it stands inside a word or a name.
+        return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", str(told))
+    verdict = look_up(run.results, "test.verdict")
+    if verdict:
+        return f"Against full fine-tuning the verdict is: {verdict}."
+    return f"Test AUROC {fmt.with_interval(look_up(run.results, 'test.chosen.auroc'))}."
+
+
+def methods(run: RunFiles) -> tuple[list[str], list[str]]:
+    """Two paragraphs (model and training; evaluation) with bracketed numbers, and the numbered references.
+
+    Args:
+        run: The run folder's content.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> results = {"task": "binary", "chosen": {"strategy": "ttl"}, "classes": ["normal", "sick"]}
+        >>> paragraphs, references = methods(RunFiles(root=Path("run"), results=results))
+        >>> len(paragraphs), "Rethinking" in references[0]
+        (2, True)
+    """
+    cited: list[str] = []
+
+    def cite(*keys: str) -> str:
+        for key in keys:
+            if key not in cited:
+                cited.append(key)
+        return f" [{', '.join(str(cited.index(key) + 1) for key in keys)}]" if keys else ""
+
+    training = " ".join(part for part in (_model(run, cite), _data(run), _search(run, cite)) if part)
+    testing = " ".join(part for part in (_metrics(run, cite), _intervals(run, cite), _result(run)) if part)
+    return [training, testing], [REFERENCES[key] for key in cited]
+
+
+def citation(run: RunFiles) -> str:
+    """How to cite the program.
+
+    Args:
+        run: The run folder's content.
+    """
+    version = look_up(run.results, "versions.medgraft", "")
+    name = f"medgraft {version}" if version else "medgraft"
+    return f"{name}: transfer learning for medical images, with truncation. Apache-2.0."
+
+
+def _model(run: RunFiles, cite: Cite) -> str:
+    source = look_up(run.results, "backbone.load_report.source")
+    strategy = look_up(run.results, "chosen.strategy", "")
+    words, keys = STRATEGIES.get(strategy, (strategy, ()))
+    size = look_up(run.results, "preprocessing.size")
+    kinds = {"binary": "two classes", "multiclass": "the classes", "multilabel": "independent labels"}
+    text = f"A {look_up(run.results, 'backbone.name', 'pretrained')} network"
+    if source is not None:
+        text += f" with {WEIGHT_SOURCES.get(source, f'weights from {source}')}"
+    text += f" received inputs of {size} × {size} px" if size else " was adapted to the task"
+    text += f" to tell apart {kinds.get(run.results.get('task', ''), 'the classes')}"
+    text += f" ({', '.join(run.classes)})." if run.classes else "."
+    return text + (f" The strategy was {words}{cite(*keys)}." if words else "")
+
+
+def _data(run: RunFiles) -> str:
+    counts = case_counts_line(look_up(run.results, "splits.counts", {}), run.results.get("task"))
+    if not counts:
+        return ""
+    what = "Generated phantom images" if is_phantom(run) else "Images"
+    apart = {
+        True: "all images of a patient lay in one part",
+        False: "identical images lay in one part (patients were not known)",
+        None: "dependent images lay in one part",
+    }[is_patient_known(run)]
+    return f"{what} were split{counts}; {apart}."
+
+
+def case_counts_line(counts: Mapping[str, Any], task: Any) -> str:
+    """The sizes of the splits for a sentence, or an empty string.
+
+    Args:
+        counts: Split to class to count.
+        task: Multilabel images are counted once per label, so there the sizes are left out.
+
+    Examples:
+        >>> case_counts_line({"train": {"a": 6}, "val": {"a": 2}, "test": {"a": 2}}, "multiclass")
+        ' into 6 for training, 2 for validation and 2 for test'
+    """
+    if not {"train", "val", "test"} <= set(counts):
+        return ""
+    if task == "multilabel":
+        return " into training, validation and test"
+    train, val, test = (fmt.integer(sum(counts[split].values())) for split in ("train", "val", "test"))
+    return f" into {train} for training, {val} for validation and {test} for test"
+
+
+def _search(run: RunFiles, cite: Cite) -> str:
+    cut = look_up(run.results, "chosen.cut", {})
+    if not cut:
+        return ""
+    trials = look_up(run.results, "search.num_trials")
+    text = (
+        "The cut was chosen on validation alone by average precision, first among the ends of stages, "
+        f"then among their neighbours{cite('peng')}"
+    )
+    if trials:
+        text += f" ({trials} trials)"
+    if look_up(run.results, "chosen.rule") == "compact":
+        text += (
+            "; among all cuts tried, the smallest network was taken whose paired bootstrap difference to the "
+            "best was at most one standard deviation and at most 0.01"
+        )
+    text += f". Cut {cut.get('index', fmt.ABSENT)} ({cut.get('name', fmt.ABSENT)}) was chosen."
+    seeds = run.results.get("seeds") or []
+    over = f" over {len(seeds)} seeds" if len(seeds) > 1 else ""
+    return text + f" The final model and full fine-tuning were trained with the same budget{over}."
+
+
+def _metrics(run: RunFiles, cite: Cite) -> str:
+    spread = "" if run.results.get("task") == "binary" else " (unweighted means over one-vs-rest classes)"
+    text = (
+        f"Performance was measured once on the held-out test set as AUROC and step-wise average "
+        f"precision{spread}; "
+        f"probabilities were judged by the Brier score{cite('brier')} and the expected calibration error "
+        f"with 15 bins{cite('guo')}."
+    )
+    rule = str(look_up(run.results, "test.chosen.operating_point.rule", ""))
+    if rule.startswith("youden"):
+        return f"{text} Operating points were fixed on validation by Youden's index{cite('youden')}."
+    return f"{text} Operating points were fixed on validation ({rule})." if rule else text
+
+
+def _intervals(run: RunFiles, cite: Cite) -> str:
+    over = {True: "patients", False: "images or sets of identical images", None: "independent groups"}
+    text = (
+        f"Intervals of 95 % come from 2 000 bootstrap replicates over {over[is_patient_known(run)]}, "
+        f"stratified by class{cite('efron')}"
+    )
+    groups, cases = look_up(run.results, "test.num_groups"), look_up(run.results, "test.num_cases")
+    if run.results.get("task") == "binary" and groups is not None and groups == cases:
+        text += f", that of AUROC from DeLong's method{cite('delong')}"
+    if look_up(run.results, "test.chosen.operating_point"):
+        text += f", those of sensitivity and the like from Wilson's method{cite('wilson')}"
+    text += "; the difference to full fine-tuning was taken on the same replicates."
+    margin = fmt.value_of(look_up(run.results, "test.margin"))
+    if margin is not None:
+        text += f" Non-inferiority was defined beforehand as a lower bound above {fmt.signed(-margin)} AUROC"
+        text += f"{cite('piaggio')}."
+    return text
+
+
+def _result(run: RunFiles) -> str:
+    test = look_up(run.results, "test", {})
+    if not look_up(test, "chosen.auroc"):
+        return ""
+    text = f"AUROC was {fmt.with_interval(look_up(test, 'chosen.auroc'))}"
+    if look_up(test, "baseline.auroc"):
+        text += f" against {fmt.with_interval(look_up(test, 'baseline.auroc'))} for full fine-tuning"
+    difference = look_up(test, "difference.auroc")
+    if difference:
+        text += f" (difference {fmt.signed_with_interval(difference)}, {fmt.p_value(difference)})"
+    sizes = look_up(run.results, "efficiency", {})
+    part = fmt.share(look_up(sizes, "chosen.num_params"), look_up(sizes, "baseline.num_params"))
+    return text + (f", with {fmt.percent(part)} of the parameters." if part is not None else ".")

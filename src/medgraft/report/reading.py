@@ -1,0 +1,246 @@
+"""What a finished run left in its folder, read once and checked, for everything else in this room."""
+
+import base64
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from medgraft.errors import RunError
+from medgraft.types import Predictions, Task
+
+__all__ = ["RunFiles", "image_data_uri", "look_up", "num_unscored", "read_predictions", "read_run"]
+
+PREDICTION_FILES: Final = {
+    "test": "predictions.csv",
+    "baseline": "predictions_baseline.csv",
+    "val": "predictions_val.csv",
+}
+NEEDED_COLUMNS: Final = {
+    "search.csv": ("cut", "val_auprc", "role"),
+    "history.csv": ("role", "seed", "epoch"),
+    "predictions.csv": ("path", "label"),
+    "predictions_baseline.csv": ("path", "label"),
+    "predictions_val.csv": ("path", "label"),
+}
+PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class RunFiles:
+    """The content of a run folder; only `results` is always there.
+
+    Args:
+        root: The run folder.
+        results: ``results.json``.
+        search: ``search.csv``, one row per trial.
+        choice: ``choice.json``.
+        history: ``history.csv``, one row per epoch.
+        predictions: ``test``, ``baseline`` and ``val`` to their tables, as far as present.
+        audit: ``audit.json``.
+        images: ``report_images/index.json``; None where thumbnails were switched off.
+    """
+
+    root: Path
+    results: dict[str, Any]
+    search: pd.DataFrame | None = None
+    choice: dict[str, Any] | None = None
+    history: pd.DataFrame | None = None
+    predictions: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
+    audit: dict[str, Any] | None = None
+    images: dict[str, Any] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of the model's outputs."""
+        return tuple(str(name) for name in self.results.get("classes") or ())
+
+
+def read_run(run: Path) -> RunFiles:
+    """Everything that a report needs from a run folder.
+
+    Args:
+        run: The folder that `medgraft fit` wrote.
+
+    Raises:
+        RunError: The folder has no ``results.json``, or one of its files is broken.
+    """
+    if not (run / "results.json").is_file():
+        raise RunError(
+            f"expected a finished run with results.json, got {run}. "
+            "Give the folder of a finished `medgraft fit`, or run it again: it continues where it stopped."
+        )
+    results = _json(run / "results.json")
+    tables = {role: _table(run / name) for role, name in PREDICTION_FILES.items()}
+    return RunFiles(
+        root=run,
+        results=results,
+        search=_table(run / "search.csv"),
+        choice=_json_if_there(run / "choice.json"),
+        history=_table(run / "history.csv"),
+        predictions={role: table for role, table in tables.items() if table is not None},
+        audit=_json_if_there(run / "audit.json"),
+        images=_json_if_there(run / "report_images" / "index.json"),
+    )
+
+
+def look_up(tree: Any, path: str, default: Any = None) -> Any:
+    """The value under a dotted path of nested mappings, or `default` where a step is absent or null.
+
+    Args:
+        tree: Nested mappings.
+        path: Keys joined by dots.
+        default: What an absent value becomes.
+
+    Examples:
+        >>> look_up({"test": {"verdict": "better"}}, "test.verdict")
+        'better'
+        >>> look_up({"test": None}, "test.verdict", "none")
+        'none'
+    """
+    for key in path.split("."):
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return default if tree is None else tree
+
+
+def read_predictions(run: RunFiles, role: str) -> Predictions | None:
+    """One predictions table as arrays, without unread cases; None where there is no table.
+
+    Args:
+        run: The run folder's content.
+        role: ``test``, ``baseline`` or ``val``.
+
+    Raises:
+        RunError: A probability column is missing, or a label is none of the classes.
+    """
+    table, source = run.predictions.get(role), PREDICTION_FILES[role]
+    if table is None:
+        return None
+    if not run.classes:
+        raise RunError(
+            f"expected the class names in {run.root / 'results.json'}, got none. "
+            "Run `medgraft fit` again with the same command."
+        )
+    columns = [f"prob_{name}" for name in run.classes]
+    if missing := [column for column in columns if column not in table.columns]:
+        raise RunError(
+            f"expected a column per class in {run.root / source}, got none for {', '.join(missing)}. "
+            "Run `medgraft fit` again with the same command: it writes the file anew."
+        )
+    probs = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
+    is_scored = np.isfinite(probs).all(axis=1)
+    scored = table[is_scored]
+    task: Task = run.results.get("task") or ("binary" if len(columns) == 2 else "multiclass")
+    members = _memberships(scored["label"], run.classes, source=source, is_single=task != "multilabel")
+    positive = run.results.get("positive")
+    if task == "binary" and positive not in run.classes:
+        raise RunError(
+            f"expected the positive class to be one of {', '.join(run.classes)}, got {positive!r} in "
+            f"{run.root / 'results.json'}. Run `medgraft fit` again with the same command."
+        )
+    patients = scored["patient"] if "patient" in scored else scored["path"]
+    return Predictions(
+        probs=probs[is_scored],
+        targets=members.astype(np.float32) if task == "multilabel" else members.argmax(axis=1),
+        groups=pd.factorize(patients)[0],
+        classes=run.classes,
+        task=task,
+        positive=run.classes.index(positive) if positive is not None and task == "binary" else None,
+    )
+
+
+def num_unscored(run: RunFiles, role: str) -> int:
+    """How many cases of a predictions table have no prediction (unreadable files).
+
+    Args:
+        run: The run folder's content.
+        role: ``test``, ``baseline`` or ``val``.
+    """
+    table = run.predictions.get(role)
+    first = f"prob_{run.classes[0]}" if run.classes else ""
+    if table is None or first not in table:
+        return 0
+    return int(pd.to_numeric(table[first], errors="coerce").isna().sum())
+
+
+def image_data_uri(run: Path, name: str) -> str:
+    """A thumbnail as a ``data:`` address.
+
+    Args:
+        run: The run folder.
+        name: File name inside ``report_images``, no folder in it.
+
+    Raises:
+        RunError: The name leaves the folder, or the file is absent or no PNG.
+    """
+    path = run / "report_images" / name
+    if Path(name).name != name or not path.is_file():
+        raise RunError(f"expected a thumbnail inside {path.parent}, got {name!r}. Write the report again.")
+    content = path.read_bytes()
+    if not content.startswith(PNG_SIGNATURE):
+        raise RunError(f"expected a PNG thumbnail, got other content in {path}. Write the report again.")
+    return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _memberships(labels: pd.Series, classes: tuple[str, ...], *, source: str, is_single: bool) -> np.ndarray:
+    index = {name: column for column, name in enumerate(classes)}
+    out = np.zeros((len(labels), len(classes)), dtype=bool)
+    for row, label in enumerate(labels.fillna("").astype(str)):
+        # A class name may itself contain the separator, so the whole label is tried first.
+        names = [label] if label in index else [name for name in label.split("|") if name]
+        for name in names:
+            if name not in index:
+                raise RunError(
+                    f"expected one of the classes {', '.join(classes)}, got {name!r} in {source}, row "
+                    f"{row + 1}. "
+                    "Is the file from another run?"
+                )
+            out[row, index[name]] = True
+        if is_single and len(names) != 1:
+            raise RunError(
+                f"expected one label per case, got {label!r} in {source}, row {row + 1}. "
+                "Is the file from a multi-label run?"
+            )
+    return out
+
+
+def _json_if_there(path: Path) -> dict[str, Any] | None:
+    return _json(path) if path.is_file() else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunError(
+            f"expected JSON, got something unreadable in {path}: {error}. Run the step again."
+        ) from error
+    if not isinstance(value, dict):
+        raise RunError(f"expected a JSON object in {path}, got {type(value).__name__}. Run the step again.")
+    return value
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    if not path.is_file():
+        return None
+    texts = dict.fromkeys(("path", "patient", "label", "pred", "status", "name", "role"), "str")
+    try:
+        # A class or a patient may be called "NA" or "007".
+        table = pd.read_csv(path, dtype=texts, keep_default_na=False, na_values={}, encoding="utf-8")
+    except (ValueError, OSError) as error:
+        raise RunError(
+            f"expected a CSV table, got something unreadable in {path}: {error}. Run the step again."
+        ) from error
+    if missing := [name for name in NEEDED_COLUMNS.get(path.name, ()) if name not in table.columns]:
+        raise RunError(
+            f"expected the columns {', '.join(missing)} in {path}, got {', '.join(table.columns)}."
+        )
+    for name in table.columns:
+        if name not in texts and not pd.api.types.is_numeric_dtype(table[name]):
+            numbers = pd.to_numeric(table[name], errors="coerce")
+            table[name] = numbers if numbers.notna().any() or not len(table) else table[name]
+    return table

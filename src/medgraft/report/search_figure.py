@@ -1,0 +1,171 @@
+"""The figure about the search: validation score against the cut, above the size of what is deployed there."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
+
+__all__ = ["cut_figure"]
+
+SEARCHED_ROLES: Final = ("stage", "neighbour")
+COMPACT_LIMIT: Final = 0.01
+
+
+@matplotlib.rc_context(STYLE)
+def cut_figure(
+    search: pd.DataFrame, choice: Mapping[str, Any] | None, *, score_name: str = "validation AUPRC"
+) -> str:
+    """Validation score against the cut, above what is deployed at that cut.
+
+    Args:
+        search: One row per trial: cut, val_auprc, role, and where known stage, seed, num_params, macs,
+            is_pretrained.
+        choice: ``rule``, ``chosen``, ``best`` and ``candidates`` as the search wrote them; without it nothing
+            is marked.
+        score_name: Label of the upper axis.
+
+    Examples:
+        >>> table = pd.DataFrame({"cut": [1, 2], "val_auprc": [0.7, 0.8], "role": ["stage", "stage"]})
+        >>> cut_figure(table, None).startswith("<svg")
+        True
+    """
+    trials = search[search["role"].isin(SEARCHED_ROLES)]
+    baseline = search[search["role"] == "baseline"]
+    means = trials.groupby("cut").mean(numeric_only=True).sort_index()
+    has_sizes = {"num_params", "macs"} <= set(means.columns)
+    figure = new_figure(1000, 490 if has_sizes else 340)
+    if has_sizes:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
+        _size_axes(lower, means, baseline)
+        _stage_bands(lower, trials, is_named=False)
+        lower.set_xlabel("cut (1 = stem)")
+    else:
+        upper = figure.subplots()
+        upper.set_xlabel("cut (1 = stem)")
+    _stage_bands(upper, trials, is_named=True)
+    _score_axes(upper, trials, means, baseline)
+    if choice:
+        _mark_choice(upper, means, choice)
+    last = int(search["cut"].max())
+    upper.set(ylabel=score_name, xlim=(0.4, last + 0.6))
+    upper.set_xticks(sorted({int(cut) for cut in search["cut"]}))
+    legend_above(upper, num_columns=4)
+    quiet_axes(upper)
+    upper.grid(visible=False, axis="x")
+    return to_svg(figure, name="cuts", label=f"{score_name} and size against the cut")
+
+
+def _stage_bands(axes: Axes, trials: pd.DataFrame, *, is_named: bool) -> None:
+    if "stage" in trials.columns and len(trials):
+        spans = trials.groupby("stage")["cut"].agg(["min", "max"]).sort_index()
+        edges = [
+            0.4,
+            *((spans["max"].to_numpy()[:-1] + spans["min"].to_numpy()[1:]) / 2),
+            spans["max"].max() + 0.6,
+        ]
+        for number_of_band, (stage, start, stop) in enumerate(
+            zip(spans.index, edges[:-1], edges[1:], strict=True)
+        ):
+            if number_of_band % 2 == 0:
+                axes.axvspan(start, stop, color=COLOURS["band"], linewidth=0, zorder=0)
+            if is_named:
+                axes.text(
+                    (start + stop) / 2,
+                    0.985,
+                    f"stage {stage}" if len(spans) <= 9 else f"{stage}",
+                    transform=axes.get_xaxis_transform(),
+                    ha="center",
+                    va="top",
+                    color=COLOURS["muted"],
+                    fontsize=7.5,
+                )
+    if "is_pretrained" in trials.columns:
+        partly_random = trials[trials["is_pretrained"].astype(str).str.lower().isin(("false", "0", "0.0"))]
+        for count, cut in enumerate(sorted(set(partly_random["cut"]))):
+            label = "partly random weights" if is_named and not count else None
+            axes.axvspan(
+                cut - 0.5,
+                cut + 0.5,
+                facecolor="none",
+                edgecolor=COLOURS["line"],
+                hatch="////",
+                linewidth=0,
+                label=label,
+            )
+
+
+def _score_axes(axes: Axes, trials: pd.DataFrame, means: pd.DataFrame, baseline: pd.DataFrame) -> None:
+    if len(baseline):
+        level = baseline["val_auprc"].mean()
+        axes.axhline(
+            level, color=COLOURS["baseline"], linewidth=1.2, linestyle=(0, (5, 3)), label="full fine-tuning"
+        )
+        cut = baseline["cut"].mean()
+        axes.plot([cut], [level], "D", color=COLOURS["baseline"], markersize=6, zorder=4)
+    axes.plot(means.index, means["val_auprc"], color=COLOURS["chosen"], alpha=0.55, linewidth=1.3)
+    if trials.groupby("cut").size().max() > 1:
+        axes.plot(
+            trials["cut"],
+            trials["val_auprc"],
+            "o",
+            color=COLOURS["muted"],
+            alpha=0.55,
+            markersize=3,
+            label="each seed",
+        )
+    axes.plot(
+        means.index, means["val_auprc"], "o", color="white", markeredgecolor=COLOURS["chosen"], markersize=6
+    )
+    scores = pd.concat([trials["val_auprc"], baseline["val_auprc"]])
+    reach = max(float(scores.max() - scores.min()), 0.01)
+    # Room above for the names of the stages.
+    axes.set_ylim(scores.min() - 0.1 * reach, scores.max() + 0.22 * reach)
+
+
+def _mark_choice(axes: Axes, means: pd.DataFrame, choice: Mapping[str, Any]) -> None:
+    candidates = pd.DataFrame(list(choice.get("candidates") or ()))
+    chosen, best = int(choice.get("chosen") or 0), int(choice.get("best") or 0)
+    if len(candidates) and {"cut", "score", "sd_difference"} <= set(candidates.columns):
+        known = candidates.sort_values("cut")
+        sd = pd.to_numeric(known["sd_difference"], errors="coerce").fillna(0.0)
+        axes.fill_between(
+            known["cut"], known["score"] - sd, known["score"] + sd, color=COLOURS["chosen"],
+            alpha=0.12, linewidth=0, label="± 1 SD of the difference to the best",
+        )  # fmt: skip
+        if choice.get("rule") == "compact" and best in set(known["cut"]):
+            threshold = float(known.loc[known["cut"] == best, "score"].iloc[0]) - np.minimum(
+                sd, COMPACT_LIMIT
+            )
+            axes.plot(
+                known["cut"], threshold, "_", color=COLOURS["best"], markersize=15, markeredgewidth=1.6,
+                label="compact threshold",
+            )  # fmt: skip
+    if best in means.index:
+        axes.plot([best], [means["val_auprc"][best]], "o", color="none", markeredgecolor=COLOURS["best"],
+                  markersize=15, markeredgewidth=1.4, label="best")  # fmt: skip
+    if chosen in means.index:
+        score = means["val_auprc"][chosen]
+        axes.plot([chosen], [score], "o", color=COLOURS["chosen"], markersize=9, zorder=5, label="chosen")
+
+
+def _size_axes(axes: Axes, means: pd.DataFrame, baseline: pd.DataFrame) -> None:
+    for column, colour, label in (
+        ("num_params", COLOURS["good"], "parameters"),
+        ("macs", COLOURS["second"], "MACs"),
+    ):
+        whole = baseline[column].mean() if len(baseline) and column in baseline else means[column].max()
+        if not whole or np.isnan(whole):
+            continue
+        cuts = [*means.index, *([baseline["cut"].mean()] if len(baseline) else [])]
+        shares = [*(100 * means[column] / whole), *([100.0] if len(baseline) else [])]
+        axes.plot(cuts, shares, "o-", color=colour, markersize=3.5, label=label)
+    axes.set(ylim=(0, None), ylabel="% of full network")
+    axes.set_ylim(0, max(105.0, axes.get_ylim()[1]))
+    axes.legend(loc="upper left")
+    quiet_axes(axes)
+    axes.grid(visible=False, axis="x")

@@ -1,0 +1,90 @@
+import json
+
+import pytest
+
+from medgraft.report.caveats import find_caveats, is_patient_known, is_phantom
+from medgraft.report.reading import read_run
+
+
+def titles(run) -> list[str]:
+    return [caveat.title for caveat in find_caveats(read_run(run))]
+
+
+@pytest.mark.parametrize(
+    ("changes", "title"),
+    [
+        ({"test.num_groups": 12}, "Few test patients or groups"),
+        ({"test.num_groups": 60}, "A modest test set"),
+        ({"ledger.openings": 2}, "Test labels opened 2 times"),
+        ({"splits.groups": "image"}, "No patient ids"),
+        ({"command": "medgraft demo"}, "A demonstration, not evidence"),
+        ({"notes": ["The cohort is the packaged phantom."]}, "A demonstration, not evidence"),
+        ({"backbone.load_report.matched_fraction": 0.67}, "Partly random weights"),
+        ({"backbone.load_report.source": "none"}, "No pretrained weights"),
+        ({"test.verdict": "inconclusive"}, "Nothing proven"),
+        ({"seeds": [0]}, "One training seed"),
+        ({"splits.counts.test": {"normal": 200, "pneumonia": 4}}, "Hardly any test cases of a class"),
+    ],
+)
+def test_each_fact_brings_its_caveat(make_run, finished_runs, changes, title):
+    assert title not in titles(finished_runs["binary"])
+    assert title in titles(make_run(changes=changes))
+
+
+def test_near_duplicates_and_stopping_findings_are_caveats(make_run):
+    run = make_run()
+    (run / "audit.json").write_text(
+        '{"findings": [{"kind": "patients", "severity": "stop", "message": "p7 is in two."}]}'
+    )
+    assert "A leak or defect in the data" in titles(run)
+    assert "Near-duplicates" not in titles(run)
+
+
+@pytest.mark.parametrize(
+    ("kind", "title"),
+    [("duplicate-label-conflict", "Contradicting labels"), ("site-confounding", "A shortcut in the data")],
+)
+def test_suspect_findings_are_caveats_unless_they_are_only_information(make_run, kind, title):
+    run = make_run()
+    for severity, expected in (("warn", True), ("info", False)):
+        finding = {"kind": kind, "severity": severity, "message": "3 images."}
+        (run / "audit.json").write_text(json.dumps({"findings": [finding]}))
+        assert (title in titles(run)) is expected
+
+
+def test_how_near_duplicates_were_searched_is_no_caveat(finished_runs):
+    assert titles(finished_runs["binary"]).count("Near-duplicates") == 1
+
+
+def test_leaks_that_were_dropped_are_told_as_done(make_run):
+    run = make_run(
+        changes={"notes": ["Leaks were dropped: 8 from train, 0 from val; the test split is whole."]}
+    )
+    finding = {
+        "kind": "duplicate-across-splits",
+        "severity": "stop",
+        "message": "8 images occur in two splits.",
+    }
+    (run / "audit.json").write_text(json.dumps({"findings": [finding]}))
+    assert "Leaks removed" in titles(run)
+    assert "A leak or defect in the data" not in titles(run)
+
+
+def test_the_weightiest_caveats_come_first(make_run):
+    run = make_run(changes={"seeds": [0], "test.num_groups": 12})
+    weights = [caveat.weight for caveat in find_caveats(read_run(run))]
+    assert weights == sorted(weights, reverse=True)
+
+
+def test_every_real_run_says_that_it_saw_one_source_and_the_phantom_says_more(make_run, finished_runs):
+    assert "One source" in titles(finished_runs["binary"])
+    run = make_run(changes={"is_phantom": True})
+    assert is_phantom(read_run(run))
+    assert "One source" not in titles(run)
+
+
+def test_patients_are_known_from_the_run_or_from_its_predictions(make_run, drop):
+    run = make_run(changes={"splits.groups": drop})
+    assert is_patient_known(read_run(run)) is True
+    (run / "predictions.csv").unlink()
+    assert is_patient_known(read_run(run)) is None

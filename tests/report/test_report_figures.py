@@ -1,0 +1,159 @@
+import re
+import subprocess
+import sys
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from medgraft.report.curves import confusion_figure, ranking_figure, reliability_figure
+from medgraft.report.drawing import STYLE, new_figure, to_svg
+from medgraft.report.figures import TREATMENTS, answer_figure, history_figure, plan_figure
+from medgraft.report.reading import read_predictions, read_run
+from medgraft.report.search_figure import cut_figure
+from medgraft.types import BlockPlan, Predictions
+
+HOSTILE = '<script>alert(1)</script> & $x^2$ -- "q" \']]>'
+
+
+def texts(svg: str) -> list[str]:
+    return [
+        "".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")
+    ]
+
+
+def draw_all(run) -> dict[str, str]:
+    files = read_run(run)
+    chosen, baseline = read_predictions(files, "test"), read_predictions(files, "baseline")
+    test = files.results["test"]
+    return {
+        "answer": answer_figure(
+            test["chosen"]["auroc"],
+            test["baseline"]["auroc"],
+            test["difference"]["auroc"],
+            margin=0.02,
+            names=("a", "b"),
+        ),
+        "cuts": cut_figure(files.search, files.choice),
+        "history": history_figure(files.history),
+        "plan": plan_figure(files.results["plan"]["blocks"]),
+        "ranking": ranking_figure(chosen, baseline),
+        "reliability": reliability_figure(chosen, baseline),
+    }
+
+
+def many_classes(num: int) -> Predictions:
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet(np.ones(num), 20 * num)
+    names = tuple(f"class {k}" for k in range(num))
+    return Predictions(
+        probs=probs,
+        targets=np.arange(20 * num) % num,
+        groups=np.arange(20 * num),
+        classes=names,
+        task="multiclass",
+    )
+
+
+def test_the_same_run_gives_the_same_bytes(finished_runs):
+    assert draw_all(finished_runs["multiclass"]) == draw_all(finished_runs["multiclass"])
+
+
+def test_every_figure_is_well_formed_and_its_text_stays_text(finished_runs):
+    for name, svg in draw_all(finished_runs["binary"]).items():
+        assert texts(svg), name
+        assert "<style" not in svg
+
+
+def test_hostile_names_are_text_and_not_mathematics():
+    blocks = [{"name": HOSTILE, "treatment": "reused", "num_params": 3}]
+    svg = plan_figure(blocks)
+    assert HOSTILE in texts(svg)
+    assert "<script" not in svg
+
+
+def test_a_users_own_matplotlib_settings_neither_matter_nor_change(finished_runs):
+    before = draw_all(finished_runs["binary"])
+    with matplotlib.rc_context(
+        {"font.size": 30, "axes.facecolor": "black", "svg.fonttype": "path", "text.color": "red"}
+    ):
+        assert draw_all(finished_runs["binary"]) == before
+        assert matplotlib.rcParams["font.size"] == 30
+
+
+def test_drawing_needs_no_pyplot():
+    code = "import medgraft.report, sys; raise SystemExit('matplotlib.pyplot' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_figures_of_different_names_share_no_ids():
+    def ids(name: str) -> set[str]:
+        with matplotlib.rc_context(STYLE):
+            figure = new_figure(100, 100)
+            figure.subplots().plot([0, 1])
+            return set(re.findall(r'id="([^"]+)"', to_svg(figure, name=name, label="x")))
+
+    assert ids("a")
+    assert not ids("a") & ids("b")
+
+
+def test_the_cut_figure_marks_what_was_chosen(finished_runs):
+    files = read_run(finished_runs["binary"])
+    marked, plain = cut_figure(files.search, files.choice), cut_figure(files.search, None)
+    assert {"chosen", "best", "compact threshold", "full fine-tuning", "partly random weights"} <= set(
+        texts(marked)
+    )
+    assert not {"chosen", "best", "compact threshold"} & set(texts(plain))
+    assert {"stage 0", "stage 4", "parameters", "MACs"} <= set(texts(plain))
+
+
+def test_the_rule_best_has_no_compact_threshold(finished_runs):
+    files = read_run(finished_runs["binary"])
+    assert "compact threshold" not in texts(cut_figure(files.search, {**files.choice, "rule": "best"}))
+
+
+def test_a_run_with_only_the_baseline_can_be_drawn():
+    table = pd.DataFrame(
+        {"cut": [9], "val_auprc": [0.9], "role": ["baseline"], "num_params": [10], "macs": [5]}
+    )
+    assert "full fine-tuning" in texts(cut_figure(table, None))
+
+
+def test_training_without_losses_still_shows_the_score():
+    rows = {
+        "role": ["chosen"] * 3,
+        "seed": 0,
+        "epoch": [1, 2, 3],
+        "train_loss": np.nan,
+        "val_auprc": [0.5, 0.7, 0.6],
+    }
+    assert "chosen" in texts(history_figure(pd.DataFrame(rows)))
+
+
+def test_every_treatment_has_its_colour():
+    known = BlockPlan.__dataclass_fields__["treatment"].type.__args__
+    assert set(TREATMENTS) == set(known)
+
+
+def test_an_answer_without_interval_or_margin_can_be_drawn():
+    svg = answer_figure({"value": 0.9}, {"value": 0.8}, {"value": 0.1}, margin=None, names=("a", "b"))
+    assert "+0.100" in texts(svg)
+
+
+@pytest.mark.parametrize("num", [3, 9, 14])
+def test_many_classes_stay_legible(num):
+    pred = many_classes(num)
+    named = "class 0" in texts(ranking_figure(pred, pred))
+    assert named == (num <= 7)
+    assert ("100 %" in " ".join(texts(confusion_figure(pred)))) is False
+    assert "class 0" in texts(confusion_figure(pred))
+
+
+def test_the_confusion_matrix_shows_every_count():
+    pred = many_classes(4)
+    called = pred.probs.argmax(axis=1)
+    shown = " ".join(texts(confusion_figure(pred)))
+    for row, column in np.ndindex(4, 4):
+        assert str(int(((pred.targets == row) & (called == column)).sum())) in shown

@@ -1,0 +1,317 @@
+import html.parser
+import importlib.resources
+import itertools
+import json
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from medgraft.errors import RunError
+from medgraft.report import formatting as fmt
+from medgraft.report import write_model_card, write_report
+from medgraft.report.checklist import TO_FILL_IN, checklist
+from medgraft.report.markdown import escape_markdown, indent_code
+from medgraft.report.prose import methods, summary_sentence
+from medgraft.report.reading import read_run
+from medgraft.report.tables import metric_rows, plan_rows
+
+HOSTILE = "<script>alert(1)</script>"
+OPTIONAL = [
+    "task chosen test efficiency search splits audit ledger versions command backbone",
+    "preprocessing plan seeds notes second_baseline schema",
+]
+FILES = [
+    "search.csv",
+    "choice.json",
+    "predictions.csv",
+    "predictions_baseline.csv",
+    "history.csv",
+    "audit.json",
+]
+
+
+class Page(html.parser.HTMLParser):
+    """Collects what a browser would act on."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def page_of(run) -> Page:
+    return Page(write_report(run).read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def pages(finished_runs) -> dict[str, str]:
+    """The report of each task as text, its model card left beside it."""
+    return {task: write_report(run).read_text(encoding="utf-8") for task, run in finished_runs.items()}
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_the_page_needs_no_network_and_runs_nothing(pages, task):
+    page = Page(pages[task])
+    addresses = [
+        value for name, value in page.attributes if name in {"src", "href", "xlink:href", "action", "data"}
+    ]
+    assert addresses
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in addresses)
+    assert not {"script", "iframe", "object", "embed", "link", "form", "base"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    styles = " ".join(value for name, value in page.attributes if name == "style")
+    assert all(inside.startswith("#") for inside in re.findall(r"url\(([^)]*)", styles))
+
+
+def test_a_hostile_class_name_is_printed_and_never_run(pages, finished_runs):
+    assert HOSTILE in Page(pages["multiclass"]).text
+    assert "<script" not in pages["multiclass"]
+    assert "<script" not in (finished_runs["multiclass"] / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "command",
+        "backbone.name",
+        "chosen.cut.name",
+        "test.sentence",
+        "backbone.load_report.source",
+    ],
+)
+def test_hostile_text_anywhere_is_escaped(make_run, path):
+    run = make_run(changes={path: f"{HOSTILE}\n\n```\n{HOSTILE}"})
+    page_of(run)
+    for name in ("report.html", "MODEL_CARD.md"):
+        lines = (run / name).read_text(encoding="utf-8").splitlines()
+        # An indented code block prints what stands in it.
+        assert not [
+            line
+            for line in lines
+            if "<script" in line and not (name.endswith("md") and line.startswith("    "))
+        ]
+
+
+def test_ids_are_unique_and_every_reference_inside_the_page_has_its_target(pages):
+    text = pages["multiclass"]
+    ids = re.findall(r'\sid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    targets = re.findall(r'href="#([^"]+)"', text) + re.findall(r"url\(#([^)]+)\)", text)
+    assert set(targets) <= set(ids)
+
+
+def test_the_same_run_gives_the_same_report(pages, make_run, finished_runs):
+    run = make_run()
+    assert write_report(run).read_text(encoding="utf-8") == pages["binary"]
+    assert (run / "MODEL_CARD.md").read_bytes() == (finished_runs["binary"] / "MODEL_CARD.md").read_bytes()
+    assert not list(run.glob("*.partial"))
+
+
+def test_the_sections_stand_in_their_order_with_the_answer_first(pages):
+    text = pages["binary"]
+    order = [
+        "answer",
+        "cuts",
+        "test",
+        "training",
+        "kept",
+        "data",
+        "examples",
+        "reproduce",
+        "methods",
+        "checklist",
+    ]
+    places = [text.index(f'id="{name}"') for name in order]
+    assert places == sorted(places)
+
+
+def test_the_numbers_on_the_page_are_those_of_the_run(pages, finished_runs):
+    results = json.loads((finished_runs["binary"] / "results.json").read_text(encoding="utf-8"))
+    text = Page(pages["binary"]).text
+    for role in ("chosen", "baseline"):
+        assert fmt.with_interval(results["test"][role]["auroc"]) in text
+    assert fmt.signed_with_interval(results["test"]["difference"]["auroc"]) in text
+    assert fmt.percent(349_700 / 1_399_800) in text
+    assert results["splits"]["sha256"] in text
+    assert results["command"] in text
+
+
+def test_every_metric_with_an_interval_in_the_run_shows_it(finished_runs):
+    rows = {row["name"]: row for row in metric_rows(read_run(finished_runs["binary"]))}
+    without = {name for name, row in rows.items() if "(" not in row["chosen"]}
+    assert without == {"Majority rate", "Temperature"}
+
+
+@pytest.mark.parametrize("key", " ".join(OPTIONAL).split())
+def test_any_key_of_the_results_may_be_absent(make_run, drop, key):
+    write = write_report if key in {"chosen", "test", "plan"} else write_model_card
+    assert write(make_run(changes={key: drop})).is_file()
+
+
+@pytest.mark.parametrize("key", ["classes", "positive"])
+def test_results_that_cannot_be_read_with_their_predictions_are_refused(make_run, drop, key):
+    run = make_run(changes={key: drop})
+    with pytest.raises(RunError, match=r"expected the (class names|positive class) .*medgraft fit"):
+        write_report(run)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_any_file_beside_the_results_may_be_absent(make_run, name):
+    run = make_run()
+    (run / name).unlink()
+    assert write_report(run).is_file()
+
+
+def test_a_run_with_nothing_but_an_empty_result_still_gives_a_page(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    assert Page(write_report(tmp_path).read_text(encoding="utf-8")).tags[0] == "html"
+
+
+def test_thumbnails_are_embedded_or_the_page_says_why_not(pages, make_run):
+    run = make_run()
+    assert Page(pages["binary"]).tags.count("img") == 14
+    (run / "report_images" / "index.json").unlink()
+    without = page_of(run)
+    assert "img" not in without.tags
+    assert "Thumbnails were switched off" in without.text
+
+
+def test_a_second_baseline_gets_its_column(make_run, finished_runs):
+    other = json.loads((finished_runs["binary"] / "results.json").read_text(encoding="utf-8"))["test"][
+        "baseline"
+    ]
+    run = make_run(changes={"second_baseline": {**other, "cut": {"index": 8, "name": "layer4.0"}}})
+    assert "Full fine-tuning, cut at layer4.0" in page_of(run).text
+
+
+def test_operating_points_are_read_as_a_list_or_by_class(make_run, finished_runs):
+    by_class = json.loads((finished_runs["binary"] / "results.json").read_text(encoding="utf-8"))["test"][
+        "chosen"
+    ]
+    point = by_class["operating_point"]["classes"]["pneumonia"]
+    told = {"rule": "sensitivity=0.95", "points": [{"class": "pneumonia", **point}]}
+    page = page_of(make_run(changes={"test.chosen.operating_point": told}))
+    assert "fixed on validation (sensitivity=0.95)" in page.text
+    assert fmt.with_interval(point["sensitivity"]) in page.text
+
+
+def test_what_cannot_be_written_leaves_nothing_half_written(make_run):
+    run = make_run()
+    (run / "report.html").mkdir()
+    with pytest.raises(RunError, match=r"expected a folder to write .*report\.html into"):
+        write_report(run)
+    assert not list(run.glob("*.partial"))
+
+
+def test_the_model_card_alone_can_be_written(make_run):
+    run = make_run()
+    card = write_model_card(run)
+    text = card.read_text(encoding="utf-8")
+    assert card.name == "MODEL_CARD.md"
+    assert not (run / "report.html").exists()
+    headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+    for expected in ("Model", "Intended use", "Data", "Limits", "How to cite", "Reporting checklist"):
+        assert expected in headings
+    assert "{{" not in text
+
+
+def test_every_markdown_table_has_as_many_cells_in_each_row(make_run):
+    for block in re.findall(
+        r"(?:^\|.*\n)+", write_model_card(make_run("multiclass")).read_text(encoding="utf-8"), re.M
+    ):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
+
+
+def test_every_figure_on_the_page_is_well_formed(pages):
+    figures = re.findall(r"<svg.*?</svg>", pages["multilabel"], flags=re.DOTALL)
+    assert len(figures) == 6
+    for figure in figures:
+        ElementTree.fromstring(figure)
+
+
+@pytest.mark.parametrize(
+    "strategy", ["ttl", "ftl", "frozen", "hybrid", "lwft", "tf", "wtst", "gradual", "scratch"]
+)
+def test_methods_cite_each_reference_once_in_the_order_of_the_text(make_run, strategy):
+    paragraphs, references = methods(read_run(make_run(changes={"chosen.strategy": strategy})))
+    cited = [int(n) for group in re.findall(r"\[([\d, ]+)\]", " ".join(paragraphs)) for n in group.split(",")]
+    assert list(dict.fromkeys(cited)) == list(range(1, len(references) + 1))
+    assert len(set(references)) == len(references)
+
+
+def test_methods_name_delong_only_where_every_group_is_one_image(make_run, finished_runs):
+    assert "DeLong" not in methods(read_run(finished_runs["binary"]))[0][1]
+    assert "DeLong" in methods(read_run(make_run(changes={"test.num_groups": 240})))[0][1]
+
+
+def test_a_minus_in_the_verdict_is_a_minus_and_hyphens_stay(make_run):
+    sentence = "fine-tuning at cut-3, resnet-18: AUROC -0.0010 (-0.0120 to +0.0100)."
+    told = summary_sentence(read_run(make_run(changes={"test.sentence": sentence})))
+    assert told == "fine-tuning at cut-3, resnet-18: AUROC −0.0010 (−0.0120 to +0.0100)."
+
+
+def test_the_checklist_never_invents_an_answer(tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    assert {item.answer for item in checklist(read_run(tmp_path))} == {TO_FILL_IN}
+
+
+def test_the_checklist_fills_in_what_the_run_knows(finished_runs):
+    answers = {
+        item.question: item.answer for item in checklist(read_run(finished_runs["binary"])) if item.is_filled
+    }
+    assert answers["Random seeds"] == "0, 1"
+    assert answers["How the partitions are disjoint"] == "by patient"
+    assert "External validation" not in answers
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["reused", "frozen", "removed"]),
+            st.sampled_from([0.0, 1e-3]),
+            st.integers(0, 999),
+        ),
+        min_size=1,
+        max_size=20,
+    )
+)
+def test_joining_blocks_of_a_plan_loses_no_block_and_no_parameter(told):
+    blocks = [
+        {"name": f"b{k}", "treatment": t, "lr": lr, "num_params": n} for k, (t, lr, n) in enumerate(told)
+    ]
+    rows = plan_rows(blocks)
+    assert sum(row["num_blocks"] for row in rows) == len(blocks)
+    for first, second in itertools.pairwise(rows):
+        assert (first["treatment"], first["lr"]) != (second["treatment"], second["lr"])
+    assert plan_rows(blocks[:1])[0]["num_params"] == fmt.si(told[0][2])
+
+
+@given(st.text())
+def test_escaped_markdown_holds_no_markup(text):
+    escaped = escape_markdown(text)
+    assert not set(escaped) & set("<>\n\r")
+    assert not re.search(r"(?<!\\)(\\\\)*[`*_\[\]|]", escaped)
+
+
+@given(st.text())
+def test_every_line_of_a_code_block_is_indented(text):
+    assert all(line.startswith("    ") for line in indent_code(text).split("\n") if line)
+
+
+def test_the_templates_are_part_of_the_package():
+    templates = importlib.resources.files("medgraft.report") / "templates"
+    assert {"report.html.j2", "parts.html.j2", "model_card.md.j2", "style.css"} <= {
+        f.name for f in templates.iterdir()
+    }
