@@ -1,0 +1,92 @@
+"""A time budget, turned into epochs and trials before training starts."""
+
+import math
+import time
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+
+from medgraft.config import RunConfig
+from medgraft.errors import ConfigError
+from medgraft.run.folder import read_json, write_json
+from medgraft.run.prepare import Listener, Prepared, image_set
+from medgraft.run.searching import trial_spec
+from medgraft.search.two_stage import stage_ends
+from medgraft.train.batches import iterate
+from medgraft.train.engine import Engine, forward, running
+from medgraft.transfer.strategies import STRATEGIES, apply_strategy
+
+__all__ = ["fit_budget"]
+
+_MIN_EPOCHS: Final = 3
+_NEIGHBOURS: Final = 4
+_SHARE: Final = 0.85
+_STEPS: Final = 3
+
+
+def fit_budget(config: RunConfig, folder: Path, found: Prepared, engine: Engine, told: Listener) -> RunConfig:
+    """`config` with epochs and trials that fit its budget on this machine; the decision is stored.
+
+    Raises:
+        ConfigError: With `deterministic`, which measures nothing; or even the baseline and one more training
+            of three epochs do not fit.
+    """
+    if config.budget_minutes is None:
+        return config
+    if config.deterministic:
+        raise ConfigError("--budget measures this machine and --deterministic measures nothing: give --epochs instead.")
+    path = folder / "budget.json"
+    if path.exists():
+        decided = read_json(path)
+    else:
+        decided = _decide(config, found, _epoch_seconds(config, found, engine))
+        write_json(path, decided)
+    told.say(
+        f"Budget {config.budget_minutes:g} min: {decided['epochs']} epochs, at most {decided['max_trials']} cuts "
+        f"besides full fine-tuning (one epoch of it takes about {decided['epoch_seconds']:.1f} s)."
+    )
+    train = config.train.model_copy(update={"epochs": decided["epochs"]})
+    search = config.search.model_copy(update={"max_trials": decided["max_trials"]})
+    return config.model_copy(update={"train": train, "search": search})
+
+
+def _decide(config: RunConfig, found: Prepared, epoch_seconds: float) -> dict[str, float]:
+    cuts = found.source.cuts
+    full = cuts[-1].macs
+    is_searched = STRATEGIES[config.transfer.strategy].is_searched and config.transfer.cut == "auto"
+    ends = sorted((cut.macs / full for cut in stage_ends(cuts)[:-1]), reverse=True) if is_searched else [1.0]
+    candidates = ends + [1.0] * (_NEIGHBOURS if is_searched else 0)
+    further = 2 * (config.seeds - 1)
+    seconds = (config.budget_minutes or 0) * 60 * _SHARE
+    for num in range(len(candidates), 0, -1):
+        trainings = (1 + sum(candidates[:num])) * config.search.seeds + further
+        epochs = min(config.train.epochs, math.floor(seconds / (trainings * epoch_seconds)))
+        if epochs >= _MIN_EPOCHS:
+            return {"epochs": epochs, "max_trials": num, "epoch_seconds": epoch_seconds}
+    least = (1 + candidates[0] + further) * _MIN_EPOCHS * epoch_seconds / 60 / _SHARE
+    raise ConfigError(
+        f"expected a budget of at least {math.ceil(least)} min (two trainings of {_MIN_EPOCHS} epochs, one epoch of "
+        f"full fine-tuning takes {epoch_seconds:.0f} s here), got {config.budget_minutes:g}. Use a smaller --size."
+    )
+
+
+def _epoch_seconds(config: RunConfig, found: Prepared, engine: Engine) -> float:
+    """Seconds of one epoch of full fine-tuning with its validation, from a few steps."""
+    cut = found.source.cuts[-1]
+    spec = trial_spec(config, found, "ftl", cut, config.seed)
+    model, _ = apply_strategy("ftl", found.source, cut, spec.head, lr=spec.lr, seed=spec.seed)
+    model.to(engine.device).train()
+    train, val = image_set(found, "train"), image_set(found, "val")
+    size = min(spec.train.batch_size, len(train))
+    times = []
+    with running(engine):
+        for images, _, _ in iterate(train, np.tile(np.arange(size), _STEPS), size, torch.device(engine.device)):
+            start = time.perf_counter()
+            forward(model, images, engine).float().square().mean().backward()
+            if engine.device.startswith("cuda"):
+                torch.cuda.synchronize()
+            times.append((time.perf_counter() - start) / len(images))
+    # A validation image costs one forward pass, a third of a training step.
+    return min(times) * (len(train) + len(val) / 3)

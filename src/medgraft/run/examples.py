@@ -1,0 +1,96 @@
+"""Small pictures for the report: duplicates, hits and misses. They can be switched off."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from medgraft.run.folder import write_json
+from medgraft.run.prepare import Prepared
+from medgraft.types import Predictions
+
+__all__ = ["write_examples"]
+
+_MAX_PAIRS: Final = 8
+_MAX_CASES: Final = 8
+_SIDE: Final = 160
+
+
+def write_examples(folder: Path, found: Prepared, predictions: Predictions, *, is_wanted: bool) -> None:
+    """Write `report_images/` for the report, or nothing when pictures are not wanted.
+
+    Args:
+        folder: The run.
+        found: Its images.
+        predictions: Of the chosen model on the test set.
+        is_wanted: False where names may be burnt into the images.
+    """
+    if not is_wanted:
+        return
+    place = folder / "report_images"
+    place.mkdir(exist_ok=True)
+    index = {"duplicates": _pairs(place, found), **_cases(place, found, predictions)}
+    write_json(place / "index.json", index)
+
+
+def _pairs(place: Path, found: Prepared) -> list[dict[str, Any]]:
+    exact = [(one[0], one[1], 1.0, "exact") for one in found.audit.exact_duplicates]
+    near = [(a, b, similarity, "near") for a, b, similarity in found.audit.near_duplicates]
+    splits = found.given.table["split"].to_numpy(dtype=object)
+    pairs = sorted([*exact, *near], key=lambda pair: splits[pair[0]] == splits[pair[1]])[:_MAX_PAIRS]
+    paths = found.given.table["path"]
+    return [
+        {
+            "a": _picture(place, found, a),
+            "b": _picture(place, found, b),
+            "a_path": paths.iat[a],
+            "b_path": paths.iat[b],
+            "kind": kind,
+            "similarity": float(similarity),
+        }
+        for a, b, similarity, kind in pairs
+    ]
+
+
+def _cases(place: Path, found: Prepared, predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
+    rows = found.cohort.rows("test")
+    probs, classes = predictions.probs, predictions.classes
+    if predictions.targets.ndim == 2:
+        is_hit = ((probs > 0.5) == (predictions.targets > 0.5)).all(1)
+        confidence = np.abs(probs - 0.5).max(1) + 0.5
+        names = ["|".join(n for n, p in zip(classes, row, strict=True) if p > 0.5) for row in probs]
+        truth = ["|".join(n for n, t in zip(classes, row, strict=True) if t > 0.5) for row in predictions.targets]
+    else:
+        pred = probs.argmax(1)
+        is_hit, confidence = pred == predictions.targets, probs.max(1)
+        names, truth = [classes[i] for i in pred], [classes[i] for i in predictions.targets]
+    order = np.argsort(-confidence, kind="stable")
+    chosen = {
+        "hits": [i for i in order if is_hit[i]][:_MAX_CASES],
+        "misses": [i for i in order if not is_hit[i]][:_MAX_CASES],
+    }
+    return {
+        kind: [
+            {
+                "image": _picture(place, found, int(found.rows[rows[i]])),
+                "path": found.cohort.table["path"].iat[rows[i]],
+                "label": truth[i],
+                "pred": names[i],
+                "prob": float(confidence[i]),
+            }
+            for i in cases
+        ]
+        for kind, cases in chosen.items()
+    }
+
+
+def _picture(place: Path, found: Prepared, row: int) -> str:
+    pixels = np.asarray(found.decoded.images[row], dtype=np.float64)
+    low, high = pixels.min(), pixels.max()
+    grey = ((pixels - low) / max(high - low, 1) * 255).round().astype(np.uint8)
+    image = Image.fromarray(grey[0] if len(grey) == 1 else grey.transpose(1, 2, 0))
+    image.thumbnail((_SIDE, _SIDE))
+    name = f"{row}.png"
+    image.save(place / name)
+    return name

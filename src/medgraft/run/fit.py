@@ -1,0 +1,192 @@
+"""The main job: search the cut on validation, train, open the test once, hand back model and report."""
+
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+import medgraft
+from medgraft.config import RunConfig
+from medgraft.data.split import write_splits
+from medgraft.report import write_report
+from medgraft.run.budget import fit_budget
+from medgraft.run.examples import write_examples
+from medgraft.run.folder import log_event, open_run, pseudonym, read_json, run_id_of, write_json
+from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.searching import Searched, engine_for, search_cut, trial_context
+from medgraft.run.judging import Tested, open_test_set
+from medgraft.search.trial import forget_weights
+from medgraft.transfer.plan import plan_table
+from medgraft.types import to_json
+
+__all__ = ["fit"]
+
+SCHEMA: Final = 1
+_PACKAGES: Final = ("torch", "torchvision", "timm", "monai", "numpy", "scikit-learn", "pillow", "safetensors")
+
+
+def fit(
+    config: RunConfig, out: str | Path, *, listener: Listener | None = None, command: str | None = None
+) -> dict[str, Any]:
+    """Run the main job into the folder `out` and return what stands in its `results.json`.
+
+    The same call continues an interrupted run; on a finished run it only reads the result back.
+
+    Args:
+        config: From `medgraft.config.make_config`.
+        out: New, empty, or the folder of the same run.
+        listener: Told how things go.
+        command: As the user typed it, for the report.
+
+    Raises:
+        MedgraftError: Whatever is wrong with data, weights, options or the folder.
+    """
+    folder = Path(out)
+    told = listener or Listener()
+    with open_run(folder, config):
+        if (folder / "results.json").is_file() and (folder / "report.html").is_file():
+            told.say(f"{folder} holds the finished run.")
+            results: dict[str, Any] = read_json(folder / "results.json")
+            return results
+        log_event(folder, "start", command=command or "", version=medgraft.__version__)
+        if config.data.folds > 1:
+            from medgraft.run.folds import fit_folds
+
+            return fit_folds(config, folder, told, command)
+        found = prepared(config, folder, told)
+        return run_split(config, folder, found, told, command)
+
+
+def run_split(
+    config: RunConfig, folder: Path, found: Prepared, told: Listener, command: str | None
+) -> dict[str, Any]:
+    """The job on a prepared split: search, test, report."""
+    digest = write_splits(found.cohort, found.groups, folder / "splits.csv")
+    _write_audit(folder, found)
+    engine = engine_for(config, folder, found, told)
+    config = fit_budget(config, folder, found, engine, told)
+    context = trial_context(folder, found, engine)
+    _say_source(found, told)
+    searched = search_cut(config, folder, found, context, told)
+    for row in plan_table(searched.plan):
+        told.say("  {:<44} {:<15} {:>8} {:>12}".format(*row))
+    tested = open_test_set(config, folder, found, context, searched, run_id_of(folder), told)
+    results = _results(config, folder, found, searched, tested, digest, command)
+    write_examples(folder, found, tested.chosen[0], is_wanted=config.evaluate.thumbnails)
+    write_json(folder / "results.json", results)
+    write_report(folder)
+    _tidy(folder, searched)
+    log_event(folder, "done", verdict=results["test"]["verdict"])
+    return results
+
+
+def _say_source(found: Prepared, told: Listener) -> None:
+    backbone = found.source.backbone
+    report = backbone.report
+    if report.source == "none":
+        told.say(f"Network {backbone.spec.name}: random weights, as asked.")
+        return
+    text = f"Network {backbone.spec.name}: {report.matched_fraction:.0%} of its trunk pretrained from {report.source}"
+    if report.missing:
+        last = report.last_pretrained_cut
+        where = f"cut {last} {found.source.cuts[last - 1].name}" if last else "none"
+        text += f"; missing: {', '.join(report.missing[:3])} … (last fully pretrained cut: {where})"
+    told.say(text + ".")
+
+
+def _write_audit(folder: Path, found: Prepared) -> None:
+    audit = found.audit
+    findings = [
+        {**to_json(finding), "paths": list(finding.paths), "rows": list(finding.rows)} for finding in audit.findings
+    ]
+    counts = {
+        "images": audit.num_images,
+        "unreadable": audit.num_broken,
+        "exact_duplicate_sets": len(audit.exact_duplicates),
+        "near_duplicate_pairs": len(audit.near_duplicates),
+    }
+    broken = [to_json(image) for image in found.decoded.broken]
+    write_json(folder / "audit.json", {"counts": counts, "findings": findings, "broken": broken})
+
+
+def _results(
+    config: RunConfig,
+    folder: Path,
+    found: Prepared,
+    searched: Searched,
+    tested: Tested,
+    digest: str,
+    command: str | None,
+) -> dict[str, Any]:
+    cohort, cut = found.cohort, searched.chosen.cut
+    audit = read_json(folder / "audit.json")
+    return {
+        "schema": SCHEMA,
+        "task": cohort.task,
+        "classes": list(cohort.classes),
+        "positive": cohort.positive,
+        "chosen": {
+            "strategy": searched.chosen.spec.strategy,
+            "rule": config.transfer.rule,
+            "init": "none" if found.source.backbone.report.source == "none" else "pretrained",
+            "cut": {"index": cut.index, "name": cut.name, "num_params": cut.num_params, "macs": cut.macs},
+        },
+        "test": tested.summary,
+        "efficiency": tested.efficiency,
+        "search": searched.cost,
+        "splits": {
+            "sha256": digest,
+            "groups": {s: int(len(np.unique(found.groups[cohort.rows(s)]))) for s in ("train", "val", "test")},
+            "group_kind": "patient" if cohort.table["patient"].notna().any() else "image (no patient ids)",
+            "counts": _counts(found),
+        },
+        "audit": {"counts": audit["counts"], "findings": audit["findings"]},
+        "ledger": {"openings": tested.openings},
+        "versions": _versions(),
+        "command": command or "",
+        "backbone": {"name": found.source.backbone.spec.name, "load_report": to_json(found.source.backbone.report)},
+        "preprocessing": to_json(found.preprocessing),
+        "plan": to_json(searched.plan),
+        "seeds": list(range(config.seed, config.seed + config.seeds)),
+        "seed": config.seed,
+        "train": config.train.model_dump(mode="json"),
+        "engine": to_json(searched.engine),
+        "notes": list(cohort.notes),
+        "is_phantom": (Path(config.data.source).parent / "phantom.json").is_file(),
+        "second_baseline": tested.second_baseline,
+    }
+
+
+def _counts(found: Prepared) -> dict[str, dict[str, int]]:
+    cohort = found.cohort
+    counts = {}
+    for split in ("train", "val", "test"):
+        targets = cohort.targets[cohort.rows(split)]
+        per = targets.sum(0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes))
+        counts[split] = {name: int(n) for name, n in zip(cohort.classes, per, strict=True)}
+    return counts
+
+
+def _versions() -> dict[str, str]:
+    found = {"medgraft": medgraft.__version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def _tidy(folder: Path, searched: Searched) -> None:
+    """What a finished run does not need: decoded images and the weights of trials that were not kept."""
+    for trial in searched.trials:
+        forget_weights(trial)
+    shutil.rmtree(folder / "cache", ignore_errors=True)

@@ -1,0 +1,152 @@
+"""The run folder: one owner at a time, files that appear whole, a log, and what identifies the run."""
+
+import contextlib
+import datetime
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from medgraft.config import RunConfig, to_yaml
+from medgraft.errors import RunError
+from medgraft.types import to_json
+
+__all__ = ["home", "log_event", "open_run", "pseudonym", "read_json", "run_id_of", "write_json", "write_text"]
+
+
+@contextlib.contextmanager
+def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
+    """Make or continue the run in `folder`; only one process may own it.
+
+    Raises:
+        RunError: Another process owns it, it holds a run with other settings or foreign files, or it cannot be
+            written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        foreign = [p.name for p in folder.iterdir()] if not (folder / "config.yaml").exists() else []
+        if [name for name in foreign if name != "run.lock"]:
+            raise RunError(
+                f"expected a new or empty folder for --out, got {folder} with {foreign[0]} in it. Choose another."
+            )
+        with _locked(folder):
+            _check_config(folder, config)
+            if not (folder / "run.json").exists():
+                write_json(folder / "run.json", {"id": uuid.uuid4().hex, "started": _now()})
+            yield folder
+    except OSError as error:
+        raise RunError(
+            f"could not write the run folder {folder}: {error.strerror or error}. Check rights and free space."
+        ) from error
+
+
+def _check_config(folder: Path, config: RunConfig) -> None:
+    text = to_yaml(config)
+    path = folder / "config.yaml"
+    if not path.exists():
+        write_text(path, text)
+        return
+    before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(text)
+    changed = sorted(_differences(before, now))
+    if changed:
+        raise RunError(
+            f"expected the settings that the run in {folder} was started with, got others for "
+            f"{', '.join(changed)}. Choose another --out, or delete that folder."
+        )
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in before.keys() | now.keys():
+            yield from _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else str(key))
+    elif before != now:
+        yield prefix
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    path = folder / "run.lock"
+    mine = psutil.Process()
+    if path.exists():
+        pid, _, created = path.read_text().partition(" ")
+        is_alive = pid.isdigit() and psutil.pid_exists(int(pid)) and int(pid) != mine.pid
+        # A process number is used again after a restart; the start time tells the processes apart.
+        if is_alive and created == str(psutil.Process(int(pid)).create_time()):
+            raise RunError(f"expected {folder} to be free, but process {pid} is running in it. Wait or stop it.")
+    path.write_text(f"{mine.pid} {mine.create_time()}")
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def run_id_of(folder: Path) -> str:
+    """The run's own name, new for each run and the same when it continues."""
+    return str(read_json(folder / "run.json")["id"])
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON in one step."""
+    write_text(path, json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of a run.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"could not read {path}: {error}. Is this a run folder?") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def log_event(folder: Path, event: str, **facts: Any) -> None:
+    """Append one line to the run's log."""
+    line = json.dumps({"time": _now(), "event": event, **to_json(facts)}, ensure_ascii=False)
+    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+
+
+def home() -> Path:
+    """Where medgraft keeps what belongs to the machine and not to a run (`MEDGRAFT_HOME` sets it)."""
+    named = os.environ.get("MEDGRAFT_HOME")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "medgraft"
+
+
+def pseudonym(identity: str) -> str:
+    """A keyed pseudonym of a patient; the key stays on this machine, outside every run folder."""
+    path = home() / "pseudonym.key"
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w") as file:
+                    file.write(secrets.token_hex(32))
+        key = path.read_text()
+    except OSError as error:
+        raise RunError(f"could not keep the pseudonym key in {path}: {error.strerror}. Set MEDGRAFT_HOME.") from error
+    return "p" + hmac.new(key.encode(), identity.encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

@@ -1,0 +1,221 @@
+"""The one opening of the test set: predictions, intervals, verdict, cost, and the files that hold them."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import save
+
+from medgraft.config import RunConfig
+from medgraft.deploy.artefact import Artefact, save_artefact
+from medgraft.deploy.predict import predictions_table, write_table
+from medgraft.evaluate.efficiency import file_bytes, latency_ms
+from medgraft.evaluate.ledger import open_test
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.evaluate.summary import compare, summarise
+from medgraft.run.folder import log_event, pseudonym
+from medgraft.run.prepare import Listener, Prepared, image_set
+from medgraft.run.searching import Searched
+from medgraft.search.trial import Trial, TrialContext, load_trial_model
+from medgraft.train.engine import Engine
+from medgraft.train.loop import predict_probs
+from medgraft.transfer.model import TransferModel
+from medgraft.types import Predictions
+
+__all__ = ["Tested", "open_test_set"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tested:
+    """What the test set said.
+
+    Args:
+        summary: The `test` part of results.json.
+        efficiency: The `efficiency` part.
+        second_baseline: Full fine-tuning at the last fully pretrained cut, or None.
+        openings: How often these test cases were opened on this machine, this run included.
+        chosen: Test predictions of the chosen model, one per seed.
+        baseline: Test predictions of full fine-tuning, one per seed.
+    """
+
+    summary: dict[str, Any]
+    efficiency: dict[str, Any]
+    second_baseline: dict[str, Any] | None
+    openings: int
+    chosen: list[Predictions]
+    baseline: list[Predictions]
+
+
+def open_test_set(
+    config: RunConfig,
+    folder: Path,
+    found: Prepared,
+    context: TrialContext,
+    searched: Searched,
+    run_id: str,
+    told: Listener,
+) -> Tested:
+    """Open the test set for the chosen model and the baselines, and write what was found."""
+    rows = found.cohort.rows("test")
+    hashes = [str(found.decoded.facts["sha256"][row]) for row in found.rows[rows]]
+    openings = open_test(hashes, run_id, folder)
+    log_event(folder, "test opened", openings=openings)
+    told.say(f"Opening the test set ({len(rows)} images); on this machine this is time {openings}.")
+    chosen = [_predict(trial, found, context, "test") for trial in searched.chosen_seeds]
+    baseline = [_predict(trial, found, context, "test") for trial in searched.baseline_seeds]
+    weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
+    summary = _summary(config, searched, context, chosen, baseline, weights)
+    summary["num_cases"], summary["num_groups"] = len(rows), len(np.unique(found.groups[rows]))
+    _write_predictions(folder, found, searched, context, chosen[0], baseline[0])
+    return Tested(
+        summary=summary,
+        efficiency=_efficiency(folder, found, context, searched, summary["chosen"]),
+        second_baseline=_second(config, found, context, searched, chosen, weights),
+        openings=openings,
+        chosen=chosen,
+        baseline=baseline,
+    )
+
+
+def _summary(
+    config: RunConfig,
+    searched: Searched,
+    context: TrialContext,
+    chosen: list[Predictions],
+    baseline: list[Predictions],
+    weights: np.ndarray,
+) -> dict[str, Any]:
+    point, margin = config.evaluate.operating_point, config.evaluate.margin
+    val = context.val_predictions(searched.chosen.val_probs)
+    val_baseline = context.val_predictions(searched.baseline_seeds[0].val_probs)
+    compared = compare(chosen, baseline, margin, weights)
+    if searched.chosen.spec == searched.baseline_seeds[0].spec:
+        compared["sentence"] = "The search kept the whole network: the chosen model is full fine-tuning itself."
+    return {
+        "chosen": summarise(chosen, val, point, weights),
+        "baseline": summarise(baseline, val_baseline, point, weights),
+        **compared,
+        "margin": margin,
+    }
+
+
+def _second(
+    config: RunConfig,
+    found: Prepared,
+    context: TrialContext,
+    searched: Searched,
+    chosen: list[Predictions],
+    weights: np.ndarray,
+) -> dict[str, Any] | None:
+    if not searched.second_seeds:
+        return None
+    first = searched.second_seeds[0]
+    predictions = [_predict(trial, found, context, "test") for trial in searched.second_seeds]
+    val = context.val_predictions(first.val_probs)
+    return {
+        "cut": {"index": first.cut.index, "name": first.cut.name},
+        "num_params": first.num_params,
+        "macs": first.cut.macs,
+        **summarise(predictions, val, config.evaluate.operating_point, weights),
+        **compare(chosen, predictions, config.evaluate.margin, weights),
+    }
+
+
+def _predict(trial: Trial, found: Prepared, context: TrialContext, split: str) -> Predictions:
+    model, _ = load_trial_model(trial, context)
+    # Reported numbers come from float32, whatever precision trained: that is what the artefact computes.
+    engine = Engine(device=context.engine.device, is_deterministic=context.engine.is_deterministic)
+    data = image_set(found, split)
+    return Predictions(
+        probs=predict_probs(model.to(engine.device), data, engine),
+        targets=data.targets,
+        groups=found.groups[found.cohort.rows(split)],
+        classes=found.cohort.classes,
+        task=data.task,
+        positive=data.positive,
+    )
+
+
+def _efficiency(
+    folder: Path, found: Prepared, context: TrialContext, searched: Searched, summary: dict[str, Any]
+) -> dict[str, Any]:
+    models = {
+        "chosen": load_trial_model(searched.chosen, context)[0],
+        "baseline": load_trial_model(searched.baseline_seeds[0], context)[0],
+    }
+    settings = found.preprocessing
+    example = torch.rand(1, settings.channels, settings.size, settings.size)
+    times = latency_ms(models, example)
+    save_artefact(
+        folder / "model", models["chosen"], _artefact(found, searched, summary, models["chosen"]), found.source.backbone
+    )
+    trials = {"chosen": searched.chosen, "baseline": searched.baseline_seeds[0]}
+    sizes = {
+        "chosen": file_bytes(folder / "model" / "model.safetensors"),
+        "baseline": len(save({k: v.contiguous() for k, v in models["baseline"].state_dict().items()})),
+    }
+    return {
+        name: {
+            "num_params": trials[name].num_params,
+            "macs": trials[name].cut.macs + _head_macs(models[name]),
+            "cpu_ms": times[name],
+            "file_bytes": sizes[name],
+        }
+        for name in models
+    } | {"cpu_threads": torch.get_num_threads()}
+
+
+def _head_macs(model: TransferModel) -> int:
+    return sum(parameter.numel() for parameter in model.head.parameters() if parameter.ndim > 1)
+
+
+def _artefact(found: Prepared, searched: Searched, summary: dict[str, Any], model: TransferModel) -> Artefact:
+    report = found.source.backbone.report
+    classes = summary["operating_point"]["classes"]
+    return Artefact(
+        task=found.cohort.task,
+        classes=found.cohort.classes,
+        positive=found.cohort.positive,
+        strategy=searched.chosen.spec.strategy,
+        cut=searched.chosen.cut,
+        head=searched.chosen.spec.head,
+        preprocessing=found.preprocessing,
+        thresholds={name: float(values["threshold"]) for name, values in classes.items()},
+        temperature=float(summary["temperature_scaled"]["temperature"]),
+        weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
+        frozen=model.frozen,
+    )
+
+
+def _write_predictions(
+    folder: Path,
+    found: Prepared,
+    searched: Searched,
+    context: TrialContext,
+    chosen: Predictions,
+    baseline: Predictions,
+) -> None:
+    val = context.val_predictions(searched.chosen.val_probs)
+    for name, predictions, split in (
+        ("predictions.csv", chosen, "test"),
+        ("predictions_baseline.csv", baseline, "test"),
+        ("predictions_val.csv", val, "val"),
+    ):
+        table = found.cohort.table.iloc[found.cohort.rows(split)]
+        patients = [pseudonym(str(p)) if isinstance(p, str) else "" for p in table["patient"]]
+        write_table(predictions_table(predictions, list(table["path"]), patients), folder / name)
+    write_table(_history(searched.chosen_seeds, searched.baseline_seeds), folder / "history.csv")
+
+
+def _history(chosen: Sequence[Trial], baseline: Sequence[Trial]) -> pd.DataFrame:
+    rows = [
+        {"role": role, "seed": trial.spec.seed, **dataclasses.asdict(row)}
+        for role, trials in (("chosen", chosen), ("baseline", baseline))
+        for trial in trials
+        for row in trial.history
+    ]
+    return pd.DataFrame(rows)

@@ -1,0 +1,200 @@
+"""From a path to everything a search needs: audited and divided cohort, cache, network, engine."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from medgraft.backbones.build import build_backbone
+from medgraft.backbones.spec import Backbone, BackboneSpec
+from medgraft.config import DataConfig, RunConfig
+from medgraft.data.audit import audit_cohort
+from medgraft.data.cache import DecodedCohort, build_cache
+from medgraft.data.cohort import read_cohort
+from medgraft.data.decode import header_row
+from medgraft.data.findings import Audit
+from medgraft.data.groups import groups_of
+from medgraft.data.leaks import apply_leaks
+from medgraft.data.split import split_cohort
+from medgraft.errors import BackboneError, ConfigError
+from medgraft.io.preprocess import intensity_scale
+from medgraft.train.batches import ImageSet
+from medgraft.transfer.source import Source, prepare_source
+from medgraft.types import Cohort, Preprocessing
+
+__all__ = ["Listener", "Prepared", "audited", "image_set", "network_of", "open_cohort", "prepared"]
+
+_SAMPLE: Final = 32
+_LARGEST_DEFAULT: Final = 224
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Listener:
+    """Who is told how things go.
+
+    Args:
+        say: Called with a line of text.
+        step: Called with (what, done, all).
+    """
+
+    say: Callable[[str], None] = lambda _text: None
+    step: Callable[[str, int, int], None] = lambda _what, _done, _all: None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Prepared:
+    """What a search needs.
+
+    Args:
+        cohort: Readable, after the leak policy, every row in a split.
+        decoded: The cache.
+        rows: (N,) row of the cache of each case.
+        groups: (N,) group of each case.
+        audit: Of the cohort as given.
+        preprocessing: From a file to the network's input.
+        source: The network with its cuts.
+        given: What the audit looked at: the cohort before leaks were dropped.
+    """
+
+    cohort: Cohort
+    decoded: DecodedCohort
+    rows: np.ndarray
+    groups: np.ndarray
+    audit: Audit
+    preprocessing: Preprocessing
+    source: Source
+    given: Cohort
+
+
+def open_cohort(config: DataConfig, listener: Listener) -> Cohort:
+    """The cohort, after saying what was inferred."""
+    cohort = read_cohort(
+        config.source,
+        path_column=config.path_column,
+        label_column=config.label_column,
+        patient_column=config.patient_column,
+        patient_regex=config.patient_regex,
+        positive=config.positive,
+    )
+    if cohort.positive is not None:
+        listener.say(f"Positive class: {cohort.positive} (of {' and '.join(cohort.classes)}).")
+    for note in cohort.notes:
+        listener.say(note)
+    return cohort
+
+
+def audited(
+    cohort: Cohort, folder: Path, config: DataConfig, size: int, channels: int | None, listener: Listener
+) -> tuple[Cohort, DecodedCohort, Audit]:
+    """The readable part of `cohort`, its cache, and the audit; findings are said."""
+    decoded = build_cache(
+        cohort,
+        folder,
+        size=size,
+        channels=config.channels if config.channels is not None else channels,
+        resize=config.resize,
+        progress=lambda done, total: listener.step("reading images", done, total),
+    )
+    readable = cohort.select(decoded.rows)
+    audit = audit_cohort(readable, decoded)
+    for finding in audit.findings:
+        listener.say(f"{finding.severity}: {finding.message}")
+    if not audit.findings:
+        listener.say("The audit found nothing.")
+    return readable, decoded, audit
+
+
+def network_of(config: RunConfig, cohort: Cohort) -> tuple[Backbone, int]:
+    """The network with its weights, and the input side in px.
+
+    Raises:
+        BackboneError: The network takes neither one nor three channels.
+    """
+    spec = BackboneSpec(
+        name=config.backbone.name,
+        args=config.backbone.args,
+        weights=config.backbone.weights,
+        size=config.backbone.size,
+        mean=config.backbone.mean,
+        std=config.backbone.std,
+        is_offline=config.offline,
+    )
+    backbone = build_backbone(spec, seed=config.seed)
+    if backbone.in_channels not in (1, 3):
+        raise BackboneError(f"expected a network for 1 or 3 channels, got {backbone.in_channels}.")
+    return backbone, backbone.size or _typical_side(cohort)
+
+
+def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
+    """Everything a search needs, for one split.
+
+    Raises:
+        MedgraftError: Whatever is wrong with the input; see the functions called.
+    """
+    cohort = open_cohort(config.data, listener)
+    backbone, size = network_of(config, cohort)
+    source = prepare_source(backbone, size)
+    channels = 1 if backbone.in_channels == 1 else None
+    readable, decoded, audit = audited(cohort, folder / "cache", config.data, size, channels, listener)
+    kept = apply_leaks(readable, audit, config.data.leaks)
+    _say_new(kept, readable, listener)
+    rows = decoded.rows_of(kept)
+    groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)[rows]
+    divided = split_cohort(kept, groups, config.seed)
+    _say_new(divided, kept, listener)
+    return Prepared(
+        cohort=divided,
+        decoded=decoded,
+        rows=rows,
+        groups=groups,
+        audit=audit,
+        preprocessing=preprocessing_of(source, decoded, rows[divided.rows("train")]),
+        source=source,
+        given=readable,
+    )
+
+
+def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndarray) -> Preprocessing:
+    """How files become the network's input; the intensity scale comes from the training images alone."""
+    backbone = source.backbone
+    return Preprocessing(
+        size=decoded.size,
+        channels=decoded.channels,
+        intensity_max=intensity_scale(decoded.maximum(train_rows)),
+        resize=decoded.resize,
+        normalisation=backbone.normalisation,
+        mean=backbone.mean,
+        std=backbone.std,
+    )
+
+
+def image_set(found: Prepared, split: str) -> ImageSet:
+    """The images of one split."""
+    rows = found.cohort.rows(split)
+    positive = found.cohort.positive
+    return ImageSet(
+        images=found.decoded.images,
+        rows=found.rows[rows],
+        targets=found.cohort.targets[rows],
+        intensity_max=found.preprocessing.intensity_max,
+        task=found.cohort.task,
+        positive=found.cohort.classes.index(positive) if positive is not None else None,
+        num_classes=len(found.cohort.classes),
+    )
+
+
+def _say_new(after: Cohort, before: Cohort, listener: Listener) -> None:
+    for note in after.notes[len(before.notes) :]:
+        listener.say(note)
+
+
+def _typical_side(cohort: Cohort) -> int:
+    """For a network that names no size: the median image side, rounded up to 32 px, at most 224."""
+    step = max(1, len(cohort) // _SAMPLE)
+    facts = [found for row in range(0, len(cohort), step) if (found := header_row(cohort, row)) is not None]
+    if not facts:
+        raise ConfigError("expected --size or a readable image to infer the input size from, got neither.")
+    side = float(np.median([max(fact.height, fact.width) for fact in facts]))
+    return min(_LARGEST_DEFAULT, int(np.ceil(side / 32)) * 32)

@@ -1,0 +1,261 @@
+"""Trials of a run: the baseline, the search for the cut, the further seeds, and the table of all of them."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medgraft.config import RunConfig
+from medgraft.data.augment import AUGMENTATIONS
+from medgraft.cuts.truncate import resolve_cut
+from medgraft.deploy.predict import write_table
+from medgraft.errors import ConfigError
+from medgraft.run.folder import log_event, read_json, write_json
+from medgraft.run.prepare import Listener, Prepared, image_set
+from medgraft.search.rule import Choice, choose
+from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
+from medgraft.search.two_stage import two_stage
+from medgraft.train.engine import Engine, choose_engine, pick_device
+from medgraft.train.loop import TrainSettings
+from medgraft.transfer.strategies import STRATEGIES, HeadSettings, apply_strategy
+from medgraft.types import Cut, TransferPlan, from_json, to_json
+
+__all__ = ["Searched", "engine_for", "search_cut", "trial_context", "trial_spec"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Searched:
+    """What the search settled, from validation alone.
+
+    Args:
+        chosen: Trial of the chosen cut, first seed.
+        chosen_seeds: Trials of the chosen cut, one per seed.
+        baseline_seeds: Full fine-tuning, one per seed.
+        second_seeds: Full fine-tuning at the last fully pretrained cut, one per seed; empty when all is
+            pretrained.
+        trials: Everything that was trained.
+        plan: Of the chosen model.
+        cost: The `search` part of results.json.
+        engine: Device and arithmetic.
+    """
+
+    chosen: Trial
+    chosen_seeds: tuple[Trial, ...]
+    baseline_seeds: tuple[Trial, ...]
+    second_seeds: tuple[Trial, ...]
+    trials: tuple[Trial, ...]
+    plan: TransferPlan
+    cost: dict[str, Any]
+    engine: Engine
+
+
+def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener) -> Engine:
+    """The engine of this run: measured once, stored, and used again when the run continues."""
+    path = folder / "engine.json"
+    if path.exists():
+        stored: Engine = from_json(Engine, read_json(path))
+        return stored
+    model, _ = apply_strategy(
+        "ftl", found.source, found.source.cuts[-1], _head(config, found), lr=config.train.lr, seed=config.seed
+    )
+    engine = choose_engine(
+        model,
+        (found.preprocessing.channels, found.preprocessing.size, found.preprocessing.size),
+        device=pick_device(config.device),
+        is_deterministic=config.deterministic,
+        precision=config.train.precision,
+    )
+    write_json(path, engine)
+    speeds = ", ".join(f"{name} {speed:.0f} images/s" for name, speed in engine.measured.items())
+    layout = ", channels last" if engine.is_channels_last else ""
+    told.say(f"Training on {engine.device} in {engine.precision}{layout}" + (f" (measured: {speeds})." if speeds else "."))
+    return engine
+
+
+def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext:
+    """What all trials of a run share."""
+    return TrialContext(
+        source=found.source,
+        train=image_set(found, "train"),
+        val=image_set(found, "val"),
+        val_groups=found.groups[found.cohort.rows("val")],
+        classes=found.cohort.classes,
+        engine=engine,
+        folder=folder / "checkpoints",
+    )
+
+
+def _head(config: RunConfig, found: Prepared) -> HeadSettings:
+    num = 1 if found.cohort.task == "binary" else len(found.cohort.classes)
+    return HeadSettings(num_outputs=num, kind=config.transfer.head, dropout=config.transfer.dropout)
+
+
+def trial_spec(config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed: int) -> TrialSpec:
+    """The specification of one training under `config`."""
+    train = config.train
+    num_train = len(found.cohort.rows("train"))
+    augment = dataclasses.replace(AUGMENTATIONS[train.augment], flip=train.flip)
+    return TrialSpec(
+        strategy=strategy,
+        cut=cut.index,
+        seed=seed,
+        lr=train.lr,
+        weight_decay=train.weight_decay,
+        head=_head(config, found),
+        train=TrainSettings(
+            epochs=train.epochs,
+            batch_size=train.batch_size or (32 if num_train < 2000 else 64),
+            optimizer=train.optimizer,
+            schedule=train.schedule,
+            patience=train.patience,
+            clip_norm=train.clip_norm,
+            imbalance=train.imbalance,
+            label_smoothing=train.label_smoothing,
+            augment=augment,
+            seed=seed,
+        ),
+    )
+
+
+class _Runner:
+    """Runs trials of one run, tells of them, and keeps what was trained in order."""
+
+    def __init__(self, config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener):
+        self.config, self.folder, self.found, self.context, self.told = config, folder, found, context, told
+        self.rows: list[tuple[Trial, str]] = []
+
+    def run(self, strategy: str, cut: Cut, seed: int, role: str) -> Trial:
+        # Truncation at the last cut is full fine-tuning: one trial serves both.
+        name = "ftl" if strategy == "ttl" and cut.index == len(self.found.source.cuts) else strategy
+        spec = trial_spec(self.config, self.found, name, cut, seed)
+        label = f"{name} at cut {cut.index} {cut.name}, seed {seed}"
+        trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total))
+        if all(trial.spec != other.spec for other, _ in self.rows):
+            self.rows.append((trial, role))
+            self.told.say(
+                f"  {label:<44} val AUPRC {trial.val_auprc:.4f}  AUROC {trial.val_auroc:.4f}  "
+                f"{trial.num_params / 1e6:6.2f} M  {trial.seconds:5.0f} s"
+            )
+            log_event(self.folder, "trial", role=role, cut=cut.index, seed=seed, val_auprc=trial.val_auprc)
+            write_table(_trial_table(self.rows), self.folder / "search.csv")
+        return trial
+
+
+def search_cut(
+    config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener
+) -> Searched:
+    """Train the baseline, find the cut the rule picks on validation, then train the further seeds.
+
+    Raises:
+        ConfigError: An unknown strategy, or a cut for a strategy that has none.
+        CutError: There is no such cut.
+    """
+    name = config.transfer.strategy
+    if name not in STRATEGIES:
+        raise ConfigError(f"expected a strategy among {', '.join(STRATEGIES)}, got {name!r}.")
+    runner = _Runner(config, folder, found, context, told)
+    cuts = found.source.cuts
+    search_seeds = range(config.seed, config.seed + config.search.seeds)
+    told.say(f"Searching among {len(cuts)} cuts; everything is chosen on validation.")
+    tried: dict[int, list[Trial]] = {}
+
+    def score(cut: Cut, role: str) -> float:
+        kind = "baseline" if cut.index == len(cuts) else role
+        tried[cut.index] = [runner.run(name, cut, seed, kind) for seed in search_seeds]
+        return sum(trial.val_auprc for trial in tried[cut.index]) / len(tried[cut.index])
+
+    if config.transfer.cut == "auto" and STRATEGIES[name].is_searched:
+        two_stage(cuts, score, max_trials=config.search.max_trials)
+    else:
+        if not STRATEGIES[name].has_depth and config.transfer.cut != "auto":
+            raise ConfigError(f"{name} has no depth and takes no --cut, got {config.transfer.cut!r}.")
+        wanted = cuts[-1] if config.transfer.cut == "auto" else resolve_cut(cuts, config.transfer.cut)
+        score(wanted, "given")
+    second = _second_cut(found)
+    if second is not None and second.index not in tried and name == "ttl" and config.transfer.cut == "auto":
+        score(second, "second baseline")
+    choice = _choose(config, context, cuts, tried)
+    write_json(folder / "choice.json", choice)
+    return _finish(config, found, runner, choice, second, told)
+
+
+def _choose(
+    config: RunConfig, context: TrialContext, cuts: tuple[Cut, ...], tried: dict[int, list[Trial]]
+) -> Choice:
+    return choose(
+        {index: [context.val_predictions(t.val_probs) for t in trials] for index, trials in tried.items()},
+        cuts,
+        {index: trials[0].num_params for index, trials in tried.items()},
+        config.transfer.rule,
+        replicates=config.evaluate.replicates,
+        seed=config.seed,
+    )
+
+
+def _finish(
+    config: RunConfig, found: Prepared, runner: _Runner, choice: Choice, second: Cut | None, told: Listener
+) -> Searched:
+    cuts = found.source.cuts
+    chosen_cut = cuts[choice.chosen - 1]
+    told.say(f"Chosen by the rule '{choice.rule}': cut {chosen_cut.index} {chosen_cut.name}.")
+    seeds = range(config.seed, config.seed + config.seeds)
+    name = config.transfer.strategy
+    chosen = tuple(runner.run(name, chosen_cut, seed, "chosen") for seed in seeds)
+    num_search = len(runner.rows)
+    baseline = tuple(runner.run("ftl", cuts[-1], seed, "baseline") for seed in seeds)
+    others = tuple(runner.run("ttl", second, seed, "second baseline") for seed in seeds) if second else ()
+    trials = tuple(trial for trial, _ in runner.rows)
+    _, plan = apply_strategy(
+        chosen[0].spec.strategy, found.source, chosen_cut, _head(config, found), lr=config.train.lr, seed=config.seed
+    )
+    one = baseline[0]
+    return Searched(
+        chosen=chosen[0],
+        chosen_seeds=chosen,
+        baseline_seeds=baseline,
+        second_seeds=others,
+        trials=trials,
+        plan=plan,
+        cost={
+            "num_trials": num_search,
+            "seconds": sum(trial.seconds for trial in trials[:num_search]),
+            "baseline_seconds": one.seconds,
+            "cost_in_ftl": sum(trial.train_macs for trial in trials[:num_search]) / one.train_macs,
+        },
+        engine=runner.context.engine,
+    )
+
+
+def _second_cut(found: Prepared) -> Cut | None:
+    """The last fully pretrained cut, when the weights lack the tail of the network."""
+    report = found.source.backbone.report
+    if report.missing_tail and report.last_pretrained_cut is not None:
+        return found.source.cuts[report.last_pretrained_cut - 1]
+    return None
+
+
+def _trial_table(rows: list[tuple[Trial, str]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "cut": trial.cut.index,
+                "name": trial.cut.name,
+                "stage": trial.cut.stage,
+                "seed": trial.spec.seed,
+                "strategy": trial.spec.strategy,
+                "val_auprc": trial.val_auprc,
+                "val_auroc": trial.val_auroc,
+                "seconds": round(trial.seconds, 3),
+                "train_macs": trial.train_macs,
+                "num_params": trial.num_params,
+                "macs": trial.cut.macs,
+                "is_pretrained": trial.cut.is_pretrained,
+                "role": role,
+                "epochs": trial.spec.train.epochs,
+                "best_epoch": trial.best_epoch,
+            }
+            for trial, role in rows
+        ]
+    )
