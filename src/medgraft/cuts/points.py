@@ -74,7 +74,8 @@ def find_cuts(trace: Trace, *, has_head: bool) -> tuple[Cut, ...]:
 def live_positions(trace: Trace) -> list[tuple[int, int]]:
     """Every (operation number, value) after which `value` alone carries everything forward."""
     relevant = _relevant_ops(trace)
-    last_use = dict.fromkeys(trace.outputs, len(trace.ops))
+    # A trunk that returns several tensors returns the deepest one last (timm's order).
+    last_use = dict.fromkeys(trace.outputs[-1:], len(trace.ops))
     for number in relevant:
         for value in trace.ops[number].inputs:
             last_use[value] = max(last_use.get(value, -1), number)
@@ -120,7 +121,7 @@ def _relevant_ops(trace: Trace) -> list[int]:
         if forward.intersection(op.inputs):
             forward.update(op.outputs)
             from_input.append(number)
-    needed = set(trace.outputs)
+    needed = set(trace.outputs[-1:])
     relevant = []
     for number in reversed(from_input):
         op = trace.ops[number]

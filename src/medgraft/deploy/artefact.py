@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import platform
 import shutil
 from pathlib import Path
@@ -18,12 +17,12 @@ from medgraft.backbones.build import build_backbone
 from medgraft.backbones.own import is_own_name, source_file
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.backbones.weights import sha256_of
+from medgraft.cuts.trace import trace_network
+from medgraft.cuts.truncate import Trunk, entry_of, truncate_traced
 from medgraft.errors import RunError
 from medgraft.transfer.model import Normalise, TransferModel
 from medgraft.transfer.strategies import HeadSettings, build_head
 from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
-from medgraft.cuts.truncate import Trunk, entry_of, truncate_traced
-from medgraft.cuts.trace import trace_network
 
 __all__ = ["Artefact", "LoadedModel", "load_artefact", "save_artefact"]
 
@@ -108,7 +107,7 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
         }
         (partial / "model.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        partial.replace(folder)
     except OSError as error:
         raise RunError(f"could not write the model to {folder}: {error}. Free space or check rights.") from error
     return folder
@@ -124,21 +123,20 @@ def load_artefact(path: Path) -> LoadedModel:
     described = _describe(folder)
     weights = folder / "model.safetensors"
     if not weights.is_file() or sha256_of(weights) != described["sha256"]:
-        raise RunError(f"expected the weights that {folder}/model.json names, got others or none. Copy the folder again.")
+        raise RunError(
+            f"expected the weights that {folder}/model.json names, got others or none. Copy the folder again."
+        )
     artefact = _artefact(described)
     backbone = described["backbone"]
     name = str(backbone["name"])
     if name.startswith(f"{_OWN_FILE}:"):
         name = f"{folder / _OWN_FILE}:{name.partition(':')[2]}"
-    size = artefact.preprocessing.size
-    built = build_backbone(
-        BackboneSpec(name=name, args=backbone["args"], weights="none", size=size, mean=artefact.preprocessing.mean, std=artefact.preprocessing.std)
-    )
-    trace = trace_network(
-        built.network, (backbone["in_channels"], size, size), entry=entry_of(built.network)
-    )
-    trunk: Trunk = truncate_traced(built.network, trace, artefact.cut)
     settings = artefact.preprocessing
+    size = settings.size
+    spec = BackboneSpec(name=name, args=backbone["args"], weights="none", size=size)
+    built = build_backbone(dataclasses.replace(spec, mean=settings.mean, std=settings.std))
+    trace = trace_network(built.network, (backbone["in_channels"], size, size), entry=entry_of(built.network))
+    trunk: Trunk = truncate_traced(built.network, trace, artefact.cut)
     normalise = Normalise(backbone["in_channels"], settings.normalisation, settings.mean, settings.std)
     network = TransferModel(normalise, trunk, build_head(artefact.cut, artefact.head), artefact.frozen)
     network.load_state_dict(load_file(weights))

@@ -1,6 +1,5 @@
 """Files in, probabilities out: the same decoding, scaling and network input as in training."""
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -129,7 +128,7 @@ def write_table(table: pd.DataFrame, path: Path) -> None:
     temporary = path.with_name(path.name + ".tmp")
     try:
         table.to_csv(temporary, index=False, lineterminator="\n")
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         raise DataError(f"could not write {path}: {error.strerror or error}. Choose another place.") from error
 

@@ -1,17 +1,12 @@
 """The main job: search the cut on validation, train, open the test once, hand back model and report."""
 
-import os
 import platform
 import shutil
-import sys
-import time
-from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pandas as pd
 
 import medgraft
 from medgraft.config import RunConfig
@@ -19,10 +14,11 @@ from medgraft.data.split import write_splits
 from medgraft.report import write_report
 from medgraft.run.budget import fit_budget
 from medgraft.run.examples import write_examples
-from medgraft.run.folder import log_event, open_run, pseudonym, read_json, run_id_of, write_json
+from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
+from medgraft.run.folds import fit_folds
+from medgraft.run.judging import Tested, open_test_set
 from medgraft.run.prepare import Listener, Prepared, prepared
 from medgraft.run.searching import Searched, engine_for, search_cut, trial_context
-from medgraft.run.judging import Tested, open_test_set
 from medgraft.search.trial import forget_weights
 from medgraft.transfer.plan import plan_table
 from medgraft.types import to_json
@@ -57,17 +53,17 @@ def fit(
             results: dict[str, Any] = read_json(folder / "results.json")
             return results
         log_event(folder, "start", command=command or "", version=medgraft.__version__)
-        if config.data.folds > 1:
-            from medgraft.run.folds import fit_folds
-
-            return fit_folds(config, folder, told, command)
         found = prepared(config, folder, told)
-        return run_split(config, folder, found, told, command)
+        if config.data.folds > 1:
+            return fit_folds(
+                config, folder, found, lambda place, part: run_split(config, place, part, told, command), told
+            )
+        results = run_split(config, folder, found, told, command)
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+        return results
 
 
-def run_split(
-    config: RunConfig, folder: Path, found: Prepared, told: Listener, command: str | None
-) -> dict[str, Any]:
+def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, command: str | None) -> dict[str, Any]:
     """The job on a prepared split: search, test, report."""
     digest = write_splits(found.cohort, found.groups, folder / "splits.csv")
     _write_audit(folder, found)
@@ -83,7 +79,8 @@ def run_split(
     write_examples(folder, found, tested.chosen[0], is_wanted=config.evaluate.thumbnails)
     write_json(folder / "results.json", results)
     write_report(folder)
-    _tidy(folder, searched)
+    for trial in searched.trials:
+        forget_weights(trial)
     log_event(folder, "done", verdict=results["test"]["verdict"])
     return results
 
@@ -144,7 +141,7 @@ def _results(
         "search": searched.cost,
         "splits": {
             "sha256": digest,
-            "groups": {s: int(len(np.unique(found.groups[cohort.rows(s)]))) for s in ("train", "val", "test")},
+            "groups": {s: len(np.unique(found.groups[cohort.rows(s)])) for s in ("train", "val", "test")},
             "group_kind": "patient" if cohort.table["patient"].notna().any() else "image (no patient ids)",
             "counts": _counts(found),
         },
@@ -152,7 +149,10 @@ def _results(
         "ledger": {"openings": tested.openings},
         "versions": _versions(),
         "command": command or "",
-        "backbone": {"name": found.source.backbone.spec.name, "load_report": to_json(found.source.backbone.report)},
+        "backbone": {
+            "name": found.source.backbone.spec.name,
+            "load_report": to_json(found.source.backbone.report),
+        },
         "preprocessing": to_json(found.preprocessing),
         "plan": to_json(searched.plan),
         "seeds": list(range(config.seed, config.seed + config.seeds)),
@@ -183,10 +183,3 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "absent"
     return found
-
-
-def _tidy(folder: Path, searched: Searched) -> None:
-    """What a finished run does not need: decoded images and the weights of trials that were not kept."""
-    for trial in searched.trials:
-        forget_weights(trial)
-    shutil.rmtree(folder / "cache", ignore_errors=True)

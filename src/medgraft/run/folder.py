@@ -114,7 +114,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in one step."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def log_event(folder: Path, event: str, **facts: Any) -> None:

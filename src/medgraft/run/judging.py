@@ -151,7 +151,10 @@ def _efficiency(
     example = torch.rand(1, settings.channels, settings.size, settings.size)
     times = latency_ms(models, example)
     save_artefact(
-        folder / "model", models["chosen"], _artefact(found, searched, summary, models["chosen"]), found.source.backbone
+        folder / "model",
+        models["chosen"],
+        _artefact(found, searched, summary, models["chosen"]),
+        found.source.backbone,
     )
     trials = {"chosen": searched.chosen, "baseline": searched.baseline_seeds[0]}
     sizes = {

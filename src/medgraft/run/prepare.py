@@ -128,7 +128,7 @@ def network_of(config: RunConfig, cohort: Cohort) -> tuple[Backbone, int]:
 
 
 def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
-    """Everything a search needs, for one split.
+    """Everything a search needs; with folds the cohort is not divided yet.
 
     Raises:
         MedgraftError: Whatever is wrong with the input; see the functions called.
@@ -142,7 +142,8 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
     _say_new(kept, readable, listener)
     rows = decoded.rows_of(kept)
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)[rows]
-    divided = split_cohort(kept, groups, config.seed)
+    # Folds divide later, each in its own way.
+    divided = kept if config.data.folds > 1 else split_cohort(kept, groups, config.seed)
     _say_new(divided, kept, listener)
     return Prepared(
         cohort=divided,
@@ -150,7 +151,7 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
         rows=rows,
         groups=groups,
         audit=audit,
-        preprocessing=preprocessing_of(source, decoded, rows[divided.rows("train")]),
+        preprocessing=preprocessing_of(source, decoded, rows if config.data.folds > 1 else rows[divided.rows("train")]),
         source=source,
         given=readable,
     )

@@ -1,15 +1,14 @@
 """Trials of a run: the baseline, the search for the cut, the further seeds, and the table of all of them."""
 
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from medgraft.config import RunConfig
-from medgraft.data.augment import AUGMENTATIONS
 from medgraft.cuts.truncate import resolve_cut
+from medgraft.data.augment import AUGMENTATIONS
 from medgraft.deploy.predict import write_table
 from medgraft.errors import ConfigError
 from medgraft.run.folder import log_event, read_json, write_json
@@ -20,7 +19,7 @@ from medgraft.search.two_stage import two_stage
 from medgraft.train.engine import Engine, choose_engine, pick_device
 from medgraft.train.loop import TrainSettings
 from medgraft.transfer.strategies import STRATEGIES, HeadSettings, apply_strategy
-from medgraft.types import Cut, TransferPlan, from_json, to_json
+from medgraft.types import Cut, TransferPlan, from_json
 
 __all__ = ["Searched", "engine_for", "search_cut", "trial_context", "trial_spec"]
 
@@ -70,7 +69,9 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
     write_json(path, engine)
     speeds = ", ".join(f"{name} {speed:.0f} images/s" for name, speed in engine.measured.items())
     layout = ", channels last" if engine.is_channels_last else ""
-    told.say(f"Training on {engine.device} in {engine.precision}{layout}" + (f" (measured: {speeds})." if speeds else "."))
+    told.say(
+        f"Training on {engine.device} in {engine.precision}{layout}" + (f" (measured: {speeds})." if speeds else ".")
+    )
     return engine
 
 
@@ -143,9 +144,7 @@ class _Runner:
         return trial
 
 
-def search_cut(
-    config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener
-) -> Searched:
+def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener) -> Searched:
     """Train the baseline, find the cut the rule picks on validation, then train the further seeds.
 
     Raises:
@@ -181,9 +180,7 @@ def search_cut(
     return _finish(config, found, runner, choice, second, told)
 
 
-def _choose(
-    config: RunConfig, context: TrialContext, cuts: tuple[Cut, ...], tried: dict[int, list[Trial]]
-) -> Choice:
+def _choose(config: RunConfig, context: TrialContext, cuts: tuple[Cut, ...], tried: dict[int, list[Trial]]) -> Choice:
     return choose(
         {index: [context.val_predictions(t.val_probs) for t in trials] for index, trials in tried.items()},
         cuts,
@@ -208,7 +205,12 @@ def _finish(
     others = tuple(runner.run("ttl", second, seed, "second baseline") for seed in seeds) if second else ()
     trials = tuple(trial for trial, _ in runner.rows)
     _, plan = apply_strategy(
-        chosen[0].spec.strategy, found.source, chosen_cut, _head(config, found), lr=config.train.lr, seed=config.seed
+        chosen[0].spec.strategy,
+        found.source,
+        chosen_cut,
+        _head(config, found),
+        lr=config.train.lr,
+        seed=config.seed,
     )
     one = baseline[0]
     return Searched(

@@ -4,7 +4,6 @@ import csv
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,10 +139,10 @@ def run_trial(
     _write_history(folder / "history.csv", found.history)
     temporary = folder / "val_probs.tmp.npy"
     np.save(temporary, found.val_probs)
-    os.replace(temporary, folder / "val_probs.npy")
+    temporary.replace(folder / "val_probs.npy")
     temporary = folder / "result.tmp"
     temporary.write_text(json.dumps(result, indent=1))
-    os.replace(temporary, folder / "result.json")
+    temporary.replace(folder / "result.json")
     remove_checkpoint(folder)
     return _read(spec, context, folder)
 
@@ -221,4 +220,4 @@ def _write_history(path: Path, history: tuple[EpochRow, ...]) -> None:
         writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(EpochRow)])
         writer.writeheader()
         writer.writerows(dataclasses.asdict(row) for row in history)
-    os.replace(temporary, path)
+    temporary.replace(path)

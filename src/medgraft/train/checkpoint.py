@@ -1,6 +1,5 @@
 """The checkpoint of a running training: written whole or not at all, read without running code."""
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     temporary = folder / f"{_NAME}.tmp"
     try:
         torch.save(state, temporary)
-        os.replace(temporary, folder / _NAME)
+        temporary.replace(folder / _NAME)
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
         raise RunError(f"could not write a checkpoint to {folder}: {error}. Free some space; then run again.") from error

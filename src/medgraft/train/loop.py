@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -266,7 +265,7 @@ def _save_best(model: nn.Module, probs: np.ndarray, path: Path) -> None:
     tensors["__val_probs__"] = torch.from_numpy(probs)
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _state(

@@ -1,15 +1,19 @@
 """A backbone with its trace and cuts: everything a strategy starts from."""
 
 import dataclasses
+from typing import Any, Final
 
-from medgraft.backbones.spec import Backbone
+from medgraft.backbones.build import build_backbone
+from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.cuts.pretrained import judge_load
 from medgraft.cuts.points import find_cuts
 from medgraft.cuts.trace import Trace, trace_network
 from medgraft.cuts.truncate import entry_of
 from medgraft.types import Cut
 
-__all__ = ["Source", "prepare_source"]
+__all__ = ["Source", "cuts_of", "prepare_source"]
+
+_DEFAULT_SIZE: Final = 224
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -56,3 +60,18 @@ def _blocks(trace: Trace, cuts: tuple[Cut, ...]) -> dict[str, int]:
                 blocks.setdefault(name, cut.index)
         start = end
     return blocks
+
+
+def cuts_of(name: str, args: dict[str, Any], size: int | None) -> tuple[Cut, ...]:
+    """The cuts of a network by name, from its structure alone.
+
+    Args:
+        name: As for `medgraft.backbones.BackboneSpec`.
+        args: Of its constructor.
+        size: Input side in px; None for the network's own, 224 where it names none.
+    """
+    backbone = build_backbone(BackboneSpec(name=name, args=args, weights="none", size=size))
+    return tuple(
+        dataclasses.replace(cut, is_pretrained=True)
+        for cut in prepare_source(backbone, backbone.size or _DEFAULT_SIZE).cuts
+    )

@@ -1,0 +1,53 @@
+"""The public functions: the command line's jobs from Python."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from medgraft.config import make_config
+from medgraft.cuts.truncate import cut_points, truncate
+from medgraft.deploy.artefact import LoadedModel, load_artefact
+from medgraft.deploy.predict import find_images, predict_files
+from medgraft.run.estimator import TransferClassifier
+from medgraft.run.fit import fit as run_fit
+from medgraft.run.prepare import Listener
+
+__all__ = ["TransferClassifier", "cut_points", "fit", "load", "predict", "truncate"]
+
+
+def fit(
+    data: str | Path, out: str | Path, *, preset: str = "balanced", sets: Sequence[str] = (), **options: Any
+) -> dict[str, Any]:
+    """Run the main job on `data` into the folder `out`; returns the content of `results.json`.
+
+    Args:
+        data: Folder, table or `.npz`.
+        out: Run folder; the same call continues it.
+        preset: ``fast``, ``balanced``, ``thorough`` or ``paper``.
+        sets: Settings as on the command line, e.g. ``["train.lr=3e-4"]``.
+        options: Sections of `medgraft.config.RunConfig`, e.g. ``backbone={"name": "resnet50"}, seed=1``.
+
+    Raises:
+        MedgraftError: Whatever is wrong with data, weights, options or the folder.
+    """
+    config = make_config(str(data), preset=preset, options=options, sets=sets)
+    return run_fit(config, out, listener=Listener(), command=f"medgraft.fit({str(data)!r}, {str(out)!r}, …)")
+
+
+def load(run: str | Path) -> LoadedModel:
+    """The model of a finished run (or of its `model` folder), on the CPU, in evaluation mode."""
+    return load_artefact(Path(run))
+
+
+def predict(run: str | Path | LoadedModel, inputs: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+    """Probabilities for image files and folders: columns ``path, prob_<class>…, pred, status``.
+
+    Args:
+        run: A finished run, its model folder, or what `load` returned.
+        inputs: Files and folders.
+    """
+    model = run if isinstance(run, LoadedModel) else load(run)
+    many = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    return predict_files(model, find_images([Path(path) for path in many]))

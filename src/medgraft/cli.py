@@ -1,0 +1,376 @@
+"""The command line: parses, calls one library function, prints. It alone turns errors into one line."""
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+import medgraft
+from medgraft.errors import ConfigError, MedgraftError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="medgraft",
+    help="Find how much of a pretrained network a medical task needs, keep that, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+_console = Console()
+_errors = Console(stderr=True)
+
+BackboneArgs = Annotated[list[str], typer.Option("--backbone-arg", help="K=V for the constructor; may be repeated.")]
+Sets = Annotated[list[str], typer.Option("--set", help="Any setting: section.key=value; may be repeated.")]
+PathColumn = Annotated[str | None, typer.Option(help="Column of file names.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of labels; several, comma-separated: multilabel.")]
+PatientColumn = Annotated[str | None, typer.Option(help="Column of patients; the split keeps patients whole.")]
+PatientRegex = Annotated[str | None, typer.Option(help="Pattern in the path whose first group is the patient.")]
+Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
+
+
+# typer carries click under different names from release to release; this is its base of all usage errors.
+_UsageError: type[Any] = typer.BadParameter.__mro__[2]
+
+
+def main() -> NoReturn:
+    """Run the command line; exit code 2 and one line for wrong input, 130 when interrupted."""
+    try:
+        code = app(standalone_mode=False)
+    except MedgraftError as error:
+        _fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        _errors.print("interrupted; the same command continues.", markup=False)
+        sys.exit(130)
+    except _UsageError as error:
+        _fail(error.format_message())
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> NoReturn:
+    line = " ".join(message.split())
+    _errors.print(f"medgraft: {line}", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        typer.echo(medgraft.__version__)
+        raise typer.Exit
+
+
+@app.command()
+def fit(
+    data: Annotated[Path, typer.Argument(help="Folder, CSV/TSV/Parquet table, or MedMNIST .npz.")],
+    out: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="timm name, shapes_resnet18 (packaged), MODULE:CALLABLE or FILE.py:CALLABLE."),
+    ] = None,
+    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
+    weights: Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")] = None,
+    strategy: Annotated[str | None, typer.Option(help="ttl, ftl or frozen.")] = None,
+    cut: Annotated[str | None, typer.Option(help="auto, an index from 1, or a name such as layer3.2.")] = None,
+    rule: Annotated[str | None, typer.Option(help="compact (smallest not worse) or best.")] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")] = None,
+    preset: Annotated[str, typer.Option(help="fast, balanced, thorough or paper.")] = "balanced",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set per model.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings of the chosen model and the baseline.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes the split and everything else.")] = None,
+    leaks: Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")] = None,
+    imbalance: Annotated[str | None, typer.Option(help="none, weights, sampler, focal or logit-adjust.")] = None,
+    positive: Positive = None,
+    margin: Annotated[float | None, typer.Option(help="Non-inferiority margin in AUROC, fixed beforehand.")] = None,
+    operating_point: Annotated[str | None, typer.Option(help="youden or sensitivity=0.95, from validation.")] = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    patient_regex: PatientRegex = None,
+    folds: Annotated[int | None, typer.Option(help="Grouped nested cross-validation with this many folds.")] = None,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Reproducible to the bit; measures nothing.")
+    ] = False,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    budget: Annotated[str | None, typer.Option(help="Time for everything, e.g. 30m.")] = None,
+    thumbnails: Annotated[bool, typer.Option(help="Pictures in the report.")] = True,
+    sets: Sets = [],  # noqa: B006 - typer copies it
+) -> None:
+    """Audit, split, search the cut, train, test once, report."""
+    from medgraft.config import make_config, parse_minutes
+    from medgraft.run.console import listening
+    from medgraft.run.fit import fit as run_fit
+
+    options = {
+        "data": {
+            "path_column": path_column,
+            "label_column": label_column,
+            "patient_column": patient_column,
+            "patient_regex": patient_regex,
+            "positive": positive,
+            "leaks": leaks,
+            "folds": folds,
+        },
+        "backbone": {
+            "name": backbone,
+            "args": _backbone_args(backbone_arg),
+            "weights": weights,
+            "size": size,
+        },
+        "transfer": {"strategy": strategy, "cut": cut, "rule": rule},
+        "train": {"epochs": epochs, "imbalance": imbalance},
+        "evaluate": {"margin": margin, "operating_point": operating_point, "thumbnails": thumbnails},
+        "seed": seed,
+        "seeds": seeds,
+        "deterministic": deterministic,
+        "device": device,
+        "offline": offline,
+        "budget_minutes": parse_minutes(budget) if budget is not None else None,
+    }
+    config = make_config(str(data), preset=preset, options=options, sets=sets)
+    with listening(_console) as listener:
+        results = run_fit(config, out, listener=listener, command=_typed())
+    _print_results(results, out)
+
+
+@app.command()
+def check(
+    data: Annotated[Path, typer.Argument(help="As for fit.")],
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    patient_regex: PatientRegex = None,
+    positive: Positive = None,
+    seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,
+) -> None:
+    """Audit a cohort. Exit code 0: clean, 1: leaks or broken files, 2: unusable."""
+    from medgraft.config import DataConfig
+    from medgraft.run.check import check as run_check
+    from medgraft.run.console import listening
+
+    config = DataConfig(
+        source=str(data),
+        path_column=path_column,
+        label_column=label_column,
+        patient_column=patient_column,
+        patient_regex=patient_regex,
+        positive=positive,
+    )
+    with listening(_console) as listener:
+        audit, _ = run_check(config, seed=seed, listener=listener)
+    is_clean = not audit.has_leaks and not audit.num_broken
+    typer.echo("clean: no leaks, no broken files." if is_clean else "found: leaks or broken files, see above.")
+    raise typer.Exit(0 if is_clean else 1)
+
+
+@app.command()
+def cuts(
+    backbone: Annotated[str, typer.Argument(help="As for fit.")],
+    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
+    size: Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+) -> None:
+    """The table of cuts of a network: where one tensor carries everything."""
+    from medgraft.run.console import print_table
+    from medgraft.transfer.source import cuts_of
+    from medgraft.types import to_json
+
+    found = cuts_of(backbone, _backbone_args(backbone_arg), size)
+    if as_json:
+        typer.echo(json.dumps(to_json(found), indent=1))
+        return
+    columns = [
+        ("cut", True),
+        ("name", False),
+        ("stage", True),
+        ("channels", True),
+        ("stride", True),
+        ("params", True),
+        ("MACs", True),
+    ]
+    rows = [
+        [
+            str(cut.index),
+            cut.name,
+            str(cut.stage + 1),
+            str(cut.channels),
+            str(cut.stride),
+            f"{cut.num_params / 1e6:.3f} M",
+            f"{cut.macs / 1e9:.3f} G",
+        ]
+        for cut in found
+    ]
+    print_table(_console, columns, rows)
+
+
+@app.command()
+def predict(
+    run: Annotated[Path, typer.Argument(help="Finished run or its model folder.")],
+    inputs: Annotated[list[Path], typer.Argument(help="Image files and folders.")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="CSV to write.")] = Path("predictions.csv"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
+) -> None:
+    """Probabilities for files; a broken file costs only its own row."""
+    from medgraft.deploy import find_images, load_artefact, predict_files, write_table
+    from medgraft.run.console import listening
+    from medgraft.train.engine import pick_device
+
+    model = load_artefact(run)
+    files = find_images(inputs)
+    with listening(_console) as listener:
+        table = predict_files(
+            model,
+            files,
+            device=pick_device(device),
+            progress=lambda done, total: listener.step("predicting", done, total),
+        )
+    write_table(table, out)
+    bad = int((table["status"] != "ok").sum())
+    typer.echo(f"{len(table)} files, {bad} with a remark in the column status: {out}")
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Finished run or its model folder.")],
+    data: Annotated[Path, typer.Argument(help="External cohort, as for fit.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Folder for evaluation.json and predictions.csv.")
+    ] = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    patient_regex: PatientRegex = None,
+) -> None:
+    """A finished model on an external cohort, with intervals, per site when known."""
+    from medgraft.config import DataConfig
+    from medgraft.run.console import listening
+    from medgraft.run.evaluate import evaluate as run_evaluate
+
+    config = DataConfig(
+        source=str(data),
+        path_column=path_column,
+        label_column=label_column,
+        patient_column=patient_column,
+        patient_regex=patient_regex,
+    )
+    with listening(_console) as listener:
+        result = run_evaluate(run, config, out=out, listener=listener)
+    _print_metrics(result["metrics"], f"{result['num_images']} images")
+    for site, row in result.get("sites", {}).items():
+        if "reason" in row:
+            typer.echo(f"{site}: {row['reason']}")
+        else:
+            auroc = row["auroc"]
+            typer.echo(f"{site}: {row['num_cases']} images, AUROC {_interval(auroc)}")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for phantom and run.")] = Path("medgraft-demo"),
+    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+) -> None:
+    """The main job on the built-in phantom with the packaged network, offline."""
+    from medgraft.run.console import listening
+    from medgraft.run.demo import demo as run_demo
+
+    with listening(_console) as listener:
+        results = run_demo(out, seed=seed, listener=listener)
+    _print_results(results, out / "run")
+    typer.echo("A demonstration on drawn films, not evidence.")
+
+
+@app.command()
+def doctor() -> None:
+    """Versions, build mismatch, devices, codecs, offline weights. Exit code 0 when all is well, else 1."""
+    from medgraft.run.console import print_table
+    from medgraft.run.doctor import doctor as run_doctor
+
+    diagnosis = run_doctor()
+    rows = [[found.status, found.name, found.message] for found in diagnosis.checks]
+    print_table(_console, [("", False), ("check", False), ("found", False)], rows)
+    raise typer.Exit(0 if diagnosis.is_healthy else 1)
+
+
+def _typed() -> str:
+    return shlex.join(["medgraft", *sys.argv[1:]])
+
+
+def _backbone_args(pairs: list[str]) -> dict[str, Any]:
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"expected --backbone-arg NAME=VALUE, got {pair!r}.")
+        try:
+            found[key] = float(value) if "e" in value.lower() and _is_number(value) else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"expected a plain value after {key}=, got {value!r}.") from error
+    return found
+
+
+def _is_number(text: str) -> bool:
+    # YAML 1.1 reads 1e-3 as a string.
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _print_results(results: dict[str, Any], out: Path) -> None:
+    from medgraft.run.console import print_table
+
+    test, efficiency = results["test"], results["efficiency"]
+    cut = results["chosen"]["cut"]
+    rows = []
+    for title, key in (
+        (f"chosen: {results['chosen']['strategy']} at {cut['name']}", "chosen"),
+        ("full fine-tuning", "baseline"),
+    ):
+        cost = efficiency[key]
+        rows.append(
+            [
+                title,
+                _interval(test[key]["auroc"]),
+                _interval(test[key]["auprc"]),
+                f"{cost['num_params'] / 1e6:.3f} M",
+                f"{cost['macs'] / 1e9:.3f} G",
+                f"{cost['cpu_ms']:.1f}",
+            ]
+        )
+    columns = [
+        ("test set", False),
+        ("AUROC [95 %]", True),
+        ("AUPRC [95 %]", True),
+        ("params", True),
+        ("MACs", True),
+        ("CPU ms", True),
+    ]
+    print_table(_console, columns, rows)
+    typer.echo(test["sentence"])
+    typer.echo(f"Report: {out / 'report.html'}")
+
+
+def _print_metrics(metrics: dict[str, Any], title: str) -> None:
+    from medgraft.run.console import print_table
+
+    print_table(_console, [(title, False), ("value [95 %]", True)], [[n, _interval(v)] for n, v in metrics.items()])
+
+
+def _interval(found: dict[str, Any]) -> str:
+    low, high = found["ci95"]
+    return f"{found['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+if __name__ == "__main__":
+    main()

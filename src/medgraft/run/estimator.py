@@ -1,0 +1,242 @@
+"""The scikit-learn face: `fit(X, y)`, `predict`, `predict_proba`, `score`, usable in `cross_val_score`."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils.validation import check_is_fitted
+
+from medgraft.config import RunConfig, make_config
+from medgraft.cuts.truncate import resolve_cut
+from medgraft.data.cache import build_cache
+from medgraft.data.decode import read_row
+from medgraft.data.findings import Audit
+from medgraft.deploy.artefact import Artefact, LoadedModel
+from medgraft.deploy.predict import predict_pixels
+from medgraft.errors import DataError
+from medgraft.io.preprocess import prepare
+from medgraft.run.prepare import Listener, Prepared, network_of, preprocessing_of
+from medgraft.run.searching import engine_for, trial_context, trial_spec
+from medgraft.search.rule import choose
+from medgraft.search.trial import Trial, TrialContext, load_trial_model, run_trial
+from medgraft.search.two_stage import two_stage
+from medgraft.transfer.source import prepare_source
+from medgraft.types import Cohort, Cut
+
+__all__ = ["TransferClassifier"]
+
+_VAL_FOLDS = 5
+
+
+class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A truncated pretrained network as a scikit-learn classifier.
+
+    A fifth of the training images (whole groups) is held back to choose epoch and cut. No test set is opened:
+    that is the caller's, e.g. `cross_val_score`'s.
+
+    Args:
+        backbone: As for `medgraft fit`.
+        weights: ``hub``, ``none`` or a path.
+        backbone_args: Of the network's constructor.
+        cut: ``auto``, an index or a name.
+        rule: ``compact`` or ``best``.
+        strategy: ``ttl``, ``ftl`` or ``frozen``.
+        size: Input side in px, None for the network's own.
+        preset: ``fast``, ``balanced``, ``thorough`` or ``paper``.
+        epochs: None for the preset's.
+        seed: Of everything.
+        device: ``auto``, ``cpu``, ``cuda`` …
+        offline: Never touch the network.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "shapes_resnet18",
+        weights: str = "hub",
+        backbone_args: dict[str, Any] | None = None,
+        cut: str | int = "auto",
+        rule: Literal["compact", "best"] = "compact",
+        strategy: str = "ttl",
+        size: int | None = None,
+        preset: str = "fast",
+        epochs: int | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        offline: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.backbone_args = backbone_args
+        self.cut = cut
+        self.rule = rule
+        self.strategy = strategy
+        self.size = size
+        self.preset = preset
+        self.epochs = epochs
+        self.seed = seed
+        self.device = device
+        self.offline = offline
+
+    def fit(
+        self, X: np.ndarray | Sequence[str | Path], y: Sequence[Any], groups: Sequence[Any] | None = None
+    ) -> "TransferClassifier":
+        """Train on images and labels.
+
+        Args:
+            X: (N, H, W) or (N, H, W, 3) uint8 or uint16, or N file names.
+            y: N labels.
+            groups: N patients; images of one patient stay together.
+
+        Raises:
+            DataError: Lengths differ, or fewer than two classes.
+        """
+        labels = np.asarray(y)
+        self.classes_, targets = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2 or len(labels) != len(X):
+            raise DataError(
+                f"expected one label per image and two classes, got {len(X)} images, {len(labels)} labels and "
+                f"{len(self.classes_)} classes."
+            )
+        config = self._config()
+        with tempfile.TemporaryDirectory(prefix="medgraft-") as place:
+            folder = Path(place)
+            found = _prepared(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
+            context = trial_context(folder, found, engine_for(config, folder, found, Listener()))
+            trial = _best_trial(config, found, context)
+            network, _ = load_trial_model(trial, context)
+        self.cut_ = trial.cut
+        self.val_auprc_ = trial.val_auprc
+        report = found.source.backbone.report
+        self.model_ = LoadedModel(
+            artefact=Artefact(
+                task=found.cohort.task,
+                classes=found.cohort.classes,
+                positive=found.cohort.positive,
+                strategy=trial.spec.strategy,
+                cut=trial.cut,
+                head=trial.spec.head,
+                preprocessing=found.preprocessing,
+                thresholds={},
+                temperature=1.0,
+                weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
+                frozen=network.frozen,
+            ),
+            network=network,
+            folder=Path(),
+        )
+        return self
+
+    def predict_proba(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:
+        """(N, C) probabilities, columns in the order of `classes_`."""
+        check_is_fitted(self, "model_")
+        settings = self.model_.artefact.preprocessing
+        cohort = _cohort(X, self.classes_, np.zeros(len(X), dtype=np.int64), None, 0)
+        images = [prepare(read_row(cohort, row)[0], settings) for row in range(len(cohort))]
+        return predict_pixels(self.model_, np.stack(images))
+
+    def predict(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:
+        """The most probable class of each image."""
+        check_is_fitted(self, "model_")
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
+
+    def _config(self) -> RunConfig:
+        options = {
+            "backbone": {
+                "name": self.backbone,
+                "weights": self.weights,
+                "args": self.backbone_args or {},
+                "size": self.size,
+            },
+            "transfer": {"strategy": self.strategy, "cut": str(self.cut), "rule": self.rule},
+            "train": {"epochs": self.epochs},
+            "seed": self.seed,
+            "device": self.device,
+            "offline": self.offline,
+        }
+        return make_config("array", preset=self.preset, options=options)
+
+
+def _cohort(
+    X: np.ndarray | Sequence[str | Path],
+    classes: np.ndarray,
+    targets: np.ndarray,
+    groups: Sequence[Any] | None,
+    seed: int,
+) -> Cohort:
+    names = tuple(str(name) for name in classes)
+    is_array = isinstance(X, np.ndarray) and X.dtype.kind in "ui"
+    if isinstance(X, np.ndarray) and X.dtype.kind == "f":
+        raise DataError(f"expected integer pixels (uint8 or uint16) or file names, got {X.dtype}. Convert to uint8.")
+    paths = [f"train/{row}" for row in range(len(X))] if is_array else [str(path) for path in X]
+    table = pd.DataFrame({"path": paths, "label": [names[t] for t in targets]}, dtype=object)
+    table["patient"] = pd.Series([str(g) for g in groups] if groups is not None else [None] * len(X), dtype=object)
+    for column in ("site", "split", "mask"):
+        table[column] = pd.Series([None] * len(X), dtype=object)
+    if len(np.unique(targets)) > 1:
+        splitter = StratifiedGroupKFold(_VAL_FOLDS, shuffle=True, random_state=seed)
+        codes = pd.factorize(table["patient"])[0] if groups is not None else np.arange(len(X))
+        _, val = next(splitter.split(paths, targets, codes))
+        table["split"] = "train"
+        table.loc[val, "split"] = "val"
+    return Cohort(
+        root=Path(),
+        layout="array" if is_array else "table",
+        task="binary" if len(names) == 2 else "multiclass",
+        classes=names,
+        positive=names[1] if len(names) == 2 else None,
+        table=table,
+        targets=np.asarray(targets, dtype=np.int64),
+        arrays={"train": np.asarray(X)} if is_array else None,
+    )
+
+
+def _prepared(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[Any] | None) -> Prepared:
+    backbone, size = network_of(config, cohort)
+    source = prepare_source(backbone, size)
+    channels = 1 if backbone.in_channels == 1 else None
+    decoded = build_cache(cohort, folder / "cache", size=size, channels=channels)
+    if decoded.broken:
+        first = decoded.broken[0]
+        raise DataError(
+            f"expected readable images, got {len(decoded.broken)} others, first {first.path}: {first.reason}"
+        )
+    codes = pd.factorize(cohort.table["patient"])[0] if groups is not None else np.arange(len(cohort))
+    rows = np.arange(len(cohort))
+    return Prepared(
+        cohort=cohort,
+        decoded=decoded,
+        rows=rows,
+        groups=np.asarray(codes, dtype=np.int64),
+        audit=Audit(findings=(), exact_duplicates=(), near_duplicates=(), num_images=len(cohort), num_broken=0),
+        preprocessing=preprocessing_of(source, decoded, cohort.rows("train")),
+        source=source,
+        given=cohort,
+    )
+
+
+def _best_trial(config: RunConfig, found: Prepared, context: TrialContext) -> Trial:
+    cuts, name = found.source.cuts, config.transfer.strategy
+    if config.transfer.cut != "auto" or name != "ttl":
+        cut = cuts[-1] if config.transfer.cut == "auto" else resolve_cut(cuts, config.transfer.cut)
+        return run_trial(trial_spec(config, found, name, cut, config.seed), context)
+    tried: dict[int, Trial] = {}
+
+    def score(cut: Cut, _role: str) -> float:
+        tried[cut.index] = run_trial(trial_spec(config, found, name, cut, config.seed), context)
+        return tried[cut.index].val_auprc
+
+    two_stage(cuts, score)
+    choice = choose(
+        {index: [context.val_predictions(trial.val_probs)] for index, trial in tried.items()},
+        cuts,
+        {index: trial.num_params for index, trial in tried.items()},
+        config.transfer.rule,
+        replicates=config.evaluate.replicates,
+        seed=config.seed,
+    )
+    return tried[choice.chosen]

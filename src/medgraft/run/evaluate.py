@@ -1,0 +1,114 @@
+"""A finished model on an external cohort: the same metrics and intervals, per site when known."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medgraft.config import DataConfig
+from medgraft.data.groups import groups_of
+from medgraft.deploy.artefact import LoadedModel, load_artefact
+from medgraft.deploy.predict import predict_pixels, predictions_table, write_table
+from medgraft.errors import DataError
+from medgraft.evaluate.operating_point import apply_thresholds
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.evaluate.summary import metric_interval, site_metrics
+from medgraft.metrics.classification import METRICS
+from medgraft.run.folder import pseudonym, write_json
+from medgraft.run.prepare import Listener, audited, open_cohort
+from medgraft.types import Cohort, Predictions, to_json
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    run: str | Path,
+    config: DataConfig,
+    *,
+    out: str | Path | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """Metrics of a finished model on another cohort; thresholds stay those chosen on validation.
+
+    Args:
+        run: A finished run or its model folder.
+        config: The external cohort; all its images are used, whatever split they are in.
+        out: Folder for `evaluation.json` and `predictions.csv`; None writes nothing.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+        listener: Told how things go.
+
+    Raises:
+        RunError: There is no finished model.
+        DataError: The cohort has other classes, or one of the model's classes is absent.
+    """
+    told = listener or Listener()
+    model = load_artefact(Path(run))
+    cohort = open_cohort(config, told)
+    with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
+        settings = model.artefact.preprocessing
+        config = config.model_copy(update={"resize": settings.resize})
+        readable, decoded, audit = audited(cohort, Path(folder), config, settings.size, settings.channels, told)
+        probs = predict_pixels(model, decoded.images)
+        high = decoded.facts["high"]
+    groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)
+    predictions = _predictions(model, readable, probs, groups)
+    above = int((high > settings.intensity_max).sum())
+    result = _metrics(predictions, model, replicates, seed)
+    result |= {
+        "num_images": len(readable),
+        "num_above_training_range": above,
+        "audit": to_json(audit.findings),
+    }
+    if above:
+        told.say(f"warn: {above} images hold values above the training range of {settings.intensity_max}.")
+    sites = [site if isinstance(site, str) else None for site in readable.table["site"]]
+    if any(sites):
+        result["sites"] = site_metrics(predictions, sites, num=replicates, seed=seed)
+    if out is not None:
+        _write(Path(out), result, predictions, readable)
+    return result
+
+
+def _predictions(model: LoadedModel, cohort: Cohort, probs: np.ndarray, groups: np.ndarray) -> Predictions:
+    classes = model.artefact.classes
+    if set(cohort.classes) - set(classes) or (cohort.task == "multilabel") != (model.artefact.task == "multilabel"):
+        raise DataError(
+            f"expected the model's classes {', '.join(classes)}, got {', '.join(cohort.classes)}. "
+            "Rename the labels or folders of the cohort."
+        )
+    order = np.array([classes.index(name) for name in cohort.classes])
+    if cohort.targets.ndim == 2:
+        targets = np.zeros((len(cohort), len(classes)), dtype=cohort.targets.dtype)
+        targets[:, order] = cohort.targets
+    else:
+        targets = order[cohort.targets]
+    positive = model.artefact.positive
+    return Predictions(
+        probs=probs,
+        targets=targets,
+        groups=groups,
+        classes=classes,
+        task=model.artefact.task,
+        positive=classes.index(positive) if positive is not None else None,
+    )
+
+
+def _metrics(predictions: Predictions, model: LoadedModel, replicates: int, seed: int) -> dict[str, Any]:
+    weights = bootstrap_weights(predictions, replicates, seed)
+    metrics = {
+        name: {"value": metric(predictions), "ci95": list(metric_interval(predictions, name, weights))}
+        for name, metric in METRICS.items()
+    }
+    points = apply_thresholds(predictions, model.artefact.thresholds)
+    return {"metrics": metrics, "operating_point": points}
+
+
+def _write(folder: Path, result: dict[str, Any], predictions: Predictions, cohort: Cohort) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "evaluation.json", result)
+    patients = [pseudonym(str(p)) if isinstance(p, str) else "" for p in cohort.table["patient"]]
+    write_table(predictions_table(predictions, list(cohort.table["path"]), patients), folder / "predictions.csv")

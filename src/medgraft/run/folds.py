@@ -1,0 +1,151 @@
+"""Grouped nested cross-validation: every group is tested once, and each fold chooses its own cut."""
+
+import collections
+import dataclasses
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medgraft.config import RunConfig
+from medgraft.data.split import fold_splits
+from medgraft.deploy.predict import write_table
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.evaluate.summary import compare, metric_interval
+from medgraft.metrics.classification import METRICS
+from medgraft.report import write_report
+from medgraft.run.folder import read_json, write_json
+from medgraft.run.prepare import Listener, Prepared, preprocessing_of
+from medgraft.types import Predictions
+
+__all__ = ["fit_folds"]
+
+_RANKING = ("auroc", "auprc")
+
+RunSplit = Callable[[Path, Prepared], dict[str, Any]]
+
+
+def fit_folds(config: RunConfig, folder: Path, found: Prepared, run_split: RunSplit, told: Listener) -> dict[str, Any]:
+    """Run the job once per outer fold, pool the test predictions, and write one result for all.
+
+    The saved model is that of the first fold; the figures are those of the procedure, not of that model.
+
+    Args:
+        config: With `data.folds` above 1.
+        folder: The run; each fold has a subfolder.
+        found: The cohort before any division.
+        run_split: The job on one division.
+        told: Told how things go.
+    """
+    results = []
+    cohorts = fold_splits(found.cohort, found.groups, config.data.folds, config.seed)
+    for number, cohort in enumerate(cohorts, 1):
+        place = folder / f"fold_{number}"
+        told.say(cohort.notes[-1])
+        if not (place / "results.json").is_file():
+            place.mkdir(exist_ok=True)
+            shutil.copyfile(folder / "run.json", place / "run.json")
+            part = dataclasses.replace(
+                found,
+                cohort=cohort,
+                preprocessing=preprocessing_of(found.source, found.decoded, found.rows[cohort.rows("train")]),
+            )
+            run_split(place, part)
+        results.append(read_json(place / "results.json"))
+    merged = _merged(config, folder, found, results)
+    write_json(folder / "results.json", merged)
+    write_report(folder)
+    shutil.rmtree(folder / "cache", ignore_errors=True)
+    return merged
+
+
+def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict[str, Any]]) -> dict[str, Any]:
+    places = [folder / f"fold_{number}" for number in range(1, len(results) + 1)]
+    pooled = {}
+    for name in ("predictions.csv", "predictions_baseline.csv", "predictions_val.csv"):
+        table = pd.concat([pd.read_csv(place / name, keep_default_na=False) for place in places])
+        write_table(table, folder / name)
+        pooled[name] = table
+    chosen, baseline = (_predictions(pooled[f"predictions{tail}.csv"], found) for tail in ("", "_baseline"))
+    weights = bootstrap_weights(chosen, config.evaluate.replicates, config.seed)
+    test = {
+        "chosen": _summary(chosen, [r["test"]["chosen"] for r in results], weights),
+        "baseline": _summary(baseline, [r["test"]["baseline"] for r in results], weights),
+        **compare(chosen, baseline, config.evaluate.margin, weights),
+        "margin": config.evaluate.margin,
+        "num_cases": len(chosen.groups),
+        "num_groups": len(np.unique(chosen.groups)),
+    }
+    _merge_files(folder, places, results)
+    picks = collections.Counter(r["chosen"]["cut"]["index"] for r in results)
+    typical = next(r for r in results if r["chosen"]["cut"]["index"] == picks.most_common(1)[0][0])
+    notes = [
+        f"Nested cross-validation, {len(results)} folds by group; test figures are pooled over the folds.",
+        "Cuts chosen per fold: " + ", ".join(r["chosen"]["cut"]["name"] for r in results) + ".",
+        "The saved model is that of fold 1.",
+    ]
+    return {
+        **results[0],
+        "chosen": typical["chosen"],
+        "efficiency": typical["efficiency"],
+        "plan": typical["plan"],
+        "test": test,
+        "second_baseline": None,
+        "notes": [*found.cohort.notes, *notes],
+        "folds": [
+            {
+                "fold": i,
+                "cut": r["chosen"]["cut"],
+                "auroc": r["test"]["chosen"]["auroc"],
+                "verdict": r["test"]["verdict"],
+            }
+            for i, r in enumerate(results, 1)
+        ],
+    }
+
+
+def _predictions(table: pd.DataFrame, found: Prepared) -> Predictions:
+    cohort = found.cohort
+    rows = pd.Index(cohort.table["path"]).get_indexer(pd.Index(table["path"]))
+    return Predictions(
+        probs=table[[f"prob_{name}" for name in cohort.classes]].to_numpy(np.float64),
+        targets=cohort.targets[rows],
+        groups=found.groups[rows],
+        classes=cohort.classes,
+        task=cohort.task,
+        positive=cohort.classes.index(cohort.positive) if cohort.positive is not None else None,
+    )
+
+
+def _summary(pooled: Predictions, folds: list[dict[str, Any]], weights: np.ndarray) -> dict[str, Any]:
+    details: dict[str, Any] = {}
+    for name, metric in METRICS.items():
+        values = [fold[name]["value"] if name in _RANKING else fold[name] for fold in folds]
+        details[name] = {
+            "value": metric(pooled),
+            "ci95": list(metric_interval(pooled, name, weights)),
+            "mean": float(np.mean(values)),
+            "sd": float(np.std(values, ddof=1)),
+        }
+    plain = {name: found["value"] for name, found in details.items() if name not in _RANKING}
+    return {**{name: details[name] for name in _RANKING}, **plain, "details": details}
+
+
+def _merge_files(folder: Path, places: list[Path], results: list[dict[str, Any]]) -> None:
+    for name in ("search.csv", "history.csv"):
+        # The fold takes the place of the seed, so that curves show their spread over folds.
+        tables = [pd.read_csv(place / name).assign(seed=i) for i, place in enumerate(places, 1)]
+        write_table(pd.concat(tables), folder / name)
+    for name in ("choice.json", "audit.json"):
+        shutil.copyfile(places[0] / name, folder / name)
+    write_table(
+        pd.concat([pd.read_csv(p / "splits.csv").assign(fold=i) for i, p in enumerate(places, 1)]),
+        folder / "splits.csv",
+    )
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    shutil.copytree(places[0] / "model", folder / "model")
+    if (places[0] / "report_images").is_dir():
+        shutil.copytree(places[0] / "report_images", folder / "report_images", dirs_exist_ok=True)
