@@ -84,7 +84,7 @@ def _epoch_seconds(config: RunConfig, found: Prepared, engine: Engine) -> float:
     with running(engine):
         for images, _, _ in iterate(train, np.tile(np.arange(size), _STEPS), size, torch.device(engine.device)):
             start = time.perf_counter()
-            forward(model, images, engine).float().square().mean().backward()
+            forward(model, images, engine).float().square().mean().backward()  # type: ignore[no-untyped-call]
             if engine.device.startswith("cuda"):
                 torch.cuda.synchronize()
             times.append((time.perf_counter() - start) / len(images))

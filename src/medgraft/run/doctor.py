@@ -340,7 +340,8 @@ def _home() -> list[Check]:
 def _nearest(path: Path) -> Path:
     """`path`, or the first folder above it that exists."""
     full = path.absolute()
-    return next((one for one in (full, *full.parents) if one.exists()), full)
+    # Path.exists raises where a folder above may not be searched.
+    return next((one for one in (full, *full.parents) if os.access(one, os.F_OK)), full)
 
 
 def _reason(error: object) -> str:

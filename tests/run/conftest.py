@@ -1,0 +1,29 @@
+"""A small phantom and a finished run on it, shared by the tests of whole jobs."""
+
+from pathlib import Path
+
+import pytest
+from small_runs import SMALL, small_config
+
+from medgraft.data.phantom import write_phantom
+from medgraft.run.fit import fit
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ledger and pseudonym key of the tests stay out of the user's own."""
+    monkeypatch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture(scope="session")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom")
+    return write_phantom(folder, SMALL, 0)
+
+
+@pytest.fixture(scope="session")
+def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+        fit(small_config(phantom), folder, command="medgraft fit phantom --out finished")
+    return folder

@@ -1,0 +1,254 @@
+"""The main job, end to end, on a small phantom."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from small_runs import small_config
+
+from medgraft.config import to_yaml
+from medgraft.deploy import load_artefact, predict_files
+from medgraft.errors import ConfigError, CutError, LeakError, RunError
+from medgraft.run.fit import fit
+from medgraft.run.prepare import Listener
+
+
+class Interrupted(Exception):
+    pass
+
+
+def weights_hash(run: Path) -> str:
+    return hashlib.sha256((run / "model" / "model.safetensors").read_bytes()).hexdigest()
+
+
+def test_results_hold_every_key_of_the_contract(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    expected = {
+        "schema", "task", "classes", "positive", "chosen", "test", "efficiency", "search", "splits", "audit",
+        "ledger", "versions", "command",
+    }  # fmt: skip
+    assert expected <= set(results)
+    assert set(results["chosen"]) >= {"strategy", "rule", "init", "cut"}
+    assert set(results["chosen"]["cut"]) >= {"index", "name", "num_params", "macs"}
+    for model in ("chosen", "baseline"):
+        summary = results["test"][model]
+        assert set(summary["auroc"]) == {"value", "ci95", "mean", "sd"}
+        assert {"accuracy", "majority", "balanced_accuracy", "brier", "ece", "operating_point"} <= set(summary)
+        assert set(results["efficiency"][model]) >= {"num_params", "macs", "cpu_ms", "file_bytes"}
+    assert set(results["test"]["difference"]["auroc"]) == {"value", "ci95", "p"}
+    assert results["test"]["verdict"] in {"better", "worse", "non-inferior", "inconclusive"}
+    assert set(results["search"]) == {"num_trials", "seconds", "baseline_seconds", "cost_in_ftl"}
+    assert results["ledger"]["openings"] == 1
+    assert results["is_phantom"] is False
+
+
+def test_a_run_folder_holds_its_files_and_nothing_half_written(finished: Path) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {
+        "config.yaml", "splits.csv", "audit.json", "search.csv", "results.json", "predictions.csv", "model",
+        "report.html", "MODEL_CARD.md", "log.jsonl", "checkpoints",
+    } <= names  # fmt: skip
+    assert not [path for path in finished.rglob("*") if path.suffix in {".tmp", ".partial", ".lock"}]
+    page = (finished / "report.html").read_text()
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "<script" not in page
+
+
+def test_the_deployed_model_has_the_parameters_it_claims(finished: Path) -> None:
+    results = json.loads((finished / "results.json").read_text())
+    model = load_artefact(finished)
+    assert sum(p.numel() for p in model.network.parameters()) == results["efficiency"]["chosen"]["num_params"]
+
+
+def test_predict_on_the_raw_files_gives_the_test_predictions(finished: Path, phantom: Path) -> None:
+    stored = pd.read_csv(finished / "predictions.csv")
+    table = predict_files(load_artefact(finished), [phantom.parent / path for path in stored["path"]])
+    columns = [name for name in stored.columns if name.startswith("prob_")]
+    np.testing.assert_array_equal(table[columns].to_numpy(), stored[columns].to_numpy())
+    assert list(table["pred"]) == list(stored["pred"])
+    assert set(table["status"]) == {"ok"}
+
+
+def test_patients_stay_whole_and_appear_as_pseudonyms_only(finished: Path, phantom: Path) -> None:
+    cases = pd.read_csv(phantom)
+    stored = pd.read_csv(finished / "predictions.csv")
+    assert not set(stored["patient"]) & set(cases["patient"])
+    assert (
+        stored.merge(cases, on="path").groupby("patient_x")["patient_y"].nunique().max() == 1
+    )
+    splits = pd.read_csv(finished / "splits.csv").merge(cases.drop(columns="split"), on="path")
+    assert splits.groupby("patient")["split"].nunique().max() == 1
+
+
+def test_the_same_command_on_a_finished_run_trains_nothing(finished: Path, phantom: Path) -> None:
+    before = (finished / "search.csv").stat().st_mtime_ns
+    said: list[str] = []
+    results = fit(small_config(phantom), finished, listener=Listener(say=said.append))
+    assert results["ledger"]["openings"] == 1
+    assert (finished / "search.csv").stat().st_mtime_ns == before
+    assert any("finished" in line for line in said)
+
+
+def test_a_run_with_other_settings_is_refused_with_their_names(finished: Path, phantom: Path) -> None:
+    with pytest.raises(RunError, match=r"train\.lr"):
+        fit(small_config(phantom, train={"lr": 1e-4}), finished)
+
+
+def test_a_folder_with_foreign_files_is_left_alone(phantom: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(RunError, match=r"thesis\.tex"):
+        fit(small_config(phantom), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 6])
+def test_an_interrupted_run_ends_like_an_undisturbed_one(
+    stop_at: int, finished: Path, phantom: Path, tmp_path: Path
+) -> None:
+    epochs = 0
+
+    def stop(what: str, done: int, total: int) -> None:
+        nonlocal epochs
+        epochs += "cut" in what
+        if epochs == stop_at:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        fit(small_config(phantom), tmp_path / "run", listener=Listener(step=stop))
+    results = fit(small_config(phantom), tmp_path / "run")
+    expected = json.loads((finished / "results.json").read_text())
+    assert weights_hash(tmp_path / "run") == weights_hash(finished)
+    for model in ("chosen", "baseline", "difference"):
+        assert results["test"][model] == expected["test"][model]
+    pd.testing.assert_frame_equal(
+        pd.read_csv(tmp_path / "run" / "search.csv").drop(columns="seconds"),
+        pd.read_csv(finished / "search.csv").drop(columns="seconds"),
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_process_loses_at_most_its_epoch(finished: Path, phantom: Path, tmp_path: Path) -> None:
+    config = tmp_path / "config.json"
+    config.write_text(small_config(phantom).model_dump_json())
+    code = (
+        "import sys, torch; torch.set_num_threads(int(sys.argv[3]));"
+        "from medgraft.config import RunConfig; from medgraft.run.fit import fit;"
+        "fit(RunConfig.model_validate_json(open(sys.argv[1]).read()), sys.argv[2])"
+    )
+    import torch
+
+    command = [sys.executable, "-c", code, str(config), str(tmp_path / "run"), str(torch.get_num_threads())]
+    for seconds in (6.0, 8.0):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, timeout=240)
+    assert weights_hash(tmp_path / "run") == weights_hash(finished)
+
+
+def test_a_second_run_on_the_same_test_cases_is_counted(phantom: Path, finished: Path, tmp_path: Path) -> None:
+    results = fit(small_config(phantom, transfer={"cut": "2"}), tmp_path / "again")
+    assert results["ledger"]["openings"] > 1
+    assert results["chosen"]["cut"]["index"] == 2
+
+
+def test_several_seeds_give_mean_and_sd(phantom: Path, tmp_path: Path) -> None:
+    results = fit(small_config(phantom, transfer={"cut": "3"}, seeds=2, train={"epochs": 1}), tmp_path / "run")
+    assert results["seeds"] == [0, 1]
+    assert results["test"]["chosen"]["auroc"]["sd"] is not None
+
+
+def test_frozen_and_full_fine_tuning_run_without_a_search(phantom: Path, tmp_path: Path) -> None:
+    for strategy in ("frozen", "ftl"):
+        config = small_config(phantom, transfer={"strategy": strategy}, train={"epochs": 1})
+        results = fit(config, tmp_path / strategy)
+        assert results["chosen"]["strategy"] == strategy
+        assert results["chosen"]["cut"]["index"] == 9
+    with pytest.raises(ConfigError, match="no depth"):
+        fit(small_config(phantom, transfer={"strategy": "ftl", "cut": "2"}), tmp_path / "refused")
+
+
+def test_an_unknown_cut_is_refused_before_anything_is_trained(phantom: Path, tmp_path: Path) -> None:
+    with pytest.raises(CutError, match="Its cuts: 1 "):
+        fit(small_config(phantom, transfer={"cut": "layer9.9"}), tmp_path / "run")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_folds_test_every_group_once(phantom: Path, tmp_path: Path) -> None:
+    config = small_config(phantom, transfer={"cut": "3"}, data={"folds": 3}, train={"epochs": 1})
+    results = fit(config, tmp_path / "run")
+    predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    assert sorted(predictions["path"]) == sorted(pd.read_csv(phantom)["path"])
+    assert len(results["folds"]) == 3
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_one_broken_image_loses_nothing_else(phantom: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantom.parent, data)
+    broken = sorted((data / "images").iterdir())[0]
+    broken.write_bytes(b"not an image")
+    results = fit(small_config(data / phantom.name, transfer={"cut": "2"}, train={"epochs": 1}), tmp_path / "run")
+    audit = json.loads((tmp_path / "run" / "audit.json").read_text())
+    assert audit["counts"]["unreadable"] == 1
+    assert broken.name in audit["broken"][0]["path"]
+    assert sum(sum(part.values()) for part in results["splits"]["counts"].values()) == len(pd.read_csv(phantom)) - 1
+
+
+def test_a_leaking_split_stops_the_run(phantom: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantom.parent, data)
+    cases = pd.read_csv(data / phantom.name)
+    train, test = cases[cases["split"] == "train"], cases[cases["split"] == "test"]
+    shutil.copyfile(data / train["path"].iloc[0], data / test["path"].iloc[0])
+    with pytest.raises(LeakError, match="--leaks drop"):
+        fit(small_config(data / phantom.name), tmp_path / "run")
+
+
+def test_offline_reaches_for_no_network(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_kwargs: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    fit(small_config(phantom, transfer={"cut": "2"}, train={"epochs": 1}), tmp_path / "run")
+
+
+def test_a_folder_without_write_permission_is_refused(phantom: Path, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        target = Path("/proc/medgraft-run")
+    else:
+        tmp_path.chmod(0o500)
+        target = tmp_path / "run"
+    with pytest.raises(RunError, match="could not write the run folder"):
+        fit(small_config(phantom), target)
+
+
+def test_a_budget_decides_epochs_before_training(phantom: Path, tmp_path: Path) -> None:
+    config = small_config(phantom, deterministic=False, budget_minutes=0.5, train={"epochs": 4, "precision": "float32"})
+    said: list[str] = []
+    fit(config, tmp_path / "run", listener=Listener(say=said.append))
+    decided = json.loads((tmp_path / "run" / "budget.json").read_text())
+    assert 3 <= decided["epochs"] <= 4
+    assert any(line.startswith("Budget 0.5 min") for line in said)
+    with pytest.raises(ConfigError, match="--deterministic measures nothing"):
+        fit(small_config(phantom, budget_minutes=1.0), tmp_path / "refused")
+    with pytest.raises(ConfigError, match="budget of at least"):
+        fit(small_config(phantom, deterministic=False, budget_minutes=1e-4), tmp_path / "tiny")
+
+
+def test_the_stored_configuration_is_the_resolved_one(finished: Path, phantom: Path) -> None:
+    assert (finished / "config.yaml").read_text() == to_yaml(small_config(phantom))
