@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-from small_runs import SMALL, small_config
 
 from medgraft.data.phantom import write_phantom
 from medgraft.run.fit import fit
+from small_runs import SMALL, small_config
+
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:

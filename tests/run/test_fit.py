@@ -14,16 +14,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from small_runs import small_config
 
 from medgraft.config import to_yaml
 from medgraft.deploy import load_artefact, predict_files
 from medgraft.errors import ConfigError, CutError, LeakError, RunError
 from medgraft.run.fit import fit
 from medgraft.run.prepare import Listener
+from small_runs import small_config
 
 
-class Interrupted(Exception):
+class StopHere(BaseException):
     pass
 
 
@@ -83,9 +83,7 @@ def test_patients_stay_whole_and_appear_as_pseudonyms_only(finished: Path, phant
     cases = pd.read_csv(phantom)
     stored = pd.read_csv(finished / "predictions.csv")
     assert not set(stored["patient"]) & set(cases["patient"])
-    assert (
-        stored.merge(cases, on="path").groupby("patient_x")["patient_y"].nunique().max() == 1
-    )
+    assert stored.merge(cases, on="path").groupby("patient_x")["patient_y"].nunique().max() == 1
     splits = pd.read_csv(finished / "splits.csv").merge(cases.drop(columns="split"), on="path")
     assert splits.groupby("patient")["split"].nunique().max() == 1
 
@@ -121,9 +119,9 @@ def test_an_interrupted_run_ends_like_an_undisturbed_one(
         nonlocal epochs
         epochs += "cut" in what
         if epochs == stop_at:
-            raise Interrupted
+            raise StopHere
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(StopHere):
         fit(small_config(phantom), tmp_path / "run", listener=Listener(step=stop))
     results = fit(small_config(phantom), tmp_path / "run")
     expected = json.loads((finished / "results.json").read_text())
@@ -216,9 +214,7 @@ def test_a_leaking_split_stops_the_run(phantom: Path, tmp_path: Path) -> None:
         fit(small_config(data / phantom.name), tmp_path / "run")
 
 
-def test_offline_reaches_for_no_network(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_offline_reaches_for_no_network(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_args: object, **_kwargs: object) -> None:
         raise AssertionError("a socket was opened")
 

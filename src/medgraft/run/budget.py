@@ -30,13 +30,10 @@ def fit_budget(config: RunConfig, folder: Path, found: Prepared, engine: Engine,
     """`config` with epochs and trials that fit its budget on this machine; the decision is stored.
 
     Raises:
-        ConfigError: With `deterministic`, which measures nothing; or even the baseline and one more training
-            of three epochs do not fit.
+        ConfigError: Even the baseline and one more training of three epochs do not fit.
     """
     if config.budget_minutes is None:
         return config
-    if config.deterministic:
-        raise ConfigError("--budget measures this machine and --deterministic measures nothing: give --epochs instead.")
     path = folder / "budget.json"
     if path.exists():
         decided = read_json(path)

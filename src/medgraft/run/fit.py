@@ -11,6 +11,8 @@ import numpy as np
 import medgraft
 from medgraft.config import RunConfig
 from medgraft.data.split import write_splits
+from medgraft.errors import ConfigError
+from medgraft.evaluate.operating_point import parse_operating_point
 from medgraft.report import write_report
 from medgraft.run.budget import fit_budget
 from medgraft.run.examples import write_examples
@@ -20,7 +22,9 @@ from medgraft.run.judging import Tested, open_test_set
 from medgraft.run.prepare import Listener, Prepared, prepared
 from medgraft.run.searching import Searched, engine_for, search_cut, trial_context
 from medgraft.search.trial import forget_weights
+from medgraft.train.engine import pick_device
 from medgraft.transfer.plan import plan_table
+from medgraft.transfer.strategies import STRATEGIES
 from medgraft.types import to_json
 
 __all__ = ["fit"]
@@ -47,6 +51,7 @@ def fit(
     """
     folder = Path(out)
     told = listener or Listener()
+    _refuse_early(config)
     with open_run(folder, config):
         if (folder / "results.json").is_file() and (folder / "report.html").is_file():
             told.say(f"{folder} holds the finished run.")
@@ -61,6 +66,19 @@ def fit(
         results = run_split(config, folder, found, told, command)
         shutil.rmtree(folder / "cache", ignore_errors=True)
         return results
+
+
+def _refuse_early(config: RunConfig) -> None:
+    """Refuse what can be known to fail later, before an image is read."""
+    parse_operating_point(config.evaluate.operating_point)
+    pick_device(config.device)
+    name = config.transfer.strategy
+    if name not in STRATEGIES:
+        raise ConfigError(f"expected a strategy among {', '.join(STRATEGIES)}, got {name!r}.")
+    if not STRATEGIES[name].has_depth and config.transfer.cut != "auto":
+        raise ConfigError(f"{name} has no depth and takes no --cut, got {config.transfer.cut!r}. Use ttl to keep less.")
+    if config.budget_minutes is not None and config.deterministic:
+        raise ConfigError("--budget measures this machine and --deterministic measures nothing: give --epochs instead.")
 
 
 def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, command: str | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import hmac
 import json
 import os
 import secrets
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ import psutil
 import yaml
 
 from medgraft.config import RunConfig, to_yaml
-from medgraft.errors import RunError
+from medgraft.errors import MedgraftError, RunError
 from medgraft.types import to_json
 
 __all__ = ["home", "log_event", "open_run", "pseudonym", "read_json", "run_id_of", "write_json", "write_text"]
@@ -37,11 +38,19 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
             raise RunError(
                 f"expected a new or empty folder for --out, got {folder} with {foreign[0]} in it. Choose another."
             )
-        with _locked(folder):
-            _check_config(folder, config)
-            if not (folder / "run.json").exists():
-                write_json(folder / "run.json", {"id": uuid.uuid4().hex, "started": _now()})
-            yield folder
+        is_new = not (folder / "config.yaml").exists()
+        try:
+            with _locked(folder):
+                _check_config(folder, config)
+                if not (folder / "run.json").exists():
+                    write_json(folder / "run.json", {"id": uuid.uuid4().hex, "started": _now()})
+                yield folder
+        except MedgraftError:
+            # A refused call leaves nothing behind, so that the corrected one may use the same folder.
+            if is_new and not (folder / "checkpoints").exists():
+                for path in folder.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            raise
     except OSError as error:
         raise RunError(
             f"could not write the run folder {folder}: {error.strerror or error}. Check rights and free space."

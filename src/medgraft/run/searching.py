@@ -10,7 +10,6 @@ from medgraft.config import RunConfig
 from medgraft.cuts.truncate import resolve_cut
 from medgraft.data.augment import AUGMENTATIONS
 from medgraft.deploy.predict import write_table
-from medgraft.errors import ConfigError
 from medgraft.run.folder import log_event, read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.search.rule import Choice, choose
@@ -148,12 +147,9 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     """Train the baseline, find the cut the rule picks on validation, then train the further seeds.
 
     Raises:
-        ConfigError: An unknown strategy, or a cut for a strategy that has none.
         CutError: There is no such cut.
     """
     name = config.transfer.strategy
-    if name not in STRATEGIES:
-        raise ConfigError(f"expected a strategy among {', '.join(STRATEGIES)}, got {name!r}.")
     runner = _Runner(config, folder, found, context, told)
     cuts = found.source.cuts
     search_seeds = range(config.seed, config.seed + config.search.seeds)
@@ -168,8 +164,6 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     if config.transfer.cut == "auto" and STRATEGIES[name].is_searched:
         two_stage(cuts, score, max_trials=config.search.max_trials)
     else:
-        if not STRATEGIES[name].has_depth and config.transfer.cut != "auto":
-            raise ConfigError(f"{name} has no depth and takes no --cut, got {config.transfer.cut!r}.")
         wanted = cuts[-1] if config.transfer.cut == "auto" else resolve_cut(cuts, config.transfer.cut)
         score(wanted, "given")
     second = _second_cut(found)

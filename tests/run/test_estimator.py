@@ -1,0 +1,81 @@
+"""The scikit-learn face."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GroupKFold, cross_val_score
+
+from medgraft import TransferClassifier
+from medgraft.errors import DataError
+
+
+def discs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Noise, with a bright square in every second image."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 90, (count, 32, 32), dtype=np.uint8)
+    labels = np.array(["square" if i % 2 else "plain" for i in range(count)])
+    for i in range(1, count, 2):
+        row, column = rng.integers(4, 18, 2)
+        images[i, row : row + 10, column : column + 10] += 120
+    return images, labels
+
+
+def quick(**options: object) -> TransferClassifier:
+    settings = {"size": 32, "cut": 3, "epochs": 4, "device": "cpu", "offline": True} | options
+    return TransferClassifier(**settings)
+
+
+def test_it_learns_an_easy_task_and_keeps_its_classes() -> None:
+    images, labels = discs(160)
+    model = quick(epochs=8).fit(images, labels)
+    fresh, truth = discs(60, seed=1)
+    assert list(model.classes_) == ["plain", "square"]
+    assert model.predict_proba(fresh).shape == (60, 2)
+    assert model.score(fresh, truth) > 0.8
+    assert model.cut_.index == 3
+
+
+def test_it_works_in_cross_val_score_with_groups() -> None:
+    images, labels = discs(90)
+    scores = cross_val_score(quick(epochs=1), images, labels, groups=np.arange(90) // 3, cv=GroupKFold(2))
+    assert scores.shape == (2,)
+    assert np.isfinite(scores).all()
+
+
+def test_parameters_survive_clone() -> None:
+    model = quick(seed=7)
+    assert clone(model).get_params() == model.get_params()
+    assert model.set_params(cut="auto").cut == "auto"
+
+
+def test_the_cut_is_searched_on_request() -> None:
+    images, labels = discs(80)
+    model = quick(cut="auto", epochs=1).fit(images, labels)
+    assert 1 <= model.cut_.index <= 9
+
+
+def test_file_names_are_read_like_arrays(tmp_path: Path) -> None:
+    images, labels = discs(60)
+    paths = []
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        paths.append(tmp_path / f"{number}.png")
+    from_files = quick(epochs=1).fit(paths, labels).predict_proba(paths[:5])
+    from_array = quick(epochs=1).fit(images, labels).predict_proba(images[:5])
+    np.testing.assert_allclose(from_files, from_array, atol=2e-2)
+
+
+def test_bad_input_is_refused() -> None:
+    images, labels = discs(20)
+    with pytest.raises(DataError, match="one label per image"):
+        quick().fit(images, labels[:-1])
+    with pytest.raises(DataError, match="two classes"):
+        quick().fit(images, np.full(20, "same"))
+    with pytest.raises(DataError, match="uint8 or uint16"):
+        quick().fit(images.astype(np.float32), labels)
+    with pytest.raises(NotFittedError):
+        quick().predict(images)
