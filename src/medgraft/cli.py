@@ -22,7 +22,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-_console = Console()
+# A pipe or a log file has no width; tables must not be folded there.
+_console = Console(width=None if sys.stdout.isatty() else 140)
 _errors = Console(stderr=True)
 
 BackboneArgs = Annotated[list[str], typer.Option("--backbone-arg", help="K=V for the constructor; may be repeated.")]

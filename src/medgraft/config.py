@@ -28,7 +28,8 @@ Preset = Literal["fast", "balanced", "thorough", "paper"]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # `--set transfer.cut=5` is YAML for the number 5, but a name for us.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class DataConfig(_Frozen):
@@ -71,8 +72,8 @@ class TrainConfig(_Frozen):
     """How every model of the run is trained."""
 
     epochs: int = Field(30, ge=1, le=10_000)
-    batch_size: int = Field(0, ge=0, le=4096, description="0: 32 below 2 000 training images, else 64")
-    lr: float = Field(1e-3, gt=0, le=10)
+    batch_size: int = Field(0, ge=0, le=4096, description="0: 16 below 400 training images, 32 below 2 000, else 64")
+    lr: float | None = Field(None, gt=0, le=10, description="None: 3e-3 for the small packaged network, else 1e-3")
     weight_decay: float = Field(0.05, ge=0, le=10)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
     schedule: Literal["cosine", "plateau", "constant"] = "cosine"
@@ -164,10 +165,12 @@ def make_config(
     if preset not in PRESETS:
         raise ConfigError(f"expected a preset among {', '.join(get_args(Preset))}, got {preset!r}.")
     values: dict[str, Any] = {"data": {"source": source}, "preset": preset}
-    _merge(values, PRESETS[preset])  # type: ignore[index]
+    _merge(values, PRESETS[preset])
     _merge(values, options or {})
     for text in sets:
         _merge(values, _parse_set(text))
+    if values["preset"] != preset:
+        raise ConfigError(f"expected the preset as --preset, got {values['preset']!r} as a setting beside {preset!r}.")
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
@@ -202,10 +205,12 @@ def parse_minutes(text: str) -> float:
 
 def _merge(base: dict[str, Any], extra: Mapping[str, Any]) -> None:
     for key, value in extra.items():
-        if isinstance(value, Mapping) and isinstance(base.get(key), dict) and key != "args":
-            _merge(base[key], value)
-        elif isinstance(value, Mapping) and key != "args":
-            base[key] = {}
+        if isinstance(value, Mapping) and key == "args":
+            # The network's own arguments: here None is a value.
+            base[key] = {**base.get(key, {}), **value}
+        elif isinstance(value, Mapping):
+            inner = base.get(key)
+            base[key] = inner if isinstance(inner, dict) else {}
             _merge(base[key], value)
         elif value is not None:
             base[key] = value
@@ -240,12 +245,19 @@ def _explain(error: ValidationError) -> str:
     for item in error.errors():
         place = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(place, _all_keys(RunConfig), n=3)
+            near = _nearest(place)
             known = f" Nearest: {', '.join(near)}." if near else ""
             lines.append(f"unknown setting {place}.{known}")
         else:
             lines.append(f"{place}: {item['msg']}, got {item['input']!r}.")
     return " ".join(lines)
+
+
+def _nearest(place: str) -> list[str]:
+    keys = _all_keys(RunConfig)
+    same = [key for key in keys if key.rpartition(".")[2] == place.rpartition(".")[2]]
+    close = difflib.get_close_matches(place, [*RunConfig.model_fields, *keys], n=3)
+    return list(dict.fromkeys([*same, *close]))[:3]
 
 
 def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

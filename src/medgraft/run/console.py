@@ -33,7 +33,7 @@ def listening(console: Console) -> Iterator[Listener]:
             progress.update(task, completed=done, total=total, visible=done < total)
 
         def say(text: str) -> None:
-            progress.print(text, markup=False, highlight=False)
+            progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
         yield Listener(say=say, step=step)
 

@@ -36,7 +36,7 @@ def demo(
         write_json(data / "phantom.json", {"seed": seed, "settings": to_json(DEMO)})
     config = make_config(
         str(data / "cases.csv"),
-        preset="fast",
+        preset="balanced",
         options={"backbone": {"name": PACKAGED_NAME, "weights": weights}, "seed": seed, "offline": True},
     )
     name = "run" if weights == "packaged" else "run-scratch"

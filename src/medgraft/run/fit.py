@@ -175,7 +175,11 @@ def _results(
         "plan": to_json(searched.plan),
         "seeds": list(range(config.seed, config.seed + config.seeds)),
         "seed": config.seed,
-        "train": config.train.model_dump(mode="json"),
+        "train": {
+            **config.train.model_dump(mode="json"),
+            "lr": searched.chosen.spec.lr,
+            "batch_size": searched.chosen.spec.train.batch_size,
+        },
         "engine": to_json(searched.engine),
         "notes": list(cohort.notes),
         "is_phantom": (Path(config.data.source).parent / "phantom.json").is_file(),

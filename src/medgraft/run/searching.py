@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import RunConfig
 from medgraft.cuts.truncate import resolve_cut
 from medgraft.data.augment import AUGMENTATIONS
@@ -56,7 +57,7 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
         stored: Engine = from_json(Engine, read_json(path))
         return stored
     model, _ = apply_strategy(
-        "ftl", found.source, found.source.cuts[-1], _head(config, found), lr=config.train.lr, seed=config.seed
+        "ftl", found.source, found.source.cuts[-1], _head(config, found), lr=_lr(config), seed=config.seed
     )
     engine = choose_engine(
         model,
@@ -92,6 +93,17 @@ def _head(config: RunConfig, found: Prepared) -> HeadSettings:
     return HeadSettings(num_outputs=num, kind=config.transfer.head, dropout=config.transfer.dropout)
 
 
+def _lr(config: RunConfig) -> float:
+    """The learning rate: as given, else what suits the network's size."""
+    return config.train.lr or (3e-3 if config.backbone.name == PACKAGED_NAME else 1e-3)
+
+
+def _batch_size(num_train: int) -> int:
+    # A few hundred images in large batches are too few steps for a deep network, and truncation would look better
+    # than it is.
+    return 16 if num_train < 400 else 32 if num_train < 2000 else 64
+
+
 def trial_spec(config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed: int) -> TrialSpec:
     """The specification of one training under `config`."""
     train = config.train
@@ -101,12 +113,12 @@ def trial_spec(config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed
         strategy=strategy,
         cut=cut.index,
         seed=seed,
-        lr=train.lr,
+        lr=_lr(config),
         weight_decay=train.weight_decay,
         head=_head(config, found),
         train=TrainSettings(
             epochs=train.epochs,
-            batch_size=train.batch_size or (32 if num_train < 2000 else 64),
+            batch_size=train.batch_size or _batch_size(num_train),
             optimizer=train.optimizer,
             schedule=train.schedule,
             patience=train.patience,
@@ -203,7 +215,7 @@ def _finish(
         found.source,
         chosen_cut,
         _head(config, found),
-        lr=config.train.lr,
+        lr=_lr(config),
         seed=config.seed,
     )
     one = baseline[0]
