@@ -22,6 +22,7 @@ class Block(nn.Module):
         self.padding = (channels - in_channels) // 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
         shortcut = x[:, :, :: self.stride, :: self.stride]
         if self.padding:
             shortcut = F.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding))
@@ -49,6 +50,7 @@ class CifarResNet(nn.Module):
         return nn.Sequential(first, *(Block(channels, channels, 1) for _ in range(count - 1)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, 3, H, W) to logits (B, num_classes)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         return self.linear(torch.flatten(x.mean((2, 3)), 1))

@@ -45,9 +45,7 @@ def table_cohort():
     def make(targets, *, patient=None, split=None, site=None, task=None, classes=None, root=Path("cohort")):
         targets = np.asarray(targets)
         count = len(targets)
-        task = task or (
-            "multilabel" if targets.ndim == 2 else "binary" if targets.max() < 2 else "multiclass"
-        )
+        task = task or ("multilabel" if targets.ndim == 2 else "binary" if targets.max() < 2 else "multiclass")
         size = targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1
         classes = classes or tuple("abcdefghij"[:size])
         single = targets.ndim == 1

@@ -108,10 +108,7 @@ def test_labels_patients_and_classes_are_checked(audited, clean, picture):
             del clean[name]
     _, audit = audited(clean)
     found = kinds(audit)
-    assert (
-        "'B', 'b' as 'b'" in found["label-spelling"].message
-        or "'B ', 'b' as 'b'" in found["label-spelling"].message
-    )
+    assert "'B', 'b' as 'b'" in found["label-spelling"].message or "'B ', 'b' as 'b'" in found["label-spelling"].message
     assert "1 patients" in found["patient-across-splits"].message
     assert "b in test" in found["class-missing"].message
     assert audit.has_leaks

@@ -12,20 +12,14 @@ from medgraft.types import Preprocessing
 
 
 def folder(tmp_path, write, picture, count=5, **more):
-    files = {
-        f"{name}/{number}.png": picture(number + 10 * (name == "b"))
-        for name in "ab"
-        for number in range(count)
-    }
+    files = {f"{name}/{number}.png": picture(number + 10 * (name == "b")) for name in "ab" for number in range(count)}
     return read_cohort(write(tmp_path / "images", files | more))
 
 
 def test_the_cache_holds_what_prepare_makes_of_each_file(tmp_path, write, picture):
     cohort = folder(tmp_path, write, picture)
     seen = []
-    decoded = build_cache(
-        cohort, tmp_path / "cache", size=24, progress=lambda done, total: seen.append((done, total))
-    )
+    decoded = build_cache(cohort, tmp_path / "cache", size=24, progress=lambda done, total: seen.append((done, total)))
     setting = Preprocessing(size=24, channels=1, intensity_max=255)
     for row, name in enumerate(cohort.table["path"]):
         pixels, _ = read_image(cohort.root / name)
@@ -57,9 +51,7 @@ def test_a_valid_cache_is_reused_and_a_changed_file_is_not(tmp_path, write, pict
 
     def build(**change):
         calls = []
-        decoded = build_cache(
-            cohort, tmp_path / "c", **({"size": 8} | change), progress=lambda *_: calls.append(1)
-        )
+        decoded = build_cache(cohort, tmp_path / "c", **({"size": 8} | change), progress=lambda *_: calls.append(1))
         return decoded, len(calls)
 
     first, count = build()

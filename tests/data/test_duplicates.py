@@ -77,9 +77,7 @@ def test_the_digest_covers_shape_type_and_values():
     assert len(digests) == 3
     expected = hashlib.sha256(b"(2, 6) |u1" + bytes(12)).digest()
     assert pixel_digest(zeros) == expected
-    assert pixel_digest(np.asfortranarray(np.arange(6).reshape(2, 3))) == pixel_digest(
-        np.arange(6).reshape(2, 3)
-    )
+    assert pixel_digest(np.asfortranarray(np.arange(6).reshape(2, 3))) == pixel_digest(np.arange(6).reshape(2, 3))
 
 
 def test_the_hash_is_the_sign_of_low_dct_coefficients_about_their_median(picture):

@@ -30,9 +30,7 @@ def test_spellings_join_their_most_frequent_form():
 
 
 @given(
-    st.lists(st.sampled_from(["a", "b", "c", "B ", "d-e", "d e"]), min_size=2).filter(
-        lambda x: "a" in x and "b" in x
-    )
+    st.lists(st.sampled_from(["a", "b", "c", "B ", "d-e", "d e"]), min_size=2).filter(lambda x: "a" in x and "b" in x)
 )
 def test_every_label_keeps_its_own_class(labels):
     names = canonical_names(labels)

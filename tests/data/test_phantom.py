@@ -49,9 +49,7 @@ class TestFields:
         result = moved(points, np.array([shift, -shift]), angle, scale)
         # With the column as real and the row as imaginary part.
         from_origin = (points[1] + shift) + 1j * (points[0] - shift)
-        np.testing.assert_allclose(
-            result[1] + 1j * result[0], from_origin / scale * np.exp(1j * angle), atol=1e-5
-        )
+        np.testing.assert_allclose(result[1] + 1j * result[0], from_origin / scale * np.exp(1j * angle), atol=1e-5)
 
     def test_ellipsoid_is_zero_on_its_surface_in_three_axes(self):
         radii, angle = np.array([0.3, 0.5, 0.8]), np.linspace(0, 6, 20)
@@ -191,9 +189,7 @@ class TestCase:
         flat, points = np.full((64, 64), 0.5, dtype=np.float32), grid((64, 64))
         quiet = dataclasses.replace(film, grain=0.0, wire_width=np.zeros(0))
         assert len(np.unique(expose(flat, points, quiet))) == 1
-        noisy = dataclasses.replace(
-            film, grain=0.05, gamma=1.0, exposure=0.0, latitude=1.0, wire_width=np.zeros(0)
-        )
+        noisy = dataclasses.replace(film, grain=0.05, gamma=1.0, exposure=0.0, latitude=1.0, wire_width=np.zeros(0))
         # 0.05 × (0.6 + 0.8 × 0.5) of the full range.
         assert expose(flat, points, noisy).std() == pytest.approx(0.05 * 255, rel=0.05)
 
@@ -202,9 +198,7 @@ class TestWriting:
     def test_same_seed_writes_the_same_bytes(self, tmp_path):
         write_phantom(tmp_path / "a", SMALL, seed=3)
         write_phantom(tmp_path / "b", SMALL, seed=3)
-        names = sorted(
-            path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()
-        )
+        names = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
         assert len(names) > 2 * 27
         _, mismatch, errors = filecmp.cmpfiles(tmp_path / "a", tmp_path / "b", map(str, names), shallow=False)
         assert mismatch == errors == []
@@ -231,16 +225,12 @@ class TestWriting:
         assert patients.groupby(["split", "label"]).size().unstack().std(axis=1).max() == 0
 
     def test_names_do_not_tell_the_class(self, tmp_path):
-        labels = (
-            pd.read_csv(write_phantom(tmp_path, SMALL, seed=0)).drop_duplicates("patient")["label"].tolist()
-        )
+        labels = pd.read_csv(write_phantom(tmp_path, SMALL, seed=0)).drop_duplicates("patient")["label"].tolist()
         assert labels[:12] != [SMALL.classes[k % 3] for k in range(12)]
 
     def test_label_noise_changes_training_labels_only(self, tmp_path):
         noisy = dataclasses.replace(SMALL, num_patients={"train": 60, "val": 6, "test": 6}, label_noise=0.4)
-        clean = pd.read_csv(
-            write_phantom(tmp_path / "a", dataclasses.replace(noisy, label_noise=0.0), seed=0)
-        )
+        clean = pd.read_csv(write_phantom(tmp_path / "a", dataclasses.replace(noisy, label_noise=0.0), seed=0))
         mixed = pd.read_csv(write_phantom(tmp_path / "b", noisy, seed=0))
         assert clean["path"].equals(mixed["path"])
         changed = clean["label"] != mixed["label"]

@@ -49,8 +49,7 @@ def test_class_folders_are_read_recursively_and_strangers_are_counted(tmp_path, 
 def test_masks_beside_images_are_masks_not_images(tmp_path, write):
     write(
         tmp_path,
-        class_folders()
-        | {"benign/0_mask.png": PIXELS, "benign/0_mask_1.png": PIXELS, "benign/my_mask.png": PIXELS},
+        class_folders() | {"benign/0_mask.png": PIXELS, "benign/0_mask_1.png": PIXELS, "benign/my_mask.png": PIXELS},
     )
     cohort = read_cohort(tmp_path)
     masks = dict(zip(cohort.table["path"], cohort.table["mask"], strict=True))
@@ -91,12 +90,8 @@ def test_class_folders_win_over_a_table_that_adds_nothing(tmp_path, write):
 
 
 def test_a_table_whose_labels_are_not_the_folders_wins(tmp_path, write):
-    write(
-        tmp_path, {f"images/{n}.png": PIXELS for n in range(6)} | {f"masks/{n}.png": PIXELS for n in range(6)}
-    )
-    (tmp_path / "labels.csv").write_text(
-        "path,label\n" + "".join(f"images/{n}.png,{'ab'[n % 2]}\n" for n in range(6))
-    )
+    write(tmp_path, {f"images/{n}.png": PIXELS for n in range(6)} | {f"masks/{n}.png": PIXELS for n in range(6)})
+    (tmp_path / "labels.csv").write_text("path,label\n" + "".join(f"images/{n}.png,{'ab'[n % 2]}\n" for n in range(6)))
     cohort = read_cohort(tmp_path)
     assert (cohort.layout, cohort.classes, len(cohort)) == ("table", ("a", "b"), 6)
     assert "its labels are not the folders' names" in cohort.notes[0]
@@ -114,9 +109,7 @@ def test_a_table_that_knows_patients_wins_over_class_folders(tmp_path, write):
 
 def test_all_columns_of_a_table_are_read(tmp_path):
     text = "image,Diagnosis,subject,split,site,mask\n"
-    text += "".join(
-        f"{n}.png,{'ab'[n % 2]},p{n},{['train', 'valid', 'test'][n // 2]},s1,{n}.png\n" for n in range(6)
-    )
+    text += "".join(f"{n}.png,{'ab'[n % 2]},p{n},{['train', 'valid', 'test'][n // 2]},s1,{n}.png\n" for n in range(6))
     cohort = read_cohort(csv(tmp_path, text))
     first = cohort.table.iloc[0].to_dict()
     assert first == {
@@ -139,9 +132,7 @@ def test_separators_follow_the_file(tmp_path, name, separator):
 
 def test_parquet_keeps_numbers_as_labels(tmp_path):
     csv(tmp_path, "")
-    frame = pd.DataFrame(
-        {"path": [f"{n}.png" for n in range(6)], "label": [0.0, 1.0] * 3, "patient": range(6)}
-    )
+    frame = pd.DataFrame({"path": [f"{n}.png" for n in range(6)], "label": [0.0, 1.0] * 3, "patient": range(6)})
     frame.to_parquet(tmp_path / "t.parquet")
     cohort = read_cohort(tmp_path / "t.parquet")
     assert (cohort.classes, cohort.table["patient"].iloc[5]) == (("0", "1"), "5")
@@ -264,9 +255,7 @@ def test_repeated_rows_are_left_out_once_they_agree(tmp_path):
 
 
 def test_patients_are_counted_not_images(tmp_path):
-    text = "path,label,patient\n" + "".join(
-        f"{n}.png,{'ab'[n > 2]},{'p' if n < 3 else n}\n" for n in range(6)
-    )
+    text = "path,label,patient\n" + "".join(f"{n}.png,{'ab'[n > 2]},{'p' if n < 3 else n}\n" for n in range(6))
     with pytest.raises(DataError, match="class 'a' has 1 patients"):
         read_cohort(csv(tmp_path, text))
 

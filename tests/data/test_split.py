@@ -127,9 +127,7 @@ def test_only_training_rows_are_split_anew_and_none_is_an_error(table_cohort):
 
 def test_few_groups_are_told_with_the_way_out(table_cohort):
     notes = split_cohort(some(table_cohort, 60, classes=2), np.arange(60), 0).notes
-    assert [
-        note for note in notes if note.startswith("Warning: only 12 groups in test") and "--folds 5" in note
-    ]
+    assert [note for note in notes if note.startswith("Warning: only 12 groups in test") and "--folds 5" in note]
     assert not any("Warning" in note for note in split_cohort(some(table_cohort), np.arange(400), 0).notes)
 
 

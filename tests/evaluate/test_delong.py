@@ -88,10 +88,7 @@ def test_the_paired_test_follows_from_the_covariance() -> None:
 def test_the_paired_test_is_right_under_the_null() -> None:
     rng = np.random.default_rng(2)
     labels = np.arange(100) % 2
-    p = [
-        delong_test(*(rng.normal(size=(2, 100)) + rng.normal(size=100) + labels), labels).p
-        for _ in range(300)
-    ]
+    p = [delong_test(*(rng.normal(size=(2, 100)) + rng.normal(size=100) + labels), labels).p for _ in range(300)]
     assert 0.02 <= np.mean(np.array(p) < 0.05) <= 0.09
 
 

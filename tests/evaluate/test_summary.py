@@ -36,9 +36,7 @@ def test_the_summary_has_the_keys_of_the_contract_and_is_json(make_predictions, 
 
 def test_value_and_interval_are_the_first_seeds(make_predictions) -> None:
     first = make_predictions("multiclass")
-    others = [
-        dataclasses.replace(make_predictions("multiclass", seed=k), targets=first.targets) for k in (1, 2)
-    ]
+    others = [dataclasses.replace(make_predictions("multiclass", seed=k), targets=first.targets) for k in (1, 2)]
     seeds = [first, *others]
     weights = bootstrap_weights(first, num=100)
     result = summarise(seeds, val=first, weights=weights)
@@ -103,9 +101,7 @@ def test_each_site_gets_the_metrics_of_its_cases(make_predictions) -> None:
     sites[-6:] = [None] * 6
     expected = [int((pred.targets[-6:] == k).sum()) for k in (1, 0)]
     result = site_metrics(pred, sites, num=100)
-    north = dataclasses.replace(
-        pred, probs=pred.probs[:50], targets=pred.targets[:50], groups=pred.groups[:50]
-    )
+    north = dataclasses.replace(pred, probs=pred.probs[:50], targets=pred.targets[:50], groups=pred.groups[:50])
     assert set(result) == {"(not stated)", "north", "south"}
     for metric, score in METRICS.items():
         assert result["north"][metric]["value"] == score(north)

@@ -21,9 +21,7 @@ def calibrated(num: int = 4000, seed: int = 0) -> Predictions:
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet((1, 1, 1), num)
     targets = (probs.cumsum(axis=1) < rng.random((num, 1))).sum(axis=1)
-    return Predictions(
-        probs=probs, targets=targets, groups=np.arange(num), classes=("a", "b", "c"), task="multiclass"
-    )
+    return Predictions(probs=probs, targets=targets, groups=np.arange(num), classes=("a", "b", "c"), task="multiclass")
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 3.0])
@@ -37,9 +35,7 @@ def test_the_factor_that_sharpened_calibrated_cases_is_found(factor: float) -> N
 def test_no_other_temperature_has_a_smaller_loss() -> None:
     pred = sharpened(calibrated(300), 2.0)
     best = fit_temperature(pred)
-    losses = [
-        log_loss(pred.targets, apply_temperature(pred, best * step).probs) for step in (0.98, 1.0, 1.02)
-    ]
+    losses = [log_loss(pred.targets, apply_temperature(pred, best * step).probs) for step in (0.98, 1.0, 1.02)]
     assert losses[1] == min(losses)
 
 

@@ -52,8 +52,7 @@ def test_a_significant_loss_inside_the_margin_is_named() -> None:
 def test_the_sentence_carries_the_numbers_and_names() -> None:
     gap = Difference(value=-0.03, ci95=(-0.05, -0.01), p=0.0004)
     assert verdict_sentence(gap, 0.02, chosen="Layer 2", baseline="all layers", metric="AUPRC") == (
-        "Layer 2 is worse than all layers: AUPRC difference -0.0300 "
-        "(95 % interval -0.0500 to -0.0100, p < 0.001)."
+        "Layer 2 is worse than all layers: AUPRC difference -0.0300 (95 % interval -0.0500 to -0.0100, p < 0.001)."
     )
 
 

@@ -77,9 +77,7 @@ def test_multilabel_accuracies_are_means_over_labels(make_predictions) -> None:
     called = predicted_targets(pred)
     pairs = [(pred.targets[:, k], called[:, k]) for k in range(3)]
     assert accuracy(pred) == pytest.approx(np.mean([sk.accuracy_score(*pair) for pair in pairs]))
-    assert balanced_accuracy(pred) == pytest.approx(
-        np.mean([sk.balanced_accuracy_score(*pair) for pair in pairs])
-    )
+    assert balanced_accuracy(pred) == pytest.approx(np.mean([sk.balanced_accuracy_score(*pair) for pair in pairs]))
     np.testing.assert_array_equal(confusion(pred), sk.multilabel_confusion_matrix(pred.targets, called))
 
 
@@ -201,9 +199,7 @@ def test_unsound_predictions_are_refused(make_predictions) -> None:
     with pytest.raises(DataError, match="positive = None"):
         accuracy(dataclasses.replace(make_predictions("binary"), positive=None))
     with pytest.raises(DataError, match="at least one case"):
-        accuracy(
-            dataclasses.replace(pred, probs=pred.probs[:0], targets=pred.targets[:0], groups=pred.groups[:0])
-        )
+        accuracy(dataclasses.replace(pred, probs=pred.probs[:0], targets=pred.targets[:0], groups=pred.groups[:0]))
     labels = make_predictions("multilabel")
     with pytest.raises(DataError, match="0 or 1, got 2 for case 0"):
         accuracy(dataclasses.replace(labels, targets=np.full((60, 3), 2)))

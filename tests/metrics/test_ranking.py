@@ -87,9 +87,7 @@ def test_flipping_labels_or_scores_gives_one_minus_auroc(cases: tuple) -> None:
 def test_the_order_of_cases_does_not_matter(kernel: str, cases: tuple, seed: int) -> None:
     scores, labels = cases
     order = np.random.default_rng(seed).permutation(len(scores))
-    assert once(kernel, scores[order], labels[order]) == pytest.approx(
-        once(kernel, scores, labels), abs=1e-12
-    )
+    assert once(kernel, scores[order], labels[order]) == pytest.approx(once(kernel, scores, labels), abs=1e-12)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -127,9 +127,7 @@ def test_batches_cover_an_epoch_once(recipe):
     assert sorted(epoch.tolist()) == list(range(12))
 
 
-def test_short_run_writes_the_same_weights_twice_and_they_fit_the_packaged_trunk(
-    recipe, tmp_path, monkeypatch
-):
+def test_short_run_writes_the_same_weights_twice_and_they_fit_the_packaged_trunk(recipe, tmp_path, monkeypatch):
     _, pretrain = recipe
     was_deterministic, threads = torch.are_deterministic_algorithms_enabled(), torch.get_num_threads()
     digests = []

@@ -124,9 +124,7 @@ def draw_predictions(
     if task != "multilabel":
         probs = np.exp(1.6 * logits)
         probs /= probs.sum(axis=1, keepdims=True)
-    return Predictions(
-        probs=probs, targets=targets, groups=groups, classes=classes, task=task, positive=positive
-    )
+    return Predictions(probs=probs, targets=targets, groups=groups, classes=classes, task=task, positive=positive)
 
 
 def count_classes(pred: Predictions) -> dict[str, int]:
@@ -191,9 +189,7 @@ def put(tree: dict[str, Any], path: str, value: Any) -> None:
 def write_predictions(path: Path, pred: Predictions) -> None:
     if pred.task == "multilabel":
         names = ["|".join(c for c, has in zip(pred.classes, row, strict=True) if has) for row in pred.targets]
-        called = [
-            "|".join(c for c, p in zip(pred.classes, row, strict=True) if p > 0.5) for row in pred.probs
-        ]
+        called = ["|".join(c for c, p in zip(pred.classes, row, strict=True) if p > 0.5) for row in pred.probs]
     else:
         names = [pred.classes[k] for k in pred.targets]
         called = [pred.classes[k] for k in pred.probs.argmax(axis=1)]

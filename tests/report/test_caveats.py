@@ -57,9 +57,7 @@ def test_how_near_duplicates_were_searched_is_no_caveat(finished_runs):
 
 
 def test_leaks_that_were_dropped_are_told_as_done(make_run):
-    run = make_run(
-        changes={"notes": ["Leaks were dropped: 8 from train, 0 from val; the test split is whole."]}
-    )
+    run = make_run(changes={"notes": ["Leaks were dropped: 8 from train, 0 from val; the test split is whole."]})
     finding = {
         "kind": "duplicate-across-splits",
         "severity": "stop",

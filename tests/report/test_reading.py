@@ -21,9 +21,7 @@ def test_a_folder_without_results_is_refused_with_advice(tmp_path):
         read_run(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"), [("{", "expected JSON"), ("[1]", "expected a JSON object .* got list")]
-)
+@pytest.mark.parametrize(("text", "message"), [("{", "expected JSON"), ("[1]", "expected a JSON object .* got list")])
 def test_broken_results_are_named(make_run, text, message):
     run = make_run()
     (run / "results.json").write_text(text)
@@ -67,12 +65,8 @@ def test_a_label_that_is_no_class_is_named_with_its_row(make_run, label, message
 
 
 def test_classes_called_na_or_with_a_bar_are_read_as_they_are(tmp_path):
-    table = pd.DataFrame(
-        {"path": ["a", "b"], "label": ["NA", "x|y"], "prob_NA": [0.9, 0.2], "prob_x|y": [0.1, 0.8]}
-    )
-    (tmp_path / "results.json").write_text(
-        json.dumps({"classes": ["NA", "x|y"], "positive": "NA", "task": "binary"})
-    )
+    table = pd.DataFrame({"path": ["a", "b"], "label": ["NA", "x|y"], "prob_NA": [0.9, 0.2], "prob_x|y": [0.1, 0.8]})
+    (tmp_path / "results.json").write_text(json.dumps({"classes": ["NA", "x|y"], "positive": "NA", "task": "binary"}))
     table.to_csv(tmp_path / "predictions.csv", index=False)
     pred = read_predictions(read_run(tmp_path), "test")
     assert pred.targets.tolist() == [0, 1]
@@ -82,9 +76,7 @@ def test_classes_called_na_or_with_a_bar_are_read_as_they_are(tmp_path):
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_predictions_read_back_give_the_stored_accuracy(finished_runs, task):
     run = read_run(finished_runs[task])
-    assert accuracy(read_predictions(run, "test")) == pytest.approx(
-        look_up(run.results, "test.chosen.accuracy")
-    )
+    assert accuracy(read_predictions(run, "test")) == pytest.approx(look_up(run.results, "test.chosen.accuracy"))
 
 
 def test_cases_without_a_prediction_are_left_out_and_counted(make_run):

@@ -19,9 +19,7 @@ HOSTILE = '<script>alert(1)</script> & $x^2$ -- "q" \']]>'
 
 
 def texts(svg: str) -> list[str]:
-    return [
-        "".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")
-    ]
+    return ["".join(node.itertext()) for node in ElementTree.fromstring(svg).iter() if node.tag.endswith("text")]
 
 
 def draw_all(run) -> dict[str, str]:
@@ -102,9 +100,7 @@ def test_figures_of_different_names_share_no_ids():
 def test_the_cut_figure_marks_what_was_chosen(finished_runs):
     files = read_run(finished_runs["binary"])
     marked, plain = cut_figure(files.search, files.choice), cut_figure(files.search, None)
-    assert {"chosen", "best", "compact threshold", "full fine-tuning", "partly random weights"} <= set(
-        texts(marked)
-    )
+    assert {"chosen", "best", "compact threshold", "full fine-tuning", "partly random weights"} <= set(texts(marked))
     assert not {"chosen", "best", "compact threshold"} & set(texts(plain))
     assert {"stage 0", "stage 4", "parameters", "MACs"} <= set(texts(plain))
 
@@ -115,9 +111,7 @@ def test_the_rule_best_has_no_compact_threshold(finished_runs):
 
 
 def test_a_run_with_only_the_baseline_can_be_drawn():
-    table = pd.DataFrame(
-        {"cut": [9], "val_auprc": [0.9], "role": ["baseline"], "num_params": [10], "macs": [5]}
-    )
+    table = pd.DataFrame({"cut": [9], "val_auprc": [0.9], "role": ["baseline"], "num_params": [10], "macs": [5]})
     assert "full fine-tuning" in texts(cut_figure(table, None))
 
 

@@ -64,9 +64,7 @@ def pages(finished_runs) -> dict[str, str]:
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_the_page_needs_no_network_and_runs_nothing(pages, task):
     page = Page(pages[task])
-    addresses = [
-        value for name, value in page.attributes if name in {"src", "href", "xlink:href", "action", "data"}
-    ]
+    addresses = [value for name, value in page.attributes if name in {"src", "href", "xlink:href", "action", "data"}]
     assert addresses
     assert all(address.startswith(("#", "data:image/png;base64,")) for address in addresses)
     assert not {"script", "iframe", "object", "embed", "link", "form", "base"} & set(page.tags)
@@ -98,9 +96,7 @@ def test_hostile_text_anywhere_is_escaped(make_run, path):
         lines = (run / name).read_text(encoding="utf-8").splitlines()
         # An indented code block prints what stands in it.
         assert not [
-            line
-            for line in lines
-            if "<script" in line and not (name.endswith("md") and line.startswith("    "))
+            line for line in lines if "<script" in line and not (name.endswith("md") and line.startswith("    "))
         ]
 
 
@@ -189,17 +185,13 @@ def test_thumbnails_are_embedded_or_the_page_says_why_not(pages, make_run):
 
 
 def test_a_second_baseline_gets_its_column(make_run, finished_runs):
-    other = json.loads((finished_runs["binary"] / "results.json").read_text(encoding="utf-8"))["test"][
-        "baseline"
-    ]
+    other = json.loads((finished_runs["binary"] / "results.json").read_text(encoding="utf-8"))["test"]["baseline"]
     run = make_run(changes={"second_baseline": {**other, "cut": {"index": 8, "name": "layer4.0"}}})
     assert "Full fine-tuning, cut at layer4.0" in page_of(run).text
 
 
 def test_operating_points_are_read_as_a_list_or_by_class(make_run, finished_runs):
-    by_class = json.loads((finished_runs["binary"] / "results.json").read_text(encoding="utf-8"))["test"][
-        "chosen"
-    ]
+    by_class = json.loads((finished_runs["binary"] / "results.json").read_text(encoding="utf-8"))["test"]["chosen"]
     point = by_class["operating_point"]["classes"]["pneumonia"]
     told = {"rule": "sensitivity=0.95", "points": [{"class": "pneumonia", **point}]}
     page = page_of(make_run(changes={"test.chosen.operating_point": told}))
@@ -241,9 +233,7 @@ def test_every_figure_on_the_page_is_well_formed(pages):
         ElementTree.fromstring(figure)
 
 
-@pytest.mark.parametrize(
-    "strategy", ["ttl", "ftl", "frozen", "hybrid", "lwft", "tf", "wtst", "gradual", "scratch"]
-)
+@pytest.mark.parametrize("strategy", ["ttl", "ftl", "frozen", "hybrid", "lwft", "tf", "wtst", "gradual", "scratch"])
 def test_methods_cite_each_reference_once_in_the_order_of_the_text(make_run, strategy):
     paragraphs, references = methods(read_run(make_run(changes={"chosen.strategy": strategy})))
     cited = [int(n) for group in re.findall(r"\[([\d, ]+)\]", " ".join(paragraphs)) for n in group.split(",")]
@@ -268,9 +258,7 @@ def test_the_checklist_never_invents_an_answer(tmp_path):
 
 
 def test_the_checklist_fills_in_what_the_run_knows(finished_runs):
-    answers = {
-        item.question: item.answer for item in checklist(read_run(finished_runs["binary"])) if item.is_filled
-    }
+    answers = {item.question: item.answer for item in checklist(read_run(finished_runs["binary"])) if item.is_filled}
     assert answers["Random seeds"] == "0, 1"
     assert answers["How the partitions are disjoint"] == "by patient"
     assert "External validation" not in answers
@@ -288,9 +276,7 @@ def test_the_checklist_fills_in_what_the_run_knows(finished_runs):
     )
 )
 def test_joining_blocks_of_a_plan_loses_no_block_and_no_parameter(told):
-    blocks = [
-        {"name": f"b{k}", "treatment": t, "lr": lr, "num_params": n} for k, (t, lr, n) in enumerate(told)
-    ]
+    blocks = [{"name": f"b{k}", "treatment": t, "lr": lr, "num_params": n} for k, (t, lr, n) in enumerate(told)]
     rows = plan_rows(blocks)
     assert sum(row["num_blocks"] for row in rows) == len(blocks)
     for first, second in itertools.pairwise(rows):
@@ -312,6 +298,4 @@ def test_every_line_of_a_code_block_is_indented(text):
 
 def test_the_templates_are_part_of_the_package():
     templates = importlib.resources.files("medgraft.report") / "templates"
-    assert {"report.html.j2", "parts.html.j2", "model_card.md.j2", "style.css"} <= {
-        f.name for f in templates.iterdir()
-    }
+    assert {"report.html.j2", "parts.html.j2", "model_card.md.j2", "style.css"} <= {f.name for f in templates.iterdir()}

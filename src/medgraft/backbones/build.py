@@ -1,6 +1,7 @@
 """From a specification to a network with its weights, its normalisation and a report."""
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Final, Literal
 
@@ -45,9 +46,10 @@ def build_backbone(spec: BackboneSpec, *, seed: int = 0) -> Backbone:
         BackboneError: Unknown name (the message lists the nearest) or arguments.
         WeightsError: The weights cannot be read or do not fit.
     """
-    # The generator of the caller is left as it was: building a network must not move anybody's random numbers.
+    # Building a network must not move anybody's random numbers: `torch.manual_seed` would also reseed the
+    # generators of all accelerators, which the fork does not give back.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if spec.name == PACKAGED_NAME:
             return _packaged(spec)
         if is_own_name(spec.name):
@@ -61,6 +63,10 @@ def build_backbone(spec: BackboneSpec, *, seed: int = 0) -> Backbone:
 
 
 def _packaged(spec: BackboneSpec) -> Backbone:
+    if spec.args:
+        raise BackboneError(
+            f"expected no arguments for {PACKAGED_NAME}, which is fixed, got {spec.args}. Leave --backbone-arg out."
+        )
     network = build_packaged()
     if spec.weights in ("packaged", "hub"):
         state = packaged_state()
@@ -86,7 +92,8 @@ def _own(spec: BackboneSpec) -> Backbone:
             f"expected --weights PATH or none for your own network {spec.name}, got {spec.weights!r}: "
             "no hub knows its weights."
         )
-    report = LoadReport(source="none") if spec.weights == "none" else load_weights(network, Path(spec.weights))
+    is_random = spec.weights == "none"
+    report = LoadReport(source="none") if is_random else load_weights(network, Path(spec.weights))
     size = spec.size or getattr(network, "input_size", None)
     channels = first_channels(network)
     statistics = (_IMAGENET_MEAN, _IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
@@ -123,10 +130,11 @@ def _backbone(
     mean, std = spec.mean or statistics[0], spec.std or statistics[1]
     if spec.mean or spec.std:
         normalisation = "weights"
-    if len(mean) != channels or len(std) != channels or min(std) <= 0:
+    are_usable = all(math.isfinite(value) for value in (*mean, *std)) and min(std, default=0.0) > 0
+    if len(mean) != channels or len(std) != channels or not are_usable:
         raise ConfigError(
-            f"expected {channels} values of mean and of positive std (one per input channel), "
-            f"got mean {mean} and std {std}."
+            f"expected {channels} finite values of mean and of positive std (one per input channel), "
+            f"got mean {mean} and std {std}. Give mean and std of the network's own training images."
         )
     return Backbone(
         spec=dataclasses.replace(spec, size=size),

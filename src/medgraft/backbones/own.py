@@ -1,5 +1,6 @@
 """A user's own network: `package.module:callable` or `file.py:callable`."""
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -7,13 +8,15 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 
 from medgraft.errors import BackboneError
 
 __all__ = ["build_own", "first_channels", "is_own_name", "source_file"]
+
+_SHOWN: Final = 10
 
 
 def is_own_name(name: str) -> bool:
@@ -36,11 +39,17 @@ def build_own(name: str, args: dict[str, Any]) -> nn.Module:
     function: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(function):
         known = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
-        raise BackboneError(f"expected a callable {attribute!r} in {place}, got none. It has: {', '.join(known)}.")
+        near = difflib.get_close_matches(attribute, known, n=_SHOWN, cutoff=0.3) or known[:_SHOWN]
+        raise BackboneError(
+            f"expected a callable {attribute!r} in {place}, got none. Nearest of its {len(known)}: {', '.join(near)}."
+        )
     try:
         network = function(**args)
-    except TypeError as error:
-        raise BackboneError(f"expected {name} to take {args}, got: {error}. See --backbone-arg.") from error
+    except (TypeError, ValueError, RuntimeError, AssertionError, KeyError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise BackboneError(
+            f"expected {name} to take {args}, got {type(error).__name__}: {reason}. See --backbone-arg."
+        ) from error
     if not isinstance(network, nn.Module):
         raise BackboneError(f"expected {name} to return a torch.nn.Module, got {type(network).__name__}.")
     return network
@@ -72,14 +81,16 @@ def _load_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (SyntaxError, ImportError) as error:
-        raise BackboneError(f"expected importable Python in {path}, got {type(error).__name__}: {error}.") from error
+        raise BackboneError(
+            f"expected importable Python in {path}, got {type(error).__name__}: {error}. Correct the file."
+        ) from error
     return module
 
 
 def _import(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except (ImportError, ValueError) as error:
+    except (ImportError, ValueError, TypeError) as error:  # TypeError: a relative name
         raise BackboneError(
             f"expected an importable module, got {name!r}: {error}. For a file write FILE.py:CALLABLE."
         ) from error

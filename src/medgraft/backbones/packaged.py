@@ -82,9 +82,7 @@ def packaged_manifest() -> dict[str, Any]:
             f"Expected JSON in {path}, got {error}. Install medgraft again; the package file is damaged."
         ) from error
     if not isinstance(manifest, dict):
-        raise WeightsError(
-            f"Expected a JSON object in {path}, got {type(manifest).__name__}. Install medgraft again."
-        )
+        raise WeightsError(f"Expected a JSON object in {path}, got {type(manifest).__name__}. Install medgraft again.")
     return manifest
 
 
@@ -112,7 +110,5 @@ def _packaged_file(name: str) -> Path:
     # A wheel is always unpacked on installation, so the resource is a real file and needs no copy.
     path = Path(str(importlib.resources.files("medgraft.backbones"))) / "packaged_weights" / name
     if not path.is_file():
-        raise WeightsError(
-            f"Expected the packaged file {name}, got nothing at {path}. Install medgraft again."
-        )
+        raise WeightsError(f"Expected the packaged file {name}, got nothing at {path}. Install medgraft again.")
     return path

@@ -1,20 +1,28 @@
 """The adapter to timm: names, construction, hub weights, normalisation."""
 
+import contextlib
 import difflib
 import functools
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import timm
-import torch
 from torch import Tensor, nn
 
 from medgraft.errors import BackboneError, WeightsError
 from medgraft.types import LoadReport
 
-__all__ = ["TimmFacts", "build_timm", "build_timm_from_hub", "converter_of", "facts_of", "is_timm_name", "nearest_names"]
+__all__ = [
+    "TimmFacts",
+    "build_timm",
+    "build_timm_from_hub",
+    "converter_of",
+    "facts_of",
+    "is_timm_name",
+    "nearest_names",
+]
 
 TimmFacts = dict[str, Any]
 
@@ -51,7 +59,7 @@ def build_timm_from_hub(
     Raises:
         WeightsError: There are none, they cannot be reached, or `is_offline` and they are not cached.
     """
-    config = timm.get_pretrained_cfg(name)
+    config = _config_of(name)
     if config is None or not config.has_weights:
         raise WeightsError(
             f"expected an architecture with published weights, got {name}, which has none. "
@@ -60,7 +68,8 @@ def build_timm_from_hub(
     if is_offline:
         _require_cached(name, config)
     try:
-        network = _create(name, _with_size(name, args, size), pretrained=True)
+        with _hub_closed() if is_offline else contextlib.nullcontext():
+            network = _create(name, _with_size(name, args, size), pretrained=True)
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         raise WeightsError(
@@ -78,12 +87,9 @@ def _require_cached(name: str, config: Any) -> None:
     from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
 
     hub_id = (config.hf_hub_id or "").removesuffix("/")
-    names = (config.hf_hub_filename, SAFETENSORS_SINGLE_FILE, "pytorch_model.bin", "open_clip_model.safetensors")
+    others = ("pytorch_model.bin", "open_clip_model.safetensors")
+    names = (config.hf_hub_filename, SAFETENSORS_SINGLE_FILE, *others)
     if hub_id and any(isinstance(try_to_load_from_cache(hub_id, n), str) for n in names if n):
-        # timm asks the hub for the newest revision unless this says not to.
-        import huggingface_hub.constants
-
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
         return
     raise WeightsError(
         f"expected the weights of {name} in the local hub cache because --offline is set, got none. "
@@ -91,12 +97,40 @@ def _require_cached(name: str, config: Any) -> None:
     )
 
 
+@contextlib.contextmanager
+def _hub_closed() -> Iterator[None]:
+    """No request leaves: timm asks the hub for the newest revision of a cached file unless this says not to."""
+    import huggingface_hub.constants as hub
+
+    before = hub.HF_HUB_OFFLINE
+    hub.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        hub.HF_HUB_OFFLINE = before
+
+
+def _config_of(name: str) -> Any:
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        architecture = name.partition(".")[0]
+        tags = ", ".join(timm.list_pretrained(f"{architecture}.*")) or "none"
+        raise BackboneError(f"expected a tag of timm's {architecture}, got {name!r}. Published: {tags}.") from error
+
+
 def _create(name: str, args: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    _config_of(name)
     try:
         network: nn.Module = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **args})
-    except (TypeError, ValueError, AssertionError, KeyError) as error:
+    except OSError:
+        raise  # of the hub; in some of its versions such an error is a ValueError too
+    except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
+        if pretrained and isinstance(error, RuntimeError):
+            raise
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise BackboneError(
-            f"expected arguments that timm's {name} takes, got {args}: {error}. See --backbone-arg."
+            f"expected arguments that timm's {name} takes, got {args}: {reason}. See --backbone-arg."
         ) from error
     return network
 
@@ -117,19 +151,10 @@ def facts_of(network: nn.Module) -> TimmFacts:
 
 
 def converter_of(network: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]] | None:
-    """timm's own converter of foreign checkpoints for this family, where there is one."""
+    """The converter of foreign checkpoints that timm has for this family, else None."""
     function = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if function is None:
         return None
     if "model" in inspect.signature(function).parameters:
         return functools.partial(function, model=network)
     return function  # type: ignore[no-any-return]
-
-
-def structure_of(name: str, args: dict[str, Any], size: int | None) -> nn.Module:
-    """The architecture without memory for its tensors (on the meta device where timm allows)."""
-    try:
-        with torch.device("meta"):
-            return build_timm(name, args, size)
-    except (NotImplementedError, RuntimeError):
-        return build_timm(name, args, size)

@@ -4,6 +4,7 @@ import collections
 import hashlib
 import json
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,20 @@ __all__ = ["load_weights", "read_state_dicts", "sha256_of"]
 
 _SHOWN: Final = 5
 _MAX_PREFIXES: Final = 8
+# Whatever the reader of torch stumbles over in a damaged file, found by damaging thousands at random.
+_DAMAGED: Final = (
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    KeyError,
+    IndexError,
+    AssertionError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def load_weights(
@@ -59,9 +74,7 @@ def load_weights(
     return _report(path, own, state, fits)
 
 
-def _report(
-    path: Path, own: dict[str, Tensor], state: dict[str, Tensor], fits: dict[str, Tensor]
-) -> LoadReport:
+def _report(path: Path, own: dict[str, Tensor], state: dict[str, Tensor], fits: dict[str, Tensor]) -> LoadReport:
     counted = [name for name in own if not name.endswith("num_batches_tracked")]
     missing = [name for name in counted if name not in fits]
     total = sum(own[name].numel() for name in counted)
@@ -102,8 +115,15 @@ def read_state_dicts(path: Path) -> Iterator[dict[str, Tensor]]:
     if not path.is_file():
         kind = "a folder" if path.is_dir() else "nothing"
         raise WeightsError(f"expected a weights file at {path}, got {kind}. Give the path of the file itself.")
-    with path.open("rb") as file:
-        head = file.read(512)
+    try:
+        with path.open("rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise WeightsError(
+            f"expected a readable weights file at {path}, got {error}. Check its permissions."
+        ) from error
+    if not head:
+        raise WeightsError(f"expected weights in {path}, got an empty file. Fetch it again.")
     if head.lstrip()[:1] == b"<":
         raise WeightsError(
             f"expected weights in {path}, got a web page (it begins with {head.lstrip()[:20]!r}). "
@@ -128,11 +148,11 @@ def _read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         reason = str(error).splitlines()[0]
         raise WeightsError(
-            f"expected a file with tensors only at {path}, got one that torch refuses to read safely ({reason}). "
-            "medgraft never runs code from a weights file: open it once where you trust it and save "
+            f"expected a file with tensors only at {path}, got one that torch refuses to read safely "
+            f"({reason}). medgraft never runs code from a weights file: open it once where you trust it and save "
             "model.state_dict() as safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except _DAMAGED as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"expected a torch weights file at {path}, got: {reason}. Fetch it again.") from error
 
@@ -186,7 +206,5 @@ def _converted(
     # A converter written for one release of a checkpoint meets keys it does not know on all others.
     try:
         return convert(dict(state))
-    except (KeyError, ValueError, RuntimeError, IndexError, AttributeError, TypeError):
+    except (KeyError, ValueError, RuntimeError, IndexError, AttributeError, TypeError, AssertionError):
         return {}
-
-

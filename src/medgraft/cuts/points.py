@@ -9,42 +9,19 @@
 """
 
 import bisect
-import collections
-import dataclasses
-import re
+import itertools
 from typing import Final
 
-from torch import nn
-
-from medgraft.cuts.trace import ModuleCall, Trace
+from medgraft.cuts.blocks import Unit, cuttable_units
+from medgraft.cuts.events import Trace
+from medgraft.cuts.geometry import channel_axis, side_of
+from medgraft.cuts.positions import Position, live_positions, ops_until, relevant_ops, tappable
 from medgraft.errors import CutError
 from medgraft.types import Cut
 
-__all__ = ["find_cuts", "live_positions", "weighted_ops"]
+__all__ = ["find_cuts"]
 
-_CONTAINERS: Final = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _ISOTROPIC_STAGES: Final = 4
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Position:
-    """After operation `op`, `value` alone carries everything; it can be tapped at `tap`."""
-
-    op: int
-    value: int
-    tap: str
-    side: str
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Unit:
-    """One indivisible piece: the operations `start` to `end` (excluded) of module `path`."""
-
-    path: str
-    start: int
-    end: int
-    first_weight: int
-    is_block: bool
 
 
 def find_cuts(trace: Trace, *, has_head: bool) -> tuple[Cut, ...]:
@@ -58,8 +35,8 @@ def find_cuts(trace: Trace, *, has_head: bool) -> tuple[Cut, ...]:
     Raises:
         CutError: When no place exists where one tensor carries everything.
     """
-    positions = _tappable(trace, live_positions(trace))
-    units = _cuttable_units(trace, positions)
+    positions = tappable(trace, live_positions(trace))
+    units = cuttable_units(trace, positions)
     if has_head:
         units = _without_head(trace, units, positions)
     if not units:
@@ -71,222 +48,29 @@ def find_cuts(trace: Trace, *, has_head: bool) -> tuple[Cut, ...]:
     return _as_cuts(trace, places)
 
 
-def live_positions(trace: Trace) -> list[tuple[int, int]]:
-    """Every (operation number, value) after which `value` alone carries everything forward."""
-    relevant = _relevant_ops(trace)
-    # A trunk that returns several tensors returns the deepest one last (timm's order).
-    last_use = dict.fromkeys(trace.outputs[-1:], len(trace.ops))
-    for number in relevant:
-        for value in trace.ops[number].inputs:
-            last_use[value] = max(last_use.get(value, -1), number)
-    dependent = {trace.input}
-    live = {trace.input}
-    found: list[tuple[int, int]] = []
-    for number in relevant:
-        op = trace.ops[number]
-        before = frozenset(live)
-        dependent.update(op.outputs)
-        live.update(value for value in op.outputs if last_use.get(value, -1) > number)
-        live.difference_update([value for value in op.inputs if last_use.get(value, -1) <= number])
-        if len(live) == 1:
-            found.append((number, next(iter(live))))
-        elif op.name == "cat" and before == before & set(op.inputs):
-            found.append((number, op.outputs[0]))
-    return found
-
-
-def weighted_ops(trace: Trace, module: str, side: str = "output") -> frozenset[int] | None:
-    """Numbers of the convolutions and matrix products that the outputs (or input) of `module` depend on.
-
-    None when the module never ran. A ModuleList stands for its last member.
-    """
-    calls = trace.calls.get(module)
-    if not calls:
-        inside = [c for path, group in trace.calls.items() if path.startswith(module + ".") for c in group]
-        calls = (max(inside, key=lambda call: call.end),) if inside else ()
-    values = [call.outputs if side == "output" else call.inputs[:1] for call in calls[-1:]]
-    if not values:
-        return None
-    ancestors = _Ancestors(trace)
-    for value in values[0]:
-        ancestors.of(value)
-    return frozenset(number for number in ancestors.visited if trace.ops[number].has_weight)
-
-
-def _relevant_ops(trace: Trace) -> list[int]:
-    """Operations that depend on the input and that the output depends on, in order."""
-    forward: set[int] = {trace.input}
-    from_input = []
-    for number, op in enumerate(trace.ops):
-        if forward.intersection(op.inputs):
-            forward.update(op.outputs)
-            from_input.append(number)
-    needed = set(trace.outputs[-1:])
-    relevant = []
-    for number in reversed(from_input):
-        op = trace.ops[number]
-        if needed.intersection(op.outputs):
-            needed.update(op.inputs)
-            relevant.append(number)
-    # Inputs that are constants (parameters, position tables) carry nothing of the image.
-    return list(reversed(relevant))
-
-
-def _tappable(trace: Trace, found: list[tuple[int, int]]) -> list[_Position]:
-    """The positions whose tensor enters or leaves a module that is called exactly once."""
-    out: dict[int, str] = {}
-    into: dict[int, str] = {}
-    for path, calls in trace.calls.items():
-        if len(calls) == 1:
-            call = calls[0]
-            if len(call.outputs) == 1:
-                # The outermost module that returns the tensor bears the name users know.
-                known = out.get(call.outputs[0])
-                out[call.outputs[0]] = path if known is None or len(path) < len(known) else known
-            if call.inputs:
-                known = into.get(call.inputs[0])
-                is_outer = known is None or call.entered < trace.calls[known][0].entered
-                into[call.inputs[0]] = path if is_outer or known is None else known
-    positions = []
-    for number, value in found:
-        if value in out and trace.calls[out[value]][0].end >= number:
-            positions.append(_Position(op=number, value=value, tap=out[value], side="output"))
-        elif value in into:
-            positions.append(_Position(op=number, value=value, tap=into[value], side="input"))
-    return positions
-
-
-def _cuttable_units(trace: Trace, positions: list[_Position]) -> list[_Unit]:
-    weights = [number for number, op in enumerate(trace.ops) if op.has_weight]
-    tree = _Tree(trace, weights, positions)
-    units = tree.units("")
-    return [unit for unit in units if unit.first_weight >= 0]
-
-
-class _Tree:
-    """The module calls as a tree, with the questions the descent asks of it."""
-
-    def __init__(self, trace: Trace, weights: list[int], positions: list[_Position]) -> None:
-        self.trace = trace
-        self.weights = weights
-        self.positions = positions
-        # Between attention and MLP of a transformer block one tensor carries everything too, but no module
-        # returns it: such a place does not divide a block. A join of all live features (DenseNet) does.
-        self.inner_ops = [p.op for p in positions if p.side == "output" or trace.ops[p.op].name == "cat"]
-        self.children: dict[str, list[ModuleCall]] = collections.defaultdict(list)
-        for path, calls in trace.calls.items():
-            if len(calls) == 1:
-                self.children[self._caller(path)].append(calls[0])
-        for calls in self.children.values():
-            calls.sort(key=lambda call: (call.start, call.end))
-        self.blocks = self._block_kinds()
-        self.block_places = {
-            _place(calls[0].path)
-            for calls in trace.calls.values()
-            if len(calls) == 1 and calls[0].kind in self.blocks
-        }
-
-    def _caller(self, path: str) -> str:
-        """The nearest enclosing module that was itself called (a ModuleList never is)."""
-        parent = path.rpartition(".")[0]
-        while parent and len(self.trace.calls.get(parent, ())) != 1:
-            parent = parent.rpartition(".")[0]
-        return parent
-
-    def num_weights(self, start: int, end: int) -> int:
-        return bisect.bisect_left(self.weights, end) - bisect.bisect_left(self.weights, start)
-
-    def has_inside(self, call: ModuleCall) -> bool:
-        """Whether a position lies inside `call` with weighted operations before and after it."""
-        low = bisect.bisect_left(self.inner_ops, call.start)
-        high = bisect.bisect_left(self.inner_ops, call.end)
-        return any(
-            self.num_weights(call.start, op + 1) > 0 and self.num_weights(op + 1, call.end) > 0
-            for op in self.inner_ops[low:high]
-        )
-
-    def is_wrapper(self, call: ModuleCall) -> bool:
-        """Whether one child of `call` does all its weighted work (several operations)."""
-        number = self.num_weights(call.start, call.end)
-        return number > 1 and any(self.num_weights(c.start, c.end) == number for c in self.children[call.path])
-
-    def is_block(self, call: ModuleCall) -> bool:
-        """Whether `call` is of a block class, or stands where blocks stand (numbers aside)."""
-        if call.kind in self.blocks:
-            return True
-        is_plain = call.kind in _CONTAINERS or self.num_weights(call.start, call.end) < 2
-        return not is_plain and _place(call.path) in self.block_places
-
-    def _block_kinds(self) -> set[type[nn.Module]]:
-        single = [calls[0] for calls in self.trace.calls.values() if len(calls) == 1]
-        heavy = [call for call in single if self.num_weights(call.start, call.end) >= 2]
-        kinds = {
-            call.kind
-            for call in heavy
-            if call.kind not in _CONTAINERS and not self.has_inside(call) and not self.is_wrapper(call)
-        }
-        count = collections.Counter(call.kind for call in heavy)
-        repeated = [c for c in heavy if c.kind not in _CONTAINERS and count[c.kind] > 1]
-        # Innermost first, so that a stage class is no block once the blocks inside it are known.
-        for call in sorted(repeated, key=lambda c: -c.path.count(".")):
-            prefix = call.path + "."
-            inner = (other for other in heavy if other.path.startswith(prefix))
-            if call.kind not in kinds and not any(other.kind in kinds for other in inner):
-                kinds.add(call.kind)
-        return kinds
-
-    def units(self, path: str) -> list[_Unit]:
-        found: list[_Unit] = []
-        for call in self.children[path]:
-            number = self.num_weights(call.start, call.end)
-            if number == 0:
-                continue
-            inner = [c for c in self.children[call.path] if self.num_weights(c.start, c.end)]
-            covered = sum(self.num_weights(c.start, c.end) for c in inner) == number
-            is_block = self.is_block(call)
-            whole = number == 1 or not covered or not (self.has_inside(call) or self.is_wrapper(call))
-            if is_block or whole:
-                first = self.weights[bisect.bisect_left(self.weights, call.start)]
-                found.append(
-                    _Unit(
-                        path=call.path,
-                        start=call.start,
-                        end=call.end,
-                        first_weight=first,
-                        is_block=is_block or number > 1,
-                    )
-                )
-            else:
-                found.extend(self.units(call.path))
-        return found
-
-
-def _place(path: str) -> str:
-    """`path` with its numbers blanked: ``blocks.0.1`` and ``blocks.3.0`` stand at the same place."""
-    return re.sub(r"\d+", "#", path)
-
-
-def _without_head(trace: Trace, units: list[_Unit], positions: list[_Position]) -> list[_Unit]:
+def _without_head(trace: Trace, units: list[Unit], positions: list[Position]) -> list[Unit]:
     """Drop the units behind the last tensor that still has a spatial or token axis."""
     kept = list(units)
+    limit = len(trace.ops)
     while kept:
-        last = kept[-1]
-        shapes = [trace.shapes[p.value] for p in positions if last.first_weight <= p.op < last.end]
-        if shapes and len(shapes[-1]) >= 3:
+        # Up to the next unit's weights: DenseNet joins what its last layer made only behind that layer.
+        start = kept[-1].first_weight
+        if any(start <= p.op < limit and len(trace.shapes[p.value]) >= 3 for p in positions):
             break
+        limit = start
         kept.pop()
     return kept
 
 
 def _places(
-    trace: Trace, units: list[_Unit], positions: list[_Position], has_head: bool
-) -> list[tuple[str, _Position, _Unit]]:
+    trace: Trace, units: list[Unit], positions: list[Position], has_head: bool
+) -> list[tuple[str, Position, Unit]]:
     """(name, position, last unit) of each cut."""
     has_blocks = any(unit.is_block for unit in units)
     first_block = next((i for i, unit in enumerate(units) if unit.is_block), 1 if len(units) > 1 else 0)
     last_block = max((i for i, unit in enumerate(units) if unit.is_block), default=len(units) - 1)
     ends = _unit_ends(trace, units, positions, has_head)
-    places: list[tuple[str, _Position, _Unit]] = []
+    places: list[tuple[str, Position, Unit]] = []
     for i, unit in enumerate(units):
         position = ends[i]
         if position is None:
@@ -303,12 +87,10 @@ def _places(
     return places
 
 
-def _unit_ends(
-    trace: Trace, units: list[_Unit], positions: list[_Position], has_head: bool
-) -> list[_Position | None]:
+def _unit_ends(trace: Trace, units: list[Unit], positions: list[Position], has_head: bool) -> list[Position | None]:
     """For each unit the position at which it ends, or None where no single tensor leaves it."""
-    ends: list[_Position | None] = []
-    relevant = _relevant_ops(trace)
+    ends: list[Position | None] = []
+    relevant = relevant_ops(trace)
     for i, unit in enumerate(units):
         following = units[i + 1] if i + 1 < len(units) else None
         limit = following.start if following else len(trace.ops)
@@ -338,7 +120,7 @@ def _unit_ends(
     return ends
 
 
-def _ends_stem_level(trace: Trace, units: list[_Unit], i: int, first_block: int) -> bool:
+def _ends_stem_level(trace: Trace, units: list[Unit], i: int, first_block: int) -> bool:
     """Whether a stem of several convolutions ends a resolution, or its module, with unit `i`."""
     here, following, block = units[i].path, units[i + 1].path, units[first_block].path
     if _common(following, block) > _common(here, block):
@@ -348,7 +130,7 @@ def _ends_stem_level(trace: Trace, units: list[_Unit], i: int, first_block: int)
         outputs = trace.calls[path][0].outputs
         if not outputs or len(trace.shapes[outputs[0]]) < 3:
             return False
-        sides.append(_side(trace, outputs[0]))
+        sides.append(side_of(trace, outputs[0]))
     return sides[0] > 1.5 * sides[1]
 
 
@@ -366,41 +148,15 @@ def _common(a: str, b: str) -> int:
     return count
 
 
-def _spatial(trace: Trace, value: int) -> tuple[int, ...]:
-    shape = trace.shapes[value][1:]
-    if len(shape) == 1:
-        return ()
-    return shape[:-1] if _channel_axis(trace, value) == -1 else shape[1:]
-
-
-def _side(trace: Trace, value: int) -> float:
-    spatial = _spatial(trace, value)
-    if len(spatial) == 1 and len(trace.shapes[trace.input]) > 3:
-        return float(spatial[0]) ** (1 / (len(trace.shapes[trace.input]) - 2))  # tokens of a square grid
-    return float(max(spatial, default=1))
-
-
-def _channel_axis(trace: Trace, value: int) -> int:
-    shape = trace.shapes[value]
-    if len(shape) == 3 and len(trace.shapes[trace.input]) > 3:
-        return trace.dims[value] or -1
-    if len(shape) > 3 and shape[1] != shape[-1]:
-        if len(set(shape[1:-1])) == 1 and len(set(shape[2:])) > 1:
-            return -1
-        if len(set(shape[2:])) == 1 and len(set(shape[1:-1])) > 1:
-            return 1
-    return trace.dims[value] or 1
-
-
-def _as_cuts(trace: Trace, places: list[tuple[str, _Position, _Unit]]) -> tuple[Cut, ...]:
+def _as_cuts(trace: Trace, places: list[tuple[str, Position, Unit]]) -> tuple[Cut, ...]:
     stages = _stages(trace, places)
     full = max(trace.shapes[trace.input][2:])
     cuts: list[Cut] = []
     seen: set[str] = set()
-    ancestors = _Ancestors(trace)
+    num_params, macs = _running_costs(trace)
     for (name, position, _), stage in zip(places, stages, strict=True):
-        tensors, macs = ancestors.of(position.value)
-        axis = _channel_axis(trace, position.value)
+        executed = ops_until(trace, position.tap, position.side)
+        axis = channel_axis(trace, position.value)
         shape = trace.shapes[position.value][1:]
         cuts.append(
             Cut(
@@ -408,9 +164,9 @@ def _as_cuts(trace: Trace, places: list[tuple[str, _Position, _Unit]]) -> tuple[
                 name=name if name not in seen else position.tap,
                 stage=stage,
                 channels=shape[-1] if axis == -1 else shape[0],
-                stride=max(1, round(full / _side(trace, position.value))),
-                num_params=sum(trace.num_elements.get(tensor, 0) for tensor in tensors),
-                macs=macs,
+                stride=max(1, round(full / side_of(trace, position.value))),
+                num_params=num_params[executed],
+                macs=macs[executed],
                 shape=shape,
                 channel_axis=axis,
                 tap=position.tap,
@@ -421,33 +177,21 @@ def _as_cuts(trace: Trace, places: list[tuple[str, _Position, _Unit]]) -> tuple[
     return tuple(cuts)
 
 
-class _Ancestors:
-    """Which parameters and how many MACs a value depends on (each value is asked for in order)."""
-
-    def __init__(self, trace: Trace) -> None:
-        self.trace = trace
-        self.producer = {value: n for n, op in enumerate(trace.ops) for value in op.outputs}
-        self.visited: set[int] = set()
-        self.tensors: set[str] = set()
-        self.macs = 0
-
-    def of(self, value: int) -> tuple[frozenset[str], int]:
-        stack = [value]
-        while stack:
-            number = self.producer.get(stack.pop())
-            if number is None or number in self.visited:
-                continue
-            self.visited.add(number)
-            op = self.trace.ops[number]
-            self.tensors.update(op.tensors)
-            self.macs += op.macs
-            stack.extend(op.inputs)
-        return frozenset(self.tensors), self.macs
+def _running_costs(trace: Trace) -> tuple[list[int], list[int]]:
+    """(parameters, MACs) of the first 0, 1, 2, … operations, branches that lead nowhere included."""
+    num_params, macs = [0], [0]
+    read: set[str] = set()
+    for op in trace.ops:
+        new = op.tensors - read
+        read |= new
+        num_params.append(num_params[-1] + sum(trace.num_elements.get(name, 0) for name in new))
+        macs.append(macs[-1] + op.macs)
+    return num_params, macs
 
 
-def _stages(trace: Trace, places: list[tuple[str, _Position, _Unit]]) -> list[int]:
+def _stages(trace: Trace, places: list[tuple[str, Position, Unit]]) -> list[int]:
     """Stage numbers: a new one where the resolution changes; isotropic networks by module, else quarters."""
-    sides = [round(_side(trace, position.value)) for _, position, _ in places]
+    sides = [round(side_of(trace, position.value)) for _, position, _ in places]
     parents = [unit.path.rpartition(".")[0] for _, _, unit in places]
     body = set(sides[1:])
     if len(body) > 1 or len(places) < 2 * _ISOTROPIC_STAGES:
@@ -458,6 +202,6 @@ def _stages(trace: Trace, places: list[tuple[str, _Position, _Unit]]) -> list[in
         length = len(places)
         return [min(_ISOTROPIC_STAGES * max(0, i - 1) // (length - 1), _ISOTROPIC_STAGES - 1) for i in range(length)]
     stages = [0]
-    for before, here in zip(keys, keys[1:], strict=False):
+    for before, here in itertools.pairwise(keys):
         stages.append(stages[-1] + (before != here))
     return stages

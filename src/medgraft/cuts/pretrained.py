@@ -13,9 +13,7 @@ _MIN_MATCHED: Final = 0.9
 _SHOWN: Final = 5
 
 
-def judge_load(
-    report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]
-) -> tuple[LoadReport, tuple[Cut, ...]]:
+def judge_load(report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]) -> tuple[LoadReport, tuple[Cut, ...]]:
     """The report counted over the trunk alone, and the cuts with `is_pretrained` set.
 
     Args:

@@ -5,10 +5,11 @@ its forward pass ends where the cut's tensor appears.
 """
 
 import copy
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from medgraft.cuts.points import find_cuts
 from medgraft.cuts.trace import Trace, trace_network
@@ -17,23 +18,30 @@ from medgraft.types import Cut
 
 __all__ = ["Trunk", "cut_points", "entry_of", "resolve_cut", "truncate", "truncate_traced"]
 
+_CONTAINERS: Final = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
-class _Reached(Exception):
+
+class _Reached(Exception):  # noqa: N818 - a signal, not an error
     """Carries the features out of the network's own forward pass."""
 
-    def __init__(self, features: torch.Tensor) -> None:
+    def __init__(self, carrier: Any) -> None:
         super().__init__()
-        self.features = features
+        # A block may be given, or give back, more than the tensor (a size, a mask that is None).
+        self.features: torch.Tensor = next(t for t in tree_leaves(carrier) if isinstance(t, torch.Tensor))
 
 
 class _Exit(nn.Module):
     """Stands in for the first module behind the cut; reaching it ends the forward pass."""
 
-    def forward(self, features: torch.Tensor, *_args: Any, **_kwargs: Any) -> NoReturn:
-        raise _Reached(features)
+    def forward(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise _Reached((args, kwargs))
 
 
-def _leave(_module: nn.Module, _args: Any, output: torch.Tensor) -> NoReturn:
+class _Removed(nn.Module):
+    """Holds the place of a member behind the cut in a Sequential, ModuleList or ModuleDict."""
+
+
+def _leave(_module: nn.Module, _args: Any, output: Any) -> NoReturn:
     raise _Reached(output)
 
 
@@ -57,11 +65,19 @@ class Trunk(nn.Module):
             network.get_submodule(cut.tap).register_forward_hook(_leave)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Features at the cut.
+
+        Args:
+            images: (B, C, *spatial).
+        """
         try:
             getattr(self.network, self.entry)(images)
         except _Reached as reached:
             return reached.features
-        raise CutError(f"expected the forward pass to reach cut {self.cut.name}, but it ended before.")
+        raise CutError(
+            f"expected the forward pass to reach cut {self.cut.name}, but it ended before. "
+            "The network's path depends on its input; choose another cut."
+        )
 
 
 def entry_of(network: nn.Module) -> str:
@@ -144,35 +160,49 @@ def _prune(network: nn.Module, trace: Trace, cut: Cut) -> None:
             keep.add(path)
             path = path.rpartition(".")[0]
     keep.add("")
+    # One module or parameter may stand under several names, of which the trace knows the first.
+    named = network.named_modules(remove_duplicate=False)
+    kept_modules = {id(module) for path, module in named if path in keep}
+    parameters = network.named_parameters(remove_duplicate=False)
+    used_parameters = {id(parameter) for name, parameter in parameters if name in used}
     for path, module in list(network.named_modules()):
         if path not in keep:
             continue
         prefix = f"{path}." if path else ""
         for name in list(module._modules):
             child = module._modules[name]
-            is_plain = isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict))
-            # An idle dropout may still be asked for its rate; only what holds tensors has to go.
-            if prefix + name not in keep and child is not None and (is_plain or _holds_tensors(child)):
-                _drop(module, name)
+            if prefix + name not in keep and child is not None:
+                _drop(module, name, child, kept_modules)
         if path == cut.tap and cut.tap_side == "input":
             continue
-        for name in list(module._parameters):
-            if prefix + name not in used:
+        for name, parameter in list(module._parameters.items()):
+            if id(parameter) not in used_parameters:
                 # Kept as an attribute: forward passes may ask whether it is None.
                 module._parameters[name] = None
 
 
-def _holds_tensors(module: nn.Module) -> bool:
-    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+def _drop(parent: nn.Module, name: str, child: nn.Module, kept: set[int]) -> None:
+    """Empty the place `name` of `parent`, without changing the length of any container.
 
-
-def _drop(module: nn.Module, name: str) -> None:
-    if isinstance(module, (nn.Sequential, nn.ModuleList, nn.ModuleDict)):
-        del module._modules[name]
-    else:
-        module._modules[name] = None
+    A forward pass may zip several containers or count on positions in them (Twins, HRNet), ask a module
+    whether it is None, and ask an idle dropout for its rate.
+    """
+    if id(child) in kept:
+        return
+    if isinstance(child, _CONTAINERS):
+        for inner, grandchild in list(child._modules.items()):
+            if grandchild is not None:
+                _drop(child, inner, grandchild, kept)
+        # A subclass of a container may own tensors itself.
+        child._parameters.update(dict.fromkeys(child._parameters))
+        child._buffers.update(dict.fromkeys(child._buffers))
+    elif any(True for _ in child.parameters()) or any(True for _ in child.buffers()):
+        parent._modules[name] = _Removed() if isinstance(parent, _CONTAINERS) else None
 
 
 def _replace(network: nn.Module, path: str, new: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    network.get_submodule(parent)._modules[name] = new
+    old = network.get_submodule(path)
+    for parent in list(network.modules()):
+        for name, child in parent._modules.items():
+            if child is old:
+                parent._modules[name] = new

@@ -70,9 +70,7 @@ def _exact(cohort: Cohort, sets: tuple[tuple[int, ...], ...]) -> list[Finding]:
         findings.append(finding_of(cohort, "duplicate-within-split", "info", message, total, within))
     clashing = [one for one in sets if len(np.unique(cohort.targets[list(one)], axis=0)) > 1]
     if clashing:
-        message = (
-            f"{len(clashing)} images occur with equal pixels and different labels; one label must be wrong."
-        )
+        message = f"{len(clashing)} images occur with equal pixels and different labels; one label must be wrong."
         rows = [row for one in clashing for row in one]
         findings.append(finding_of(cohort, "duplicate-label-conflict", "warn", message, len(clashing), rows))
     return findings
@@ -82,9 +80,7 @@ def _near(cohort: Cohort, pairs: tuple[tuple[int, int, float], ...], bits: int) 
     findings = []
     patients = cohort.table["patient"].to_numpy(dtype=object)
     # Two views of one patient may well look alike; they share a group anyway.
-    pairs = tuple(
-        pair for pair in pairs if patients[pair[0]] is None or patients[pair[0]] != patients[pair[1]]
-    )
+    pairs = tuple(pair for pair in pairs if patients[pair[0]] is None or patients[pair[0]] != patients[pair[1]])
     if pairs:
         splits = cohort.table["split"].to_numpy(dtype=object)
         across = [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]]
@@ -96,10 +92,6 @@ def _near(cohort: Cohort, pairs: tuple[tuple[int, int, float], ...], bits: int) 
         rows = [row for pair in (across or pairs) for row in pair[:2]]
         findings.append(finding_of(cohort, "near-duplicate", "warn", f"{message}.", len(pairs), rows))
     if bits < MAX_BITS:
-        message = (
-            f"So many images look alike that near-duplicates were searched within {max(bits, 0)} bits only."
-        )
-        findings.append(
-            Finding(kind="near-duplicate-search", severity="info", message=message, count=max(bits, 0))
-        )
+        message = f"So many images look alike that near-duplicates were searched within {max(bits, 0)} bits only."
+        findings.append(Finding(kind="near-duplicate-search", severity="info", message=message, count=max(bits, 0)))
     return findings

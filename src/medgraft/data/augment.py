@@ -82,10 +82,13 @@ def _draw(count: int, limit: float, generator: torch.Generator) -> Tensor:
 
 def _move(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
     batch, ndim = len(images), images.ndim - 2
+    # The grid counts each axis from -1 to 1: where sides differ, a rotation would shear.
+    sides = torch.tensor(images.shape[:1:-1], dtype=torch.float32)
     matrix = torch.eye(ndim).repeat(batch, 1, 1)
     for first in range(ndim):
         for second in range(first + 1, ndim):
             matrix = matrix @ _rotation(ndim, first, second, _draw(batch, settings.rotate_deg, generator))
+    matrix = matrix * sides / sides[:, None]
     matrix = matrix * (1 + _draw(batch, settings.zoom, generator)).view(-1, 1, 1)
     shift = torch.stack([_draw(batch, 2 * settings.shift, generator) for _ in range(ndim)], 1)
     if settings.flip != "none":

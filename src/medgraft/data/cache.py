@@ -75,14 +75,12 @@ class DecodedCohort:
         Raises:
             DataError: An image of the cohort was not decoded.
         """
-        rows = np.asarray(
-            pd.Index(self.paths).get_indexer(pd.Index(cohort.table["path"].to_numpy(dtype=object)))
-        )
+        # As objects: left to infer, pandas copies all paths into arrow's own memory.
+        wanted = pd.Index(cohort.table["path"], dtype=object)
+        rows = np.asarray(pd.Index(self.paths, dtype=object).get_indexer(wanted))
         if (rows < 0).any():
             name = cohort.table["path"].iat[int(np.argmin(rows))]
-            raise DataError(
-                f"{name}: not in the cache. Select decoded images first: cohort.select(decoded.rows)."
-            )
+            raise DataError(f"{name}: not in the cache. Select decoded images first: cohort.select(decoded.rows).")
         return rows.astype(np.int64)
 
     def maximum(self, rows: np.ndarray) -> int:
@@ -182,11 +180,7 @@ def _survey(cohort: Cohort, channels: int | None) -> tuple[int, int]:
                 coloured.append(row)
     if channels is not None:
         return channels, bits
-    picked = (
-        [coloured[i] for i in np.unique(np.linspace(0, len(coloured) - 1, SAMPLE).astype(int))]
-        if coloured
-        else []
-    )
+    picked = [coloured[i] for i in np.unique(np.linspace(0, len(coloured) - 1, SAMPLE).astype(int))] if coloured else []
     return (3 if any(_is_coloured(cohort, row) for row in picked) else 1), bits
 
 
@@ -208,9 +202,7 @@ def _write(
 ) -> None:
     channels, bits = _survey(cohort, channels)
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
-    _check_space(
-        folder, len(cohort) * (channels * size * size * dtype.itemsize + THUMBNAIL**2 + FACTS.itemsize)
-    )
+    _check_space(folder, len(cohort) * (channels * size * size * dtype.itemsize + THUMBNAIL**2 + FACTS.itemsize))
     preprocessing = Preprocessing(size=size, channels=channels, intensity_max=2**bits - 1, resize=resize)
     decode = functools.partial(decode_row, cohort, preprocessing=preprocessing, bits=bits)
     rows: list[int] = []
@@ -257,9 +249,7 @@ def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE_BYTES:
         sizes = f"needs {needed / 2**20:,.0f} MiB, free are {free / 2**20:,.0f} MiB"
-        raise RunError(
-            f"{folder.parent}: the image cache {sizes}. Free space, lower --size, or choose another folder."
-        )
+        raise RunError(f"{folder.parent}: the image cache {sizes}. Free space, lower --size, or choose another folder.")
 
 
 def _open(folder: Path, cohort: Cohort) -> DecodedCohort:
@@ -267,13 +257,10 @@ def _open(folder: Path, cohort: Cohort) -> DecodedCohort:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         rows = np.load(folder / "rows.npy")
         images, thumbs, facts = (
-            np.load(folder / f"{name}.npy", mmap_mode="r")[: len(rows)]
-            for name in ("images", "thumbs", "facts")
+            np.load(folder / f"{name}.npy", mmap_mode="r")[: len(rows)] for name in ("images", "thumbs", "facts")
         )
     except (OSError, ValueError, KeyError) as error:
-        raise RunError(
-            f"{folder}: the image cache is damaged ({error}). Remove this folder and run again."
-        ) from error
+        raise RunError(f"{folder}: the image cache is damaged ({error}). Remove this folder and run again.") from error
     return DecodedCohort(
         folder=folder,
         images=images,

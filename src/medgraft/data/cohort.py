@@ -73,9 +73,7 @@ def read_cohort(
     path = Path(source).expanduser()
     if not path.exists():
         siblings = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise DataError(
-            f"{path}: expected a folder, table or .npz, found nothing. {nearest(path.name, siblings)}"
-        )
+        raise DataError(f"{path}: expected a folder, table or .npz, found nothing. {nearest(path.name, siblings)}")
     columns = {"path_column": path_column, "label_column": label_column, "patient_column": patient_column}
     asked = {name: column for name, column in columns.items() if column is not None}
     if path.suffix.lower() == ".npz" and path.is_file():
@@ -92,9 +90,7 @@ def read_cohort(
 def _refuse_columns(asked: dict[str, str], path: Path) -> None:
     if asked:
         option = next(iter(asked)).replace("_", "-")
-        raise ConfigError(
-            f"--{option} is for tables, got {path} without one. Leave it out or name the table."
-        )
+        raise ConfigError(f"--{option} is for tables, got {path} without one. Leave it out or name the table.")
 
 
 def _listing(path: Path, asked: dict[str, str]) -> Listing:
@@ -103,16 +99,12 @@ def _listing(path: Path, asked: dict[str, str]) -> Listing:
     folders = list_folder(path)
     tables = tables_in(path)
     if folders is None and not tables:
-        raise DataError(
-            f"{path}: no images found. Expected class folders of PNG, JPEG, TIFF or BMP, or one table."
-        )
+        raise DataError(f"{path}: no images found. Expected class folders of PNG, JPEG, TIFF or BMP, or one table.")
     if (folders is None or asked) and len(tables) != 1:
         if not tables:
             _refuse_columns(asked, path)
         names = ", ".join(table.name for table in tables[:MAX_SHOWN])
-        raise DataError(
-            f"{path}: expected one table, got {len(tables)} ({names}). Give the path of the right one."
-        )
+        raise DataError(f"{path}: expected one table, got {len(tables)} ({names}). Give the path of the right one.")
     if folders is None or asked:
         return list_table(tables[0], **asked)
     if len(tables) != 1:
@@ -182,12 +174,8 @@ def _check_enough(cohort: Cohort) -> None:
     for column, name in zip(matrix.T, names, strict=False):
         count = len(np.unique(patients[column]))
         if count < MIN_PATIENTS:
-            message = (
-                f"class {name!r} has {count} {unit}, expected at least {MIN_PATIENTS} (train, val, test)"
-            )
+            message = f"class {name!r} has {count} {unit}, expected at least {MIN_PATIENTS} (train, val, test)"
             others = [other for other in cohort.classes if other != name]
             close = difflib.get_close_matches(name, others, n=1, cutoff=0.75)
-            advice = (
-                f"Is it a misspelling of {close[0]!r}?" if close else "Add cases or leave this class out."
-            )
+            advice = f"Is it a misspelling of {close[0]!r}?" if close else "Add cases or leave this class out."
             raise DataError(f"{cohort.root}: {message}. {advice}")

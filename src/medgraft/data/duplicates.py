@@ -31,8 +31,9 @@ FIRST_LOOK: Final = 0.85
 SHIFT: Final = 2
 SIGMA: Final = 3.0
 MAX_CANDIDATES: Final = 200_000
-BLOCK: Final = 1 << 20
-BATCH: Final = 512
+BLOCK: Final = 1 << 16
+"""Pairs looked at in one go: small enough to stay in the processor's cache and out of the memory bill."""
+BATCH: Final = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +70,7 @@ def exact_sets(digests: np.ndarray) -> tuple[tuple[int, ...], ...]:
     return tuple(sorted(tuple(part.tolist()) for part in np.split(order, edges) if len(part)))
 
 
-def hash_pairs(
-    hashes: np.ndarray, max_bits: int = MAX_BITS, limit: int = MAX_CANDIDATES
-) -> tuple[np.ndarray, int]:
+def hash_pairs(hashes: np.ndarray, max_bits: int = MAX_BITS, limit: int = MAX_CANDIDATES) -> tuple[np.ndarray, int]:
     """All pairs of hashes that differ in at most `max_bits` bits, closest first, and the bound that held.
 
     Two such hashes agree in at least one of ``max_bits + 1`` pieces, so only rows with an equal piece are
@@ -98,8 +97,7 @@ def hash_pairs(
     hashes = hashes.astype(np.uint64)
     edges = np.linspace(0, 64, max_bits + 2).astype(int)
     pieces = [
-        (hashes >> np.uint64(low)) & np.uint64(2 ** int(high - low) - 1)
-        for low, high in itertools.pairwise(edges)
+        (hashes >> np.uint64(low)) & np.uint64(2 ** int(high - low) - 1) for low, high in itertools.pairwise(edges)
     ]
     cost = sum(int((counts * (counts - 1) // 2).sum()) for counts in map(_counts, pieces))
     if cost > len(hashes) * (len(hashes) - 1) // 2:
@@ -148,9 +146,7 @@ def _equal_pairs(piece: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def _popcount(words: np.ndarray) -> np.ndarray:
     # np.bitwise_count came with NumPy 2; this is the same in arithmetic that NumPy 1.26 has.
-    ones, twos, fours = (
-        np.uint64(mask) for mask in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F)
-    )
+    ones, twos, fours = (np.uint64(mask) for mask in (0x5555555555555555, 0x3333333333333333, 0x0F0F0F0F0F0F0F0F))
     words = words - ((words >> np.uint64(1)) & ones)
     words = (words & twos) + ((words >> np.uint64(2)) & twos)
     words = (words + (words >> np.uint64(4))) & fours

@@ -63,9 +63,7 @@ def _mixed(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     findings = []
     shallow = np.flatnonzero(decoded.facts["bits"] == 8)
     if decoded.bits == 16 and len(shallow):
-        message = (
-            f"{len(shallow)} images have 8 bits among 16-bit ones; they will look nearly black beside those."
-        )
+        message = f"{len(shallow)} images have 8 bits among 16-bit ones; they will look nearly black beside those."
         findings.append(finding_of(cohort, "mixed-depth", "warn", message, len(shallow), shallow))
     coloured = np.flatnonzero(decoded.facts["channels"] == 3)
     if decoded.channels == 1 and len(coloured):

@@ -74,11 +74,7 @@ def spelling_variants(labels: Iterable[str]) -> dict[str, tuple[str, ...]]:
     families: dict[str, Counter[str]] = defaultdict(Counter)
     for label, count in Counter(labels).items():
         families[spelling_key(label)][label] += count
-    return {
-        _best_spelling(family): tuple(sorted(family))
-        for _, family in sorted(families.items())
-        if len(family) > 1
-    }
+    return {_best_spelling(family): tuple(sorted(family)) for _, family in sorted(families.items()) if len(family) > 1}
 
 
 def _best_spelling(family: Counter[str]) -> str:
@@ -140,9 +136,7 @@ def encode_labels(labels: Sequence[str]) -> tuple[Task, tuple[str, ...], np.ndar
     names = canonical_names(labels)
     classes = _in_order(names.values())
     if len(classes) < 2:
-        raise DataError(
-            f"expected at least two classes, got only {classes[0]!r}. Add images of another class."
-        )
+        raise DataError(f"expected at least two classes, got only {classes[0]!r}. Add images of another class.")
     index = {name: classes.index(canonical) for name, canonical in names.items()}
     targets = np.array([index[label] for label in labels], dtype=np.int64)
     return ("binary" if len(classes) == 2 else "multiclass"), classes, targets
@@ -206,13 +200,9 @@ def choose_positive(task: Task, classes: Sequence[str], positive: str | None) ->
         return None
     if positive is not None:
         if positive not in classes:
-            raise ConfigError(
-                f"--positive must be one of the classes, got {positive!r}. {nearest(positive, classes)}"
-            )
+            raise ConfigError(f"--positive must be one of the classes, got {positive!r}. {nearest(positive, classes)}")
         return positive
-    means_healthy = [
-        all(spelling_key(part) in NEVER_POSITIVE for part in name.split(",")) for name in classes
-    ]
+    means_healthy = [all(spelling_key(part) in NEVER_POSITIVE for part in name.split(",")) for name in classes]
     return classes[0] if means_healthy[1] and not means_healthy[0] else classes[1]
 
 

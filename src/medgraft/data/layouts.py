@@ -53,9 +53,7 @@ class Listing:
 def tables_in(root: Path) -> list[Path]:
     """The CSV, TSV and Parquet files directly in a folder, sorted."""
     return sorted(
-        entry
-        for entry in root.iterdir()
-        if entry.suffix.lower() in TABLE_SUFFIXES and _is_visible(entry.name)
+        entry for entry in root.iterdir() if entry.suffix.lower() in TABLE_SUFFIXES and _is_visible(entry.name)
     )
 
 
@@ -94,9 +92,7 @@ def list_folder(root: Path) -> Listing | None:
     if not rows:
         return None
     table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
-    notes = [
-        f"{len(table)} images in {'split and ' if by_split else ''}class folders; the folder is the label."
-    ]
+    notes = [f"{len(table)} images in {'split and ' if by_split else ''}class folders; the folder is the label."]
     if by_split and table["split"].nunique() == 1:
         table["split"] = None
         notes.append("Only training images lie here, so the program splits them itself.")
@@ -113,24 +109,18 @@ def list_folder(root: Path) -> Listing | None:
     return Listing(layout=layout, root=root, table=table, where=str(root), notes=tuple(notes))
 
 
-def _class_rows(
-    root: Path, folder: Path, split: str | None, skipped: Counter[str]
-) -> list[tuple[str | None, ...]]:
+def _class_rows(root: Path, folder: Path, split: str | None, skipped: Counter[str]) -> list[tuple[str | None, ...]]:
     """One tuple in the order of `COLUMNS` per image."""
     rows: list[tuple[str | None, ...]] = []
     for parent, names in _walk(folder, skipped):
         images = [name for name in names if _is_image(name)]
-        skipped.update(
-            f"{Path(name).suffix.lower() or 'other'} files" for name in names if not _is_image(name)
-        )
+        skipped.update(f"{Path(name).suffix.lower() or 'other'} files" for name in names if not _is_image(name))
         owners = _mask_owners(images)
         relative = parent.relative_to(root).as_posix()
         first_mask: dict[str, str] = {}
         for name, owner in owners.items():
             first_mask.setdefault(owner, name)
-        skipped.update(
-            {"further masks": len(owners) - len(first_mask)} if len(owners) > len(first_mask) else {}
-        )
+        skipped.update({"further masks": len(owners) - len(first_mask)} if len(owners) > len(first_mask) else {})
         for name in images:
             if name not in owners:
                 mask = f"{relative}/{first_mask[name]}" if name in first_mask else None

@@ -40,9 +40,7 @@ def apply_leaks(cohort: Cohort, audit: Audit, policy: LeakPolicy) -> Cohort:
         return cohort
     told = " ".join(finding.message for finding in found)
     if policy == "stop":
-        raise LeakError(
-            f"{cohort.root}: {told} Use --leaks drop to remove them from train and val, or allow."
-        )
+        raise LeakError(f"{cohort.root}: {told} Use --leaks drop to remove them from train and val, or allow.")
     if policy == "allow":
         note = f"Warning: leaks were allowed, so scores flatter the model. {told}"
         return dataclasses.replace(cohort, notes=(*cohort.notes, note))

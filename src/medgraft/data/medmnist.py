@@ -29,8 +29,7 @@ NAMES: Final = {
     "octmnist": "choroidal neovascularization|diabetic macular edema|drusen|normal",
     "pneumoniamnist": "normal|pneumonia",
     "breastmnist": "malignant|normal, benign",
-    "bloodmnist": "basophil|eosinophil|erythroblast|immature granulocytes|lymphocyte|monocyte|neutrophil|"
-    "platelet",
+    "bloodmnist": "basophil|eosinophil|erythroblast|immature granulocytes|lymphocyte|monocyte|neutrophil|platelet",
     "organamnist": ORGANS,
     "organcmnist": ORGANS,
     "organsmnist": ORGANS,
@@ -57,9 +56,7 @@ def read_medmnist(path: str | Path, *, positive: str | None = None) -> Cohort:
     splits = [split for split in SPLITS if f"{split}_images" in stored]
     if "train" not in splits:
         found = ", ".join(sorted(stored)) or "nothing"
-        raise DataError(
-            f"{path}: expected arrays train_images, train_labels (val, test likewise), got {found}."
-        )
+        raise DataError(f"{path}: expected arrays train_images, train_labels (val, test likewise), got {found}.")
     arrays, labels = {}, []
     for split in splits:
         arrays[split] = _images(stored[f"{split}_images"], f"{path}: {split}_images")
@@ -92,9 +89,7 @@ def _images(images: np.ndarray, where: str) -> np.ndarray:
     if images.ndim == 4 and images.shape[3] == 1:
         images = images[..., 0]
     if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3) or 0 in images.shape:
-        raise DataError(
-            f"{where}: expected (N, H, W) or (N, H, W, 3), got {images.shape}. Volumes are not read."
-        )
+        raise DataError(f"{where}: expected (N, H, W) or (N, H, W, 3), got {images.shape}. Volumes are not read.")
     if images.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{where}: expected uint8 or uint16, got {images.dtype}. Scale to integers first.")
     return images
@@ -103,16 +98,12 @@ def _images(images: np.ndarray, where: str) -> np.ndarray:
 def _labels(stored: dict[str, np.ndarray], split: str, count: int, path: Path) -> np.ndarray:
     name = f"{split}_labels"
     if name not in stored:
-        raise DataError(
-            f"{path}: expected an array {name} beside {split}_images. Add it or remove the images."
-        )
+        raise DataError(f"{path}: expected an array {name} beside {split}_images. Add it or remove the images.")
     labels = stored[name]
     labels = labels[:, None] if labels.ndim == 1 else labels
     if labels.ndim != 2 or len(labels) != count:
         raise DataError(f"{path}: {name} must have one row per image ({count}), got shape {labels.shape}.")
-    if labels.dtype.kind not in "iub" and not (
-        labels.dtype.kind == "f" and np.all(labels == np.rint(labels))
-    ):
+    if labels.dtype.kind not in "iub" and not (labels.dtype.kind == "f" and np.all(labels == np.rint(labels))):
         raise DataError(f"{path}: {name} must be whole numbers, got {labels.dtype} with other values.")
     return labels.astype(np.int64)
 
@@ -121,16 +112,12 @@ def _targets(labels: np.ndarray, path: Path) -> tuple[Task, tuple[str, ...], np.
     if labels.shape[1] > 1:
         if not np.isin(labels, (0, 1)).all():
             row = int(np.flatnonzero(~np.isin(labels, (0, 1)).all(axis=1))[0])
-            raise DataError(
-                f"{path}: labels of several columns must be 0 or 1, got {labels[row].tolist()}, row {row}."
-            )
+            raise DataError(f"{path}: labels of several columns must be 0 or 1, got {labels[row].tolist()}, row {row}.")
         names, notes = _names(path, tuple(range(labels.shape[1])))
         return "multilabel", names, labels.astype(np.float32), notes
     values = np.unique(labels)
     if len(values) < 2:
-        raise DataError(
-            f"{path}: expected at least two classes, got only {values[0]}. Add images of another class."
-        )
+        raise DataError(f"{path}: expected at least two classes, got only {values[0]}. Add images of another class.")
     names, notes = _names(path, tuple(int(value) for value in values))
     task: Task = "binary" if len(values) == 2 else "multiclass"
     return task, names, np.searchsorted(values, labels[:, 0]).astype(np.int64), notes

@@ -57,9 +57,7 @@ class PhantomSettings:
     """
 
     shape: tuple[int, ...] = (64, 64)
-    num_patients: dict[str, int] = dataclasses.field(
-        default_factory=lambda: {"train": 240, "val": 200, "test": 450}
-    )
+    num_patients: dict[str, int] = dataclasses.field(default_factory=lambda: {"train": 240, "val": 200, "test": 450})
     images_per_patient: tuple[int, int] = (1, 2)
     classes: tuple[str, ...] = ("normal", "nodule", "mass")
     contrast: float = 0.30
@@ -85,9 +83,7 @@ class PhantomSettings:
             f"images_per_patient must be 1 <= fewest <= most, got {self.images_per_patient}.",
         )
         _require(
-            len(self.classes) >= 2
-            and len(set(self.classes)) == len(self.classes)
-            and set(self.classes) <= set(known),
+            len(self.classes) >= 2 and len(set(self.classes)) == len(self.classes) and set(self.classes) <= set(known),
             f"classes must be two or more different ones of {', '.join(known)}, got {self.classes}.",
         )
         _require(
@@ -115,9 +111,7 @@ DEMO: Final = PhantomSettings(
 )
 
 
-def phantom_case(
-    settings: PhantomSettings, patient_seed: int, image_index: int
-) -> tuple[np.ndarray, np.ndarray, int]:
+def phantom_case(settings: PhantomSettings, patient_seed: int, image_index: int) -> tuple[np.ndarray, np.ndarray, int]:
     """One film, its lesion mask and its true class (label noise is added on writing only).
 
     The patient's body and lesion depend on `patient_seed` alone; the film on `image_index` too. The class is
@@ -230,9 +224,7 @@ def _write_split(folder: Path, settings: PhantomSettings, seed: int, split: str)
     seeds = seed * _PATIENTS_PER_SEED + before + rng.permutation(num)
     noisy = rng.random(num) < settings.label_noise if split == "train" else np.zeros(num, dtype=bool)
     rows = []
-    for number, (patient_seed, is_noisy) in enumerate(
-        zip(seeds.tolist(), noisy, strict=True), start=before + 1
-    ):
+    for number, (patient_seed, is_noisy) in enumerate(zip(seeds.tolist(), noisy, strict=True), start=before + 1):
         other = int(rng.integers(1, len(settings.classes))) if is_noisy else 0
         label = settings.classes[(patient_seed + other) % len(settings.classes)]
         patient = f"p{number:05d}"

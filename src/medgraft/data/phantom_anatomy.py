@@ -75,9 +75,7 @@ def draw_anatomy(rng: np.random.Generator, ndim: int) -> Anatomy:
     build, tall = between(rng, 0.92, 1.06), between(rng, 0.92, 1.06)
     side = np.array([-1.0, 1.0])
     centres = np.stack([_place(ndim, between(rng, -0.12, -0.02), s * 0.44 * build) for s in side])
-    radii = np.stack(
-        [_extent(ndim, tall * between(rng, 0.76, 0.86), build * between(rng, 0.33, 0.39)) for _ in side]
-    )
+    radii = np.stack([_extent(ndim, tall * between(rng, 0.76, 0.86), build * between(rng, 0.33, 0.39)) for _ in side])
     vessels = [_draw_vessels(rng, centre, radius) for centre, radius in zip(centres, radii, strict=True)]
     start, end, width = (np.concatenate(parts) for parts in zip(*vessels, strict=True))
     num_dots = int(rng.integers(2, 6))

@@ -138,9 +138,7 @@ def expose(attenuation: np.ndarray, points: np.ndarray, film: Acquisition) -> np
     """
     beam = attenuation
     if len(film.wire_width):
-        beam = beam + film.wire_amount * near_segments(
-            points, film.wire_start, film.wire_end, film.wire_width
-        )
+        beam = beam + film.wire_amount * near_segments(points, film.wire_start, film.wire_end, film.wire_width)
     veil = ndimage.gaussian_filter(beam, [0.14 * n for n in beam.shape], mode="nearest", truncate=2.0)
     beam = beam * (1.0 - film.scatter) + veil * film.scatter
     beam = ndimage.gaussian_filter(beam, [film.blur * n for n in beam.shape], mode="nearest", truncate=3.0)

@@ -65,13 +65,9 @@ def split_cohort(
         parts = _carve(cohort, groups, parts, missing, fractions, seed)
         how = f"The given split was kept; {missing} was carved from train by group with seed {seed}"
     else:
-        raise DataError(
-            f"{cohort.root}: the given split has {', '.join(sorted(present))} and no train. Add train."
-        )
+        raise DataError(f"{cohort.root}: the given split has {', '.join(sorted(present))} and no train. Add train.")
     table = cohort.table.assign(split=pd.Series(parts, dtype=object))
-    divided = dataclasses.replace(
-        cohort, table=table, notes=(*cohort.notes, f"{how}: {_counts(parts, groups)}.")
-    )
+    divided = dataclasses.replace(cohort, table=table, notes=(*cohort.notes, f"{how}: {_counts(parts, groups)}."))
     _check_classes(divided)
     return dataclasses.replace(divided, notes=(*divided.notes, *_few_groups(parts, groups)))
 
@@ -94,9 +90,7 @@ def fold_splits(cohort: Cohort, groups: np.ndarray, folds: int, seed: int) -> tu
     _check(cohort, groups)
     num_groups = len(np.unique(groups))
     if not 3 <= folds <= num_groups:
-        raise ConfigError(
-            f"--folds must be 3 to {num_groups} (the number of groups), got {folds}. Typical: 5."
-        )
+        raise ConfigError(f"--folds must be 3 to {num_groups} (the number of groups), got {folds}. Typical: 5.")
     matrix = class_matrix(cohort.task, cohort.targets, len(cohort.classes))
     dealt = _deal(matrix, groups, [1 / folds] * folds, seed)
     cohorts = []
@@ -131,9 +125,7 @@ def write_splits(cohort: Cohort, groups: np.ndarray, path: str | Path) -> str:
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        raise RunError(
-            f"{path}: cannot be written ({error.strerror}). Check the folder and its rights."
-        ) from error
+        raise RunError(f"{path}: cannot be written ({error.strerror}). Check the folder and its rights.") from error
     return hashlib.sha256(data).hexdigest()
 
 
@@ -157,9 +149,7 @@ def read_splits(path: str | Path, cohort: Cohort) -> tuple[Cohort, np.ndarray, s
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as splits.csv ({error}). Remove it to split anew.") from error
     if list(table.columns) != ["path", "group", "split"] or not table["split"].isin(SPLITS).all():
-        raise RunError(
-            f"{path}: expected columns path, group, split (train, val, test). Remove it to split anew."
-        )
+        raise RunError(f"{path}: expected columns path, group, split (train, val, test). Remove it to split anew.")
     if table["path"].tolist() != cohort.table["path"].tolist():
         message = f"{path}: lists {len(table)} images that are not those of {cohort.root} ({len(cohort)})"
         raise DataError(f"{message}. Use a new run folder for changed data.")
@@ -170,9 +160,7 @@ def read_splits(path: str | Path, cohort: Cohort) -> tuple[Cohort, np.ndarray, s
 
 def _check(cohort: Cohort, groups: np.ndarray) -> None:
     if groups.shape != (len(cohort),):
-        raise DataError(
-            f"groups must have shape ({len(cohort)},), got {groups.shape}. Use groups_of(cohort, …)."
-        )
+        raise DataError(f"groups must have shape ({len(cohort)},), got {groups.shape}. Use groups_of(cohort, …).")
 
 
 def _carve(
@@ -237,9 +225,7 @@ def _check_classes(cohort: Cohort) -> None:
         for column, name in zip(matrix.T, names, strict=False):
             if not column[rows].any():
                 message = f"class {name!r} has no image in {split} ({int(column.sum())} in all)"
-                raise DataError(
-                    f"{cohort.root}: {message}. Add cases of more patients, or leave this class out."
-                )
+                raise DataError(f"{cohort.root}: {message}. Add cases of more patients, or leave this class out.")
 
 
 def _counts(parts: np.ndarray, groups: np.ndarray) -> str:

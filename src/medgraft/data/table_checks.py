@@ -61,9 +61,7 @@ def _missing_classes(cohort: Cohort) -> list[Finding]:
         if not column.any()
     ]
     message = f"Classes are missing from given splits: {', '.join(absent)}."
-    return (
-        [Finding(kind="class-missing", severity="stop", message=message, count=len(absent))] if absent else []
-    )
+    return [Finding(kind="class-missing", severity="stop", message=message, count=len(absent))] if absent else []
 
 
 def _spellings(cohort: Cohort) -> list[Finding]:

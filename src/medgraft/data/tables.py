@@ -63,8 +63,8 @@ def list_table(
     else:
         _refuse_blank(table["label"], columns["label"], path)
     _refuse_blank(table["path"], columns["path"], path)
-    table["path"] = [_relative(text, path.parent) for text in table["path"]]
-    table["split"] = _splits(table["split"], path)
+    table["path"] = pd.Series([_relative(text, path.parent) for text in table["path"]], dtype=object)
+    table["split"] = pd.Series(_splits(table["split"], path), dtype=object)
     _check_files(table, path)
     table, flags, dropped = _merge_repeats(table, flags, path)
     if dropped:
@@ -95,9 +95,7 @@ def peek_table(path: Path) -> tuple[set[str], dict[str, str]]:
 
 def _read(path: Path) -> pd.DataFrame:
     if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise DataError(
-            f"{path}: expected a .csv, .tsv, .parquet or .npz file, or a folder, got {path.suffix!r}."
-        )
+        raise DataError(f"{path}: expected a .csv, .tsv, .parquet or .npz file, or a folder, got {path.suffix!r}.")
     try:
         frame = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path)
     except OSError as error:
@@ -129,7 +127,8 @@ def _read_text(path: Path) -> pd.DataFrame:
         frame = pd.read_csv(
             path,
             sep=separator,
-            dtype=str,
+            # Not str: arrow would hold every text a second time, and each row's label would be an object of its own.
+            dtype=object,
             encoding="utf-8-sig",
             keep_default_na=False,
             na_values=list(MISSING),
@@ -137,7 +136,7 @@ def _read_text(path: Path) -> pd.DataFrame:
             skip_blank_lines=False,
         )
     last = frame.notna().any(axis=1).to_numpy().nonzero()[0]
-    frame = frame.iloc[: int(last[-1]) + 1 if len(last) else 0].astype(object)
+    frame = frame.iloc[: int(last[-1]) + 1 if len(last) else 0]
     return frame.where(frame.notna(), None)
 
 
@@ -145,14 +144,10 @@ def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         frame = pd.read_parquet(path)
     except ImportError as error:
-        raise DataError(
-            f"{path}: reading Parquet needs pyarrow. Run pip install 'medgraft[parquet]'."
-        ) from error
+        raise DataError(f"{path}: reading Parquet needs pyarrow. Run pip install 'medgraft[parquet]'.") from error
     frame = frame.reset_index(drop=True).astype(object)
     frame = frame.where(frame.notna(), None)
-    return pd.DataFrame(
-        {name: [_text(value) for value in frame[name]] for name in frame.columns}, dtype=object
-    )
+    return pd.DataFrame({name: [_text(value) for value in frame[name]] for name in frame.columns}, dtype=object)
 
 
 def _text(value: object) -> str | None:
@@ -217,9 +212,10 @@ def _relative(text: str, root: Path) -> str:
     name = text.strip()
     if "\\" in name and not (root / name).exists():
         name = name.replace("\\", "/")
-    absolute = Path(os.path.normpath(root / name))
-    base = Path(os.path.normpath(root))
-    return absolute.relative_to(base).as_posix() if absolute.is_relative_to(base) else absolute.as_posix()
+    # Without pathlib, which keeps every part of every path it has met in memory for good.
+    absolute = os.path.abspath(os.path.join(root, name))  # noqa: PTH100, PTH118
+    base = os.path.join(os.path.abspath(root), "")  # noqa: PTH100, PTH118
+    return absolute.removeprefix(base).replace(os.sep, "/")
 
 
 def _splits(values: "pd.Series[str]", path: Path) -> list[str | None]:
@@ -237,18 +233,12 @@ def _splits(values: "pd.Series[str]", path: Path) -> list[str | None]:
 def _check_files(table: pd.DataFrame, path: Path) -> None:
     for column in ("path", "mask"):
         names: Sequence[str | None] = table[column].tolist()
-        lost = [
-            row
-            for row, name in enumerate(names)
-            if name is not None and not os.path.lexists(path.parent / name)
-        ]
+        lost = [row for row, name in enumerate(names) if name is not None and not os.path.lexists(path.parent / name)]
         if lost:
             shown = ", ".join(f"{names[row]} (line {FIRST_LINE + row})" for row in lost[:MAX_SHOWN])
             counts = f"{len(lost)} of {len(table)} files"
             message = f"{path}: {counts} in column {column} are missing: {shown}{_more(lost)}"
-            raise DataError(
-                f"{message}. Paths start from {path.parent}; move the table or correct the paths."
-            )
+            raise DataError(f"{message}. Paths start from {path.parent}; move the table or correct the paths.")
 
 
 def _merge_repeats(

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import safetensors
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -82,8 +83,10 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+        # Clones, because tied weights share memory, which safetensors refuses.
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
         save_file(tensors, partial / "model.safetensors")
+        (partial / "model.safetensors").chmod(0o644)
         name = backbone.spec.name
         if is_own_name(name) and (file := source_file(name)) is not None:
             shutil.copyfile(file, partial / _OWN_FILE)
@@ -108,7 +111,7 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
         (partial / "model.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         partial.replace(folder)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise RunError(f"could not write the model to {folder}: {error}. Free space or check rights.") from error
     return folder
 

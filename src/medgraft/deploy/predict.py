@@ -51,11 +51,11 @@ def predict_files(
         pixels, rows = [], []
         for row in range(start, stop):
             try:
-                found, _ = read_image(paths[row])
+                found, facts = read_image(paths[row])
             except MedgraftError as error:
                 status[row] = f"unreadable: {error}"
                 continue
-            status[row] = _range_status(int(found.max()), model)
+            status[row] = _range_status(int(found.max()), facts.bits, model)
             pixels.append(prepare(found, model.artefact.preprocessing))
             rows.append(row)
         if rows:
@@ -149,10 +149,12 @@ def _names(targets: np.ndarray, classes: tuple[str, ...]) -> list[str]:
     return [classes[int(index)] for index in targets]
 
 
-def _range_status(maximum: int, model: LoadedModel) -> str:
+def _range_status(maximum: int, bits: int, model: LoadedModel) -> str:
     limit = model.artefact.preprocessing.intensity_max
     if maximum > limit:
         return f"above the training range ({maximum} > {limit}): check the export of this image"
+    if bits == 8 and limit > 255:
+        return f"8-bit file, but the model was trained on values up to {limit}: check the export of this image"
     return "ok"
 
 

@@ -13,9 +13,7 @@ from medgraft.types import Predictions
 __all__ = ["as_seeds", "bootstrap_interval", "metric_replicates", "paired_difference", "smallest_class"]
 
 
-def metric_replicates(
-    preds: Predictions | Sequence[Predictions], metric: str, weights: np.ndarray
-) -> np.ndarray:
+def metric_replicates(preds: Predictions | Sequence[Predictions], metric: str, weights: np.ndarray) -> np.ndarray:
     """(R,) value of a metric in each replicate, averaged over seeds.
 
     Args:
@@ -121,9 +119,7 @@ def paired_difference(
         high = -low
     else:
         low, high = np.quantile(gaps, (0.025, 0.975))
-    return Difference(
-        value=value, ci95=(float(low), float(high)), p=min(1.0, 2 * (extreme + 1) / (len(gaps) + 1))
-    )
+    return Difference(value=value, ci95=(float(low), float(high)), p=min(1.0, 2 * (extreme + 1) / (len(gaps) + 1)))
 
 
 def smallest_class(pred: Predictions) -> tuple[int, int]:
@@ -171,8 +167,7 @@ def as_seeds(preds: Predictions | Sequence[Predictions]) -> tuple[Predictions, .
         is_alike = (
             np.array_equal(seeds[0].targets, other.targets)
             and np.array_equal(seeds[0].groups, other.groups)
-            and (seeds[0].classes, seeds[0].task, seeds[0].positive)
-            == (other.classes, other.task, other.positive)
+            and (seeds[0].classes, seeds[0].task, seeds[0].positive) == (other.classes, other.task, other.positive)
         )
         if not is_alike:
             raise DataError(

@@ -38,17 +38,13 @@ def latency_ms(
     """
     if repeats < 1 or warmup < 0:
         raise ConfigError(
-            f"repeats must be at least 1 and warmup at least 0, got {repeats} and {warmup}. "
-            "Typical: 30 and 3."
+            f"repeats must be at least 1 and warmup at least 0, got {repeats} and {warmup}. Typical: 30 and 3."
         )
     if example.shape[:1] != (1,):
         raise ConfigError(
-            f"example must be a batch of one, (1, C, *spatial), got {tuple(example.shape)}. "
-            "Pass a single image."
+            f"example must be a batch of one, (1, C, *spatial), got {tuple(example.shape)}. Pass a single image."
         )
-    tensors = {"example": [example]} | {
-        name: [*model.parameters(), *model.buffers()] for name, model in models.items()
-    }
+    tensors = {"example": [example]} | {name: [*model.parameters(), *model.buffers()] for name, model in models.items()}
     for name, parts in tensors.items():
         away = {part.device.type for part in parts} - {"cpu"}
         if away:

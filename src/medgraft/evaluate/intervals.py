@@ -54,8 +54,7 @@ def wilson_interval(successes: float, total: float) -> tuple[float, float]:
     """
     if not 0 <= successes <= total or total <= 0:
         raise DataError(
-            f"expected 0 to `total` successes of a positive total, got {successes} of {total}. "
-            "Count the cases again."
+            f"expected 0 to `total` successes of a positive total, got {successes} of {total}. Count the cases again."
         )
     share = successes / total
     z2 = Z95**2
@@ -64,9 +63,7 @@ def wilson_interval(successes: float, total: float) -> tuple[float, float]:
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
-def clustered_proportion(
-    events: np.ndarray, groups: np.ndarray
-) -> tuple[float | None, tuple[float, float] | None]:
+def clustered_proportion(events: np.ndarray, groups: np.ndarray) -> tuple[float | None, tuple[float, float] | None]:
     """A proportion and its 95 % interval when cases of one group are not independent.
 
     Wilson's interval at the effective number of cases: their number divided by the design effect (the ratio

@@ -78,7 +78,4 @@ def verdict_sentence(
             f"{margin:g} or more is excluded."
         )
     loss = " The small loss itself is statistically significant." if high < 0 else ""
-    return (
-        f"{chosen} is proven non-inferior to {baseline}: {numbers}; a loss of {margin:g} or more is "
-        f"excluded.{loss}"
-    )
+    return f"{chosen} is proven non-inferior to {baseline}: {numbers}; a loss of {margin:g} or more is excluded.{loss}"

@@ -56,9 +56,7 @@ def read_archive(path: str | Path) -> dict[str, np.ndarray]:
         NotImplementedError,
         RuntimeError,
     ) as error:
-        raise DataError(
-            f"{path}: expected an .npz archive, got a damaged or foreign file ({error})."
-        ) from error
+        raise DataError(f"{path}: expected an .npz archive, got a damaged or foreign file ({error}).") from error
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
@@ -70,9 +68,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.n
             raise DataError(f"{path}: {info.filename} is shorter than its header says. Fetch the file again.")
         order: Any = "F" if fortran else "C"
         if count == 0 or info.file_size < SPOOL_BYTES:
-            array = np.frombuffer(stream.read(count * dtype.itemsize), dtype=dtype).reshape(
-                shape, order=order
-            )
+            array = np.frombuffer(stream.read(count * dtype.itemsize), dtype=dtype).reshape(shape, order=order)
             _finish(stream)
             return array
         if info.compress_type == zipfile.ZIP_STORED:
@@ -95,16 +91,12 @@ def _finish(stream: Any) -> None:
 def _array_header(stream: Any, where: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     try:
         version = np.lib.format.read_magic(stream)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
     except ValueError as error:
         raise DataError(f"{where} is no NumPy array ({error}).") from error
     if dtype.hasobject:
-        raise DataError(
-            f"{where} holds Python objects, which may carry code. Save it as plain numbers or text."
-        )
+        raise DataError(f"{where} holds Python objects, which may carry code. Save it as plain numbers or text.")
     return shape, fortran, dtype
 
 

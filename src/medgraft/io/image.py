@@ -100,18 +100,14 @@ def read_image(path: str | Path) -> tuple[np.ndarray, ImageFacts]:
         bits = _bits(image, path)
         mode = image.mode if bits == 8 or image.mode in WIDE_MODES else f"{image.mode};16"
         try:
-            pixels = (
-                _deep_png(path) if mode.endswith(";16") and image.mode != "I;16" else _pixels(image, path)
-            )
+            pixels = _deep_png(path) if mode.endswith(";16") and image.mode != "I;16" else _pixels(image, path)
             orientation = int(image.getexif().get(ORIENTATION, 1))
         except DataError:
             raise
         except MemoryError as error:
             raise DataError(f"{path}: not enough memory for {image.width}×{image.height} pixels.") from error
         except BROKEN as error:
-            message = (
-                f"{path}: damaged or truncated ({_reason(error)}). Fetch the file again or leave it out."
-            )
+            message = f"{path}: damaged or truncated ({_reason(error)}). Fetch the file again or leave it out."
             raise DataError(message) from error
     pixels = np.ascontiguousarray(_upright(grey_if_equal(pixels), orientation))
     channels = 1 if pixels.ndim == 2 else 3
@@ -133,9 +129,7 @@ def read_facts(path: str | Path) -> ImageFacts:
         image = _header(stream, path)
         channels = 1 if image.mode in WIDE_MODES or image.mode in {"1", "L", "LA"} else 3
         bits = _bits(image, path)
-        return ImageFacts(
-            height=image.height, width=image.width, channels=channels, bits=bits, mode=image.mode
-        )
+        return ImageFacts(height=image.height, width=image.width, channels=channels, bits=bits, mode=image.mode)
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -144,9 +138,7 @@ def _open(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be opened ({error.strerror}). Check the path and its rights."
-        ) from error
+        raise DataError(f"{path}: cannot be opened ({error.strerror}). Check the path and its rights.") from error
 
 
 def _header(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
@@ -167,9 +159,7 @@ def _header(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
         message = f"{path}: declares {image.width}×{image.height} pixels, over the limit of {MAX_PIXELS:,}"
         raise DataError(f"{message} (an image bomb, or a slide to be tiled first).")
     if pages > 1:
-        raise DataError(
-            f"{path}: holds {pages} pages or frames, expected one. Save each as a file of its own."
-        )
+        raise DataError(f"{path}: holds {pages} pages or frames, expected one. Save each as a file of its own.")
     return image
 
 
@@ -185,15 +175,11 @@ def _stranger(magic: bytes) -> str:
 def _bits(image: ImageFile.ImageFile, path: Path) -> int:
     """8 or 16, from the file's own declaration: Pillow squashes 16-bit colour to 8 without a word."""
     if image.mode == "F":
-        raise DataError(
-            f"{path}: holds floating-point pixels, which have no fixed range. Save it as 16-bit PNG."
-        )
+        raise DataError(f"{path}: holds floating-point pixels, which have no fixed range. Save it as 16-bit PNG.")
     if isinstance(image, TiffImageFile):
         depth = max(int(bits) for bits in np.atleast_1d(image.tag_v2.get(BITS_PER_SAMPLE, 1)))
         if depth > 8 and image.mode not in WIDE_MODES:
-            raise DataError(
-                f"{path}: {depth}-bit colour TIFF would be squashed to 8 bits. Save it as 16-bit PNG."
-            )
+            raise DataError(f"{path}: {depth}-bit colour TIFF would be squashed to 8 bits. Save it as 16-bit PNG.")
         return 16 if depth > 8 else 8
     if isinstance(image, PngImageFile):
         return 16 if any(";16" in str(tile.args) for tile in image.tile) else 8
@@ -214,18 +200,14 @@ def _pixels(image: ImageFile.ImageFile, path: Path) -> np.ndarray:
         return np.asarray(Image.alpha_composite(black, image_alpha).convert("RGB"))
     if image.mode in {"RGB", "RGBX", "P", "CMYK", "YCbCr"}:
         return np.asarray(image.convert("RGB"))
-    raise DataError(
-        f"{path}: pixel format {image.mode} cannot be read without loss. Save it as RGB or grey PNG."
-    )
+    raise DataError(f"{path}: pixel format {image.mode} cannot be read without loss. Save it as RGB or grey PNG.")
 
 
 def _as_uint16(values: np.ndarray, path: Path) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
         message = f"{path}: pixels from {low} to {high}, expected 0 to 65535"
-        raise DataError(
-            f"{message}. Shift or scale them with the same rule for every image, save as 16-bit PNG."
-        )
+        raise DataError(f"{message}. Shift or scale them with the same rule for every image, save as 16-bit PNG.")
     return values.astype(np.uint16)
 
 

@@ -29,9 +29,7 @@ def intensity_scale(maximum: int) -> int:
         (255, 1023, 4095)
     """
     if not 0 <= maximum <= SCALES[-1]:
-        raise DataError(
-            f"the largest pixel value must be 0 to 65535, got {maximum}. Store images as 8 or 16 bit."
-        )
+        raise DataError(f"the largest pixel value must be 0 to 65535, got {maximum}. Store images as 8 or 16 bit.")
     return next(scale for scale in SCALES if scale >= maximum)
 
 

@@ -44,8 +44,7 @@ def weighted_metric(pred: Predictions, metric: str, weights: np.ndarray) -> np.n
     check_predictions(pred)
     if weights.ndim != 2 or weights.shape[1] != len(pred.probs):
         raise DataError(
-            f"weights must have the shape (R, {len(pred.probs)}), got {weights.shape}. "
-            "Draw them for these very cases."
+            f"weights must have the shape (R, {len(pred.probs)}), got {weights.shape}. Draw them for these very cases."
         )
     return WEIGHTED[metric](pred, weights)
 

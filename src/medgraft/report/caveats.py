@@ -91,9 +91,7 @@ def _test_size(run: RunFiles) -> Iterator[Caveat]:
     cases = look_up(run.results, "test.num_cases")
     if groups is None or groups >= MODEST_GROUPS:
         return
-    counted = f"{integer(groups)} independent patients or groups" + (
-        f" ({integer(cases)} images)" if cases else ""
-    )
+    counted = f"{integer(groups)} independent patients or groups" + (f" ({integer(cases)} images)" if cases else "")
     if groups < FEW_GROUPS:
         yield Caveat(
             weight="strong",
@@ -205,8 +203,7 @@ def _seeds(run: RunFiles) -> Iterator[Caveat]:
         yield Caveat(
             weight="note",
             title="One training seed",
-            text="The intervals cover the choice of test cases, not the luck of training. --seeds 3 "
-            "would show it.",
+            text="The intervals cover the choice of test cases, not the luck of training. --seeds 3 would show it.",
         )
 
 

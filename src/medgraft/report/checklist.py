@@ -69,12 +69,8 @@ def _study(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
 
 def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     known = is_patient_known(run)
-    separate = {True: "by patient", False: "by image or set of identical images (no patient ids)", None: ""}[
-        known
-    ]
-    sizes = case_counts_line(look_up(run.results, "splits.counts", {}), run.results.get("task")).removeprefix(
-        " into "
-    )
+    separate = {True: "by patient", False: "by image or set of identical images (no patient ids)", None: ""}[known]
+    sizes = case_counts_line(look_up(run.results, "splits.counts", {}), run.results.get("task")).removeprefix(" into ")
     findings = (run.audit or look_up(run.results, "audit", {})).get("findings")
     skipped = num_unscored(run, "test")
     origin = "generated phantom, no patients" if is_phantom(run) else ""
@@ -115,11 +111,7 @@ def _model(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     report = look_up(results, "backbone.load_report", {})
     name = look_up(results, "backbone.name", "")
     architecture = f"{name}, {chosen.get('strategy', '')}" + (f" at {cut}" if cut else "") if name else ""
-    start = (
-        f"{report.get('source')}, {fmt.percent(report.get('matched_fraction'))} of the parameters"
-        if report
-        else ""
-    )
+    start = f"{report.get('source')}, {fmt.percent(report.get('matched_fraction'))} of the parameters" if report else ""
     versions = ", ".join(f"{key} {value}" for key, value in look_up(results, "versions", {}).items())
     rule = chosen.get("rule")
     return (

@@ -82,9 +82,7 @@ def _legend(axes: Axes, parts: Sequence[OneVsRest], colours: Sequence[str], *, h
     else:
         axes.plot([], [], color=colours[0], label=f"{len(parts)} classes, one line each")
     if has_baseline:
-        axes.plot(
-            [], [], color=COLOURS["baseline"], linewidth=0.9, linestyle=THIN_DASHES, label="full fine-tuning"
-        )
+        axes.plot([], [], color=COLOURS["baseline"], linewidth=0.9, linestyle=THIN_DASHES, label="full fine-tuning")
     axes.legend(loc="lower right")
 
 
@@ -164,9 +162,7 @@ def confusion_figure(pred: Predictions, *, title: str = "Confusion") -> str:
             )  # fmt: skip
     places = np.arange(num_classes) + 0.5
     names = [_short(name) for name in pred.classes]
-    axes.set_xticks(
-        places, names, rotation=0 if num_classes <= 3 else 40, ha="center" if num_classes <= 3 else "right"
-    )
+    axes.set_xticks(places, names, rotation=0 if num_classes <= 3 else 40, ha="center" if num_classes <= 3 else "right")
     axes.set_yticks(places, names)
     axes.set(title=title, xlabel="called", ylabel="truly", aspect="equal")
     axes.invert_yaxis()

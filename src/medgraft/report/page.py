@@ -41,9 +41,7 @@ def write_report(run: Path) -> Path:
         RunError: The folder holds no finished run, a file in it is broken, or it cannot be written to.
     """
     files = read_run(run)
-    page = (
-        _environment(is_html=True).get_template("report.html.j2").render(**_context(files), **_figures(files))
-    )
+    page = _environment(is_html=True).get_template("report.html.j2").render(**_context(files), **_figures(files))
     _write_whole(run / "MODEL_CARD.md", _model_card(files))
     return _write_whole(run / "report.html", page)
 
@@ -162,8 +160,7 @@ def _figures(run: RunFiles) -> dict[str, Any]:
     label_counts = []
     if chosen is not None and chosen.task == "multilabel":
         label_counts = [
-            (name, *counts.ravel().tolist())
-            for name, counts in zip(run.classes, confusion(chosen), strict=True)
+            (name, *counts.ravel().tolist()) for name, counts in zip(run.classes, confusion(chosen), strict=True)
         ]
     return {
         **{key: Markup(svg) for key, svg in drawn.items()},
@@ -176,9 +173,7 @@ def _figures(run: RunFiles) -> dict[str, Any]:
 def _confusions(chosen: Predictions | None, baseline: Predictions | None) -> str:
     pairs = ((chosen, "Confusion, chosen"), (baseline, "Confusion, full fine-tuning"))
     return "".join(
-        confusion_figure(pred, title=title)
-        for pred, title in pairs
-        if pred is not None and pred.task != "multilabel"
+        confusion_figure(pred, title=title) for pred, title in pairs if pred is not None and pred.task != "multilabel"
     )
 
 
@@ -252,9 +247,7 @@ def _test_size(run: RunFiles) -> str:
     if cases is None:
         return ""
     images = f"{fmt.integer(cases)} test images"
-    return (
-        f"{images} from {fmt.integer(groups)} patients or groups" if groups not in (None, cases) else images
-    )
+    return f"{images} from {fmt.integer(groups)} patients or groups" if groups not in (None, cases) else images
 
 
 def _search_cost(run: RunFiles) -> str:
@@ -264,13 +257,10 @@ def _search_cost(run: RunFiles) -> str:
         parts.append(f"{fmt.integer(cost['num_trials'])} trials")
     if cost.get("seconds") is not None:
         parts.append(
-            f"{fmt.duration(cost['seconds'])} "
-            f"(full fine-tuning alone: {fmt.duration(cost.get('baseline_seconds'))})"
+            f"{fmt.duration(cost['seconds'])} (full fine-tuning alone: {fmt.duration(cost.get('baseline_seconds'))})"
         )
     if cost.get("cost_in_ftl") is not None:
-        parts.append(
-            f"{fmt.number(cost['cost_in_ftl'], 1)} × the training computation of one full fine-tuning"
-        )
+        parts.append(f"{fmt.number(cost['cost_in_ftl'], 1)} × the training computation of one full fine-tuning")
     return ", ".join(parts)
 
 

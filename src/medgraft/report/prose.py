@@ -39,8 +39,7 @@ REFERENCES: Final = {
     "wilson": "Wilson EB. Probable inference, the law of succession, and statistical inference. "
     "J Am Stat Assoc 1927;22:209–212.",
     "guo": "Guo C, Pleiss G, Sun Y, Weinberger KQ. On calibration of modern neural networks. ICML 2017.",
-    "brier": "Brier GW. Verification of forecasts expressed in terms of probability. Mon Weather Rev "
-    "1950;78:1–3.",
+    "brier": "Brier GW. Verification of forecasts expressed in terms of probability. Mon Weather Rev 1950;78:1–3.",
 }
 WEIGHT_SOURCES: Final = {"none": "random weights", "packaged": "the weights packaged with medgraft"}
 STRATEGIES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {

@@ -216,9 +216,7 @@ def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
-        raise RunError(
-            f"expected JSON, got something unreadable in {path}: {error}. Run the step again."
-        ) from error
+        raise RunError(f"expected JSON, got something unreadable in {path}: {error}. Run the step again.") from error
     if not isinstance(value, dict):
         raise RunError(f"expected a JSON object in {path}, got {type(value).__name__}. Run the step again.")
     return value
@@ -236,9 +234,7 @@ def _table(path: Path) -> pd.DataFrame | None:
             f"expected a CSV table, got something unreadable in {path}: {error}. Run the step again."
         ) from error
     if missing := [name for name in NEEDED_COLUMNS.get(path.name, ()) if name not in table.columns]:
-        raise RunError(
-            f"expected the columns {', '.join(missing)} in {path}, got {', '.join(table.columns)}."
-        )
+        raise RunError(f"expected the columns {', '.join(missing)} in {path}, got {', '.join(table.columns)}.")
     for name in table.columns:
         if name not in texts and not pd.api.types.is_numeric_dtype(table[name]):
             numbers = pd.to_numeric(table[name], errors="coerce")

@@ -17,9 +17,7 @@ COMPACT_LIMIT: Final = 0.01
 
 
 @matplotlib.rc_context(STYLE)
-def cut_figure(
-    search: pd.DataFrame, choice: Mapping[str, Any] | None, *, score_name: str = "validation AUPRC"
-) -> str:
+def cut_figure(search: pd.DataFrame, choice: Mapping[str, Any] | None, *, score_name: str = "validation AUPRC") -> str:
     """Validation score against the cut, above what is deployed at that cut.
 
     Args:
@@ -68,9 +66,7 @@ def _stage_bands(axes: Axes, trials: pd.DataFrame, *, is_named: bool) -> None:
             *((spans["max"].to_numpy()[:-1] + spans["min"].to_numpy()[1:]) / 2),
             spans["max"].max() + 0.6,
         ]
-        for number_of_band, (stage, start, stop) in enumerate(
-            zip(spans.index, edges[:-1], edges[1:], strict=True)
-        ):
+        for number_of_band, (stage, start, stop) in enumerate(zip(spans.index, edges[:-1], edges[1:], strict=True)):
             if number_of_band % 2 == 0:
                 axes.axvspan(start, stop, color=COLOURS["band"], linewidth=0, zorder=0)
             if is_named:
@@ -102,9 +98,7 @@ def _stage_bands(axes: Axes, trials: pd.DataFrame, *, is_named: bool) -> None:
 def _score_axes(axes: Axes, trials: pd.DataFrame, means: pd.DataFrame, baseline: pd.DataFrame) -> None:
     if len(baseline):
         level = baseline["val_auprc"].mean()
-        axes.axhline(
-            level, color=COLOURS["baseline"], linewidth=1.2, linestyle=(0, (5, 3)), label="full fine-tuning"
-        )
+        axes.axhline(level, color=COLOURS["baseline"], linewidth=1.2, linestyle=(0, (5, 3)), label="full fine-tuning")
         cut = baseline["cut"].mean()
         axes.plot([cut], [level], "D", color=COLOURS["baseline"], markersize=6, zorder=4)
     axes.plot(means.index, means["val_auprc"], color=COLOURS["chosen"], alpha=0.55, linewidth=1.3)
@@ -118,9 +112,7 @@ def _score_axes(axes: Axes, trials: pd.DataFrame, means: pd.DataFrame, baseline:
             markersize=3,
             label="each seed",
         )
-    axes.plot(
-        means.index, means["val_auprc"], "o", color="white", markeredgecolor=COLOURS["chosen"], markersize=6
-    )
+    axes.plot(means.index, means["val_auprc"], "o", color="white", markeredgecolor=COLOURS["chosen"], markersize=6)
     scores = pd.concat([trials["val_auprc"], baseline["val_auprc"]])
     reach = max(float(scores.max() - scores.min()), 0.01)
     # Room above for the names of the stages.
@@ -138,9 +130,7 @@ def _mark_choice(axes: Axes, means: pd.DataFrame, choice: Mapping[str, Any]) -> 
             alpha=0.12, linewidth=0, label="± 1 SD of the difference to the best",
         )  # fmt: skip
         if choice.get("rule") == "compact" and best in set(known["cut"]):
-            threshold = float(known.loc[known["cut"] == best, "score"].iloc[0]) - np.minimum(
-                sd, COMPACT_LIMIT
-            )
+            threshold = float(known.loc[known["cut"] == best, "score"].iloc[0]) - np.minimum(sd, COMPACT_LIMIT)
             axes.plot(
                 known["cut"], threshold, "_", color=COLOURS["best"], markersize=15, markeredgewidth=1.6,
                 label="compact threshold",

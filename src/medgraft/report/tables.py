@@ -116,9 +116,7 @@ def operating_rows(run: RunFiles) -> list[dict[str, str]]:
             for key in ("sensitivity", "specificity", "ppv", "npv"):
                 row[key] = fmt.with_interval(point.get(key))
             rows.append(row)
-    return sorted(
-        rows, key=lambda row: run.classes.index(row["class"]) if row["class"] in run.classes else -1
-    )
+    return sorted(rows, key=lambda row: run.classes.index(row["class"]) if row["class"] in run.classes else -1)
 
 
 def cut_rows(run: RunFiles) -> list[dict[str, Any]]:
@@ -139,9 +137,7 @@ def cut_rows(run: RunFiles) -> list[dict[str, Any]]:
                 "cut": cut,
                 "name": str(candidate.get("name", "")),
                 "score": fmt.number(candidate.get("score")),
-                "behind": fmt.ABSENT
-                if is_best
-                else behind + (f" ± {fmt.number(sd)}" if sd is not None else ""),
+                "behind": fmt.ABSENT if is_best else behind + (f" ± {fmt.number(sd)}" if sd is not None else ""),
                 "num_params": fmt.si(candidate.get("num_params")),
                 "macs": fmt.si(candidate.get("macs")),
                 "is_eligible": bool(candidate.get("eligible")),
@@ -165,9 +161,7 @@ def plan_rows(blocks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         [('stem … layer1', '10')]
     """
     rows = []
-    for (treatment, lr), run_of_blocks in groupby(
-        blocks, key=lambda block: (block.get("treatment"), block.get("lr"))
-    ):
+    for (treatment, lr), run_of_blocks in groupby(blocks, key=lambda block: (block.get("treatment"), block.get("lr"))):
         members = list(run_of_blocks)
         first, last = str(members[0].get("name")), str(members[-1].get("name"))
         rows.append(
@@ -216,16 +210,10 @@ def case_counts(run: RunFiles) -> dict[str, Any]:
     rows = []
     for name in classes:
         cells = [counts[split].get(name, 0) for split in splits]
-        rows.append(
-            {"name": name, "cells": [fmt.integer(cell) for cell in cells], "total": fmt.integer(sum(cells))}
-        )
+        rows.append({"name": name, "cells": [fmt.integer(cell) for cell in cells], "total": fmt.integer(sum(cells))})
     sums = [sum(counts[split].values()) for split in splits]
     # A multilabel image is counted once per label it has, so sums over classes would not be images.
-    totals = (
-        []
-        if run.results.get("task") == "multilabel"
-        else [fmt.integer(total) for total in (*sums, sum(sums))]
-    )
+    totals = [] if run.results.get("task") == "multilabel" else [fmt.integer(total) for total in (*sums, sum(sums))]
     return {"splits": splits, "rows": rows, "totals": totals}
 
 
@@ -251,9 +239,7 @@ def reproduction_rows(run: RunFiles) -> list[tuple[str, str]]:
         ),
         (
             "search",
-            f"{search['num_trials']} trials, {fmt.duration(search.get('seconds'))}"
-            if search.get("num_trials")
-            else "",
+            f"{search['num_trials']} trials, {fmt.duration(search.get('seconds'))}" if search.get("num_trials") else "",
         ),
         (
             "versions",

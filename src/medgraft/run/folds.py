@@ -64,21 +64,7 @@ def fit_folds(config: RunConfig, folder: Path, found: Prepared, run_split: RunSp
 
 def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict[str, Any]]) -> dict[str, Any]:
     places = [folder / f"fold_{number}" for number in range(1, len(results) + 1)]
-    pooled = {}
-    for name in ("predictions.csv", "predictions_baseline.csv", "predictions_val.csv"):
-        table = pd.concat([pd.read_csv(place / name, keep_default_na=False) for place in places])
-        write_table(table, folder / name)
-        pooled[name] = table
-    chosen, baseline = (_predictions(pooled[f"predictions{tail}.csv"], found) for tail in ("", "_baseline"))
-    weights = bootstrap_weights(chosen, config.evaluate.replicates, config.seed)
-    test = {
-        "chosen": _summary(chosen, [r["test"]["chosen"] for r in results], weights),
-        "baseline": _summary(baseline, [r["test"]["baseline"] for r in results], weights),
-        **compare(chosen, baseline, config.evaluate.margin, weights),
-        "margin": config.evaluate.margin,
-        "num_cases": len(chosen.groups),
-        "num_groups": len(np.unique(chosen.groups)),
-    }
+    test = _pooled_test(config, folder, places, found, results)
     _merge_files(folder, places, results)
     picks = collections.Counter(r["chosen"]["cut"]["index"] for r in results)
     typical = next(r for r in results if r["chosen"]["cut"]["index"] == picks.most_common(1)[0][0])
@@ -104,6 +90,27 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
             }
             for i, r in enumerate(results, 1)
         ],
+    }
+
+
+def _pooled_test(
+    config: RunConfig, folder: Path, places: list[Path], found: Prepared, results: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """The `test` part of the result, over the test predictions of all folds, which are written too."""
+    pooled = {}
+    for name in ("predictions.csv", "predictions_baseline.csv", "predictions_val.csv"):
+        table = pd.concat([pd.read_csv(place / name, keep_default_na=False) for place in places])
+        write_table(table, folder / name)
+        pooled[name] = table
+    chosen, baseline = (_predictions(pooled[f"predictions{tail}.csv"], found) for tail in ("", "_baseline"))
+    weights = bootstrap_weights(chosen, config.evaluate.replicates, config.seed)
+    return {
+        "chosen": _summary(chosen, [r["test"]["chosen"] for r in results], weights),
+        "baseline": _summary(baseline, [r["test"]["baseline"] for r in results], weights),
+        **compare(chosen, baseline, config.evaluate.margin, weights),
+        "margin": config.evaluate.margin,
+        "num_cases": len(chosen.groups),
+        "num_groups": len(np.unique(chosen.groups)),
     }
 
 

@@ -159,7 +159,7 @@ def _efficiency(
     trials = {"chosen": searched.chosen, "baseline": searched.baseline_seeds[0]}
     sizes = {
         "chosen": file_bytes(folder / "model" / "model.safetensors"),
-        "baseline": len(save({k: v.contiguous() for k, v in models["baseline"].state_dict().items()})),
+        "baseline": len(save({k: v.contiguous().clone() for k, v in models["baseline"].state_dict().items()})),
     }
     return {
         name: {

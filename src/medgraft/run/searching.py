@@ -109,7 +109,9 @@ def trial_spec(config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed
     train = config.train
     num_train = len(found.cohort.rows("train"))
     augment = dataclasses.replace(AUGMENTATIONS[train.augment], flip=train.flip)
+    backbone = found.source.backbone
     return TrialSpec(
+        source=f"{backbone.spec.name} {backbone.spec.args} {backbone.size} px {backbone.report.sha256 or backbone.report.source}",
         strategy=strategy,
         cut=cut.index,
         seed=seed,

@@ -85,7 +85,7 @@ def choose(
                 eligible=index == best or (mean <= sd and mean <= _MAX_LOSS),
             )
         )
-    is_flat = len(set(num_params[index] for index in tried)) == 1
+    is_flat = len({num_params[index] for index in tried}) == 1
     chosen = best
     if rule == "compact" and not is_flat:
         eligible = [c for c in candidates if c.eligible]

@@ -4,19 +4,19 @@ import csv
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
-from safetensors.torch import load_file
 
-from medgraft.errors import RunError
+from medgraft.errors import CutError, RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.batches import ImageSet
-from medgraft.train.checkpoint import remove_checkpoint
+from medgraft.train.checkpoint import load_best, remove_checkpoint
 from medgraft.train.engine import Engine
-from medgraft.train.loop import EpochRow, TrainSettings, train_model
+from medgraft.train.loop import EpochRow, TrainResult, TrainSettings, train_model
 from medgraft.transfer.model import TransferModel
 from medgraft.transfer.plan import parameter_groups
 from medgraft.transfer.source import Source
@@ -24,6 +24,8 @@ from medgraft.transfer.strategies import HeadSettings, apply_strategy
 from medgraft.types import Cut, Predictions, TransferPlan, to_json
 
 __all__ = ["Trial", "TrialContext", "TrialSpec", "forget_weights", "load_trial_model", "run_trial", "step_macs"]
+
+_RESULTS: Final = ("val_auprc", "val_auroc", "best_epoch", "seconds", "train_macs", "num_params")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,7 @@ class TrialSpec:
     weight_decay: float
     head: HeadSettings
     train: TrainSettings
+    source: str = ""
 
     def key(self) -> str:
         """A short name: equal specifications are one trial."""
@@ -108,9 +111,7 @@ class Trial:
     folder: Path
 
 
-def run_trial(
-    spec: TrialSpec, context: TrialContext, on_epoch: Callable[[int, int], None] | None = None
-) -> Trial:
+def run_trial(spec: TrialSpec, context: TrialContext, on_epoch: Callable[[int, int], None] | None = None) -> Trial:
     """Train what `spec` says, or read it back when it is done already.
 
     Raises:
@@ -122,9 +123,7 @@ def run_trial(
         return _read(spec, context, folder)
     model, plan = _build(spec, context)
     groups = parameter_groups(model, plan, context.source, spec.weight_decay)
-    found = train_model(
-        model, groups, (context.train, context.val), spec.train, context.engine, folder, on_epoch
-    )
+    found = train_model(model, groups, (context.train, context.val), spec.train, context.engine, folder, on_epoch)
     predictions = context.val_predictions(found.val_probs)
     cut = context.source.cuts[spec.cut - 1]
     result = {
@@ -136,13 +135,7 @@ def run_trial(
         "train_macs": found.images_seen * step_macs(plan, cut, model),
         "num_params": sum(p.numel() for p in model.parameters()),
     }
-    _write_history(folder / "history.csv", found.history)
-    temporary = folder / "val_probs.tmp.npy"
-    np.save(temporary, found.val_probs)
-    temporary.replace(folder / "val_probs.npy")
-    temporary = folder / "result.tmp"
-    temporary.write_text(json.dumps(result, indent=1))
-    temporary.replace(folder / "result.json")
+    _write(folder, result, found)
     remove_checkpoint(folder)
     return _read(spec, context, folder)
 
@@ -171,9 +164,7 @@ def load_trial_model(trial: Trial, context: TrialContext) -> tuple[TransferModel
     if not path.is_file():
         raise RunError(f"expected the weights of a finished trial at {path}, got nothing. Delete {path.parent}.")
     model, plan = _build(trial.spec, context)
-    weights = load_file(path)
-    weights.pop("__val_probs__")
-    model.load_state_dict(weights)
+    model.load_state_dict(load_best(trial.folder)[0])
     return model.eval(), plan
 
 
@@ -183,7 +174,10 @@ def forget_weights(trial: Trial) -> None:
 
 
 def _build(spec: TrialSpec, context: TrialContext) -> tuple[TransferModel, TransferPlan]:
-    cut = context.source.cuts[spec.cut - 1]
+    cuts = context.source.cuts
+    if not 1 <= spec.cut <= len(cuts):
+        raise CutError(f"expected a cut from 1 to {len(cuts)}, got {spec.cut}.")
+    cut = cuts[spec.cut - 1]
     return apply_strategy(spec.strategy, context.source, cut, spec.head, lr=spec.lr, seed=spec.seed)
 
 
@@ -193,31 +187,36 @@ def _read(spec: TrialSpec, context: TrialContext, folder: Path) -> Trial:
         probs = np.load(folder / "val_probs.npy", allow_pickle=False)
         with (folder / "history.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-    except (OSError, ValueError) as error:
+        history = tuple(_epoch_row(row) for row in rows)
+        found = {name: result[name] for name in _RESULTS}
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"could not read the finished trial in {folder}: {error}. Delete that folder.") from error
-    history = tuple(
-        EpochRow(**{k: int(v) if k == "epoch" else float(v) for k, v in row.items()})  # type: ignore[arg-type]
-        for row in rows
-    )
     return Trial(
-        spec=spec,
-        cut=context.source.cuts[spec.cut - 1],
-        val_probs=probs,
-        val_auprc=result["val_auprc"],
-        val_auroc=result["val_auroc"],
-        best_epoch=result["best_epoch"],
-        history=history,
-        seconds=result["seconds"],
-        train_macs=result["train_macs"],
-        num_params=result["num_params"],
-        folder=folder,
+        spec=spec, cut=context.source.cuts[spec.cut - 1], val_probs=probs, history=history, folder=folder, **found
     )
 
 
-def _write_history(path: Path, history: tuple[EpochRow, ...]) -> None:
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(EpochRow)])
-        writer.writeheader()
-        writer.writerows(dataclasses.asdict(row) for row in history)
+def _epoch_row(row: dict[str, str]) -> EpochRow:
+    return EpochRow(**{k: int(v) if k == "epoch" else float(v) for k, v in row.items()})  # type: ignore[arg-type]
+
+
+def _write(folder: Path, result: dict[str, Any], found: TrainResult) -> None:
+    # result.json comes last: a trial with one is finished.
+    try:
+        with _replacing(folder / "history.csv") as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(EpochRow)])
+            writer.writeheader()
+            writer.writerows(dataclasses.asdict(row) for row in found.history)
+        with _replacing(folder / "val_probs.npy") as temporary, temporary.open("wb") as binary:
+            np.save(binary, found.val_probs)
+        with _replacing(folder / "result.json") as temporary:
+            temporary.write_text(json.dumps(result, indent=1))
+    except OSError as error:
+        raise RunError(f"could not write to {folder}: {error}. Free some space; then run again.") from error
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    temporary = path.with_name(f"{path.name}.tmp")
+    yield temporary
     temporary.replace(path)

@@ -1,5 +1,6 @@
 """Two-stage search for a cut: the ends of the stages first, then the neighbours of the best."""
 
+import itertools
 from collections.abc import Callable
 
 from medgraft.types import Cut
@@ -9,7 +10,8 @@ __all__ = ["neighbours", "stage_ends", "two_stage"]
 
 def stage_ends(cuts: tuple[Cut, ...]) -> list[Cut]:
     """The last cut of every stage."""
-    return [cut for cut, after in zip(cuts, (*cuts[1:], None), strict=True) if after is None or after.stage != cut.stage]
+    inner = [cut for cut, after in itertools.pairwise(cuts) if after.stage != cut.stage]
+    return [*inner, *cuts[-1:]]
 
 
 def neighbours(cuts: tuple[Cut, ...], best: Cut) -> list[Cut]:
@@ -22,13 +24,11 @@ def neighbours(cuts: tuple[Cut, ...], best: Cut) -> list[Cut]:
     below = max((end for end in ends if end < best.index), default=0)
     above = min((end for end in ends if end > best.index), default=best.index)
     wanted = {best.index - 1, best.index + 1, (below + best.index) // 2, (best.index + above + 1) // 2}
-    inside = {index for index in wanted if below < index and index != best.index and (index < above or above == best.index)}
-    return [cut for cut in cuts if cut.index in inside]
+    inside = set(range(below + 1, max(above, best.index + 1))) - {best.index}
+    return [cut for cut in cuts if cut.index in wanted & inside]
 
 
-def two_stage(
-    cuts: tuple[Cut, ...], score: Callable[[Cut, str], float], *, max_trials: int = 0
-) -> dict[int, float]:
+def two_stage(cuts: tuple[Cut, ...], score: Callable[[Cut, str], float], *, max_trials: int = 0) -> dict[int, float]:
     """Score by cut index of every cut that was tried.
 
     Args:

@@ -87,7 +87,7 @@ def iterate(
         batch = positions[start : start + batch_size]
         if drop_single and len(batch) == 1 and start > 0:
             return
-        pixels = torch.from_numpy(np.ascontiguousarray(data.images[data.rows[batch]]).astype(_torch_type(data)))
+        pixels = torch.from_numpy(data.images[data.rows[batch]].astype(_torch_type(data), copy=False))
         images = pixels.to(device, non_blocking=True).float().div_(data.intensity_max)
         targets = torch.as_tensor(data.targets[batch]).to(device)
         yield images, targets, batch

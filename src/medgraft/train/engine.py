@@ -98,7 +98,7 @@ def _label(engine: Engine) -> str:
 
 def _has_bf16(device: str) -> bool:
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
     # Without these units the CPU emulates bf16, slower than float32.
@@ -115,7 +115,7 @@ def _images_per_second(model: nn.Module, input_shape: tuple[int, ...], engine: E
         for step in range(4):
             start = time.perf_counter()
             loss = forward(trial, images, engine).float().square().mean()
-            loss.backward()
+            torch.autograd.backward(loss)
             trial.zero_grad(set_to_none=True)
             if engine.device.startswith("cuda"):
                 torch.cuda.synchronize()

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +11,17 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors.torch import load_file, save_file
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from medgraft.data.augment import AugmentSettings, augment_batch
-from medgraft.errors import RunError
+from medgraft.errors import ConfigError, RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.batches import ImageSet, epoch_order, iterate, seed_for
-from medgraft.train.checkpoint import load_checkpoint, save_checkpoint
+from medgraft.train.checkpoint import load_best, load_checkpoint, save_best, save_checkpoint
 from medgraft.train.engine import Engine, forward, running, to_channels_last
-from medgraft.train.objectives import Imbalance, make_objective, probabilities
-from medgraft.train.schedule import Schedule
+from medgraft.train.objectives import IMBALANCE, Imbalance, make_objective, probabilities
+from medgraft.train.schedule import SCHEDULES, Schedule
 from medgraft.types import Predictions
 
 __all__ = ["EpochRow", "TrainResult", "TrainSettings", "predict_probs", "train_model"]
@@ -61,6 +62,15 @@ class TrainSettings:
     label_smoothing: float = 0.0
     augment: AugmentSettings = dataclasses.field(default_factory=AugmentSettings)
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        least_of = {"epochs": 1, "batch_size": 1, "patience": 0, "clip_norm": 0, "label_smoothing": 0}
+        for name, least in least_of.items():
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}.")
+        for name, known in (("optimizer", _OPTIMIZERS), ("schedule", SCHEDULES), ("imbalance", IMBALANCE)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,10 +136,12 @@ def train_model(
         on_epoch: Called with (epoch, epochs) after each epoch.
 
     Raises:
-        RunError: The loss became infinite or NaN.
+        RunError: The loss became infinite or NaN, or `folder` cannot be written or read.
     """
-    # Placement is ours: accelerate would ignore a device such as cuda:1.
-    accelerator = Accelerator(cpu=engine.device == "cpu", device_placement=False)
+    # Placement is ours: accelerate would ignore a device such as cuda:1. Its own device is fixed by the first
+    # training of a process and matters between processes only.
+    is_cpu = engine.device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    accelerator = Accelerator(cpu=is_cpu, device_placement=False)
     folder.mkdir(parents=True, exist_ok=True)
     model.to(engine.device)
     if engine.is_channels_last:
@@ -139,24 +151,23 @@ def train_model(
     schedule = Schedule(settings.schedule, optimizer, settings.epochs * steps, settings.patience)
     progress = _Progress()
     if (state := load_checkpoint(folder)) is not None:
-        _restore(state, model, optimizer, schedule, progress)
+        _restore(folder, state, model, optimizer, schedule, progress)
     wrapped, stepper = accelerator.prepare(model, optimizer)
-    best = folder / "best.safetensors"
     with running(engine):
         while progress.epoch < settings.epochs and not schedule.is_finished:
             start = time.perf_counter()
             loss = _run_epoch(accelerator, wrapped, stepper, schedule, data[0], settings, engine, progress)
-            probs = predict_probs(model, data[1], engine)
+            # Each process has seen other images: all follow the first one's model.
+            probs = broadcast_object_list([predict_probs(model, data[1], engine)])[0]
             _close_epoch(progress, schedule, loss, probs, data[1], time.perf_counter() - start)
             if accelerator.is_main_process:
                 if progress.best_epoch == progress.epoch:
-                    _save_best(model, probs, best)
+                    save_best(folder, model.state_dict(), probs)
                 save_checkpoint(folder, _state(model, optimizer, schedule, progress))
             accelerator.wait_for_everyone()
             if on_epoch is not None:
                 on_epoch(progress.epoch, settings.epochs)
-    weights = load_file(best)
-    val_probs = weights.pop("__val_probs__").numpy()
+    weights, val_probs = load_best(folder)
     model.load_state_dict(weights)
     return TrainResult(
         best_epoch=progress.best_epoch,
@@ -200,7 +211,7 @@ def _run_epoch(
         total += loss.detach() * len(images)
         count += len(images)
     progress.images_seen += count * accelerator.num_processes
-    mean = float(total) / max(count, 1)
+    mean = float(np.mean(gather_object([float(total) / max(count, 1)])))
     if not math.isfinite(mean):
         raise RunError(
             f"the training loss became {mean} in epoch {epoch + 1}. Lower the learning rate (--set train.lr=…) "
@@ -259,15 +270,6 @@ def _close_epoch(
     schedule.end_epoch(score)
 
 
-def _save_best(model: nn.Module, probs: np.ndarray, path: Path) -> None:
-    tensors = {name: value.contiguous().cpu() for name, value in model.state_dict().items()}
-    # In one file, so that weights and their validation outputs can never come from different epochs.
-    tensors["__val_probs__"] = torch.from_numpy(probs)
-    temporary = path.with_suffix(".tmp")
-    save_file(tensors, temporary)
-    temporary.replace(path)
-
-
 def _state(
     model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, progress: _Progress
 ) -> dict[str, Any]:
@@ -284,15 +286,20 @@ def _state(
 
 
 def _restore(
+    folder: Path,
     state: dict[str, Any],
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     schedule: Schedule,
     progress: _Progress,
 ) -> None:
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.restore(state["schedule"])
-    progress.epoch, progress.best_epoch = state["epoch"], state["best_epoch"]
-    progress.best_score, progress.images_seen = state["best_score"], state["images_seen"]
-    progress.history = [EpochRow(**row) for row in state["history"]]
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.restore(state["schedule"])
+        progress.epoch, progress.best_epoch = state["epoch"], state["best_epoch"]
+        progress.best_score, progress.images_seen = state["best_score"], state["images_seen"]
+        progress.history = [EpochRow(**row) for row in state["history"]]
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        kind = type(error).__name__
+        raise RunError(f"expected a checkpoint of this model in {folder}, got another ({kind}). Delete it.") from error

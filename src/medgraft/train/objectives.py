@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medgraft.errors import ConfigError
 from medgraft.train.batches import ImageSet
 
 __all__ = ["IMBALANCE", "Imbalance", "make_objective", "probabilities"]
@@ -26,12 +27,19 @@ def make_objective(data: ImageSet, imbalance: Imbalance, label_smoothing: float 
         data: The training set.
         imbalance: ``none``; ``weights`` (inverse frequency, mean 1); ``sampler`` (the loss stays plain);
             ``focal`` (gamma 2); ``logit-adjust`` (log priors added while training).
-        label_smoothing: 0 to below 1, multiclass only.
+        label_smoothing: 0 to below 1; above 0 for multiclass only, and not with ``focal``.
+
+    Raises:
+        ConfigError: Label smoothing where there is none.
 
     References:
         Lin et al. Focal loss for dense object detection. ICCV 2017.
         Menon et al. Long-tail learning via logit adjustment. ICLR 2021.
     """
+    if label_smoothing and (data.task != "multiclass" or imbalance == "focal"):
+        raise ConfigError(
+            f"label_smoothing must be 0 for a {data.task} task with imbalance {imbalance!r}, got {label_smoothing}."
+        )
     share = _shares(data)
     weight = torch.tensor(1 / share / np.mean(1 / share), dtype=torch.float32)
     prior = torch.tensor(np.log(share), dtype=torch.float32)
@@ -48,7 +56,7 @@ def _shares(data: ImageSet) -> np.ndarray:
     if data.targets.ndim == 2:
         return np.asarray(data.targets.mean(0).clip(1e-6, 1 - 1e-6), dtype=np.float64)
     counts = np.bincount(data.targets, minlength=data.num_classes).astype(np.float64)
-    return counts.clip(1) / counts.sum()
+    return np.asarray(counts.clip(1) / counts.sum(), dtype=np.float64)
 
 
 def _multiclass(imbalance: Imbalance, weight: Tensor, prior: Tensor, smoothing: float) -> Objective:

@@ -5,8 +5,9 @@ from typing import Any, Final, Literal
 
 import torch
 
-__all__ = ["Schedule", "cosine_factor"]
+__all__ = ["SCHEDULES", "Schedule", "cosine_factor"]
 
+SCHEDULES: Final = ("cosine", "plateau", "constant")
 _WARMUP: Final = 0.1
 _FLOOR: Final = 0.01
 _PLATEAU_FACTOR: Final = 0.5
@@ -17,8 +18,8 @@ def cosine_factor(step: int, total: int) -> float:
     """Share of the learning rate at `step` of `total`: linear warm-up over a tenth, then cosine to 1 %.
 
     Examples:
-        >>> [round(cosine_factor(step, 100), 2) for step in (0, 9, 10, 55, 99)]
-        [0.1, 1.0, 1.0, 0.5, 0.01]
+        >>> [round(cosine_factor(step, 100), 3) for step in (0, 9, 10, 55, 99)]
+        [0.1, 1.0, 1.0, 0.505, 0.01]
     """
     warmup = max(1, round(_WARMUP * total))
     if step < warmup:

@@ -1,5 +1,6 @@
 """The trainable model: normalisation, kept trunk, new head; and what frozen means."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -36,6 +37,7 @@ class Normalise(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
+        """The network's input."""
         if images.shape[1] == 1 and self.in_channels > 1:
             images = images.expand(-1, self.in_channels, *images.shape[2:])
         if self.kind == "image":
@@ -68,6 +70,7 @@ class PooledHead(nn.Module):
         return features.float().flatten(2).mean(2)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, num_outputs)."""
         logits: Tensor = self.linear(self.dropout(self.norm(self.pool(features))))
         return logits
 
@@ -78,9 +81,10 @@ class FlattenedHead(nn.Module):
     def __init__(self, cut: Cut, num_outputs: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(int(torch.tensor(cut.shape).prod()), num_outputs)
+        self.linear = nn.Linear(math.prod(cut.shape), num_outputs)
 
     def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, num_outputs)."""
         logits: Tensor = self.linear(self.dropout(features.flatten(1)))
         return logits
 
@@ -96,9 +100,7 @@ class TransferModel(nn.Module):
             evaluation mode, whatever mode the model is in.
     """
 
-    def __init__(
-        self, normalise: Normalise, trunk: nn.Module, head: nn.Module, frozen: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, normalise: Normalise, trunk: nn.Module, head: nn.Module, frozen: tuple[str, ...] = ()) -> None:
         super().__init__()
         self.normalise = normalise
         self.trunk = trunk
@@ -129,5 +131,6 @@ class TransferModel(nn.Module):
         return features
 
     def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, num_outputs)."""
         logits: Tensor = self.head(self.features(images))
         return logits

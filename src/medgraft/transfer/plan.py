@@ -27,13 +27,13 @@ def lr_of(plan: TransferPlan, source: Source, name: str) -> float:
         source: That the model was made from.
         name: As in the model, e.g. ``trunk.network.layer1.0.conv1.weight`` or ``head.linear.weight``.
     """
-    by_name = {block.name: block for block in plan.blocks}
+    # By position: a block of the network may be called "head" as well.
     if name.startswith("head."):
-        return by_name["head"].lr
+        return plan.blocks[-1].lr
     index = source.block_of.get(name.removeprefix("trunk.network."))
     if index is None:
         raise ConfigError(f"expected every parameter to belong to a block of the plan, got {name}.")
-    return by_name[source.cuts[index - 1].name].lr
+    return plan.blocks[index - 1].lr
 
 
 def parameter_groups(

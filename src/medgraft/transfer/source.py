@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.spec import Backbone, BackboneSpec
-from medgraft.cuts.pretrained import judge_load
 from medgraft.cuts.points import find_cuts
+from medgraft.cuts.pretrained import judge_load
 from medgraft.cuts.trace import Trace, trace_network
 from medgraft.cuts.truncate import entry_of
 from medgraft.types import Cut

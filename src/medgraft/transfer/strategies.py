@@ -114,18 +114,16 @@ def _truncating_plan(
     treatment: Literal["reused", "frozen"],
 ) -> TransferPlan:
     sizes = block_sizes(source)
-    from_scratch = source.backbone.report.source == "none"
-    kept: Literal["reused", "frozen", "re-initialised"] = "re-initialised" if from_scratch else treatment
     blocks = []
     for c in source.cuts:
         if c.index > cut.index:
             blocks.append(BlockPlan(name=c.name, treatment="removed", lr=0.0, num_params=sizes.get(c.index, 0)))
             continue
-        # A block behind the last pretrained cut keeps its place but starts from random weights.
-        here = kept if c.is_pretrained or treatment == "frozen" else "re-initialised"
+        # A block behind the last pretrained cut keeps its place but has random weights.
+        here = treatment if c.is_pretrained else "re-initialised"
         rate = 0.0 if treatment == "frozen" else lr
         blocks.append(BlockPlan(name=c.name, treatment=here, lr=rate, num_params=sizes.get(c.index, 0)))
-    features = cut.channels if head.kind == "pooled" else int(torch.tensor(cut.shape).prod())
-    size = (features + 1) * head.num_outputs + (2 * cut.channels if head.kind == "pooled" and cut.channel_axis == -1 else 0)
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in build_head(cut, head).parameters())
     blocks.append(BlockPlan(name="head", treatment="new", lr=lr, num_params=size))
     return TransferPlan(strategy=name, cut=cut.index, blocks=tuple(blocks))

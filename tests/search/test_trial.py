@@ -1,0 +1,202 @@
+"""Trials are remembered, resumed, told when damaged, and read training and validation rows only."""
+
+import dataclasses
+import inspect
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import medgraft.search.trial as room
+from medgraft.errors import CutError, RunError
+from medgraft.metrics.classification import auprc, auroc
+from medgraft.search import TrialContext, choose, forget_weights, load_trial_model, run_trial, two_stage
+from medgraft.train import predict_probs
+
+
+def same(one, other):
+    first, second = (
+        {k: v for k, v in dataclasses.asdict(t).items() if k not in ("val_probs", "history", "seconds", "folder")}
+        for t in (one, other)
+    )
+    rows, other_rows = ([dataclasses.replace(row, seconds=0.0) for row in t.history] for t in (one, other))
+    return first == second and rows == other_rows and np.array_equal(one.val_probs, other.val_probs)
+
+
+class Killed(BaseException):
+    """As sudden as a signal."""
+
+
+def test_a_trial_says_what_it_did(context, spec_of):
+    told = []
+    spec = spec_of(2)
+    trial = run_trial(spec, context, lambda *place: told.append(place))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+    assert (trial.spec, trial.cut) == (spec, context.source.cuts[1])
+    found = context.val_predictions(trial.val_probs)
+    assert (trial.val_auprc, trial.val_auroc) == (auprc(found), auroc(found))
+    assert trial.val_auprc == max(row.val_auprc for row in trial.history)
+    assert trial.history[trial.best_epoch - 1].val_auprc == trial.val_auprc
+    assert trial.num_params == trial.cut.num_params + trial.cut.channels + 1
+    assert trial.train_macs == 3 * 32 * 3 * (trial.cut.macs + trial.cut.channels)
+    assert trial.seconds == pytest.approx(sum(row.seconds for row in trial.history))
+    assert sorted(path.name for path in trial.folder.iterdir()) == [
+        "best.safetensors",
+        "history.csv",
+        "result.json",
+        "val_probs.npy",
+    ]
+
+
+def test_a_second_run_trains_nothing(context, spec_of, monkeypatch):
+    first = run_trial(spec_of(2), context)
+    monkeypatch.setattr(room, "train_model", None)
+    again = run_trial(spec_of(2), context)
+    assert same(first, again)
+    assert again.seconds == first.seconds
+
+
+def test_different_specifications_are_different_trials(spec_of):
+    specs = [
+        spec_of(1),
+        spec_of(2),
+        spec_of(1, seed=1),
+        spec_of(1, lr=0.1),
+        spec_of(1, epochs=4),
+        spec_of(1, strategy="frozen"),
+        dataclasses.replace(spec_of(1), weight_decay=0.0),
+        dataclasses.replace(spec_of(1), head=dataclasses.replace(spec_of(1).head, kind="flattened")),
+    ]
+    assert len({spec.key() for spec in specs}) == len(specs)
+    assert spec_of(1).key() == spec_of(1).key()
+
+
+def test_the_search_reads_training_and_validation_rows_only(context, spec_of):
+    tried = {}
+
+    def score(cut, _role):
+        tried[cut.index] = run_trial(spec_of(cut.index, epochs=1), context)
+        return tried[cut.index].val_auprc
+
+    two_stage(context.source.cuts, score)
+    choose(
+        {index: [context.val_predictions(trial.val_probs)] for index, trial in tried.items()},
+        context.source.cuts,
+        {index: trial.num_params for index, trial in tried.items()},
+        "compact",
+        replicates=100,
+    )
+    assert context.train.images.read == set(range(48))
+    assert "test" not in inspect.signature(TrialContext).parameters
+
+
+@pytest.mark.parametrize("killed_after", [1, 3])
+def test_a_killed_trial_goes_on_where_it_was(context, spec_of, tmp_path, killed_after):
+    whole = run_trial(spec_of(3), dataclasses.replace(context, folder=tmp_path / "whole"))
+
+    def kill(epoch, _epochs):
+        if epoch == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_trial(spec_of(3), context, kill)
+    assert not (context.folder / spec_of(3).key() / "result.json").exists()
+    told = []
+    resumed = run_trial(spec_of(3), context, lambda epoch, _: told.append(epoch))
+    assert told == list(range(killed_after + 1, 4))
+    assert same(whole, resumed)
+    assert not (resumed.folder / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize("name", ["_write", "remove_checkpoint"])
+def test_a_trial_killed_while_it_is_filed_goes_on(context, spec_of, tmp_path, monkeypatch, name):
+    whole = run_trial(spec_of(2), dataclasses.replace(context, folder=tmp_path / "whole"))
+
+    def die(*_args):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(room, name, die)
+        with pytest.raises(Killed):
+            run_trial(spec_of(2), context)
+    assert same(whole, run_trial(spec_of(2), context))
+
+
+def test_the_loaded_model_gives_the_recorded_validation_outputs(context, spec_of):
+    trial = run_trial(spec_of(2), context)
+    model, plan = load_trial_model(trial, context)
+    assert not model.training
+    assert plan.cut == 2
+    np.testing.assert_array_equal(predict_probs(model, context.val, context.engine), trial.val_probs)
+    assert not any("top" in name for name in model.state_dict())
+
+
+def test_a_frozen_trial_leaves_the_trunk_as_it_was(context, spec_of):
+    trial = run_trial(spec_of(3, strategy="frozen"), context)
+    model, _ = load_trial_model(trial, context)
+    before = context.source.backbone.network.state_dict()
+    kept = {name.removeprefix("trunk.network."): value for name, value in model.state_dict().items()}
+    assert all(torch.equal(kept[name], before[name]) for name in kept if name in before)
+    assert len(set(kept) & set(before)) >= 18
+    # One forward pass of the trunk; the head alone learns.
+    assert trial.train_macs == 3 * 32 * (trial.cut.macs + 3 * trial.cut.channels)
+
+
+def test_forgotten_weights_are_told_and_the_result_stays(context, spec_of, monkeypatch):
+    trial = run_trial(spec_of(2), context)
+    forget_weights(trial)
+    forget_weights(trial)
+    with pytest.raises(RunError, match=r"expected the weights of a finished trial at .* Delete"):
+        load_trial_model(trial, context)
+    monkeypatch.setattr(room, "train_model", None)
+    assert same(trial, run_trial(spec_of(2), context))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("result.json", b""),
+        ("result.json", b"{}"),
+        ("val_probs.npy", b""),
+        ("val_probs.npy", b"\x93NUMPY"),
+        ("history.csv", b"epoch,lr\n1,a\n"),
+        ("history.csv", b"step\n1\n"),
+    ],
+)
+def test_a_damaged_trial_is_told(context, spec_of, name, content):
+    trial = run_trial(spec_of(1, epochs=1), context)
+    (trial.folder / name).write_bytes(content)
+    with pytest.raises(RunError, match=r"could not read the finished trial in .* Delete that folder"):
+        run_trial(spec_of(1, epochs=1), context)
+
+
+def test_damaged_weights_of_a_trial_are_told(context, spec_of):
+    trial = run_trial(spec_of(1, epochs=1), context)
+    (trial.folder / "best.safetensors").write_bytes(b"half")
+    with pytest.raises(RunError, match="could not read the weights"):
+        load_trial_model(trial, context)
+
+
+def test_a_full_disk_leaves_no_finished_trial(context, spec_of, monkeypatch):
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(RunError, match=r"No space left on device\. Free some space"):
+            run_trial(spec_of(1, epochs=1), context)
+    assert not (context.folder / spec_of(1, epochs=1).key() / "result.json").exists()
+    assert run_trial(spec_of(1, epochs=1), context).best_epoch == 1
+
+
+@pytest.mark.parametrize("cut", [0, -1, 4])
+def test_a_cut_out_of_range_is_refused(context, spec_of, cut):
+    with pytest.raises(CutError, match=f"expected a cut from 1 to 3, got {cut}"):
+        run_trial(spec_of(cut), context)
+
+
+def test_the_stored_specification_is_the_one_asked_for(context, spec_of):
+    trial = run_trial(spec_of(2, epochs=1), context)
+    stored = json.loads((trial.folder / "result.json").read_text())["spec"]
+    assert (stored["cut"], stored["strategy"], stored["train"]["epochs"]) == (2, "ttl", 1)

@@ -1,0 +1,131 @@
+"""The engine: what it measures, what it must not measure, and devices that are not there."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+
+import medgraft.train.engine as engine_room
+from medgraft.errors import ConfigError
+from medgraft.train import Engine, choose_engine, pick_device
+from medgraft.train.engine import forward, running, to_channels_last
+from medgraft.types import from_json, to_json
+
+
+def choose(net, **options):
+    return choose_engine(net, (1, 8, 8), **{"device": "cpu", "is_deterministic": False, **options})
+
+
+@pytest.mark.parametrize(("precision", "wanted"), [("auto", "float32"), ("float32", "float32"), ("bf16", "bf16")])
+def test_deterministic_measures_nothing(make_net, monkeypatch, precision, wanted):
+    monkeypatch.setattr(engine_room, "_images_per_second", None)
+    found = choose(make_net(), is_deterministic=True, precision=precision)
+    assert found == Engine(device="cpu", precision=wanted, is_deterministic=True)
+    assert found.measured == {}
+
+
+def test_a_measurement_leaves_the_model_as_it_was(make_net):
+    net = make_net().eval()
+    before = copy.deepcopy(net.state_dict())
+    found = choose(net, precision="float32")
+    assert set(found.measured) == {"float32", "float32-channels-last"}
+    assert min(found.measured.values()) > 0
+    assert all(torch.equal(before[key], value) for key, value in net.state_dict().items())
+    assert not net.training
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("has_bf16", "speeds", "wanted"),
+    [
+        (True, {"float32": 10, "float32-channels-last": 12, "bf16": 30, "bf16-channels-last": 40}, ("bf16", True)),
+        (
+            True,
+            {"float32": 10, "float32-channels-last": 10.9, "bf16": 9, "bf16-channels-last": 10.5},
+            ("float32", False),
+        ),
+        (False, {"float32": 10, "float32-channels-last": 12}, ("float32", True)),
+    ],
+)
+def test_the_fastest_combination_wins_when_it_is_worth_it(make_net, monkeypatch, has_bf16, speeds, wanted):
+    monkeypatch.setattr(engine_room, "_has_bf16", lambda _device: has_bf16)
+    monkeypatch.setattr(
+        engine_room, "_images_per_second", lambda _model, _shape, option: speeds[engine_room._label(option)]
+    )
+    found = choose(make_net())
+    assert (found.precision, found.is_channels_last) == wanted
+    assert found.measured == speeds
+
+
+def test_a_forced_precision_is_kept(make_net, monkeypatch):
+    monkeypatch.setattr(engine_room, "_images_per_second", lambda *_: 1.0)
+    assert choose(make_net(), precision="bf16").precision == "bf16"
+    assert set(choose(make_net(), precision="bf16").measured) == {"bf16", "bf16-channels-last"}
+
+
+def test_an_engine_survives_json():
+    engine = Engine(device="cpu", precision="bf16", is_channels_last=True, measured={"bf16": 3.5})
+    assert from_json(Engine, to_json(engine)) == engine
+
+
+def test_forward_obeys_precision_and_layout(make_net):
+    net = to_channels_last(make_net()).eval()
+    images = torch.rand(4, 1, 8, 8)
+    with torch.no_grad():
+        plain = forward(net, images, Engine(device="cpu"))
+        low = forward(net, images, Engine(device="cpu", precision="bf16", is_channels_last=True))
+    assert plain.dtype == torch.float32
+    assert low.dtype == torch.bfloat16
+    torch.testing.assert_close(low.float(), plain, atol=0.05, rtol=0.05)
+    assert net.blocks[3].weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_layouts_exist_for_volumes():
+    volume = torch.nn.Conv3d(2, 4, 3)
+    net = to_channels_last(torch.nn.Sequential(volume))
+    assert volume.weight.is_contiguous(memory_format=torch.channels_last_3d)
+    engine = Engine(device="cpu", is_channels_last=True)
+    assert forward(net, torch.rand(1, 2, 5, 5, 5), engine).shape == (1, 4, 3, 3, 3)
+
+
+@pytest.mark.parametrize("is_deterministic", [True, False])
+def test_global_switches_are_set_back(is_deterministic):
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+
+    def use(engine):
+        with running(engine):
+            assert torch.are_deterministic_algorithms_enabled() == is_deterministic
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        use(Engine(device="cpu", is_deterministic=is_deterministic))
+    assert (torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark) == before
+
+
+def test_the_cpu_is_always_there():
+    assert pick_device("cpu") == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "wanted"), [(True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")]
+)
+def test_auto_takes_the_best_device(monkeypatch, cuda, mps, wanted):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert pick_device("auto") == wanted
+    if cuda:
+        assert pick_device("cuda:1") == "cuda:1"
+
+
+@pytest.mark.parametrize("wanted", ["cuda", "cuda:1", "mps", "tpu", "", "gpu"])
+def test_a_device_that_is_not_there_is_refused(monkeypatch, wanted):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=rf"a device of this machine \(cpu\), got '{wanted}'"):
+        pick_device(wanted)
+
+
+def test_an_engine_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Engine(device="cpu").device = "cuda"
