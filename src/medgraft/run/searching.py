@@ -110,8 +110,9 @@ def trial_spec(config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed
     num_train = len(found.cohort.rows("train"))
     augment = dataclasses.replace(AUGMENTATIONS[train.augment], flip=train.flip)
     backbone = found.source.backbone
+    weights = backbone.report.sha256 or backbone.report.source
     return TrialSpec(
-        source=f"{backbone.spec.name} {backbone.spec.args} {backbone.size} px {backbone.report.sha256 or backbone.report.source}",
+        source=f"{backbone.spec.name} {backbone.spec.args} {backbone.size} px {weights}",
         strategy=strategy,
         cut=cut.index,
         seed=seed,

@@ -30,7 +30,7 @@ _RESULTS: Final = ("val_auprc", "val_auroc", "best_epoch", "seconds", "train_mac
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """What decides a trial's result, besides the cohort and the pretrained network of its run."""
+    """What decides a trial's result, besides the cohort of its run; `source` names network and weights."""
 
     strategy: str
     cut: int
