@@ -12,18 +12,29 @@ import csv
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 
-from medgraft.cuts.points import find_cuts, weighted_ops
+from medgraft.cuts.points import find_cuts
+from medgraft.cuts.positions import weighted_ops
 from medgraft.cuts.trace import trace_network
 from medgraft.errors import MedgraftError
 
-COLUMNS = ("architecture", "family", "is_found", "num_cuts", "num_stages", "missing_stage_ends", "reason", "seconds")
+COLUMNS = (
+    "architecture",
+    "family",
+    "is_found",
+    "num_cuts",
+    "num_stages",
+    "missing_stage_ends",
+    "reason",
+    "seconds",
+)
 
 
-def _structure(name: str) -> torch.nn.Module:
+def _structure(name: str) -> Any:
     try:
         with torch.device("meta"):
             return timm.create_model(name, num_classes=0)
@@ -50,19 +61,20 @@ def sweep_one(name: str) -> dict[str, object]:
         there = {path for path, _ in network.named_modules() if path}
         ends = [info["module"] for info in getattr(network, "feature_info", []) if info["module"] in there]
         missing = [end for end in ends if weighted_ops(trace, end) not in known]
+        reason = "no single tensor there" if missing else "few cuts" if len(cuts) < 3 else ""
         row.update(
             num_cuts=len(cuts),
             num_stages=len({cut.stage for cut in cuts}),
             missing_stage_ends=" ".join(missing),
-            is_found=len(cuts) >= 3 and not missing,
-            reason="" if not missing and len(cuts) >= 3 else "no single tensor there" if missing else "few cuts",
+            is_found=not reason,
+            reason=reason,
         )
     row["seconds"] = round(time.perf_counter() - start, 2)
     return row
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/timm_cuts.csv"))
     parser.add_argument("--filter", default="")
     options = parser.parse_args()

@@ -53,7 +53,8 @@ class CifarResNet(nn.Module):
         """(B, 3, H, W) to logits (B, num_classes)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(torch.flatten(x.mean((2, 3)), 1))
+        logits: Tensor = self.linear(torch.flatten(x.mean((2, 3)), 1))
+        return logits
 
 
 def resnet20() -> nn.Module:

@@ -201,7 +201,7 @@ def cuts(
         [
             str(cut.index),
             cut.name,
-            str(cut.stage + 1),
+            str(cut.stage),
             str(cut.channels),
             str(cut.stride),
             f"{cut.num_params / 1e6:.3f} M",

@@ -106,7 +106,7 @@ def test_a_killed_trial_goes_on_where_it_was(context, spec_of, tmp_path, killed_
     resumed = run_trial(spec_of(3), context, lambda epoch, _: told.append(epoch))
     assert told == list(range(killed_after + 1, 4))
     assert same(whole, resumed)
-    assert not (resumed.folder / "checkpoint.pt").exists()
+    assert not (resumed.folder / "checkpoint.safetensors").exists()
 
 
 @pytest.mark.parametrize("name", ["_write", "remove_checkpoint"])

@@ -1,6 +1,7 @@
 """Checkpoints are whole or absent, damage is told, and nothing in them is run."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     found = load_checkpoint(tmp_path)
     assert torch.equal(found["model"].pop("weight"), STATE["model"]["weight"])
     assert found == {**STATE, "model": {}}
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
     remove_checkpoint(tmp_path)
     remove_checkpoint(tmp_path)
     assert load_checkpoint(tmp_path) is None
@@ -32,7 +33,7 @@ class Bomb:
 
 def test_a_checkpoint_with_code_is_refused_unrun(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    torch.save({"model": Bomb()}, tmp_path / "checkpoint.pt")
+    torch.save({"model": Bomb()}, tmp_path / "checkpoint.safetensors")
     with pytest.raises(RunError, match="got a damaged one"):
         load_checkpoint(tmp_path)
     assert not (tmp_path / "bombed").exists()
@@ -40,15 +41,15 @@ def test_a_checkpoint_with_code_is_refused_unrun(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("content", [b"", b"\x80", b"PK\x03\x04", b"<html></html>", b"\x00" * 100])
 def test_a_file_that_is_no_checkpoint_is_told(tmp_path, content):
-    (tmp_path / "checkpoint.pt").write_bytes(content)
-    with pytest.raises(RunError, match=r"checkpoint\.pt, got a damaged one .*Delete it"):
+    (tmp_path / "checkpoint.safetensors").write_bytes(content)
+    with pytest.raises(RunError, match=r"checkpoint\.safetensors, got a damaged one .*Delete it"):
         load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
 def test_a_truncated_checkpoint_is_told(tmp_path, share):
     save_checkpoint(tmp_path, STATE)
-    path = tmp_path / "checkpoint.pt"
+    path = tmp_path / "checkpoint.safetensors"
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(RunError, match="got a damaged one"):
@@ -58,7 +59,7 @@ def test_a_truncated_checkpoint_is_told(tmp_path, share):
 def test_random_bytes_are_always_told(tmp_path):
     random = np.random.default_rng(0)
     for _ in range(60):
-        (tmp_path / "checkpoint.pt").write_bytes(b"\x80\x02" + random.bytes(40))
+        (tmp_path / "checkpoint.safetensors").write_bytes(b"\x80\x02" + random.bytes(40))
         with pytest.raises(RunError, match="got a damaged one"):
             load_checkpoint(tmp_path)
 
@@ -93,12 +94,13 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(tmp_path, monkeypatc
     save_checkpoint(tmp_path, STATE)
     save_best(tmp_path, {"a": torch.ones(2)}, np.ones((1, 2)))
 
-    def full(_content, path):
-        path.write_bytes(b"half")
+    def full(path, _content=b""):
+        with path.open("wb") as file:
+            file.write(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", full)
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(checkpoint, "save_file", lambda _content, path: full(path))
     with pytest.raises(RunError, match=r"No space left on device\. Free some space"):
         save_checkpoint(tmp_path, {})
     with pytest.raises(RunError, match=r"No space left on device\. Free some space"):
@@ -110,7 +112,7 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(tmp_path, monkeypatc
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
 def test_a_disk_that_is_really_full_is_told(tmp_path):
-    (tmp_path / "checkpoint.pt.tmp").symlink_to("/dev/full")
+    (tmp_path / "checkpoint.safetensors.tmp").symlink_to("/dev/full")
     with pytest.raises(RunError, match="could not write"):
         save_checkpoint(tmp_path, STATE)
     assert list(tmp_path.iterdir()) == []

@@ -75,4 +75,4 @@ def test_two_processes_agree(tmp_path):
     # One of the 33 images has no partner in the other process.
     assert first["images_seen"] == 2 * 32
     names = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert names == ["best.safetensors", "checkpoint.pt"]
+    assert names == ["best.safetensors", "checkpoint.safetensors"]

@@ -34,8 +34,8 @@ def cuttable_units(trace: Trace, positions: list[Position]) -> list[Unit]:
         trace: Of the network.
         positions: Where a single tensor carries everything.
     """
-    weights = [number for number, op in enumerate(trace.ops) if op.has_weight]
-    tree = _Tree(trace, weights, positions)
+    relevant = relevant_ops(trace)
+    tree = _Tree(trace, relevant, positions)
     units = tree.units("")
     return [unit for unit in units if unit.first_weight >= 0]
 
@@ -43,14 +43,15 @@ def cuttable_units(trace: Trace, positions: list[Position]) -> list[Unit]:
 class _Tree:
     """The module calls as a tree, with the questions the descent asks of it."""
 
-    def __init__(self, trace: Trace, weights: list[int], positions: list[Position]) -> None:
+    def __init__(self, trace: Trace, relevant: list[int], positions: list[Position]) -> None:
         self.trace = trace
-        self.weights = weights
+        self.relevant = relevant
+        # A branch that leads nowhere makes no block.
+        self.weights = [number for number in relevant if trace.ops[number].has_weight]
         self.positions = positions
         # Between attention and MLP of a transformer block one tensor carries everything too, but no module
         # returns it: such a place does not divide a block. A join of all live features (DenseNet) does.
         self.inner_ops = [p.op for p in positions if p.side == "output" or trace.ops[p.op].name == "cat"]
-        self.relevant = relevant_ops(trace)
         made = ((value, number) for number in self.relevant for value in trace.ops[number].outputs)
         self.first_seen = {trace.input: -1, **dict(made)}
         self.children: dict[str, list[ModuleCall]] = collections.defaultdict(list)

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Final
 
+from medgraft.cuts.positions import ops_until
 from medgraft.cuts.trace import Trace
 from medgraft.errors import WeightsError
 from medgraft.types import Cut, LoadReport
@@ -23,7 +24,8 @@ def judge_load(report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]) -> tuple
 
     Raises:
         WeightsError: Under 90 % of the trunk's parameters were filled, and what is missing is not one
-            contiguous tail of the network.
+            contiguous tail of the network behind a fully filled cut; a tensor of another shape is no missing
+            one, it shows another architecture.
     """
     if report.source == "none":
         return report, tuple(dataclasses.replace(cut, is_pretrained=False) for cut in cuts)
@@ -35,15 +37,16 @@ def judge_load(report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]) -> tuple
     start = min((first_use[name] for name in missing), default=len(trace.ops))
     filled = [first_use[name] for name in first_use if name not in set(missing)]
     is_tail = bool(missing) and max(filled, default=-1) < start
-    if fraction < _MIN_MATCHED and not is_tail:
+    marked = tuple(dataclasses.replace(cut, is_pretrained=_ends_before(trace, cut, start)) for cut in cuts)
+    pretrained = [cut.index for cut in marked if cut.is_pretrained]
+    is_other = any(name in first_use for name in report.wrong_shape)
+    if fraction < _MIN_MATCHED and (is_other or not is_tail or not pretrained):
         raise WeightsError(
             f"expected weights for at least 90 % of the network's parameters, got {fraction:.0%} from "
             f"{report.source}. Missing: {_some(missing)}. Not understood: "
             f"{_some([*report.unexpected, *report.wrong_shape])}. Check architecture and arguments; random "
             "weights would be passed off as pretrained."
         )
-    marked = tuple(dataclasses.replace(cut, is_pretrained=_ends_before(trace, cut, start)) for cut in cuts)
-    pretrained = [cut.index for cut in marked if cut.is_pretrained]
     judged = dataclasses.replace(
         report,
         missing=tuple(missing),
@@ -56,18 +59,15 @@ def judge_load(report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]) -> tuple
 
 def _first_uses(trace: Trace, last: Cut) -> dict[str, int]:
     """Each parameter and statistic of the trunk with the number of the operation that first reads it."""
-    call = trace.calls[last.tap][-1]
-    end = call.end if last.tap_side == "output" else call.start
     uses: dict[str, int] = {}
-    for number, op in enumerate(trace.ops[:end]):
+    for number, op in enumerate(trace.ops[: ops_until(trace, last.tap, last.tap_side)]):
         for name in op.tensors:
             uses.setdefault(name, number)
     return uses
 
 
 def _ends_before(trace: Trace, cut: Cut, op: int) -> bool:
-    call = trace.calls[cut.tap][-1]
-    return (call.end if cut.tap_side == "output" else call.start) <= op
+    return ops_until(trace, cut.tap, cut.tap_side) <= op
 
 
 def _some(names: list[str]) -> str:

@@ -119,30 +119,22 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         aliases = self._renew_aliases(mutated)
         fresh = [self._new_value(out) for out in outputs if all(out is not tensor for tensor in mutated)]
         made = (*written, *fresh)
-        is_dependent = any(value in self.dependent for value in inputs)
-        reads = tensors.union(*(self.sources.get(value, frozenset()) for value in inputs))
-        if is_dependent:
-            self.dependent.update(made)
-        else:
-            self.sources.update(dict.fromkeys(made, reads))
         name = func._overloadpacket.__name__
-        is_weighted = macs > 0 and is_dependent and any(name not in self.buffer_names for name in reads)
-        self._note(name, inputs, made, tensors, macs, has_weight=is_weighted)
+        self._note(name, inputs, made, tensors, macs)
         for value in made:
             self.dims[value] = _channels_after(name, args, [self.dims[v] for v in inputs], self.shapes[value])
         for old, new in aliases:
-            self._note("alias", (old, *written), (new,), frozenset(), 0, has_weight=False)
+            self._note("alias", (old, *written), (new,), frozenset(), 0)
 
     def _note(
-        self,
-        name: str,
-        inputs: tuple[int, ...],
-        outputs: tuple[int, ...],
-        tensors: frozenset[str],
-        macs: int,
-        *,
-        has_weight: bool,
+        self, name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], tensors: frozenset[str], macs: int
     ) -> None:
+        is_dependent = any(value in self.dependent for value in inputs)
+        reads = tensors.union(*(self.sources.get(value, frozenset()) for value in inputs))
+        if is_dependent:
+            self.dependent.update(outputs)
+        else:
+            self.sources.update(dict.fromkeys(outputs, reads))
         op = Op(
             name=name,
             inputs=inputs,
@@ -150,7 +142,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
             tensors=tensors,
             macs=macs,
             module=self.stack[-1][0] if self.stack else "",
-            has_weight=has_weight,
+            has_weight=macs > 0 and is_dependent and any(read not in self.buffer_names for read in reads),
         )
         self.ops.append(op)
 

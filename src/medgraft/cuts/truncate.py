@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from medgraft.cuts.points import find_cuts
+from medgraft.cuts.positions import ops_until
 from medgraft.cuts.trace import Trace, trace_network
 from medgraft.errors import CutError
 from medgraft.types import Cut
@@ -151,8 +152,9 @@ def resolve_cut(cuts: tuple[Cut, ...], wanted: int | str | Cut) -> Cut:
 
 def _prune(network: nn.Module, trace: Trace, cut: Cut) -> None:
     tap = trace.calls[cut.tap][0]
-    event, op_limit = (tap.left, tap.end) if cut.tap_side == "output" else (tap.entered, tap.start)
-    used = {name for op in trace.ops[:op_limit] for name in op.tensors}
+    event = tap.left if cut.tap_side == "output" else tap.entered
+    executed = trace.ops[: ops_until(trace, cut.tap, cut.tap_side)]
+    used = {name for op in executed for name in op.tensors}
     keep = {path for path, calls in trace.calls.items() if calls[0].entered < event}
     keep |= {name.rpartition(".")[0] for name in used} | {cut.tap}
     for path in list(keep):

@@ -1,43 +1,49 @@
 """The checkpoint of a running training: written whole or not at all, read without running code."""
 
-import pickle
+import json
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from medgraft.errors import RunError
 
 __all__ = ["load_best", "load_checkpoint", "remove_checkpoint", "save_best", "save_checkpoint"]
 
-_NAME: Final = "checkpoint.pt"
+_NAME: Final = "checkpoint.safetensors"
 _BEST: Final = "best.safetensors"
 _PROBS: Final = "__val_probs__"
-# What a damaged file makes torch's reader raise, before and inside its unpickler.
-_UNREADABLE: Final = (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError, LookupError, AttributeError)
+_STATE: Final = "state"
+_TENSOR: Final = "__tensor__"
+_PAIRS: Final = "__pairs__"
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """Write `state` (tensors and plain values) to `folder`, replacing the one before in one step.
 
+    Tensors go into one safetensors file with the rest as JSON in its header: three times as fast as torch's own
+    format for a small network, which matters where an epoch takes half a second, and nothing in it can run.
+
     Raises:
         RunError: The disk is full or the folder cannot be written.
     """
+    tensors: dict[str, Tensor] = {}
+    plain = json.dumps(_pack(state, tensors))
     temporary = folder / f"{_NAME}.tmp"
     try:
-        torch.save(state, temporary)
+        temporary.write_bytes(save(tensors, metadata={_STATE: plain}))
         temporary.replace(folder / _NAME)
-    except (OSError, RuntimeError) as error:
+    except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
         raise RunError(_full(folder, error)) from error
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
-    """The state that `save_checkpoint` wrote, or None when there is none.
+    """The state that `save_checkpoint` wrote, or None when there is none. Tuples come back as lists.
 
     Raises:
         RunError: The file is damaged.
@@ -46,14 +52,39 @@ def load_checkpoint(folder: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        # Torch's own words advise to load the file unsafely.
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            state: dict[str, Any] = _unpack(json.loads(file.metadata()[_STATE]), tensors)
+    except (OSError, SafetensorError, ValueError, LookupError, TypeError) as error:
         kind = type(error).__name__
         raise RunError(
             f"expected a checkpoint at {path}, got a damaged one ({kind}). Delete it; then run again."
         ) from error
     return state
+
+
+def _pack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    """`value` as JSON types; tensors move into `tensors` and leave their number behind."""
+    if isinstance(value, Tensor):
+        name = str(len(tensors))
+        # Cloned: the format refuses tensors that share memory, as tied layers do.
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        return {_PAIRS: [[key, _pack(item, tensors)] for key, item in value.items()]}  # keys may be integers
+    if isinstance(value, (list, tuple)):
+        return [_pack(item, tensors) for item in value]
+    return value
+
+
+def _unpack(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_unpack(item, tensors) for item in value]
+    if isinstance(value, dict) and _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if isinstance(value, dict):
+        return {key: _unpack(item, tensors) for key, item in value[_PAIRS]}
+    return value
 
 
 def remove_checkpoint(folder: Path) -> None:
