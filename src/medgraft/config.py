@@ -83,6 +83,7 @@ class TrainConfig(_Frozen):
     label_smoothing: float = Field(0.0, ge=0, lt=1)
     augment: Literal["none", "paper", "light", "standard", "strong"] = "standard"
     flip: Literal["none", "horizontal", "all"] = "none"
+    average: float = Field(0.1, ge=0, lt=1, description="Share of the training over which weights are averaged")
     precision: Literal["auto", "float32", "bf16"] = "auto"
 
 
@@ -137,6 +138,7 @@ PRESETS: Final[dict[Preset, dict[str, Any]]] = {
             "patience": 10,
             "clip_norm": 0.0,
             "augment": "paper",
+            "average": 0.0,
         },
         "transfer": {"rule": "best"},
         "seeds": 3,

@@ -387,3 +387,8 @@ def test_an_unreachable_hub_is_a_weights_error_with_the_way_out(monkeypatch: pyt
 def test_an_architecture_without_published_weights_says_so() -> None:
     with pytest.raises(WeightsError, match=r"got resnet50_mlp, which has none.*--weights none"):
         make("resnet50_mlp", "hub")
+
+
+def test_published_weights_keep_their_three_channels():
+    with pytest.raises(BackboneError, match="would sum their filters"):
+        build_backbone(BackboneSpec(name="resnet18", args={"in_chans": 1}, weights="hub", is_offline=True))

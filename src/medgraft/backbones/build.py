@@ -102,6 +102,11 @@ def _own(spec: BackboneSpec) -> Backbone:
 
 def _timm(spec: BackboneSpec) -> Backbone:
     if spec.weights == "hub":
+        if spec.args.get("in_chans", 3) != 3:
+            raise BackboneError(
+                f"expected published weights to keep their three channels, got in_chans={spec.args['in_chans']}: timm "
+                "would sum their filters. Leave in_chans out; a grey channel is replicated, which is exact."
+            )
         network, report = build_timm_from_hub(spec.name, spec.args, spec.size, is_offline=spec.is_offline)
     else:
         network = build_timm(spec.name, spec.args, spec.size)

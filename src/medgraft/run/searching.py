@@ -129,6 +129,7 @@ def trial_spec(config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed
             imbalance=train.imbalance,
             label_smoothing=train.label_smoothing,
             augment=augment,
+            average=train.average,
             seed=seed,
         ),
     )

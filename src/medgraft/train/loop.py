@@ -17,6 +17,7 @@ from torch import nn
 from medgraft.data.augment import AugmentSettings, augment_batch
 from medgraft.errors import ConfigError, RunError
 from medgraft.metrics.classification import auprc, auroc
+from medgraft.train.averaging import WeightAverage
 from medgraft.train.batches import ImageSet, epoch_order, iterate, seed_for
 from medgraft.train.checkpoint import load_best, load_checkpoint, save_best, save_checkpoint
 from medgraft.train.engine import Engine, forward, running, to_channels_last
@@ -49,6 +50,7 @@ class TrainSettings:
         imbalance: See `medgraft.train.objectives.make_objective`.
         label_smoothing: 0 to below 1.
         augment: Applied to training batches only.
+        average: Share of the training's steps over which weights are averaged for validation and keeping, 0 for none.
         seed: Of order, augmentation and dropout.
     """
 
@@ -61,10 +63,11 @@ class TrainSettings:
     imbalance: Imbalance = "none"
     label_smoothing: float = 0.0
     augment: AugmentSettings = dataclasses.field(default_factory=AugmentSettings)
+    average: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        least_of = {"epochs": 1, "batch_size": 1, "patience": 0, "clip_norm": 0, "label_smoothing": 0}
+        least_of = {"epochs": 1, "batch_size": 1, "patience": 0, "clip_norm": 0, "label_smoothing": 0, "average": 0}
         for name, least in least_of.items():
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}.")
@@ -113,6 +116,7 @@ class _Progress:
     best_score: float = -math.inf
     history: list[EpochRow] = dataclasses.field(default_factory=list)
     images_seen: int = 0
+    average: WeightAverage | None = None
 
 
 def train_model(
@@ -150,6 +154,9 @@ def train_model(
     steps = max(1, math.ceil(len(data[0]) / settings.batch_size))
     schedule = Schedule(settings.schedule, optimizer, settings.epochs * steps, settings.patience)
     progress = _Progress()
+    if settings.average:
+        progress.average = WeightAverage(model, settings.average * settings.epochs * steps)
+    judged = model if progress.average is None else progress.average.model
     if (state := load_checkpoint(folder)) is not None:
         _restore(folder, state, model, optimizer, schedule, progress)
     wrapped, stepper = accelerator.prepare(model, optimizer)
@@ -158,11 +165,11 @@ def train_model(
             start = time.perf_counter()
             loss = _run_epoch(accelerator, wrapped, stepper, schedule, data[0], settings, engine, progress)
             # Each process has seen other images: all follow the first one's model.
-            probs = broadcast_object_list([predict_probs(model, data[1], engine)])[0]
+            probs = broadcast_object_list([predict_probs(judged, data[1], engine)])[0]
             _close_epoch(progress, schedule, loss, probs, data[1], time.perf_counter() - start)
             if accelerator.is_main_process:
                 if progress.best_epoch == progress.epoch:
-                    save_best(folder, model.state_dict(), probs)
+                    save_best(folder, judged.state_dict(), probs)
                 save_checkpoint(folder, _state(model, optimizer, schedule, progress))
             accelerator.wait_for_everyone()
             if on_epoch is not None:
@@ -208,6 +215,8 @@ def _run_epoch(
             accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
         schedule.step()
+        if progress.average is not None:
+            progress.average.update(accelerator.unwrap_model(model))
         total += loss.detach() * len(images)
         count += len(images)
     progress.images_seen += count * accelerator.num_processes
@@ -281,6 +290,7 @@ def _state(
         "best_epoch": progress.best_epoch,
         "best_score": progress.best_score,
         "images_seen": progress.images_seen,
+        "average": None if progress.average is None else progress.average.state(),
         "history": [dataclasses.asdict(row) for row in progress.history],
     }
 
@@ -300,6 +310,8 @@ def _restore(
         progress.epoch, progress.best_epoch = state["epoch"], state["best_epoch"]
         progress.best_score, progress.images_seen = state["best_score"], state["images_seen"]
         progress.history = [EpochRow(**row) for row in state["history"]]
+        if progress.average is not None:
+            progress.average.restore(state["average"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         kind = type(error).__name__
         raise RunError(f"expected a checkpoint of this model in {folder}, got another ({kind}). Delete it.") from error
