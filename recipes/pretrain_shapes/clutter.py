@@ -147,9 +147,7 @@ def clutter_image(rng: np.random.Generator, class_index: int, size: int) -> np.n
         (64, 64)
     """
     if not 0 <= class_index < len(CLASSES):
-        raise ValueError(
-            f"class_index must be 0 to {len(CLASSES) - 1}, got {class_index}. Pick one of CLASSES."
-        )
+        raise ValueError(f"class_index must be 0 to {len(CLASSES) - 1}, got {class_index}. Pick one of CLASSES.")
     if size < 16:
         raise ValueError(f"size must be at least 16 px, got {size}. Figures vanish below; 64 is usual.")
     shape, fill = CLASSES[class_index].split("-")

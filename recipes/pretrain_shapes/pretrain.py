@@ -143,9 +143,7 @@ def halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def write(
-    trunk: nn.Module, arguments: argparse.Namespace, precision: str, scores: dict[str, Any]
-) -> dict[str, Any]:
+def write(trunk: nn.Module, arguments: argparse.Namespace, precision: str, scores: dict[str, Any]) -> dict[str, Any]:
     """Write the safetensors and its manifest; returns the manifest."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     file = arguments.out / f"{PACKAGED_NAME}.safetensors"
