@@ -1,3 +1,5 @@
+"""What all tests share: predictions with known strength, and a home that is not the user's."""
+
 from collections.abc import Callable
 
 import numpy as np
@@ -49,3 +51,9 @@ def predictions(
 @pytest.fixture(scope="session")
 def make_predictions() -> Callable[..., Predictions]:
     return predictions
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ledger and pseudonym key of the tests stay out of the user's own."""
+    monkeypatch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home"))
