@@ -9,7 +9,7 @@ import pandas as pd
 
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import DataError, MedgraftError
-from medgraft.io.image import read_image
+from medgraft.io.image import IMAGE_SUFFIXES, read_image
 from medgraft.io.preprocess import prepare
 from medgraft.train.batches import ImageSet
 from medgraft.train.engine import Engine
@@ -19,7 +19,6 @@ from medgraft.types import Predictions
 __all__ = ["find_images", "predict_files", "predict_pixels", "predictions_table", "write_table"]
 
 _BATCH: Final = 64
-_SUFFIXES: Final = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 def predict_files(
@@ -100,10 +99,12 @@ def find_images(inputs: Iterable[Path]) -> list[Path]:
             inside = sorted(
                 p
                 for p in path.rglob("*")
-                if p.suffix.lower() in _SUFFIXES and p.is_file() and not any(s.startswith(".") for s in p.parts)
+                if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not any(s.startswith(".") for s in p.parts)
             )
             if not inside:
-                raise DataError(f"expected images in {path}, got none with the endings {', '.join(_SUFFIXES)}.")
+                raise DataError(
+                    f"expected images in {path}, got none with the endings {', '.join(sorted(IMAGE_SUFFIXES))}."
+                )
             found += inside
         elif path.is_file():
             found.append(path)

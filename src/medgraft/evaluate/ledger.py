@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from medgraft.config import home
 from medgraft.errors import DataError, RunError
 
 __all__ = ["ledger_path", "open_test"]
@@ -26,16 +27,7 @@ def ledger_path() -> Path:
         >>> ledger_path().name
         'ledger.jsonl'
     """
-    home = os.environ.get("MEDGRAFT_HOME")
-    if home:
-        return Path(home) / "ledger.jsonl"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "medgraft" / "ledger.jsonl"
+    return home() / "ledger.jsonl"
 
 
 def open_test(case_hashes: Iterable[str], run_id: str, run_folder: Path, path: Path | None = None) -> int:

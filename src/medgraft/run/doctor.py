@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from PIL import features
 
-from medgraft.run.folder import home
+from medgraft.config import home
 
 __all__ = ["Check", "Diagnosis", "doctor"]
 

@@ -16,11 +16,11 @@ from typing import Any
 import psutil
 import yaml
 
-from medgraft.config import RunConfig, to_yaml
+from medgraft.config import RunConfig, home, to_yaml
 from medgraft.errors import MedgraftError, RunError
 from medgraft.types import to_json
 
-__all__ = ["home", "log_event", "open_run", "pseudonym", "read_json", "run_id_of", "write_json", "write_text"]
+__all__ = ["log_event", "open_run", "pseudonym", "read_json", "run_id_of", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
@@ -131,14 +131,6 @@ def log_event(folder: Path, event: str, **facts: Any) -> None:
     line = json.dumps({"time": _now(), "event": event, **to_json(facts)}, ensure_ascii=False)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
-
-
-def home() -> Path:
-    """Where medgraft keeps what belongs to the machine and not to a run (`MEDGRAFT_HOME` sets it)."""
-    named = os.environ.get("MEDGRAFT_HOME")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "medgraft"
 
 
 def pseudonym(identity: str) -> str:

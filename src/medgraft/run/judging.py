@@ -20,7 +20,7 @@ from medgraft.evaluate.summary import compare, summarise
 from medgraft.run.folder import log_event, pseudonym
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.searching import Searched
-from medgraft.search.trial import Trial, TrialContext, load_trial_model
+from medgraft.search.trial import Trial, TrialContext, head_macs, load_trial_model
 from medgraft.train.engine import Engine
 from medgraft.train.loop import predict_probs
 from medgraft.transfer.model import TransferModel
@@ -164,16 +164,12 @@ def _efficiency(
     return {
         name: {
             "num_params": trials[name].num_params,
-            "macs": trials[name].cut.macs + _head_macs(models[name]),
+            "macs": trials[name].cut.macs + head_macs(models[name]),
             "cpu_ms": times[name],
             "file_bytes": sizes[name],
         }
         for name in models
     } | {"cpu_threads": torch.get_num_threads()}
-
-
-def _head_macs(model: TransferModel) -> int:
-    return sum(parameter.numel() for parameter in model.head.parameters() if parameter.ndim > 1)
 
 
 def _artefact(found: Prepared, searched: Searched, summary: dict[str, Any], model: TransferModel) -> Artefact:

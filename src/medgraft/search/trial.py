@@ -23,7 +23,16 @@ from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import HeadSettings, apply_strategy
 from medgraft.types import Cut, Predictions, TransferPlan, to_json
 
-__all__ = ["Trial", "TrialContext", "TrialSpec", "forget_weights", "load_trial_model", "run_trial", "step_macs"]
+__all__ = [
+    "Trial",
+    "TrialContext",
+    "TrialSpec",
+    "forget_weights",
+    "head_macs",
+    "load_trial_model",
+    "run_trial",
+    "step_macs",
+]
 
 _RESULTS: Final = ("val_auprc", "val_auroc", "best_epoch", "seconds", "train_macs", "num_params")
 
@@ -140,6 +149,11 @@ def run_trial(spec: TrialSpec, context: TrialContext, on_epoch: Callable[[int, i
     return _read(spec, context, folder)
 
 
+def head_macs(model: TransferModel) -> int:
+    """Multiply-accumulates of the head for one image: its linear layer."""
+    return sum(parameter.numel() for parameter in model.head.parameters() if parameter.ndim > 1)
+
+
 def step_macs(plan: TransferPlan, cut: Cut, model: TransferModel) -> float:
     """Multiply-accumulates of one image's training step: forward, plus twice that where gradients flow.
 
@@ -148,7 +162,7 @@ def step_macs(plan: TransferPlan, cut: Cut, model: TransferModel) -> float:
         cut: Where the model ends.
         model: Its head is counted too.
     """
-    head = sum(p.numel() for p in model.head.parameters() if p.ndim > 1)
+    head = head_macs(model)
     kept = [block for block in plan.blocks if block.treatment not in ("removed", "new")]
     is_all_frozen = all(block.lr == 0 for block in kept)
     return float((cut.macs if is_all_frozen else 3 * cut.macs) + 3 * head)
