@@ -8,9 +8,8 @@ a whole. The seconds that every finished trial stored are taken off:
     overhead = wall time of the search - (training + validation forwards)
     share    = overhead / training
 
-Both sums come from the trials' histories. Where these tell only training and validation together, the
-validation forwards are timed anew, once per trial, with the weights that the trial kept. `share with start-up`
-also counts tracing the network and measuring the engine, once per run.
+Both sums come from the trials' histories. `share with start-up` also counts tracing the network and measuring the
+engine, once per run.
 """
 
 import argparse
@@ -28,9 +27,7 @@ from medgraft.data.phantom import DEMO, write_phantom
 from medgraft.run.doctor import doctor
 from medgraft.run.prepare import Listener, network_of, open_cohort, prepared
 from medgraft.run.searching import Searched, engine_for, search_cut, trial_context
-from medgraft.search.trial import Trial, TrialContext, load_trial_model
-from medgraft.train.engine import running, to_channels_last
-from medgraft.train.loop import predict_probs
+from medgraft.search.trial import Trial
 from medgraft.transfer.source import prepare_source
 
 
@@ -64,7 +61,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     start = time.perf_counter()
     searched = search_cut(config, run, found, context, told)
     wall = time.perf_counter() - start
-    rows = [{**row_of(trial), **seconds_of(trial, context)} for trial in searched.trials]
+    rows = [{**row_of(trial), **seconds_of(trial)} for trial in searched.trials]
     check_table(run / "search.csv", searched)
     training, validation = (sum(row[name] for row in rows) for name in ("training", "validation"))
     overhead = wall - training - validation
@@ -91,27 +88,10 @@ def row_of(trial: Trial) -> dict[str, Any]:
     return {"cut": trial.cut.index, "name": trial.cut.name, "epochs": len(trial.history), "params": trial.num_params}
 
 
-def seconds_of(trial: Trial, context: TrialContext) -> dict[str, float]:
-    """Training and validation forwards of one trial, from its history as far as that tells them apart."""
-    total = sum(row.seconds for row in trial.history)
-    known = [getattr(row, "val_seconds", None) for row in trial.history]
-    told = [seconds for seconds in known if seconds is not None]
-    validation = sum(told) if len(told) == len(known) else len(known) * forward_seconds(trial, context)
-    return {"training": total - validation, "validation": validation}
-
-
-def forward_seconds(trial: Trial, context: TrialContext) -> float:
-    model, _ = load_trial_model(trial, context)
-    model.to(context.engine.device)
-    if context.engine.is_channels_last:
-        to_channels_last(model)
-    best = float("inf")
-    with running(context.engine):
-        for _ in range(3):
-            start = time.perf_counter()
-            predict_probs(model, context.val, context.engine)
-            best = min(best, time.perf_counter() - start)
-    return best
+def seconds_of(trial: Trial) -> dict[str, float]:
+    """Training and validation forwards of one trial, from its history."""
+    validation = sum(row.val_seconds for row in trial.history)
+    return {"training": sum(row.seconds for row in trial.history) - validation, "validation": validation}
 
 
 def check_table(path: Path, searched: Searched) -> None:

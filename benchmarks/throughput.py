@@ -166,7 +166,9 @@ def medgraft_loop(
     model, _ = apply_strategy("ftl", source, source.cuts[-1], head, lr=1e-4, seed=0)
     traced = time.perf_counter()
     shape = (decoded.channels, SIDE, SIDE)
-    engine = choose_engine(model, shape, device=device, is_deterministic=False, precision=options.precision)
+    engine = choose_engine(
+        model, shape, batch_size=options.batch, device=device, is_deterministic=False, precision=options.precision
+    )
     seconds = {"decode": cached - start, "trace": traced - cached, "measure": time.perf_counter() - traced}
 
     def images_of(rows: np.ndarray) -> ImageSet:

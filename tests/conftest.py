@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from medgraft.train import checkpoint
 from medgraft.types import Predictions
 
 # A loaded machine is no failure, and a failure comes back in the next run.
@@ -57,3 +58,15 @@ def make_predictions() -> Callable[..., Predictions]:
 def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ledger and pseudonym key of the tests stay out of the user's own."""
     monkeypatch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+
+
+@pytest.fixture
+def writes_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after each epoch, however short."""
+    monkeypatch.setattr(checkpoint, "_WRITING_SHARE", float("inf"))
+
+
+@pytest.fixture
+def writes_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint after the first epoch of a process and no other."""
+    monkeypatch.setattr(checkpoint, "_WRITING_SHARE", 1e-9)

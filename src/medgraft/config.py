@@ -94,7 +94,12 @@ class TrainConfig(_Frozen):
 class SearchConfig(_Frozen):
     """How the cut is searched."""
 
-    seeds: int = Field(1, ge=1, le=20, description="Seeds per trial; the score is their mean")
+    seeds: int = Field(
+        0, ge=0, le=20, description="Seeds per cut, whose mean is the score; 0: 3 if validation is small"
+    )
+    epochs: int = Field(
+        0, ge=0, le=10_000, description="Per seed and cut; 0: those of the training, shared by the seeds"
+    )
     max_trials: int = Field(0, ge=0, description="0: no limit beyond the two stages")
 
 
@@ -128,9 +133,9 @@ class RunConfig(_Frozen):
 # `paper` is Peng 2022's protocol where it is stated: Adam, LR 1e-4, batch 64, plateau on validation AUPRC with
 # factor 0.5, stop under 1e-7, crop and slight rotation. Not stated there: the cap of 100 epochs, patience 10.
 PRESETS: Final[dict[Preset, dict[str, Any]]] = {
-    "fast": {"train": {"epochs": 12}},
+    "fast": {"train": {"epochs": 12}, "search": {"seeds": 1}},
     "balanced": {"train": {"epochs": 30}},
-    "thorough": {"train": {"epochs": 60}, "search": {"seeds": 3}, "seeds": 3},
+    "thorough": {"train": {"epochs": 60}, "search": {"seeds": 3, "epochs": 60}, "seeds": 3},
     "paper": {
         "train": {
             "epochs": 100,
@@ -145,6 +150,7 @@ PRESETS: Final[dict[Preset, dict[str, Any]]] = {
             "average": 0.0,
         },
         "transfer": {"rule": "best"},
+        "search": {"seeds": 1},
         "seeds": 3,
     },
 }

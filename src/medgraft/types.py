@@ -63,6 +63,10 @@ class Cohort:
         """Row numbers (int64) of one split, in table order."""
         return np.flatnonzero((self.table["split"] == split).to_numpy())
 
+    def sites(self, rows: np.ndarray) -> list[str | None]:
+        """The site of each of `rows`, None where it is not stated."""
+        return [site if isinstance(site, str) else None for site in self.table["site"].iloc[rows]]
+
     def select(self, keep: np.ndarray) -> "Cohort":
         """The cohort with only the rows in `keep` (row numbers or a mask), renumbered."""
         table = self.table.iloc[keep].reset_index(drop=True)

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from medgraft.data import read_cohort
+from medgraft.data.cache import build_cache
 from medgraft.errors import ConfigError, DataError
 
 PIXELS = np.zeros((2, 2), np.uint8)
@@ -151,6 +152,18 @@ def test_backslashes_and_absolute_paths_are_understood(tmp_path, write):
     lines = [f"im\\{n}.png,{'ab'[n % 2]}" for n in range(5)] + [f"{tmp_path}/im/5.png,b"]
     (tmp_path / "t.csv").write_text("path,label\n" + "\n".join(lines))
     assert read_cohort(tmp_path / "t.csv").table["path"].tolist() == [f"im/{n}.png" for n in range(6)]
+
+
+def test_a_table_may_name_images_outside_its_own_folder(tmp_path, write):
+    write(tmp_path, {f"images/{n}.png": PIXELS for n in range(6)})
+    (tmp_path / "tables").mkdir()
+    table = tmp_path / "tables" / "t.csv"
+    table.write_text("path,label\n" + "".join(f"../images/{n}.png,{'ab'[n % 2]}\n" for n in range(6)))
+    cohort = read_cohort(table)
+    found = [(cohort.root / path).resolve() for path in cohort.table["path"]]
+    assert found == [tmp_path / "images" / f"{n}.png" for n in range(6)]
+    decoded = build_cache(cohort, tmp_path / "cache", size=2)
+    assert (len(decoded), decoded.broken) == (6, ())
 
 
 def test_patients_come_from_the_path_by_pattern(tmp_path, write):

@@ -190,6 +190,18 @@ def test_a_second_baseline_gets_its_column(make_run, finished_runs):
     assert "Full fine-tuning, cut at layer4.0" in page_of(run).text
 
 
+def test_sites_show_their_metrics_or_the_reason_why_there_are_none(make_run):
+    told = {
+        "north <b>": {"num_cases": 80, "num_groups": 70, "auroc": {"value": 0.8642, "ci95": [0.7, 0.95]}},
+        "south": {"num_cases": 4, "num_groups": 4, "reason": "fewer than 10 groups with and without 'sick': 1 and 3"},
+    }
+    page = page_of(make_run(changes={"test.sites": told}))
+    assert "Site by site" in page.text
+    assert "north <b>" in page.text
+    assert fmt.with_interval(told["north <b>"]["auroc"]) in page.text
+    assert "fewer than 10 groups" in page.text
+
+
 def test_operating_points_are_read_as_a_list_or_by_class(make_run, finished_runs):
     by_class = json.loads((finished_runs["binary"] / "results.json").read_text(encoding="utf-8"))["test"]["chosen"]
     point = by_class["operating_point"]["classes"]["pneumonia"]

@@ -1,6 +1,7 @@
 """The main job, end to end, on a small phantom."""
 
 import hashlib
+import html
 import json
 import os
 import shutil
@@ -15,11 +16,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medgraft.config import to_yaml
+from medgraft.config import PRESETS, make_config, to_yaml
 from medgraft.deploy import load_artefact, predict_files
 from medgraft.errors import ConfigError, CutError, LeakError, RunError
+from medgraft.report.formatting import with_interval
+from medgraft.run import searching
 from medgraft.run.fit import fit
 from medgraft.run.prepare import Listener
+from medgraft.run.searching import search_effort
 from small_runs import small_config
 
 
@@ -47,7 +51,7 @@ def test_results_hold_every_key_of_the_contract(finished: Path) -> None:
         assert set(results["efficiency"][model]) >= {"num_params", "macs", "cpu_ms", "file_bytes"}
     assert set(results["test"]["difference"]["auroc"]) == {"value", "ci95", "p"}
     assert results["test"]["verdict"] in {"better", "worse", "non-inferior", "inconclusive"}
-    assert set(results["search"]) == {"num_trials", "seconds", "baseline_seconds", "cost_in_ftl"}
+    assert set(results["search"]) == {"num_trials", "seconds", "baseline_seconds", "cost_in_ftl", "seeds", "epochs"}
     assert results["ledger"]["openings"] == 1
     assert results["is_phantom"] is False
 
@@ -183,13 +187,86 @@ def test_an_unknown_cut_is_refused_before_anything_is_trained(phantom: Path, tmp
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "num_val_groups", "effort"),
+    [
+        ({}, 199, (3, 10)),
+        ({}, 200, (1, 30)),
+        ({"search": {"seeds": 2}}, 500, (2, 15)),
+        ({"search": {"seeds": 2, "epochs": 7}}, 500, (2, 7)),
+        ({"train": {"epochs": 6}}, 50, (3, 5)),
+        ({"train": {"epochs": 2}}, 50, (3, 2)),
+        ({"transfer": {"cut": "3"}}, 50, (1, 30)),
+        ({"transfer": {"strategy": "ftl"}}, 50, (1, 30)),
+    ],
+)
+def test_a_small_validation_set_is_searched_with_three_seeds_at_the_same_cost(options, num_val_groups, effort) -> None:
+    assert search_effort(make_config("images", options=options), num_val_groups) == effort
+
+
+def test_presets_say_how_they_search() -> None:
+    efforts = {preset: search_effort(make_config("images", preset=preset), 50) for preset in PRESETS}
+    assert efforts == {"fast": (1, 12), "balanced": (3, 10), "thorough": (3, 60), "paper": (1, 100)}
+
+
+def test_a_shared_search_is_followed_by_training_with_all_epochs(phantom: Path, tmp_path: Path) -> None:
+    results = fit(
+        small_config(phantom, train={"epochs": 3}, search={"seeds": 2, "epochs": 1, "max_trials": 1}), tmp_path / "run"
+    )
+    table = pd.read_csv(tmp_path / "run" / "search.csv")
+    final = table[table["role"].str.startswith("final")]
+    searched = table.drop(final.index)
+    assert set(searched["epochs"]) == {1}
+    assert set(searched.groupby("cut").size()) == {2}
+    assert final["epochs"].tolist() == [3] * len(final)
+    assert results["chosen"]["cut"]["index"] in set(final["cut"])
+    assert set(final["cut"]) <= {results["chosen"]["cut"]["index"], 9}
+    assert results["search"]["num_trials"] == len(searched) + 1
+    assert len(pd.read_csv(tmp_path / "run" / "history.csv").query("role == 'baseline'")) == 3
+
+
+def test_a_cut_that_is_clearly_behind_gets_no_further_seeds(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behind = []
+
+    def is_behind(one: object, best: object) -> bool:
+        behind.append(one is not best)
+        return len(behind) == 2
+
+    monkeypatch.setattr(searching, "is_clearly_behind", is_behind)
+    fit(small_config(phantom, train={"epochs": 1}, search={"seeds": 2}), tmp_path / "run")
+    table = pd.read_csv(tmp_path / "run" / "search.csv")
+    seeds = table[~table["role"].str.startswith("final")].groupby("cut").size()
+    assert sorted(seeds) == [1] + [2] * (len(behind) - 1)
+
+
 def test_folds_test_every_group_once(phantom: Path, tmp_path: Path) -> None:
     config = small_config(phantom, transfer={"cut": "3"}, data={"folds": 3}, train={"epochs": 1})
     results = fit(config, tmp_path / "run")
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert sorted(predictions["path"]) == sorted(pd.read_csv(phantom)["path"])
-    assert len(results["folds"]) == 3
-    assert (tmp_path / "run" / "report.html").is_file()
+    assert [fold["fold"] for fold in results["folds"]] == [1, 2, 3]
+    assert sum(fold["num_cases"] for fold in results["folds"]) == len(predictions)
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert "Fold by fold" in report
+    assert all(with_interval(fold["auroc_baseline"]) in report for fold in results["folds"])
+
+
+def test_sites_of_the_cohort_are_judged_one_by_one(phantom: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(phantom.parent, data)
+    cases = pd.read_csv(data / phantom.name)
+    patients = cases["patient"].astype("category").cat.codes
+    cases["site"] = ["north" if code % 2 else "south" for code in patients]
+    cases.to_csv(data / phantom.name, index=False)
+    results = fit(small_config(data / phantom.name, transfer={"cut": "2"}, train={"epochs": 1}), tmp_path / "run")
+    sites = results["test"]["sites"]
+    assert set(sites) == {"north", "south"}
+    assert sum(site["num_cases"] for site in sites.values()) == results["test"]["num_cases"]
+    report = html.unescape((tmp_path / "run" / "report.html").read_text())
+    assert "Site by site" in report
+    assert all((site.get("reason") or with_interval(site["auroc"])) in report for site in sites.values())
 
 
 def test_one_broken_image_loses_nothing_else(phantom: Path, tmp_path: Path) -> None:

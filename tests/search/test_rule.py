@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
-from medgraft.search import choose
+from medgraft.search import choose, is_clearly_behind
 from medgraft.types import Predictions
 
 QUICK = settings(
@@ -142,3 +142,30 @@ def test_the_choice_depends_on_the_seed_of_the_bootstrap_alone(cuts_of_stages):
 
 def test_the_rule_has_no_door_for_test_data():
     assert list(inspect.signature(choose).parameters) == ["tried", "cuts", "num_params", "rule", "replicates", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("signal", "best", "wanted"),
+    [(0.0, 4.0, True), (4.0, 0.0, False), (3.0, 3.0, False), (2.6, 3.0, False), (1.0, 4.0, True)],
+)
+def test_only_a_clear_loss_ends_the_seeds_of_a_cut(signal, best, wanted):
+    truth = np.arange(200) % 2
+    assert is_clearly_behind(predictions(signal, 1, truth), predictions(best, 2, truth)) is wanted
+
+
+def test_a_small_sure_loss_and_a_large_unsure_one_are_not_clear():
+    truth = np.arange(2000) % 2
+    one, best = predictions(3.0, 1, truth), predictions(3.6, 1, truth)
+    assert 0.01 < average_precision(best) - average_precision(one) < 0.05
+    assert not is_clearly_behind(one, best)
+    few = np.array([0, 1] * 6)
+    best = dataclasses.replace(one, probs=one.probs[:12], targets=few, groups=np.arange(12))
+    swapped = best.probs.copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    one = dataclasses.replace(best, probs=swapped)
+    assert average_precision(best) - average_precision(one) > 0.05
+    assert not is_clearly_behind(one, best)
+
+
+def average_precision(pred):
+    return average_precision_score(pred.targets, pred.probs[:, 1])

@@ -20,7 +20,9 @@ def same(one, other):
         {k: v for k, v in dataclasses.asdict(t).items() if k not in ("val_probs", "history", "seconds", "folder")}
         for t in (one, other)
     )
-    rows, other_rows = ([dataclasses.replace(row, seconds=0.0) for row in t.history] for t in (one, other))
+    rows, other_rows = (
+        [dataclasses.replace(row, seconds=0.0, val_seconds=0.0) for row in t.history] for t in (one, other)
+    )
     return first == second and rows == other_rows and np.array_equal(one.val_probs, other.val_probs)
 
 
@@ -92,6 +94,7 @@ def test_the_search_reads_training_and_validation_rows_only(context, spec_of):
 
 
 @pytest.mark.parametrize("killed_after", [1, 3])
+@pytest.mark.usefixtures("writes_always")
 def test_a_killed_trial_goes_on_where_it_was(context, spec_of, tmp_path, killed_after):
     whole = run_trial(spec_of(3), dataclasses.replace(context, folder=tmp_path / "whole"))
 

@@ -14,7 +14,7 @@ from medgraft.types import from_json, to_json
 
 
 def choose(net, **options):
-    return choose_engine(net, (1, 8, 8), **{"device": "cpu", "is_deterministic": False, **options})
+    return choose_engine(net, (1, 8, 8), **{"batch_size": 4, "device": "cpu", "is_deterministic": False, **options})
 
 
 @pytest.mark.parametrize(("precision", "wanted"), [("auto", "float32"), ("float32", "float32"), ("bf16", "bf16")])
@@ -50,16 +50,38 @@ def test_a_measurement_leaves_the_model_as_it_was(make_net):
 )
 def test_the_fastest_combination_wins_when_it_is_worth_it(make_net, monkeypatch, has_bf16, speeds, wanted):
     monkeypatch.setattr(engine_room, "_has_bf16", lambda _device: has_bf16)
-    monkeypatch.setattr(
-        engine_room, "_images_per_second", lambda _model, _shape, option: speeds[engine_room._label(option)]
-    )
+    monkeypatch.setattr(engine_room, "_images_per_second", lambda _model, _shape, _options: speeds)
     found = choose(make_net())
     assert (found.precision, found.is_channels_last) == wanted
     assert found.measured == speeds
 
 
+def test_options_are_measured_in_turns_at_the_batch_size_to_come(make_net, monkeypatch):
+    seen = []
+
+    def seconds(_model, images, option):
+        seen.append((len(images), engine_room._label(option)))
+        # The first round is slow for all: it compiles kernels and must not count.
+        return 1.0 if len(seen) <= 3 else {"float32": 0.2, "float32-channels-last": 0.1}[engine_room._label(option)]
+
+    monkeypatch.setattr(engine_room, "_step_seconds", seconds)
+    found = choose(make_net(), precision="float32", batch_size=12)
+    assert found.measured == {"float32": 60.0, "float32-channels-last": 120.0}
+    assert found.is_channels_last
+    assert {size for size, _ in seen} == {12}
+    assert [name for _, name in seen[1:5]] == ["float32", "float32-channels-last"] * 2
+
+
+def test_a_network_of_long_steps_is_measured_on_fewer_images(make_net, monkeypatch):
+    seen = []
+    monkeypatch.setattr(engine_room, "_step_seconds", lambda _m, images, _o: seen.append(len(images)) or 9.0)
+    choose(make_net(), precision="float32", batch_size=32)
+    assert seen[0] == 32
+    assert set(seen[1:]) == {8}
+
+
 def test_a_forced_precision_is_kept(make_net, monkeypatch):
-    monkeypatch.setattr(engine_room, "_images_per_second", lambda *_: 1.0)
+    monkeypatch.setattr(engine_room, "_step_seconds", lambda *_: 1.0)
     assert choose(make_net(), precision="bf16").precision == "bf16"
     assert set(choose(make_net(), precision="bf16").measured) == {"bf16", "bf16-channels-last"}
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import medgraft.train.checkpoint as checkpoint
 import medgraft.train.loop as loop
 from medgraft.data.augment import AUGMENTATIONS, AugmentSettings
 from medgraft.errors import ConfigError, RunError
@@ -15,6 +16,7 @@ from medgraft.train import Engine, TrainSettings, predict_probs
 from medgraft.types import Predictions
 
 HARD = {"epochs": 4, "augment": AUGMENTATIONS["strong"], "seed": 3}
+TIMES = ("seconds", "val_seconds")
 
 
 class Killed(BaseException):
@@ -26,7 +28,7 @@ def same(one, other):
     (model, found), (other_model, other_found) = one, other
     weights, other_weights = model.state_dict(), other_model.state_dict()
     rows, other_rows = (
-        [{k: v for k, v in dataclasses.asdict(row).items() if k != "seconds"} for row in result.history]
+        [{k: v for k, v in dataclasses.asdict(row).items() if k not in TIMES} for row in result.history]
         for result in (found, other_found)
     )
     return (
@@ -59,6 +61,7 @@ def test_equal_seeds_agree_to_the_bit_and_others_differ(make_run):
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 4])
+@pytest.mark.usefixtures("writes_always")
 def test_a_training_killed_after_any_epoch_resumes_to_the_bit(make_run, schedule, optimizer, killed_after):
     settings = {**HARD, "schedule": schedule, "optimizer": optimizer, "patience": 0}
     whole = make_run("whole")(**settings)
@@ -75,7 +78,25 @@ def test_a_training_killed_after_any_epoch_resumes_to_the_bit(make_run, schedule
     assert same(whole, resumed)
 
 
+@pytest.mark.parametrize("killed_after", [1, 2, 3, 4])
+@pytest.mark.usefixtures("writes_once")
+def test_epochs_since_the_last_checkpoint_are_trained_again_to_the_bit(make_run, killed_after):
+    whole = make_run("whole")(**HARD)
+
+    def kill(epoch, _epochs):
+        if epoch == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_run("killed", on_epoch=kill)(**HARD)
+    told = []
+    resumed = make_run("killed", on_epoch=lambda *place: told.append(place))(**HARD)
+    assert told == [(2, 4), (3, 4), (4, 4)]
+    assert same(whole, resumed)
+
+
 @pytest.mark.parametrize("killed_in_step", [1, 2, 4, 8, 11])
+@pytest.mark.usefixtures("writes_always")
 def test_a_training_killed_within_an_epoch_resumes_to_the_bit(make_run, monkeypatch, killed_in_step):
     whole = make_run("whole")(**HARD)
     steps = []
@@ -98,12 +119,13 @@ def test_a_training_killed_within_an_epoch_resumes_to_the_bit(make_run, monkeypa
 
 @pytest.mark.parametrize("writer", ["save_best", "save_checkpoint"])
 @pytest.mark.parametrize("is_written", [False, True])
+@pytest.mark.usefixtures("writes_always")
 def test_a_training_killed_while_it_writes_resumes_to_the_bit(make_run, monkeypatch, writer, is_written):
     # A score that rises more than once, so that best weights are written more than once.
     monkeypatch.setattr(loop, "auprc", lambda found: -float(np.abs(found.probs[:, 1] - found.targets).mean()))
     whole = make_run("whole")(**HARD)
     calls = []
-    write = getattr(loop, writer)
+    write = getattr(checkpoint, writer)
 
     def dying(*args):
         calls.append(1)
@@ -113,14 +135,15 @@ def test_a_training_killed_while_it_writes_resumes_to_the_bit(make_run, monkeypa
         if len(calls) == 2:
             raise Killed
 
-    monkeypatch.setattr(loop, writer, dying)
+    monkeypatch.setattr(checkpoint, writer, dying)
     with pytest.raises(Killed):
         make_run("killed")(**HARD)
-    monkeypatch.setattr(loop, writer, write)
+    monkeypatch.setattr(checkpoint, writer, write)
     assert len(calls) == 2
     assert same(whole, make_run("killed")(**HARD))
 
 
+@pytest.mark.usefixtures("writes_always")
 def test_a_finished_training_is_only_read_back(make_run, monkeypatch):
     first = make_run()(**HARD)
     monkeypatch.setattr(loop, "forward", None)

@@ -171,6 +171,16 @@ def test_decay_is_for_matrices_alone(source_of):
         assert {shapes[name] > 1 for name in group["names"]} == {group["weight_decay"] > 0}
 
 
+def test_tokens_and_position_tables_carry_no_decay(source_of):
+    source = source_of("vit_tiny_patch16_224", 224)
+    model, plan = build("ttl", source, source.cuts[2])
+    decayed = {n for g in parameter_groups(model, plan, source, 0.1) if g["weight_decay"] for n in g["names"]}
+    shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
+    spared = {name.rpartition(".")[2] for name in shapes if shapes[name] > 1 and name not in decayed}
+    assert spared == {"cls_token", "pos_embed"}
+    assert all(shapes[name] > 1 for name in decayed)
+
+
 @pytest.mark.parametrize("strategy", ["ttl", "frozen"])
 def test_a_block_named_head_is_not_taken_for_the_new_head(own_source, strategy):
     source = own_source(Net())

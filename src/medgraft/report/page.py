@@ -90,6 +90,8 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "metrics": tables.metric_rows(run),
         "has_second": bool(results.get("second_baseline")),
         "second_cut": look_up(results, "second_baseline.cut.name", ""),
+        "folds": tables.fold_rows(run),
+        "sites": tables.site_rows(look_up(results, "test.sites", {})),
         "points": tables.operating_rows(run),
         "point_rule": str(look_up(results, "test.chosen.operating_point.rule", "")),
         "plan": tables.plan_rows(look_up(results, "plan.blocks", [])),

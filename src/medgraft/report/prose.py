@@ -183,7 +183,9 @@ def _search(run: RunFiles, cite: Cite) -> str:
         f"then among their neighbours{cite('peng')}"
     )
     if trials:
-        text += f" ({trials} trials)"
+        seeds, epochs = look_up(run.results, "search.seeds", 1), look_up(run.results, "search.epochs")
+        each = f"; the mean of {seeds} seeds of {epochs} epochs counted at every cut" if seeds > 1 else ""
+        text += f" ({trials} trials{each})"
     if look_up(run.results, "chosen.rule") == "compact":
         text += (
             "; among all cuts tried, the smallest network was taken whose paired bootstrap difference to the "

@@ -10,12 +10,14 @@ from medgraft.report.reading import RunFiles, look_up
 __all__ = [
     "case_counts",
     "cut_rows",
+    "fold_rows",
     "headline",
     "load_report_rows",
     "metric_rows",
     "operating_rows",
     "plan_rows",
     "reproduction_rows",
+    "site_rows",
 ]
 
 METRICS: Final = (
@@ -117,6 +119,48 @@ def operating_rows(run: RunFiles) -> list[dict[str, str]]:
                 row[key] = fmt.with_interval(point.get(key))
             rows.append(row)
     return sorted(rows, key=lambda row: run.classes.index(row["class"]) if row["class"] in run.classes else -1)
+
+
+def fold_rows(run: RunFiles) -> list[dict[str, str]]:
+    """One row per outer fold: what it chose and what its own test cases said; empty without cross-validation.
+
+    Args:
+        run: The run folder's content.
+    """
+    return [
+        {
+            "fold": str(fold.get("fold", "")),
+            "cut": f"{look_up(fold, 'cut.index', '')} {look_up(fold, 'cut.name', '')}".strip(),
+            "num_params": fmt.si(fold.get("num_params")),
+            "num_cases": fmt.integer(fold.get("num_cases")),
+            "chosen": fmt.with_interval(fold.get("auroc")),
+            "baseline": fmt.with_interval(fold.get("auroc_baseline")),
+            "verdict": str(fold.get("verdict", "")),
+        }
+        for fold in run.results.get("folds") or ()
+    ]
+
+
+def site_rows(sites: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """One row per site with the chosen model's metrics, or the reason why there are none.
+
+    Args:
+        sites: ``sites`` of results or of an evaluation.
+
+    Examples:
+        >>> site_rows({"north": {"num_cases": 3, "num_groups": 3, "reason": "too few"}})[0]["reason"]
+        'too few'
+    """
+    return [
+        {
+            "site": name,
+            "num_cases": fmt.integer(row.get("num_cases")),
+            "num_groups": fmt.integer(row.get("num_groups")),
+            "reason": str(row.get("reason", "")),
+            **{key: fmt.with_interval(row.get(key)) for key in ("auroc", "auprc", "balanced_accuracy", "ece")},
+        }
+        for name, row in sites.items()
+    ]
 
 
 def cut_rows(run: RunFiles) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from medgraft.config import RunConfig
 from medgraft.errors import ConfigError
 from medgraft.run.folder import read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, image_set
-from medgraft.run.searching import trial_spec
+from medgraft.run.searching import search_effort, trial_spec
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.batches import iterate
 from medgraft.train.engine import Engine, forward, running
@@ -55,17 +55,25 @@ def _decide(config: RunConfig, found: Prepared, epoch_seconds: float) -> dict[st
     is_searched = STRATEGIES[config.transfer.strategy].is_searched and config.transfer.cut == "auto"
     ends = sorted((cut.macs / full for cut in stage_ends(cuts)[:-1]), reverse=True) if is_searched else [1.0]
     candidates = ends + [1.0] * (_NEIGHBOURS if is_searched else 0)
-    further = 2 * (config.seeds - 1)
+    num_val_groups = len(np.unique(found.groups[found.cohort.rows("val")]))
     seconds = (config.budget_minutes or 0) * 60 * _SHARE
+
+    def needed(num: int, epochs: int) -> float:
+        train = config.train.model_copy(update={"epochs": epochs})
+        seeds, shared = search_effort(config.model_copy(update={"train": train}), num_val_groups)
+        # Chosen and baseline of each seed; what the search has trained already with all epochs is not trained again.
+        final = 2 * (config.seeds - (min(seeds, config.seeds) if shared == epochs else 0))
+        return ((1 + sum(candidates[:num])) * seeds * shared + final * epochs) * epoch_seconds
+
     for num in range(len(candidates), 0, -1):
-        trainings = (1 + sum(candidates[:num])) * config.search.seeds + further
-        epochs = min(config.train.epochs, math.floor(seconds / (trainings * epoch_seconds)))
-        if epochs >= _MIN_EPOCHS:
-            return {"epochs": epochs, "max_trials": num, "epoch_seconds": epoch_seconds}
-    least = (1 + candidates[0] + further) * _MIN_EPOCHS * epoch_seconds / 60 / _SHARE
+        for epochs in range(config.train.epochs, min(_MIN_EPOCHS, config.train.epochs) - 1, -1):
+            if needed(num, epochs) <= seconds:
+                return {"epochs": epochs, "max_trials": num, "epoch_seconds": epoch_seconds}
+    least = needed(1, min(_MIN_EPOCHS, config.train.epochs)) / 60 / _SHARE
     raise ConfigError(
-        f"expected a budget of at least {math.ceil(least)} min (two trainings of {_MIN_EPOCHS} epochs, one epoch of "
-        f"full fine-tuning takes {epoch_seconds:.0f} s here), got {config.budget_minutes:g}. Use a smaller --size."
+        f"expected a budget of at least {math.ceil(least)} min (one cut and full fine-tuning with {_MIN_EPOCHS} "
+        f"epochs, one epoch of full fine-tuning takes {epoch_seconds:.0f} s here), got {config.budget_minutes:g}. "
+        "Use a smaller --size."
     )
 
 

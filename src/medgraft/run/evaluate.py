@@ -65,7 +65,7 @@ def evaluate(
     }
     if above:
         told.say(f"warn: {above} images hold values above the training range of {settings.intensity_max}.")
-    sites = [site if isinstance(site, str) else None for site in readable.table["site"]]
+    sites = readable.sites(np.arange(len(readable)))
     if any(sites):
         result["sites"] = site_metrics(predictions, sites, num=replicates, seed=seed)
     if out is not None:

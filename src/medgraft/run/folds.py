@@ -14,7 +14,7 @@ from medgraft.config import RunConfig
 from medgraft.data.split import fold_splits
 from medgraft.deploy.predict import write_table
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.summary import compare, metric_interval
+from medgraft.evaluate.summary import compare, metric_interval, site_metrics
 from medgraft.metrics.classification import METRICS
 from medgraft.report import write_report
 from medgraft.run.folder import read_json, write_json
@@ -85,7 +85,10 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
             {
                 "fold": i,
                 "cut": r["chosen"]["cut"],
+                "num_params": r["efficiency"]["chosen"]["num_params"],
+                "num_cases": r["test"]["num_cases"],
                 "auroc": r["test"]["chosen"]["auroc"],
+                "auroc_baseline": r["test"]["baseline"]["auroc"],
                 "verdict": r["test"]["verdict"],
             }
             for i, r in enumerate(results, 1)
@@ -104,6 +107,8 @@ def _pooled_test(
         pooled[name] = table
     chosen, baseline = (_predictions(pooled[f"predictions{tail}.csv"], found) for tail in ("", "_baseline"))
     weights = bootstrap_weights(chosen, config.evaluate.replicates, config.seed)
+    sites = found.cohort.sites(_rows(pooled["predictions.csv"], found))
+    per_site = site_metrics(chosen, sites, num=config.evaluate.replicates, seed=config.seed) if any(sites) else None
     return {
         "chosen": _summary(chosen, [r["test"]["chosen"] for r in results], weights),
         "baseline": _summary(baseline, [r["test"]["baseline"] for r in results], weights),
@@ -111,12 +116,13 @@ def _pooled_test(
         "margin": config.evaluate.margin,
         "num_cases": len(chosen.groups),
         "num_groups": len(np.unique(chosen.groups)),
+        **({"sites": per_site} if per_site else {}),
     }
 
 
 def _predictions(table: pd.DataFrame, found: Prepared) -> Predictions:
     cohort = found.cohort
-    rows = pd.Index(cohort.table["path"]).get_indexer(pd.Index(table["path"]))
+    rows = _rows(table, found)
     return Predictions(
         probs=table[[f"prob_{name}" for name in cohort.classes]].to_numpy(np.float64),
         targets=cohort.targets[rows],
@@ -125,6 +131,12 @@ def _predictions(table: pd.DataFrame, found: Prepared) -> Predictions:
         task=cohort.task,
         positive=cohort.classes.index(cohort.positive) if cohort.positive is not None else None,
     )
+
+
+def _rows(table: pd.DataFrame, found: Prepared) -> np.ndarray:
+    """Row of the cohort of each line of a table of predictions."""
+    rows: np.ndarray = pd.Index(found.cohort.table["path"]).get_indexer(pd.Index(table["path"]))
+    return rows
 
 
 def _summary(pooled: Predictions, folds: list[dict[str, Any]], weights: np.ndarray) -> dict[str, Any]:

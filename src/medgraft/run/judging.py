@@ -16,7 +16,7 @@ from medgraft.deploy.predict import predictions_table, write_table
 from medgraft.evaluate.efficiency import file_bytes, latency_ms
 from medgraft.evaluate.ledger import open_test
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.summary import compare, summarise
+from medgraft.evaluate.summary import compare, site_metrics, summarise
 from medgraft.run.folder import log_event, pseudonym
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.searching import Searched
@@ -70,6 +70,9 @@ def open_test_set(
     weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
     summary = _summary(config, searched, context, chosen, baseline, weights)
     summary["num_cases"], summary["num_groups"] = len(rows), len(np.unique(found.groups[rows]))
+    sites = found.cohort.sites(rows)
+    if any(sites):
+        summary["sites"] = site_metrics(chosen[0], sites, num=config.evaluate.replicates, seed=config.seed)
     _write_predictions(folder, found, searched, context, chosen[0], baseline[0])
     return Tested(
         summary=summary,

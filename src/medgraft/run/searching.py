@@ -2,8 +2,9 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import pandas as pd
 
 from medgraft.backbones.packaged import PACKAGED_NAME
@@ -13,7 +14,7 @@ from medgraft.data.augment import AUGMENTATIONS
 from medgraft.deploy.predict import write_table
 from medgraft.run.folder import log_event, read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, image_set
-from medgraft.search.rule import Choice, choose
+from medgraft.search.rule import Choice, choose, is_clearly_behind
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
 from medgraft.search.two_stage import two_stage
 from medgraft.train.engine import Engine, choose_engine, pick_device
@@ -21,7 +22,11 @@ from medgraft.train.loop import TrainSettings
 from medgraft.transfer.strategies import STRATEGIES, HeadSettings, apply_strategy
 from medgraft.types import Cut, TransferPlan, from_json
 
-__all__ = ["Searched", "engine_for", "search_cut", "trial_context", "trial_spec"]
+__all__ = ["Searched", "engine_for", "search_cut", "search_effort", "trial_context", "trial_spec"]
+
+_SMALL_VALIDATION: Final = 200
+_SEEDS_WHEN_SMALL: Final = 3
+_MIN_EPOCHS: Final = 5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,6 +67,7 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
     engine = choose_engine(
         model,
         (found.preprocessing.channels, found.preprocessing.size, found.preprocessing.size),
+        batch_size=config.train.batch_size or _batch_size(len(found.cohort.rows("train"))),
         device=pick_device(config.device),
         is_deterministic=config.deterministic,
         precision=config.train.precision,
@@ -104,8 +110,34 @@ def _batch_size(num_train: int) -> int:
     return 16 if num_train < 400 else 32 if num_train < 2000 else 64
 
 
-def trial_spec(config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed: int) -> TrialSpec:
-    """The specification of one training under `config`."""
+def search_effort(config: RunConfig, num_val_groups: int) -> tuple[int, int]:
+    """Seeds per cut and epochs per seed of the search.
+
+    On a hundred validation images the score of one training is luck to a large part: a cut that is no better than
+    its neighbours can lead them by four points. There the epochs of a training are shared among three seeds and the
+    mean counts; the search costs the same, and the chosen model is trained with all epochs afterwards.
+
+    Args:
+        config: Of the run.
+        num_val_groups: Groups (patients) in validation.
+
+    Examples:
+        >>> from medgraft.config import make_config
+        >>> search_effort(make_config("images"), 80), search_effort(make_config("images"), 800)
+        ((3, 10), (1, 30))
+    """
+    is_searched = STRATEGIES[config.transfer.strategy].is_searched and config.transfer.cut == "auto"
+    if not is_searched:
+        return 1, config.train.epochs
+    seeds = config.search.seeds or (_SEEDS_WHEN_SMALL if num_val_groups < _SMALL_VALIDATION else 1)
+    shared = max(config.train.epochs // seeds, min(_MIN_EPOCHS, config.train.epochs))
+    return seeds, config.search.epochs or shared
+
+
+def trial_spec(
+    config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed: int, *, epochs: int | None = None
+) -> TrialSpec:
+    """The specification of one training under `config`; `epochs` only when the search spends fewer."""
     train = config.train
     num_train = len(found.cohort.rows("train"))
     augment = dataclasses.replace(AUGMENTATIONS[train.augment], flip=train.flip)
@@ -120,7 +152,7 @@ def trial_spec(config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed
         weight_decay=train.weight_decay,
         head=_head(config, found),
         train=TrainSettings(
-            epochs=train.epochs,
+            epochs=epochs or train.epochs,
             batch_size=train.batch_size or _batch_size(num_train),
             optimizer=train.optimizer,
             schedule=train.schedule,
@@ -142,10 +174,10 @@ class _Runner:
         self.config, self.folder, self.found, self.context, self.told = config, folder, found, context, told
         self.rows: list[tuple[Trial, str]] = []
 
-    def run(self, strategy: str, cut: Cut, seed: int, role: str) -> Trial:
+    def run(self, strategy: str, cut: Cut, seed: int, role: str, *, epochs: int | None = None) -> Trial:
         # Truncation at the last cut is full fine-tuning: one trial serves both.
         name = "ftl" if strategy == "ttl" and cut.index == len(self.found.source.cuts) else strategy
-        spec = trial_spec(self.config, self.found, name, cut, seed)
+        spec = trial_spec(self.config, self.found, name, cut, seed, epochs=epochs)
         label = f"{name} at cut {cut.index} {cut.name}, seed {seed}"
         trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total))
         if all(trial.spec != other.spec for other, _ in self.rows):
@@ -168,14 +200,20 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     name = config.transfer.strategy
     runner = _Runner(config, folder, found, context, told)
     cuts = found.source.cuts
-    search_seeds = range(config.seed, config.seed + config.search.seeds)
-    told.say(f"Searching among {len(cuts)} cuts; everything is chosen on validation.")
+    num_seeds, epochs = search_effort(config, len(np.unique(context.val_groups)))
+    search_seeds = range(config.seed, config.seed + num_seeds)
+    told.say(f"Searching among {len(cuts)} cuts, {_times(num_seeds, epochs)} each; everything is chosen on validation.")
     tried: dict[int, list[Trial]] = {}
 
     def score(cut: Cut, role: str) -> float:
         kind = "baseline" if cut.index == len(cuts) else role
-        tried[cut.index] = [runner.run(name, cut, seed, kind) for seed in search_seeds]
-        return sum(trial.val_auprc for trial in tried[cut.index]) / len(tried[cut.index])
+        trials = [runner.run(name, cut, search_seeds[0], kind, epochs=epochs)]
+        best = max(tried.values(), key=_mean_score, default=trials)
+        firsts = [context.val_predictions(one.val_probs) for one in (trials[0], best[0])]
+        if not is_clearly_behind(*firsts):
+            trials += [runner.run(name, cut, seed, kind, epochs=epochs) for seed in search_seeds[1:]]
+        tried[cut.index] = trials
+        return _mean_score(trials)
 
     if config.transfer.cut == "auto" and STRATEGIES[name].is_searched:
         two_stage(cuts, score, max_trials=config.search.max_trials)
@@ -187,7 +225,12 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
         score(second, "second baseline")
     choice = _choose(config, context, cuts, tried)
     write_json(folder / "choice.json", choice)
-    return _finish(config, found, runner, choice, second, told)
+    searched = _finish(config, found, runner, choice, second, told)
+    return dataclasses.replace(searched, cost={**searched.cost, "seeds": num_seeds, "epochs": epochs})
+
+
+def _mean_score(trials: list[Trial]) -> float:
+    return sum(trial.val_auprc for trial in trials) / len(trials)
 
 
 def _choose(config: RunConfig, context: TrialContext, cuts: tuple[Cut, ...], tried: dict[int, list[Trial]]) -> Choice:
@@ -209,10 +252,12 @@ def _finish(
     told.say(f"Chosen by the rule '{choice.rule}': cut {chosen_cut.index} {chosen_cut.name}.")
     seeds = range(config.seed, config.seed + config.seeds)
     name = config.transfer.strategy
-    chosen = tuple(runner.run(name, chosen_cut, seed, "chosen") for seed in seeds)
+    # "final": trained longer than the search's trials, so not to be compared with their scores.
+    final = "final " if any(trial.spec.train.epochs != config.train.epochs for trial, _ in runner.rows) else ""
+    chosen = tuple(runner.run(name, chosen_cut, seed, f"{final}chosen") for seed in seeds)
     num_search = len(runner.rows)
-    baseline = tuple(runner.run("ftl", cuts[-1], seed, "baseline") for seed in seeds)
-    others = tuple(runner.run("ttl", second, seed, "second baseline") for seed in seeds) if second else ()
+    baseline = tuple(runner.run("ftl", cuts[-1], seed, f"{final}baseline") for seed in seeds)
+    others = tuple(runner.run("ttl", second, seed, f"{final}second baseline") for seed in seeds) if second else ()
     trials = tuple(trial for trial, _ in runner.rows)
     _, plan = apply_strategy(
         chosen[0].spec.strategy,
@@ -238,6 +283,10 @@ def _finish(
         },
         engine=runner.context.engine,
     )
+
+
+def _times(num_seeds: int, epochs: int) -> str:
+    return f"{num_seeds} × {epochs} epochs" if num_seeds > 1 else f"{epochs} epochs"
 
 
 def _second_cut(found: Prepared) -> Cut | None:

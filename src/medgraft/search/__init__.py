@@ -1,6 +1,6 @@
 """Finding the cut: trials, the two-stage search, and the rule that decides."""
 
-from medgraft.search.rule import Candidate, Choice, choose
+from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
 from medgraft.search.trial import (
     Trial,
     TrialContext,
@@ -19,6 +19,7 @@ __all__ = [
     "TrialSpec",
     "choose",
     "forget_weights",
+    "is_clearly_behind",
     "load_trial_model",
     "neighbours",
     "run_trial",

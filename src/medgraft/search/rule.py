@@ -11,9 +11,11 @@ from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.metrics.classification import auprc
 from medgraft.types import Cut, Predictions
 
-__all__ = ["Candidate", "Choice", "choose"]
+__all__ = ["Candidate", "Choice", "choose", "is_clearly_behind"]
 
 _MAX_LOSS: Final = 0.01
+_CLEAR_SDS: Final = 3.0
+_CLEAR_LOSS: Final = 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,3 +93,20 @@ def choose(
         eligible = [c for c in candidates if c.eligible]
         chosen = min(eligible, key=lambda c: (c.num_params, c.macs, c.cut)).cut
     return Choice(rule=rule, chosen=chosen, best=best, candidates=tuple(candidates))
+
+
+def is_clearly_behind(one: Predictions, best: Predictions, *, replicates: int = 2000, seed: int = 0) -> bool:
+    """Whether further seeds could hardly bring `one` up to `best`, by validation AUPRC.
+
+    Its paired bootstrap difference exceeds three of its SDs and 0.05: several times what another seed changes.
+
+    Args:
+        one: Validation predictions of one training.
+        best: Of another, on the same cases.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
+    weights = bootstrap_weights(one, num=replicates, seed=seed)
+    difference = metric_replicates([best], "auprc", weights) - metric_replicates([one], "auprc", weights)
+    mean, sd = float(difference.mean()), float(difference.std(ddof=1))
+    return mean > max(_CLEAR_SDS * sd, _CLEAR_LOSS)

@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from medgraft.errors import ConfigError
+from medgraft.train.memory import freed_memory_kept
 
 __all__ = ["Engine", "choose_engine", "pick_device", "running"]
 
-_MEASURED_BATCH: Final = 16
 _MIN_GAIN: Final = 1.1
-_LONG_STEP: Final = 1.0
+_ROUNDS: Final = 5
+_MEASURED_SECONDS: Final = 10.0
+_LONG_STEP: Final = 1.5
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ def choose_engine(
     model: nn.Module,
     input_shape: tuple[int, ...],
     *,
+    batch_size: int,
     device: str,
     is_deterministic: bool,
     precision: Literal["auto", "float32", "bf16"] = "auto",
@@ -72,6 +75,7 @@ def choose_engine(
     Args:
         model: Takes (B, *input_shape) on the scale 0 to 1; not changed.
         input_shape: (c, *spatial).
+        batch_size: Of the training to come: which combination is fastest depends on it.
         device: From `pick_device`.
         is_deterministic: Reproducible to the bit on one machine.
         precision: ``auto`` measures; a name forces it.
@@ -85,7 +89,8 @@ def choose_engine(
     elif precision == "bf16":
         precisions = ("bf16",)
     options = [Engine(device=device, precision=p, is_channels_last=c) for p in precisions for c in (False, True)]
-    speeds = {_label(option): _images_per_second(model, input_shape, option) for option in options}
+    with freed_memory_kept(device):
+        speeds = _images_per_second(model, (max(2, batch_size), *input_shape), options)
     best = options[0]
     for option in options[1:]:
         if speeds[_label(option)] > _MIN_GAIN * speeds[_label(best)]:
@@ -106,25 +111,37 @@ def _has_bf16(device: str) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def _images_per_second(model: nn.Module, input_shape: tuple[int, ...], engine: Engine) -> float:
-    trial = copy.deepcopy(model).to(engine.device).train()
-    if engine.is_channels_last:
-        trial = to_channels_last(trial)
-    images = torch.rand(_MEASURED_BATCH, *input_shape, device=engine.device)
-    best = float("inf")
+def _images_per_second(model: nn.Module, shape: tuple[int, ...], options: list[Engine]) -> dict[str, float]:
+    """The fastest of a few training steps of each option, in turns, so that a busy moment of the machine hits all."""
+    device = options[0].device
+    images = torch.rand(*shape, device=device)
+    trials = []
+    for option in options:
+        trial = copy.deepcopy(model).to(device).train()
+        trials.append(to_channels_last(trial) if option.is_channels_last else trial)
+    if _step_seconds(trials[0], images, options[0]) > _LONG_STEP:
+        images = images[: max(2, len(images) // 4)]
+    seconds = dict.fromkeys(map(_label, options), float("inf"))
+    start = time.perf_counter()
+    for round_ in range(1 + _ROUNDS):
+        for trial, option in zip(trials, options, strict=True):
+            found = _step_seconds(trial, images, option)
+            if round_:  # the first one warms up
+                seconds[_label(option)] = min(seconds[_label(option)], found)
+        if round_ and time.perf_counter() - start > _MEASURED_SECONDS:
+            break
+    return {name: len(images) / best for name, best in seconds.items()}
+
+
+def _step_seconds(model: nn.Module, images: Tensor, engine: Engine) -> float:
     with running(engine):
-        for step in range(4):
-            start = time.perf_counter()
-            loss = forward(trial, images, engine).float().square().mean()
-            torch.autograd.backward(loss)
-            trial.zero_grad(set_to_none=True)
-            if engine.device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if step:
-                best = min(best, time.perf_counter() - start)
-                if best > _LONG_STEP:
-                    break  # one timed step of a large network says enough
-    return _MEASURED_BATCH / best
+        start = time.perf_counter()
+        loss = forward(model, images, engine).float().square().mean()
+        torch.autograd.backward(loss)
+        model.zero_grad(set_to_none=True)
+        if engine.device.startswith("cuda"):
+            torch.cuda.synchronize()
+        return time.perf_counter() - start
 
 
 def forward(model: nn.Module, images: Tensor, engine: Engine) -> Tensor:

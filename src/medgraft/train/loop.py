@@ -1,4 +1,4 @@
-"""One training loop: best epoch by validation AUPRC, a checkpoint after every epoch, resume to the bit."""
+"""One training loop: best epoch by validation AUPRC, checkpoints between epochs, resume to the bit."""
 
 import dataclasses
 import math
@@ -19,8 +19,9 @@ from medgraft.errors import ConfigError, RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.averaging import WeightAverage
 from medgraft.train.batches import ImageSet, epoch_order, iterate, seed_for
-from medgraft.train.checkpoint import load_best, load_checkpoint, save_best, save_checkpoint
+from medgraft.train.checkpoint import Keeper, load_best, load_checkpoint
 from medgraft.train.engine import Engine, forward, running, to_channels_last
+from medgraft.train.memory import freed_memory_kept
 from medgraft.train.objectives import IMBALANCE, Imbalance, make_objective, probabilities
 from medgraft.train.schedule import SCHEDULES, Schedule
 from medgraft.types import Predictions
@@ -78,7 +79,7 @@ class TrainSettings:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRow:
-    """One line of the training history."""
+    """One line of the training history; `seconds` of training and validation, `val_seconds` of validation alone."""
 
     epoch: int
     lr: float
@@ -86,6 +87,7 @@ class EpochRow:
     val_auprc: float
     val_auroc: float
     seconds: float
+    val_seconds: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -153,27 +155,29 @@ def train_model(
     optimizer = _OPTIMIZERS[settings.optimizer]([{k: v for k, v in g.items() if k != "names"} for g in groups])
     steps = max(1, math.ceil(len(data[0]) / settings.batch_size))
     schedule = Schedule(settings.schedule, optimizer, settings.epochs * steps, settings.patience)
-    progress = _Progress()
-    if settings.average:
-        progress.average = WeightAverage(model, settings.average * settings.epochs * steps)
-    judged = model if progress.average is None else progress.average.model
+    average = WeightAverage(model, settings.average * settings.epochs * steps) if settings.average else None
+    progress, judged = _Progress(average=average), model if average is None else average.model
     if (state := load_checkpoint(folder)) is not None:
         _restore(folder, state, model, optimizer, schedule, progress)
     wrapped, stepper = accelerator.prepare(model, optimizer)
-    with running(engine):
+    keeper = Keeper(folder)
+    with running(engine), freed_memory_kept(engine.device):
         while progress.epoch < settings.epochs and not schedule.is_finished:
             start = time.perf_counter()
             loss = _run_epoch(accelerator, wrapped, stepper, schedule, data[0], settings, engine, progress)
+            trained = time.perf_counter()
             # Each process has seen other images: all follow the first one's model.
             probs = broadcast_object_list([predict_probs(judged, data[1], engine)])[0]
-            _close_epoch(progress, schedule, loss, probs, data[1], time.perf_counter() - start)
+            end = time.perf_counter()
+            _close_epoch(progress, schedule, loss, probs, data[1], (end - start, end - trained))
             if accelerator.is_main_process:
                 if progress.best_epoch == progress.epoch:
-                    save_best(folder, judged.state_dict(), probs)
-                save_checkpoint(folder, _state(model, optimizer, schedule, progress))
-            accelerator.wait_for_everyone()
+                    keeper.hold(judged.state_dict(), probs)
+                keeper.write_if_due(lambda: _state(model, optimizer, schedule, progress))
             if on_epoch is not None:
                 on_epoch(progress.epoch, settings.epochs)
+    keeper.write_best()
+    accelerator.wait_for_everyone()
     weights, val_probs = load_best(folder)
     model.load_state_dict(weights)
     return TrainResult(
@@ -250,7 +254,7 @@ def _close_epoch(
     loss: float,
     probs: np.ndarray,
     data: ImageSet,
-    seconds: float,
+    seconds: tuple[float, float],
 ) -> None:
     if not np.isfinite(probs).all():
         raise RunError("the model's validation outputs became NaN. Lower the learning rate (--set train.lr=…).")
@@ -270,7 +274,8 @@ def _close_epoch(
         train_loss=loss,
         val_auprc=score,
         val_auroc=auroc(found),
-        seconds=seconds,
+        seconds=seconds[0],
+        val_seconds=seconds[1],
     )
     progress.history.append(row)
     progress.epoch += 1

@@ -41,7 +41,8 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Groups for an optimiser, one per (learning rate, decay); built before any wrapper renames parameters.
 
-    Vectors (biases, norms) carry no weight decay. Each group lists its parameters' `names`.
+    Weight decay acts on the matrices and kernels of layers alone, not on vectors (biases, norms, scales), tokens and
+    position tables. Each group lists its parameters' `names`.
     """
     groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
@@ -50,7 +51,8 @@ def parameter_groups(
             raise ConfigError(f"the plan gives {name} the learning rate {lr}, but its gradient is switched otherwise.")
         if lr == 0:
             continue
-        decay = weight_decay if parameter.ndim > 1 else 0.0
+        # Layers call it "weight" (or "in_proj_weight"); `cls_token`, `pos_embed` and bias tables are called otherwise.
+        decay = weight_decay if parameter.ndim > 1 and name.endswith("weight") else 0.0
         group = groups.setdefault((lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay})
         group["params"].append(parameter)
         group["names"].append(name)
