@@ -1,5 +1,6 @@
 """The main job: search the cut on validation, train, open the test once, hand back model and report."""
 
+import os
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -70,6 +71,12 @@ def fit(
 
 def _refuse_early(config: RunConfig) -> None:
     """Refuse what can be known to fail later, before an image is read."""
+    num_processes = int(os.environ.get("WORLD_SIZE") or 1)
+    if num_processes > 1:
+        raise ConfigError(
+            f"expected fit to run in one process, got {num_processes} (WORLD_SIZE). Start it without a launcher; "
+            "--device cuda:1 picks a device."
+        )
     parse_operating_point(config.evaluate.operating_point)
     pick_device(config.device)
     name = config.transfer.strategy
