@@ -68,6 +68,7 @@ class TransferConfig(_Frozen):
     strategy: str = "ttl"
     cut: str = Field("auto", description="auto, an index from 1, or a name")
     rule: Literal["compact", "best"] = "compact"
+    tolerance: float = Field(0.01, ge=0, lt=0.5, description="Validation AUPRC that compact may give up at most")
     head: Literal["pooled", "flattened"] = "pooled"
     dropout: float = Field(0.0, ge=0, lt=1)
 

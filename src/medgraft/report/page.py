@@ -18,7 +18,7 @@ from medgraft.report.figures import answer_figure, history_figure, plan_figure
 from medgraft.report.markdown import escape_markdown, indent_code
 from medgraft.report.prose import citation, methods, summary_sentence
 from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run
-from medgraft.report.search_figure import cut_figure
+from medgraft.report.search_figure import USUAL_TOLERANCE, cut_figure
 from medgraft.types import Predictions
 
 __all__ = ["write_model_card", "write_report"]
@@ -86,6 +86,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         **_answer(run),
         "caveats": find_caveats(run),
         "cuts": tables.cut_rows(run),
+        "tolerance": fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE)),
         "search_cost": _search_cost(run),
         "metrics": tables.metric_rows(run),
         "has_second": bool(results.get("second_baseline")),

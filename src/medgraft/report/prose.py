@@ -189,7 +189,7 @@ def _search(run: RunFiles, cite: Cite) -> str:
     if look_up(run.results, "chosen.rule") == "compact":
         text += (
             "; among all cuts tried, the smallest network was taken whose paired bootstrap difference to the "
-            "best was at most one standard deviation and at most 0.01"
+            f"best was at most one standard deviation and at most {fmt.number((run.choice or {}).get('tolerance', 0.01))}"
         )
     text += f". Cut {cut.get('index', fmt.ABSENT)} ({cut.get('name', fmt.ABSENT)}) was chosen."
     seeds = run.results.get("seeds") or []

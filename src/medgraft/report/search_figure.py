@@ -13,7 +13,7 @@ from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, qu
 __all__ = ["cut_figure"]
 
 SEARCHED_ROLES: Final = ("stage", "neighbour")
-COMPACT_LIMIT: Final = 0.01
+USUAL_TOLERANCE: Final = 0.01
 
 
 @matplotlib.rc_context(STYLE)
@@ -130,7 +130,9 @@ def _mark_choice(axes: Axes, means: pd.DataFrame, choice: Mapping[str, Any]) -> 
             alpha=0.12, linewidth=0, label="± 1 SD of the difference to the best",
         )  # fmt: skip
         if choice.get("rule") == "compact" and best in set(known["cut"]):
-            threshold = float(known.loc[known["cut"] == best, "score"].iloc[0]) - np.minimum(sd, COMPACT_LIMIT)
+            threshold = float(known.loc[known["cut"] == best, "score"].iloc[0]) - np.minimum(
+                sd, choice.get("tolerance", USUAL_TOLERANCE)
+            )
             axes.plot(
                 known["cut"], threshold, "_", color=COLOURS["best"], markersize=15, markeredgewidth=1.6,
                 label="compact threshold",

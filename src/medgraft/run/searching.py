@@ -239,6 +239,7 @@ def _choose(config: RunConfig, context: TrialContext, cuts: tuple[Cut, ...], tri
         cuts,
         {index: trials[0].num_params for index, trials in tried.items()},
         config.transfer.rule,
+        tolerance=config.transfer.tolerance,
         replicates=config.evaluate.replicates,
         seed=config.seed,
     )

@@ -13,7 +13,6 @@ from medgraft.types import Cut, Predictions
 
 __all__ = ["Candidate", "Choice", "choose", "is_clearly_behind"]
 
-_MAX_LOSS: Final = 0.01
 _CLEAR_SDS: Final = 3.0
 _CLEAR_LOSS: Final = 0.05
 
@@ -34,9 +33,10 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The chosen and the best cut (indices), and everything that was compared."""
+    """The chosen and the best cut (indices), everything that was compared, and what compact could give up."""
 
     rule: Literal["compact", "best"]
+    tolerance: float
     chosen: int
     best: int
     candidates: tuple[Candidate, ...]
@@ -48,6 +48,7 @@ def choose(
     num_params: Mapping[int, int],
     rule: Literal["compact", "best"],
     *,
+    tolerance: float = 0.01,
     replicates: int = 2000,
     seed: int = 0,
 ) -> Choice:
@@ -55,7 +56,7 @@ def choose(
 
     ``best`` takes the highest score (validation AUPRC, mean over seeds). ``compact`` takes the fewest deployed
     parameters among the cuts whose paired difference to the best has a mean of at most one bootstrap SD and
-    at most 0.01; ties go to fewer MACs. All cuts and seeds see the same replicates: groups resampled,
+    at most `tolerance`; ties go to fewer MACs. All cuts and seeds see the same replicates: groups resampled,
     stratified by class.
 
     Args:
@@ -63,6 +64,7 @@ def choose(
         cuts: All cuts of the network.
         num_params: Cut index to parameters of the deployed model.
         rule: ``compact`` or ``best``. Where all cuts deploy the same parameters, ``compact`` is ``best``.
+        tolerance: Mean loss of validation AUPRC that ``compact`` accepts at most.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
     """
@@ -84,7 +86,7 @@ def choose(
                 sd_difference=sd,
                 num_params=num_params[index],
                 macs=cuts[index - 1].macs,
-                eligible=index == best or (mean <= sd and mean <= _MAX_LOSS),
+                eligible=index == best or (mean <= sd and mean <= tolerance),
             )
         )
     is_flat = len({num_params[index] for index in tried}) == 1
@@ -92,7 +94,7 @@ def choose(
     if rule == "compact" and not is_flat:
         eligible = [c for c in candidates if c.eligible]
         chosen = min(eligible, key=lambda c: (c.num_params, c.macs, c.cut)).cut
-    return Choice(rule=rule, chosen=chosen, best=best, candidates=tuple(candidates))
+    return Choice(rule=rule, tolerance=tolerance, chosen=chosen, best=best, candidates=tuple(candidates))
 
 
 def is_clearly_behind(one: Predictions, best: Predictions, *, replicates: int = 2000, seed: int = 0) -> bool:
