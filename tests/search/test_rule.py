@@ -141,7 +141,20 @@ def test_the_choice_depends_on_the_seed_of_the_bootstrap_alone(cuts_of_stages):
 
 
 def test_the_rule_has_no_door_for_test_data():
-    assert list(inspect.signature(choose).parameters) == ["tried", "cuts", "num_params", "rule", "replicates", "seed"]
+    wanted = ["tried", "cuts", "num_params", "rule", "tolerance", "replicates", "seed"]
+    assert list(inspect.signature(choose).parameters) == wanted
+
+
+def test_the_tolerance_decides_what_compact_may_give_up(cuts_of_stages):
+    # Few cases: one SD of the difference is wide, and only the tolerance stands in the way.
+    tried = {1: [predictions(1.0, seed=1)], 2: [predictions(1.3, seed=2)]}
+    loss, sd = (
+        getattr(choose(tried, cuts_of_stages([2]), {1: 1, 2: 2}, "compact").candidates[0], name)
+        for name in ("mean_difference", "sd_difference")
+    )
+    assert 0.01 < loss < sd
+    picks = [choose(tried, cuts_of_stages([2]), {1: 1, 2: 2}, "compact", tolerance=t) for t in (0.01, loss * 1.01)]
+    assert [(choice.chosen, choice.tolerance) for choice in picks] == [(2, 0.01), (1, loss * 1.01)]
 
 
 @pytest.mark.parametrize(

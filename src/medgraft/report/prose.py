@@ -7,6 +7,7 @@ from typing import Any, Final
 from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known, is_phantom
 from medgraft.report.reading import RunFiles, look_up
+from medgraft.report.search_figure import USUAL_TOLERANCE
 
 __all__ = ["REFERENCES", "citation", "methods", "summary_sentence"]
 
@@ -187,9 +188,10 @@ def _search(run: RunFiles, cite: Cite) -> str:
         each = f"; the mean of {seeds} seeds of {epochs} epochs counted at every cut" if seeds > 1 else ""
         text += f" ({trials} trials{each})"
     if look_up(run.results, "chosen.rule") == "compact":
+        tolerance = fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE))
         text += (
             "; among all cuts tried, the smallest network was taken whose paired bootstrap difference to the "
-            f"best was at most one standard deviation and at most {fmt.number((run.choice or {}).get('tolerance', 0.01))}"
+            f"best was at most one standard deviation and at most {tolerance}"
         )
     text += f". Cut {cut.get('index', fmt.ABSENT)} ({cut.get('name', fmt.ABSENT)}) was chosen."
     seeds = run.results.get("seeds") or []
