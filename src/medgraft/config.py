@@ -76,7 +76,7 @@ class TransferConfig(_Frozen):
 class TrainConfig(_Frozen):
     """How every model of the run is trained."""
 
-    epochs: int = Field(24, ge=1, le=10_000)
+    epochs: int = Field(30, ge=1, le=10_000)
     batch_size: int = Field(0, ge=0, le=4096, description="0: 16 below 400 training images, 32 below 2 000, else 64")
     lr: float | None = Field(None, gt=0, le=10, description="None: 3e-3 for the small packaged network, else 1e-3")
     weight_decay: float = Field(0.05, ge=0, le=10)
@@ -135,7 +135,7 @@ class RunConfig(_Frozen):
 # factor 0.5, stop under 1e-7, crop and slight rotation. Not stated there: the cap of 100 epochs, patience 10.
 PRESETS: Final[dict[Preset, dict[str, Any]]] = {
     "fast": {"train": {"epochs": 12}, "search": {"seeds": 1}},
-    "balanced": {"train": {"epochs": 24}},
+    "balanced": {"train": {"epochs": 30}},
     "thorough": {"train": {"epochs": 60}, "search": {"seeds": 3, "epochs": 60}, "seeds": 3},
     "paper": {
         "train": {

@@ -190,14 +190,14 @@ def test_an_unknown_cut_is_refused_before_anything_is_trained(phantom: Path, tmp
 @pytest.mark.parametrize(
     ("options", "num_val_groups", "effort"),
     [
-        ({}, 199, (3, 8)),
-        ({}, 200, (1, 24)),
-        ({"search": {"seeds": 2}}, 500, (2, 12)),
+        ({}, 199, (3, 10)),
+        ({}, 200, (1, 30)),
+        ({"search": {"seeds": 2}}, 500, (2, 15)),
         ({"search": {"seeds": 2, "epochs": 7}}, 500, (2, 7)),
         ({"train": {"epochs": 6}}, 50, (3, 5)),
         ({"train": {"epochs": 2}}, 50, (3, 2)),
-        ({"transfer": {"cut": "3"}}, 50, (1, 24)),
-        ({"transfer": {"strategy": "ftl"}}, 50, (1, 24)),
+        ({"transfer": {"cut": "3"}}, 50, (1, 30)),
+        ({"transfer": {"strategy": "ftl"}}, 50, (1, 30)),
     ],
 )
 def test_a_small_validation_set_is_searched_with_three_seeds_at_the_same_cost(options, num_val_groups, effort) -> None:
@@ -206,7 +206,7 @@ def test_a_small_validation_set_is_searched_with_three_seeds_at_the_same_cost(op
 
 def test_presets_say_how_they_search() -> None:
     efforts = {preset: search_effort(make_config("images", preset=preset), 50) for preset in PRESETS}
-    assert efforts == {"fast": (1, 12), "balanced": (3, 8), "thorough": (3, 60), "paper": (1, 100)}
+    assert efforts == {"fast": (1, 12), "balanced": (3, 10), "thorough": (3, 60), "paper": (1, 100)}
 
 
 def test_a_shared_search_is_followed_by_training_with_all_epochs(phantom: Path, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def search_effort(config: RunConfig, num_val_groups: int) -> tuple[int, int]:
     Examples:
         >>> from medgraft.config import make_config
         >>> search_effort(make_config("images"), 80), search_effort(make_config("images"), 800)
-        ((3, 8), (1, 24))
+        ((3, 10), (1, 30))
     """
     is_searched = STRATEGIES[config.transfer.strategy].is_searched and config.transfer.cut == "auto"
     if not is_searched:
