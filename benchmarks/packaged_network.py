@@ -39,14 +39,11 @@ def cohort_scores(data: Path, out: Path, seeds: int, weights: str, cut: str, pre
         data,
         out / f"{data.stem}-{weights}",
         preset=preset,
-        sets=[
-            "data.leaks=drop",
-            "backbone.name=shapes_resnet18",
-            f"backbone.weights={weights}",
-            f"transfer.cut={cut}",
-            f"seeds={seeds}",
-            "offline=true",
-        ],
+        data={"leaks": "drop"},
+        backbone={"name": "shapes_resnet18", "weights": weights},
+        transfer={"cut": cut},
+        seeds=seeds,
+        offline=True,
     )
     return {key: results["test"][key]["auroc"] for key in ("chosen", "baseline")}
 

@@ -18,7 +18,7 @@ __all__ = ["TransferClassifier", "cut_points", "fit", "load", "predict", "trunca
 
 
 def fit(
-    data: str | Path, out: str | Path, *, preset: str = "balanced", sets: Sequence[str] = (), **options: Any
+    data: str | Path, out: str | Path, /, *, preset: str = "balanced", sets: Sequence[str] = (), **options: Any
 ) -> dict[str, Any]:
     """Run the main job on `data` into the folder `out`; returns the content of `results.json`.
 
@@ -27,7 +27,8 @@ def fit(
         out: Run folder; the same call continues it.
         preset: ``fast``, ``balanced``, ``thorough`` or ``paper``.
         sets: Settings as on the command line, e.g. ``["train.lr=3e-4"]``.
-        options: Sections of `medgraft.config.RunConfig`, e.g. ``backbone={"name": "resnet50"}, seed=1``.
+        options: Sections of `medgraft.config.RunConfig`, e.g. ``backbone={"name": "resnet50"}, seed=1`` or
+            ``data={"leaks": "drop"}``.
 
     Raises:
         MedgraftError: Whatever is wrong with data, weights, options or the folder.
