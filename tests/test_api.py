@@ -47,10 +47,11 @@ def test_predict_takes_a_run_or_a_model_in_memory(finished):
     table = medgraft.predict(folder / "run", some)
     pd.testing.assert_frame_equal(table, medgraft.predict(medgraft.load(folder / "run"), some))
     assert table["status"].tolist() == ["ok"] * 3
-    probs = table[[f"prob_{name}" for name in SMALL.classes]].to_numpy()
+    columns = [f"prob_{name}" for name in SMALL.classes]
+    probs = table[columns].to_numpy()
     np.testing.assert_allclose(probs.sum(1), 1, rtol=1e-6)
     one = medgraft.predict(folder / "run", some[0])
-    np.testing.assert_allclose(one.filter(like="prob_").to_numpy()[0], probs[0], atol=1e-5)
+    np.testing.assert_allclose(one[columns].to_numpy()[0], probs[0], atol=1e-5)
 
 
 def test_predict_reads_any_size_and_colour(finished, tmp_path):
