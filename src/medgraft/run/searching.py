@@ -210,7 +210,7 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
         trials = [runner.run(name, cut, search_seeds[0], kind, epochs=epochs)]
         best = max(tried.values(), key=_mean_score, default=trials)
         firsts = [context.val_predictions(one.val_probs) for one in (trials[0], best[0])]
-        if not is_clearly_behind(*firsts):
+        if num_seeds > 1 and not is_clearly_behind(*firsts):
             trials += [runner.run(name, cut, seed, kind, epochs=epochs) for seed in search_seeds[1:]]
         tried[cut.index] = trials
         return _mean_score(trials)
