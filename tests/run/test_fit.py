@@ -18,7 +18,7 @@ import pytest
 
 from medgraft.config import PRESETS, make_config, to_yaml
 from medgraft.deploy import load_artefact, predict_files
-from medgraft.errors import ConfigError, CutError, LeakError, RunError
+from medgraft.errors import ConfigError, CutError, DataError, LeakError, RunError
 from medgraft.report.formatting import with_interval
 from medgraft.run import searching
 from medgraft.run.fit import fit
@@ -279,6 +279,18 @@ def test_one_broken_image_loses_nothing_else(phantom: Path, tmp_path: Path) -> N
     assert audit["counts"]["unreadable"] == 1
     assert broken.name in audit["broken"][0]["path"]
     assert sum(sum(part.values()) for part in results["splits"]["counts"].values()) == len(pd.read_csv(phantom)) - 1
+
+
+def test_a_refused_call_leaves_nothing_behind(phantom: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(DataError, match="nowhere"):
+            fit(small_config(tmp_path / "nowhere"), tmp_path / "run")
+        assert list(tmp_path.iterdir()) == []
+    # A folder that was there before stays.
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError):
+        fit(small_config(tmp_path / "nowhere"), tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
 
 
 def test_a_leaking_split_stops_the_run(phantom: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
             written.
     """
     try:
+        was_there = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         foreign = [p.name for p in folder.iterdir()] if not (folder / "config.yaml").exists() else []
         if [name for name in foreign if name != "run.lock"]:
@@ -50,6 +51,8 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
             if is_new and not (folder / "checkpoints").exists():
                 for path in folder.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if not was_there:
+                    folder.rmdir()
             raise
     except OSError as error:
         raise RunError(
