@@ -39,8 +39,9 @@ from medgraft.train.batches import ImageSet, iterate
 from medgraft.train.engine import Engine, choose_engine, forward, pick_device, running, to_channels_last
 from medgraft.train.loop import TrainSettings, train_model
 from medgraft.train.objectives import make_objective
+from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.source import prepare_source
-from medgraft.transfer.strategies import HeadSettings, apply_strategy
+from medgraft.transfer.strategies import apply_strategy
 
 ARCHITECTURE = "resnet50"
 SIDE = 224

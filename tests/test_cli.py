@@ -84,7 +84,7 @@ def test_check_finds_broken_files(
         (["fit", "DATA/good", "--out", "OUT", "--weights", "none", "--cut", "77", "--epochs", "1"], "Its cuts: 1 "),
         (["fit", "DATA/good", "--out", "OUT", "--preset", "quick"], "fast, balanced"),
         (["fit", "DATA/good", "--out", "OUT", "--epochs", "0"], "train.epochs"),
-        (["fit", "DATA/good", "--out", "OUT", "--strategy", "magic"], "ttl, ftl, frozen"),
+        (["fit", "DATA/good", "--out", "OUT", "--strategy", "magic"], "scratch, frozen, hybrid"),
         (["fit", "DATA/good", "--out", "OUT", "--rule", "smallest"], "transfer.rule"),
         (["fit", "DATA/good", "--out", "OUT", "--margin", "-1"], "evaluate.margin"),
         (["fit", "DATA/good", "--out", "OUT", "--operating-point", "guess"], "youden"),

@@ -27,7 +27,7 @@ ADAPTERS = {
     "PIL": ("io/", "data/phantom.py", "run/examples.py", "run/doctor.py"),
     "accelerate": ("train/loop.py",),
     "huggingface_hub": ("backbones/timm_models.py",),
-    "jinja2": ("report/page.py",),
+    "jinja2": ("report/rendering.py",),
     "markupsafe": ("report/page.py",),
     "matplotlib": ("report/",),
     "packaging": ("run/doctor.py",),
@@ -35,8 +35,10 @@ ADAPTERS = {
     "pydantic": ("config.py",),
     "rich": ("cli.py", "run/console.py"),
     "scipy": ("data/", "evaluate/"),
-    "sklearn": ("run/estimator.py",),
+    "peft": ("transfer/adapters.py",),
+    "sklearn": ("run/estimator.py", "train/classical.py"),
     "timm": ("backbones/timm_models.py", "backbones/packaged.py"),
+    "torch_pruning": ("transfer/slim.py",),
     "typer": ("cli.py",),
     "yaml": ("config.py", "run/folder.py", "cli.py"),
 }
@@ -44,6 +46,8 @@ ADAPTERS = {
 LONG_FUNCTIONS = {("run/fit.py", "_results"): "one literal: results.json in its order"}
 MANY_PARAMETERS = {
     ("cli.py", "fit"): "one parameter per option",
+    ("cli.py", "compare"): "one parameter per option",
+    ("cli.py", "advise"): "one parameter per option",
     ("run/estimator.py", "__init__"): "scikit-learn reads hyperparameters from the signature",
 }
 

@@ -78,7 +78,16 @@ def fit(
     ] = None,
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
     weights: Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")] = None,
-    strategy: Annotated[str | None, typer.Option(help="ttl, ftl or frozen.")] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            help="ttl, ftl, frozen, hybrid, lwft, tf, gradual, lp-ft, discriminative, wtst, l2sp, lora or scratch."
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="pooled or flattened; for hybrid svm, random-forest, logistic, knn or gradient-boosting."),
+    ] = None,
     cut: Annotated[str | None, typer.Option(help="auto, an index from 1, or a name such as layer3.2.")] = None,
     rule: Annotated[str | None, typer.Option(help="compact (smallest not worse) or best.")] = None,
     size: Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")] = None,
@@ -107,7 +116,7 @@ def fit(
 ) -> None:
     """Audit, split, search the cut, train, test once, report."""
     from medgraft.config import make_config, parse_minutes
-    from medgraft.run.console import listening
+    from medgraft.run.console import listening, print_results
     from medgraft.run.fit import fit as run_fit
 
     options = {
@@ -126,7 +135,7 @@ def fit(
             "weights": weights,
             "size": size,
         },
-        "transfer": {"strategy": strategy, "cut": cut, "rule": rule},
+        "transfer": {"strategy": strategy, "head": head, "cut": cut, "rule": rule},
         "train": {"epochs": epochs, "imbalance": imbalance},
         "evaluate": {"margin": margin, "operating_point": operating_point, "thumbnails": thumbnails},
         "seed": seed,
@@ -139,7 +148,7 @@ def fit(
     config = make_config(str(data), preset=preset, options=options, sets=sets)
     with listening(_console) as listener:
         results = run_fit(config, out, listener=listener, command=_typed())
-    _print_results(results, out)
+    print_results(_console, results, out)
 
 
 @app.command()
@@ -252,7 +261,7 @@ def evaluate(
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""
     from medgraft.config import DataConfig
-    from medgraft.run.console import listening
+    from medgraft.run.console import listening, print_metrics, value_with_interval
     from medgraft.run.evaluate import evaluate as run_evaluate
 
     config = DataConfig(
@@ -264,13 +273,13 @@ def evaluate(
     )
     with listening(_console) as listener:
         result = run_evaluate(run, config, out=out, listener=listener)
-    _print_metrics(result["metrics"], f"{result['num_images']} images")
+    print_metrics(_console, result["metrics"], f"{result['num_images']} images")
     for site, row in result.get("sites", {}).items():
         if "reason" in row:
             typer.echo(f"{site}: {row['reason']}")
         else:
             auroc = row["auroc"]
-            typer.echo(f"{site}: {row['num_cases']} images, AUROC {_interval(auroc)}")
+            typer.echo(f"{site}: {row['num_cases']} images, AUROC {value_with_interval(auroc)}")
 
 
 @app.command()
@@ -279,13 +288,133 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
 ) -> None:
     """The main job on the built-in phantom with the packaged network, offline."""
-    from medgraft.run.console import listening
+    from medgraft.run.console import listening, print_results
     from medgraft.run.demo import demo as run_demo
 
     with listening(_console) as listener:
         results = run_demo(out, seed=seed, listener=listener)
-    _print_results(results, out / "run")
+    print_results(_console, results, out / "run")
     typer.echo("A demonstration on drawn films, not evidence.")
+
+
+@app.command()
+def compare(
+    data: Annotated[Path, typer.Argument(help="As for fit.")],
+    out: Annotated[Path, typer.Option(help="Folder of the comparison; the same command continues it.")],
+    strategies: Annotated[str, typer.Option(help="all, or names separated by commas; ftl is added.")] = "all",
+    fractions: Annotated[str, typer.Option(help="Shares of the training groups, separated by commas.")] = "1",
+    trials: Annotated[int, typer.Option(help="Trainings per strategy over depth and learning rate.")] = 4,
+    seeds: Annotated[int, typer.Option(help="Trainings of each strategy's choice.")] = 3,
+    backbone: Annotated[str | None, typer.Option(help="As for fit.")] = None,
+    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
+    weights: Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")] = None,
+    head: Annotated[str | None, typer.Option(help="Of hybrid: svm, random-forest, logistic, knn …")] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")] = None,
+    preset: Annotated[str, typer.Option(help="fast, balanced, thorough or paper.")] = "balanced",
+    epochs: Annotated[int | None, typer.Option(help="Passes over the training set per model.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes the split and everything else.")] = None,
+    leaks: Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")] = None,
+    positive: Positive = None,
+    margin: Annotated[float | None, typer.Option(help="Non-inferiority margin in AUROC, fixed beforehand.")] = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    patient_regex: PatientRegex = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    sets: Sets = [],  # noqa: B006 - typer copies it
+) -> None:
+    """All transfer strategies under one protocol, tested together once."""
+    from medgraft.config import make_config
+    from medgraft.run.comparing import compare as run_compare
+    from medgraft.run.console import listening, print_comparison
+
+    options = {
+        "data": {
+            "path_column": path_column,
+            "label_column": label_column,
+            "patient_column": patient_column,
+            "patient_regex": patient_regex,
+            "positive": positive,
+            "leaks": leaks,
+        },
+        "backbone": {"name": backbone, "args": _backbone_args(backbone_arg), "weights": weights, "size": size},
+        "transfer": {"head": head},
+        "train": {"epochs": epochs},
+        "evaluate": {"margin": margin},
+        "compare": {
+            "strategies": [name.strip() for name in strategies.split(",") if name.strip()],
+            "fractions": [_fraction(part) for part in fractions.split(",")],
+            "trials": trials,
+        },
+        "seeds": seeds,
+        "seed": seed,
+        "device": device,
+        "offline": offline or None,
+    }
+    config = make_config(str(data), preset=preset, options=options, sets=sets)
+    with listening(_console) as listener:
+        results = run_compare(config, out, listener=listener, command=_typed())
+    print_comparison(_console, results, out)
+
+
+def _fraction(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"expected fractions such as 0.1,0.25,1, got {text!r}.") from error
+
+
+@app.command()
+def advise(
+    data: Annotated[Path, typer.Argument(help="As for fit.")],
+    backbone: Annotated[str | None, typer.Option(help="As for fit.")] = None,
+    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
+    weights: Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")] = None,
+    size: Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Fixes the split.")] = None,
+    leaks: Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")] = None,
+    positive: Positive = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    patient_regex: PatientRegex = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Which strategy and depth to start with, and why, from minutes of measurement; the test set stays shut."""
+    import json
+
+    from medgraft.config import make_config
+    from medgraft.run.advising import advise as run_advise
+    from medgraft.run.console import listening
+
+    options = {
+        "data": {
+            "path_column": path_column,
+            "label_column": label_column,
+            "patient_column": patient_column,
+            "patient_regex": patient_regex,
+            "positive": positive,
+            "leaks": leaks,
+        },
+        "backbone": {"name": backbone, "args": _backbone_args(backbone_arg), "weights": weights, "size": size},
+        "seed": seed,
+        "device": device,
+        "offline": offline or None,
+    }
+    config = make_config(str(data), options=options)
+    with listening(_console) as listener:
+        advice = run_advise(config, listener=listener)
+    if as_json:
+        typer.echo(json.dumps(advice, indent=1, ensure_ascii=False))
+        return
+    for fact in advice["facts"]:
+        typer.echo(f"  {fact}")
+    for number, item in enumerate(advice["advice"], 1):
+        depth = f" at cut {item['cut']['index']} {item['cut']['name']}" if item["cut"] else ""
+        typer.echo(f"{number}. {item['strategy']}{depth}: {item['why']} [{item['source']}]")
 
 
 @app.command()
@@ -326,51 +455,6 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _print_results(results: dict[str, Any], out: Path) -> None:
-    from medgraft.run.console import print_table
-
-    test, efficiency = results["test"], results["efficiency"]
-    cut = results["chosen"]["cut"]
-    rows = []
-    for title, key in (
-        (f"chosen: {results['chosen']['strategy']} at {cut['name']}", "chosen"),
-        ("full fine-tuning", "baseline"),
-    ):
-        cost = efficiency[key]
-        rows.append(
-            [
-                title,
-                _interval(test[key]["auroc"]),
-                _interval(test[key]["auprc"]),
-                f"{cost['num_params'] / 1e6:.3f} M",
-                f"{cost['macs'] / 1e9:.3f} G",
-                f"{cost['cpu_ms']:.1f}",
-            ]
-        )
-    columns = [
-        ("test set", False),
-        ("AUROC [95 %]", True),
-        ("AUPRC [95 %]", True),
-        ("params", True),
-        ("MACs", True),
-        ("CPU ms", True),
-    ]
-    print_table(_console, columns, rows)
-    typer.echo(test["sentence"])
-    typer.echo(f"Report: {out / 'report.html'}")
-
-
-def _print_metrics(metrics: dict[str, Any], title: str) -> None:
-    from medgraft.run.console import print_table
-
-    print_table(_console, [(title, False), ("value [95 %]", True)], [[n, _interval(v)] for n, v in metrics.items()])
-
-
-def _interval(found: dict[str, Any]) -> str:
-    low, high = found["ci95"]
-    return f"{found['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
 if __name__ == "__main__":

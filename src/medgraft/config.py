@@ -15,6 +15,7 @@ from medgraft.errors import ConfigError
 __all__ = [
     "PRESETS",
     "BackboneConfig",
+    "CompareConfig",
     "DataConfig",
     "EvaluateConfig",
     "Preset",
@@ -69,7 +70,17 @@ class TransferConfig(_Frozen):
     cut: str = Field("auto", description="auto, an index from 1, or a name")
     rule: Literal["compact", "best"] = "compact"
     tolerance: float = Field(0.01, ge=0, lt=0.5, description="Validation AUPRC that compact may give up at most")
-    head: Literal["pooled", "flattened"] = "pooled"
+    head: Literal["pooled", "flattened", "svm", "random-forest", "logistic", "knn", "gradient-boosting"] | None = Field(
+        None, description="None: pooled, for hybrid svm"
+    )
+    solver: Literal["exact", "gradient"] = Field("exact", description="Of frozen; gradient trains with augmentation")
+    low_lr: float = Field(0.1, gt=0, le=1, description="Share of the LR for carefully tuned blocks (lwft, gradual)")
+    layer_decay: float = Field(0.75, gt=0, le=1, description="LR of a block over that of the next one (discriminative)")
+    probe_share: float = Field(0.3, gt=0, lt=1, description="Share of the epochs for the head alone (lp-ft)")
+    unfreeze_share: float = Field(0.75, gt=0, le=1, description="Share of the epochs until all is unfrozen (gradual)")
+    width: float = Field(0.5, gt=0, lt=1, description="Share of the channels above the cut (tf)")
+    l2sp: tuple[float, float] = Field((0.1, 0.01), description="Pull to the source weights; of the head to zero (l2sp)")
+    lora_rank: int = Field(8, ge=1, le=1024)
     dropout: float = Field(0.0, ge=0, lt=1)
 
 
@@ -95,6 +106,8 @@ class TrainConfig(_Frozen):
 class SearchConfig(_Frozen):
     """How the cut is searched."""
 
+    method: Literal["two-stage", "incremental"] = Field("two-stage", description="incremental: lwft alone")
+    level: float | None = Field(None, gt=0, le=1, description="Validation AUPRC that ends incremental; None: ftl's")
     seeds: int = Field(
         0, ge=0, le=20, description="Seeds per cut, whose mean is the score; 0: 3 if validation is small"
     )
@@ -102,6 +115,14 @@ class SearchConfig(_Frozen):
         0, ge=0, le=10_000, description="Per seed and cut; 0: those of the training, shared by the seeds"
     )
     max_trials: int = Field(0, ge=0, description="0: no limit beyond the two stages")
+
+
+class CompareConfig(_Frozen):
+    """What `medgraft compare` compares."""
+
+    strategies: tuple[str, ...] = Field(("all",), min_length=1)
+    fractions: tuple[float, ...] = Field((1.0,), min_length=1, description="Of the training groups")
+    trials: int = Field(4, ge=1, le=100, description="Trainings per strategy and fraction over depth and LR")
 
 
 class EvaluateConfig(_Frozen):
@@ -122,6 +143,7 @@ class RunConfig(_Frozen):
     train: TrainConfig = TrainConfig()
     search: SearchConfig = SearchConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    compare: CompareConfig | None = None
     preset: Preset = "balanced"
     seed: int = Field(0, ge=0, le=2**31)
     seeds: int = Field(1, ge=1, le=50)

@@ -188,12 +188,30 @@ class BlockPlan:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Phase:
+    """A part of the training: where it begins (share of the epochs, 0 to 1), and each block's learning rate in it."""
+
+    start: float
+    lrs: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TransferPlan:
-    """What a strategy does to every block of a network, printed before training and stored with the run."""
+    """What a strategy does to every block of a network, printed before training and stored with the run.
+
+    Args:
+        strategy: Its name.
+        cut: The depth it was given.
+        blocks: From stem to head; each one's learning rate is the highest it ever has.
+        phases: Parts of the training with learning rates of their own, the first from 0; empty when all is one.
+        l2sp: Pull of the kept part towards the source weights and of the head towards zero, 0 each for none.
+    """
 
     strategy: str
     cut: int
     blocks: tuple[BlockPlan, ...]
+    phases: tuple[Phase, ...] = ()
+    l2sp: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgraft.data import fold_splits, groups_of, read_splits, split_cohort, write_splits
+from medgraft.data.split import train_fractions
 from medgraft.errors import ConfigError, DataError, RunError
 
 
@@ -140,6 +141,42 @@ def test_nonsense_is_refused(table_cohort):
     for folds in (2, 401):
         with pytest.raises(ConfigError, match=f"got {folds}"):
             fold_splits(cohort, np.arange(400), folds, 0)
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_fractions_are_nested_whole_groups_of_training_alone(table_cohort, task):
+    random = np.random.default_rng(0)
+    targets = (
+        random.integers(0, 2, (600, 3)) if task == "multilabel" else random.integers(0, 2 + (task != "binary"), 600)
+    )
+    groups = np.arange(600) // 3
+    cohort = split_cohort(table_cohort(targets), groups, 0)
+    parts = train_fractions(cohort, groups, (1.0, 0.1, 0.5), seed=1)
+    rows = [set(part.rows("train")) for part in parts]
+    assert rows[0] == set(cohort.rows("train"))
+    assert rows[1] < rows[2] < rows[0]
+    for fraction, part, mine in zip((1.0, 0.1, 0.5), parts, rows, strict=True):
+        assert list(part.rows("test")) == list(cohort.rows("test"))
+        assert list(part.rows("val")) == list(cohort.rows("val"))
+        assert not set(groups[list(mine)]) & set(groups[list(rows[0] - mine)])
+        assert len(mine) == pytest.approx(fraction * len(rows[0]), rel=0.2)
+        shares = [np.mean(targets[list(which)], 0) for which in (mine, rows[0])]
+        np.testing.assert_allclose(*shares, atol=0.12 if task == "multiclass" else 0.1)
+    again = train_fractions(cohort, groups, (1.0, 0.1, 0.5), seed=1)
+    assert all(one.table.equals(other.table) for one, other in zip(parts, again, strict=True))
+
+
+def test_a_fraction_that_loses_a_class_is_refused(table_cohort):
+    cohort = split_cohort(table_cohort(np.arange(100) % 2), np.arange(100), 0)
+    with pytest.raises(ConfigError, match=r"every class at fraction 0\.001"):
+        train_fractions(cohort, np.arange(100), (0.001,), seed=0)
+    # A rare class is in the smallest fraction first.
+    rare = np.array([0] * 95 + [1] * 5)
+    cohort = split_cohort(table_cohort(rare), np.arange(100), 0)
+    assert 1 in rare[train_fractions(cohort, np.arange(100), (0.05,), seed=0)[0].rows("train")]
+    for bad in ((), (0.0,), (1.5,)):
+        with pytest.raises(ConfigError, match="above 0 and at most 1"):
+            train_fractions(cohort, np.arange(100), bad, seed=0)
 
 
 def test_folds_test_every_group_once_and_choose_on_others(table_cohort):

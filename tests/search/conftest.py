@@ -7,8 +7,8 @@ from medgraft.backbones.build import build_backbone
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.search import TrialContext, TrialSpec
 from medgraft.train import Engine, ImageSet, TrainSettings
+from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.source import prepare_source
-from medgraft.transfer.strategies import HeadSettings
 from medgraft.types import Cut
 
 NETWORK = """
@@ -77,6 +77,7 @@ def context(tmp_path) -> TrialContext:
         source=prepare_source(backbone, 8),
         train=part(np.arange(32)),
         val=part(np.arange(32, 48)),
+        train_groups=np.arange(32),
         val_groups=np.arange(16),
         classes=("no", "yes"),
         engine=Engine(device="cpu", is_deterministic=True),

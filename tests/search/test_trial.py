@@ -13,6 +13,7 @@ from medgraft.errors import CutError, RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.search import TrialContext, choose, forget_weights, load_trial_model, run_trial, two_stage
 from medgraft.train import predict_probs
+from medgraft.transfer import STRATEGIES, HeadSettings
 
 
 def same(one, other):
@@ -136,7 +137,7 @@ def test_the_loaded_model_gives_the_recorded_validation_outputs(context, spec_of
 
 
 def test_a_frozen_trial_leaves_the_trunk_as_it_was(context, spec_of):
-    trial = run_trial(spec_of(3, strategy="frozen"), context)
+    trial = run_trial(dataclasses.replace(spec_of(3, strategy="frozen"), solver="gradient"), context)
     model, _ = load_trial_model(trial, context)
     before = context.source.backbone.network.state_dict()
     kept = {name.removeprefix("trunk.network."): value for name, value in model.state_dict().items()}
@@ -197,6 +198,49 @@ def test_a_full_disk_leaves_no_finished_trial(context, spec_of, monkeypatch):
 def test_a_cut_out_of_range_is_refused(context, spec_of, cut):
     with pytest.raises(CutError, match=f"expected a cut from 1 to 3, got {cut}"):
         run_trial(spec_of(cut), context)
+
+
+@pytest.mark.parametrize("kind", ["svm", "random-forest", "logistic", "knn", "gradient-boosting"])
+def test_a_hybrid_is_solved_and_comes_back(context, spec_of, kind, monkeypatch):
+    monkeypatch.setattr("medgraft.train.classical._NUM_TREES", 10)
+    spec = dataclasses.replace(spec_of(3, strategy="hybrid"), head=HeadSettings(num_outputs=1, kind=kind))
+    trial = run_trial(spec, context)
+    assert (trial.best_epoch, trial.history) == (0, ())
+    model, _ = load_trial_model(trial, context)
+    np.testing.assert_allclose(predict_probs(model, context.val, context.engine), trial.val_probs, atol=1e-5)
+    assert trial.num_params > trial.cut.num_params
+    # One forward pass over the training images is all it costs.
+    assert trial.train_macs == 32 * trial.cut.macs
+
+
+def test_frozen_features_are_computed_once_for_all_heads(context, spec_of, monkeypatch):
+    run_trial(spec_of(3, strategy="frozen"), context)
+    monkeypatch.setattr("medgraft.train.features.extract_features", None)
+    run_trial(dataclasses.replace(spec_of(3, strategy="hybrid"), head=HeadSettings(num_outputs=1, kind="svm")), context)
+
+
+@pytest.mark.parametrize("strategy", ["scratch", "lwft", "tf", "wtst", "gradual", "lp-ft", "discriminative", "l2sp"])
+def test_every_strategy_comes_back_from_its_folder(context, spec_of, strategy):
+    spec = spec_of(3 if not STRATEGIES[strategy].has_depth else 1, strategy=strategy)
+    trial = run_trial(spec, context)
+    model, _ = load_trial_model(trial, context)
+    np.testing.assert_array_equal(predict_probs(model, context.val, context.engine), trial.val_probs)
+
+
+@pytest.mark.parametrize("killed_after", [1, 2])
+@pytest.mark.parametrize("strategy", ["gradual", "lp-ft", "l2sp", "tf"])
+@pytest.mark.usefixtures("writes_always")
+def test_a_strategy_killed_in_the_middle_goes_on_to_the_bit(context, spec_of, tmp_path, strategy, killed_after):
+    spec = spec_of(3 if not STRATEGIES[strategy].has_depth else 1, strategy=strategy)
+    whole = run_trial(spec, dataclasses.replace(context, folder=tmp_path / "whole"))
+
+    def kill(epoch, _epochs):
+        if epoch == killed_after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_trial(spec, context, kill)
+    assert same(whole, run_trial(spec, context))
 
 
 def test_the_stored_specification_is_the_one_asked_for(context, spec_of):

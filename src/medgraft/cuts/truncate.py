@@ -17,7 +17,7 @@ from medgraft.cuts.trace import Trace, trace_network
 from medgraft.errors import CutError
 from medgraft.types import Cut
 
-__all__ = ["Trunk", "cut_points", "entry_of", "resolve_cut", "truncate", "truncate_traced"]
+__all__ = ["Trunk", "cut_points", "entry_of", "leave", "resolve_cut", "truncate", "truncate_traced"]
 
 _CONTAINERS: Final = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -42,7 +42,8 @@ class _Removed(nn.Module):
     """Holds the place of a member behind the cut in a Sequential, ModuleList or ModuleDict."""
 
 
-def _leave(_module: nn.Module, _args: Any, output: Any) -> NoReturn:
+def leave(_module: nn.Module, _args: Any, output: Any) -> NoReturn:
+    """The hook that ends the forward pass behind a cut."""
     raise _Reached(output)
 
 
@@ -63,7 +64,7 @@ class Trunk(nn.Module):
         if cut.tap_side == "input":
             _replace(network, cut.tap, _Exit())
         else:
-            network.get_submodule(cut.tap).register_forward_hook(_leave)
+            network.get_submodule(cut.tap).register_forward_hook(leave)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Features at the cut.

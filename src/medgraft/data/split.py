@@ -14,7 +14,7 @@ from medgraft.data.labels import class_matrix
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.types import Cohort
 
-__all__ = ["MIN_GROUPS", "fold_splits", "read_splits", "split_cohort", "write_splits"]
+__all__ = ["MIN_GROUPS", "fold_splits", "read_splits", "split_cohort", "train_fractions", "write_splits"]
 
 SPLITS: Final = ("train", "val", "test")
 MIN_GROUPS: Final = 20
@@ -103,6 +103,52 @@ def fold_splits(cohort: Cohort, groups: np.ndarray, folds: int, seed: int) -> tu
         divided = dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note))
         _check_classes(divided)
         cohorts.append(divided)
+    return tuple(cohorts)
+
+
+def train_fractions(cohort: Cohort, groups: np.ndarray, fractions: Sequence[float], seed: int) -> tuple[Cohort, ...]:
+    """One cohort per fraction of the training groups; validation and test stay whole.
+
+    Groups are dealt by class, and a smaller fraction is part of every larger one, so that a learning curve rises by
+    what was added and not by what was exchanged. Images left out have no split.
+
+    Args:
+        cohort: Divided.
+        groups: (N,) from `groups_of`.
+        fractions: Shares of the training groups, above 0 and at most 1, in any order.
+        seed: Of the dealing.
+
+    Raises:
+        ConfigError: A fraction is outside that range, or leaves a class without training images.
+    """
+    bad = [fraction for fraction in fractions if not 0 < fraction <= 1]
+    if bad or not fractions:
+        raise ConfigError(f"fractions must be above 0 and at most 1, got {bad or 'none'}. Typical: 0.1,0.25,0.5,1.")
+    rows = cohort.rows("train")
+    matrix = class_matrix(cohort.task, cohort.targets, len(cohort.classes))
+    steps = sorted({*fractions, 1.0})
+    # The smallest fraction comes last, because rare classes are reserved for the last part first.
+    shares = np.diff([0.0, *steps])[::-1]
+    dealt = len(steps) - 1 - _deal(matrix[rows], groups[rows], list(shares), seed)
+    names = list(cohort.classes)
+    if cohort.task == "multilabel":
+        names += [f"images without {name}" for name in cohort.classes]
+    cohorts = []
+    for fraction in fractions:
+        parts = cohort.table["split"].to_numpy(dtype=object).copy()
+        parts[rows[dealt > steps.index(fraction)]] = None
+        kept = np.flatnonzero(parts == "train")
+        empty = [name for name, has in zip(names, matrix[kept].sum(0), strict=True) if not has]
+        if empty:
+            raise ConfigError(
+                f"expected training images of every class at fraction {fraction:g}, got none of {', '.join(empty)}. "
+                "Use a larger fraction."
+            )
+        note = (
+            f"Fraction {fraction:g} of the training groups: {len(kept)} images, {len(np.unique(groups[kept]))} groups."
+        )
+        table = cohort.table.assign(split=pd.Series(parts, dtype=object))
+        cohorts.append(dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note)))
     return tuple(cohorts)
 
 

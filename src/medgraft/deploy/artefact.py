@@ -18,11 +18,12 @@ from medgraft.backbones.build import build_backbone
 from medgraft.backbones.own import is_own_name, source_file
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.backbones.weights import sha256_of
-from medgraft.cuts.trace import trace_network
-from medgraft.cuts.truncate import Trunk, entry_of, truncate_traced
+from medgraft.cuts.truncate import truncate_traced
 from medgraft.errors import RunError
-from medgraft.transfer.model import Normalise, TransferModel
-from medgraft.transfer.strategies import HeadSettings, build_head
+from medgraft.transfer.heads import CLASSICAL, HeadSettings, build_head, empty_classical
+from medgraft.transfer.model import Head, Normalise, TransferModel
+from medgraft.transfer.slim import slim_above
+from medgraft.transfer.source import prepare_source
 from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
 
 __all__ = ["Artefact", "LoadedModel", "load_artefact", "save_artefact"]
@@ -47,6 +48,7 @@ class Artefact:
         temperature: Fitted on validation; reported beside, never applied to `prob_*`.
         weights: Source, licence and sha256 of the pretrained weights.
         frozen: Frozen module paths.
+        slim: For slimmed networks the ``depth`` above which they are and the ``width`` they have, else empty.
     """
 
     task: Task
@@ -60,6 +62,7 @@ class Artefact:
     temperature: float
     weights: dict[str, str]
     frozen: tuple[str, ...] = ()
+    slim: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -138,11 +141,18 @@ def load_artefact(path: Path) -> LoadedModel:
     size = settings.size
     spec = BackboneSpec(name=name, args=backbone["args"], weights="none", size=size)
     built = build_backbone(dataclasses.replace(spec, mean=settings.mean, std=settings.std))
-    trace = trace_network(built.network, (backbone["in_channels"], size, size), entry=entry_of(built.network))
-    trunk: Trunk = truncate_traced(built.network, trace, artefact.cut)
+    source = prepare_source(built, size)
+    trunk = truncate_traced(built.network, source.trace, artefact.cut)
+    if artefact.slim:
+        slim_above(trunk, source, int(artefact.slim["depth"]), artefact.slim["width"])
     normalise = Normalise(backbone["in_channels"], settings.normalisation, settings.mean, settings.std)
-    network = TransferModel(normalise, trunk, build_head(artefact.cut, artefact.head), artefact.frozen)
-    network.load_state_dict(load_file(weights))
+    tensors = load_file(weights)
+    if artefact.head.kind in CLASSICAL:
+        head: Head = empty_classical(artefact.head, artefact.task, artefact.cut, tensors)
+    else:
+        head = build_head(artefact.cut, artefact.head)
+    network = TransferModel(normalise, trunk, head, artefact.frozen)
+    network.load_state_dict(tensors)
     return LoadedModel(artefact=artefact, network=network.eval(), folder=folder)
 
 
@@ -173,4 +183,5 @@ def _artefact(described: dict[str, Any]) -> Artefact:
         temperature=described["temperature"],
         weights=described["weights"],
         frozen=tuple(described["frozen"]),
+        slim=described.get("slim", {}),
     )

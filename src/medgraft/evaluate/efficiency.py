@@ -15,9 +15,13 @@ __all__ = ["file_bytes", "latency_ms"]
 
 
 def latency_ms(
-    models: Mapping[str, nn.Module], example: torch.Tensor, repeats: int = 30, warmup: int = 3
+    models: Mapping[str, nn.Module],
+    example: torch.Tensor,
+    repeats: int = 30,
+    warmup: int = 3,
+    device: str = "cpu",
 ) -> dict[str, float]:
-    """Name to median milliseconds of one forward pass on the CPU, in eval mode.
+    """Name to median milliseconds of one forward pass, in eval mode, on the CPU unless another device is given.
 
     The models take turns, so that a machine that slows down or speeds up meanwhile does so for all. Modes
     (train or eval) are as before afterwards.
@@ -27,6 +31,7 @@ def latency_ms(
         example: (1, C, *spatial), on the CPU.
         repeats: Timed passes per model.
         warmup: Passes before, not timed.
+        device: Where they are timed; models are back on the CPU afterwards.
 
     Raises:
         ConfigError: A model or the example is elsewhere, the batch is not 1, or `repeats` is below 1.
@@ -53,18 +58,23 @@ def latency_ms(
     seconds: dict[str, list[float]] = {name: [] for name in models}
     try:
         for model in models.values():
-            model.eval()
+            model.eval().to(device)
+        example = example.to(device)
         with torch.inference_mode():
             for turn in range(warmup + repeats):
                 for name, model in models.items():
                     start = time.perf_counter()
                     model(example)
+                    if device.startswith("cuda"):
+                        torch.cuda.synchronize()
                     stop = time.perf_counter()
                     if turn >= warmup:
                         seconds[name].append(stop - start)
     finally:
         for module, mode in modes:
             module.training = mode
+        for model in models.values():
+            model.cpu()
     return {name: 1000 * float(np.median(times)) for name, times in seconds.items()}
 
 

@@ -4,10 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 from markupsafe import Markup
 
-from medgraft.errors import RunError
 from medgraft.metrics.classification import confusion
 from medgraft.report import formatting as fmt
 from medgraft.report import tables
@@ -15,9 +13,9 @@ from medgraft.report.caveats import find_caveats, is_phantom
 from medgraft.report.checklist import GUIDELINES, checklist
 from medgraft.report.curves import MAX_NAMED_CLASSES, confusion_figure, ranking_figure, reliability_figure
 from medgraft.report.figures import answer_figure, history_figure, plan_figure
-from medgraft.report.markdown import escape_markdown, indent_code
 from medgraft.report.prose import citation, methods, summary_sentence
 from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run
+from medgraft.report.rendering import environment, write_whole
 from medgraft.report.search_figure import USUAL_TOLERANCE, cut_figure
 from medgraft.types import Predictions
 
@@ -41,9 +39,9 @@ def write_report(run: Path) -> Path:
         RunError: The folder holds no finished run, a file in it is broken, or it cannot be written to.
     """
     files = read_run(run)
-    page = _environment(is_html=True).get_template("report.html.j2").render(**_context(files), **_figures(files))
-    _write_whole(run / "MODEL_CARD.md", _model_card(files))
-    return _write_whole(run / "report.html", page)
+    page = environment(is_html=True).get_template("report.html.j2").render(**_context(files), **_figures(files))
+    write_whole(run / "MODEL_CARD.md", _model_card(files))
+    return write_whole(run / "report.html", page)
 
 
 def write_model_card(run: Path) -> Path:
@@ -58,25 +56,11 @@ def write_model_card(run: Path) -> Path:
     References:
         Mitchell et al., Model cards for model reporting, FAT*, 2019.
     """
-    return _write_whole(run / "MODEL_CARD.md", _model_card(read_run(run)))
+    return write_whole(run / "MODEL_CARD.md", _model_card(read_run(run)))
 
 
 def _model_card(run: RunFiles) -> str:
-    return _environment(is_html=False).get_template("model_card.md.j2").render(**_context(run))
-
-
-def _environment(*, is_html: bool) -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("medgraft.report"),
-        autoescape=is_html,
-        finalize=None if is_html else escape_markdown,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["code"] = indent_code
-    return environment
+    return environment(is_html=False).get_template("model_card.md.j2").render(**_context(run))
 
 
 def _context(run: RunFiles) -> dict[str, Any]:
@@ -106,7 +90,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "references": references,
         "checklist": checklist(run),
         "guidelines": GUIDELINES,
-        "citation": citation(run),
+        "citation": citation(run.results),
     }
 
 
@@ -265,16 +249,3 @@ def _search_cost(run: RunFiles) -> str:
     if cost.get("cost_in_ftl") is not None:
         parts.append(f"{fmt.number(cost['cost_in_ftl'], 1)} × the training computation of one full fine-tuning")
     return ", ".join(parts)
-
-
-def _write_whole(path: Path, text: str) -> Path:
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(
-            f"expected a folder to write {path} into, got: {error}. Check its permissions and space."
-        ) from error
-    return path

@@ -116,13 +116,13 @@ def methods(run: RunFiles) -> tuple[list[str], list[str]]:
     return [training, testing], [REFERENCES[key] for key in cited]
 
 
-def citation(run: RunFiles) -> str:
+def citation(results: Mapping[str, Any]) -> str:
     """How to cite the program.
 
     Args:
-        run: The run folder's content.
+        results: Of a run or a comparison, which tell the version.
     """
-    version = look_up(run.results, "versions.medgraft", "")
+    version = look_up(results, "versions.medgraft", "")
     name = f"medgraft {version}" if version else "medgraft"
     return f"{name}: transfer learning for medical images, with truncation. Apache-2.0."
 

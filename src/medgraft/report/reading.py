@@ -13,7 +13,7 @@ import pandas as pd
 from medgraft.errors import RunError
 from medgraft.types import Predictions, Task
 
-__all__ = ["RunFiles", "image_data_uri", "look_up", "num_unscored", "read_predictions", "read_run"]
+__all__ = ["RunFiles", "image_data_uri", "look_up", "num_unscored", "read_predictions", "read_results", "read_run"]
 
 PREDICTION_FILES: Final = {
     "test": "predictions.csv",
@@ -86,6 +86,18 @@ def read_run(run: Path) -> RunFiles:
         audit=_json_if_there(run / "audit.json"),
         images=_json_if_there(run / "report_images" / "index.json"),
     )
+
+
+def read_results(folder: Path, name: str) -> dict[str, Any]:
+    """The JSON file `name` of a finished job.
+
+    Raises:
+        RunError: It is not there, or broken.
+    """
+    if not (folder / name).is_file():
+        raise RunError(f"expected a finished job with {name}, got {folder}. Run it again: it continues.")
+    found: dict[str, Any] = _json(folder / name)
+    return found
 
 
 def look_up(tree: Any, path: str, default: Any = None) -> Any:

@@ -2,14 +2,24 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from medgraft.report.comparison_page import comparison_rows
 from medgraft.run.prepare import Listener
 
-__all__ = ["listening", "print_table"]
+__all__ = [
+    "listening",
+    "print_comparison",
+    "print_metrics",
+    "print_results",
+    "print_table",
+    "value_with_interval",
+]
 
 
 @contextmanager
@@ -48,3 +58,60 @@ def print_table(
     for row in rows:
         table.add_row(*row)
     console.print(table)
+
+
+def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
+    """Print what the test set said of the chosen model and of full fine-tuning."""
+    test, efficiency = results["test"], results["efficiency"]
+    cut = results["chosen"]["cut"]
+    rows = []
+    for title, key in (
+        (f"chosen: {results['chosen']['strategy']} at {cut['name']}", "chosen"),
+        ("full fine-tuning", "baseline"),
+    ):
+        cost = efficiency[key]
+        rows.append(
+            [
+                title,
+                value_with_interval(test[key]["auroc"]),
+                value_with_interval(test[key]["auprc"]),
+                f"{cost['num_params'] / 1e6:.3f} M",
+                f"{cost['macs'] / 1e9:.3f} G",
+                f"{cost['cpu_ms']:.1f}",
+            ]
+        )
+    columns = [
+        ("test set", False),
+        ("AUROC [95 %]", True),
+        ("AUPRC [95 %]", True),
+        ("params", True),
+        ("MACs", True),
+        ("CPU ms", True),
+    ]
+    print_table(console, columns, rows)
+    console.print(test["sentence"], markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_metrics(console: Console, metrics: dict[str, Any], title: str) -> None:
+    """Print every metric with its interval."""
+    print_table(
+        console, [(title, False), ("value [95 %]", True)], [[n, value_with_interval(v)] for n, v in metrics.items()]
+    )
+
+
+def value_with_interval(found: dict[str, Any]) -> str:
+    """A value and its 95 % interval."""
+    low, high = found["ci95"]
+    return f"{found['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def print_comparison(console: Console, results: dict[str, Any], out: Path) -> None:
+    """Print the table of a comparison, the largest fraction first."""
+    columns = ("strategy", "depth", "auroc", "auprc", "difference", "p", "verdict", "num_params", "macs", "cost")
+    for fraction in sorted({row["fraction"] for row in results["rows"]}, reverse=True):
+        rows = comparison_rows([row for row in results["rows"] if row["fraction"] == fraction])
+        heads = [(name, name in ("num_params", "macs", "cost")) for name in columns]
+        title = f"{fraction:.0%} of the training groups"
+        print_table(console, heads, [[row[name] for name in columns] for row in rows], title)
+    console.print(f"Report: {out / 'comparison.html'}", markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,6 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.validation import check_is_fitted
 
 from medgraft.config import RunConfig, make_config
-from medgraft.cuts.truncate import resolve_cut
 from medgraft.data.cache import build_cache
 from medgraft.data.decode import read_row
 from medgraft.data.findings import Audit
@@ -21,11 +20,12 @@ from medgraft.deploy.predict import predict_pixels
 from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare
 from medgraft.run.prepare import Listener, Prepared, network_of, preprocessing_of
-from medgraft.run.searching import engine_for, trial_context, trial_spec
+from medgraft.run.searching import engine_for, trial_context, trial_spec, wanted_depth
 from medgraft.search.rule import choose
-from medgraft.search.trial import Trial, TrialContext, load_trial_model, run_trial
+from medgraft.search.trial import Trial, TrialContext, load_trial_model, run_trial, slim_of
 from medgraft.search.two_stage import two_stage
 from medgraft.transfer.source import prepare_source
+from medgraft.transfer.strategies import STRATEGIES
 from medgraft.types import Cohort, Cut
 
 __all__ = ["TransferClassifier"]
@@ -45,7 +45,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backbone_args: Of the network's constructor.
         cut: ``auto``, an index or a name.
         rule: ``compact`` or ``best``.
-        strategy: ``ttl``, ``ftl`` or ``frozen``.
+        strategy: A key of `medgraft.transfer.STRATEGIES`.
         size: Input side in px, None for the network's own.
         preset: ``fast``, ``balanced``, ``thorough`` or ``paper``.
         epochs: None for the preset's.
@@ -118,13 +118,14 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 classes=found.cohort.classes,
                 positive=found.cohort.positive,
                 strategy=trial.spec.strategy,
-                cut=trial.cut,
+                cut=network.trunk.cut,
                 head=trial.spec.head,
                 preprocessing=found.preprocessing,
                 thresholds={},
                 temperature=1.0,
                 weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
                 frozen=network.frozen,
+                slim=slim_of(trial.spec),
             ),
             network=network,
             folder=Path(),
@@ -221,8 +222,8 @@ def _prepared(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[
 
 def _best_trial(config: RunConfig, found: Prepared, context: TrialContext) -> Trial:
     cuts, name = found.source.cuts, config.transfer.strategy
-    if config.transfer.cut != "auto" or name != "ttl":
-        cut = cuts[-1] if config.transfer.cut == "auto" else resolve_cut(cuts, config.transfer.cut)
+    if config.transfer.cut != "auto" or not STRATEGIES[name].is_searched:
+        cut = wanted_depth(found.source, name, config.transfer.cut)
         return run_trial(trial_spec(config, found, name, cut, config.seed), context)
     tried: dict[int, Trial] = {}
 
@@ -236,6 +237,7 @@ def _best_trial(config: RunConfig, found: Prepared, context: TrialContext) -> Tr
         cuts,
         {index: trial.num_params for index, trial in tried.items()},
         config.transfer.rule,
+        tolerance=config.transfer.tolerance,
         replicates=config.evaluate.replicates,
         seed=config.seed,
     )

@@ -28,7 +28,7 @@ from medgraft.transfer.plan import plan_table
 from medgraft.transfer.strategies import STRATEGIES
 from medgraft.types import to_json
 
-__all__ = ["fit"]
+__all__ = ["fit", "installed_versions"]
 
 SCHEMA: Final = 1
 _PACKAGES: Final = ("torch", "torchvision", "timm", "monai", "numpy", "scikit-learn", "pillow", "safetensors")
@@ -172,7 +172,7 @@ def _results(
         },
         "audit": {"counts": audit["counts"], "findings": audit["findings"]},
         "ledger": {"openings": tested.openings},
-        "versions": _versions(),
+        "versions": installed_versions(),
         "command": command or "",
         "backbone": {
             "name": found.source.backbone.spec.name,
@@ -204,7 +204,8 @@ def _counts(found: Prepared) -> dict[str, dict[str, int]]:
     return counts
 
 
-def _versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
+    """Of this program and of what decides its numbers."""
     found = {"medgraft": medgraft.__version__, "python": platform.python_version()}
     for name in _PACKAGES:
         try:

@@ -20,13 +20,13 @@ from medgraft.evaluate.summary import compare, site_metrics, summarise
 from medgraft.run.folder import log_event, pseudonym
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.searching import Searched
-from medgraft.search.trial import Trial, TrialContext, head_macs, load_trial_model
+from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of
 from medgraft.train.engine import Engine
 from medgraft.train.loop import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
-__all__ = ["Tested", "open_test_set"]
+__all__ = ["Tested", "open_test_set", "predict_split"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -65,8 +65,8 @@ def open_test_set(
     openings = open_test(hashes, run_id, folder)
     log_event(folder, "test opened", openings=openings)
     told.say(f"Opening the test set ({len(rows)} images); on this machine this is time {openings}.")
-    chosen = [_predict(trial, found, context, "test") for trial in searched.chosen_seeds]
-    baseline = [_predict(trial, found, context, "test") for trial in searched.baseline_seeds]
+    chosen = [predict_split(trial, found, context, "test") for trial in searched.chosen_seeds]
+    baseline = [predict_split(trial, found, context, "test") for trial in searched.baseline_seeds]
     weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
     summary = _summary(config, searched, context, chosen, baseline, weights)
     summary["num_cases"], summary["num_groups"] = len(rows), len(np.unique(found.groups[rows]))
@@ -117,18 +117,19 @@ def _second(
     if not searched.second_seeds:
         return None
     first = searched.second_seeds[0]
-    predictions = [_predict(trial, found, context, "test") for trial in searched.second_seeds]
+    predictions = [predict_split(trial, found, context, "test") for trial in searched.second_seeds]
     val = context.val_predictions(first.val_probs)
     return {
         "cut": {"index": first.cut.index, "name": first.cut.name},
         "num_params": first.num_params,
-        "macs": first.cut.macs,
+        "macs": first.macs,
         **summarise(predictions, val, config.evaluate.operating_point, weights),
         **compare(chosen, predictions, config.evaluate.margin, weights),
     }
 
 
-def _predict(trial: Trial, found: Prepared, context: TrialContext, split: str) -> Predictions:
+def predict_split(trial: Trial, found: Prepared, context: TrialContext, split: str) -> Predictions:
+    """What a trained model says of a split, in float32 whatever precision trained."""
     model, _ = load_trial_model(trial, context)
     # Reported numbers come from float32, whatever precision trained: that is what the artefact computes.
     engine = Engine(device=context.engine.device, is_deterministic=context.engine.is_deterministic)
@@ -167,7 +168,7 @@ def _efficiency(
     return {
         name: {
             "num_params": trials[name].num_params,
-            "macs": trials[name].cut.macs + head_macs(models[name]),
+            "macs": trials[name].macs,
             "cpu_ms": times[name],
             "file_bytes": sizes[name],
         }
@@ -183,13 +184,14 @@ def _artefact(found: Prepared, searched: Searched, summary: dict[str, Any], mode
         classes=found.cohort.classes,
         positive=found.cohort.positive,
         strategy=searched.chosen.spec.strategy,
-        cut=searched.chosen.cut,
+        cut=model.trunk.cut,
         head=searched.chosen.spec.head,
         preprocessing=found.preprocessing,
         thresholds={name: float(values["threshold"]) for name, values in classes.items()},
         temperature=float(summary["temperature_scaled"]["temperature"]),
         weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
         frozen=model.frozen,
+        slim=slim_of(searched.chosen.spec),
     )
 
 

@@ -14,15 +14,27 @@ from medgraft.data.augment import AUGMENTATIONS
 from medgraft.deploy.predict import write_table
 from medgraft.run.folder import log_event, read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, image_set
+from medgraft.search.incremental import incremental
 from medgraft.search.rule import Choice, choose, is_clearly_behind
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
 from medgraft.search.two_stage import two_stage
 from medgraft.train.engine import Engine, choose_engine, pick_device
 from medgraft.train.loop import TrainSettings
-from medgraft.transfer.strategies import STRATEGIES, HeadSettings, apply_strategy
+from medgraft.transfer.heads import CLASSICAL, HeadSettings
+from medgraft.transfer.source import BELOW_STEM, Source
+from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH, StrategySettings, apply_strategy
 from medgraft.types import Cut, TransferPlan, from_json
 
-__all__ = ["Searched", "engine_for", "search_cut", "search_effort", "trial_context", "trial_spec"]
+__all__ = [
+    "Searched",
+    "engine_for",
+    "search_cut",
+    "search_effort",
+    "trial_context",
+    "trial_spec",
+    "usual_depth",
+    "wanted_depth",
+]
 
 _SMALL_VALIDATION: Final = 200
 _SEEDS_WHEN_SMALL: Final = 3
@@ -62,7 +74,7 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
         stored: Engine = from_json(Engine, read_json(path))
         return stored
     model, _ = apply_strategy(
-        "ftl", found.source, found.source.cuts[-1], _head(config, found), lr=_lr(config), seed=config.seed
+        "ftl", found.source, found.source.cuts[-1], _head(config, found, "ftl"), lr=_lr(config), seed=config.seed
     )
     engine = choose_engine(
         model,
@@ -87,6 +99,7 @@ def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext
         source=found.source,
         train=image_set(found, "train"),
         val=image_set(found, "val"),
+        train_groups=found.groups[found.cohort.rows("train")],
         val_groups=found.groups[found.cohort.rows("val")],
         classes=found.cohort.classes,
         engine=engine,
@@ -94,9 +107,18 @@ def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext
     )
 
 
-def _head(config: RunConfig, found: Prepared) -> HeadSettings:
+def _head(config: RunConfig, found: Prepared, strategy: str) -> HeadSettings:
     num = 1 if found.cohort.task == "binary" else len(found.cohort.classes)
-    return HeadSettings(num_outputs=num, kind=config.transfer.head, dropout=config.transfer.dropout)
+    kind = config.transfer.head or ("svm" if strategy == "hybrid" else "pooled")
+    is_beside = config.transfer.strategy == "hybrid" or config.compare is not None
+    if kind in CLASSICAL and strategy != "hybrid" and is_beside:
+        kind = "pooled"  # what stands beside a hybrid is trained as ever
+    return HeadSettings(num_outputs=num, kind=kind, dropout=config.transfer.dropout)
+
+
+def _settings(config: RunConfig) -> StrategySettings:
+    names = [field.name for field in dataclasses.fields(StrategySettings)]
+    return StrategySettings(**{name: getattr(config.transfer, name) for name in names})
 
 
 def _lr(config: RunConfig) -> float:
@@ -150,7 +172,9 @@ def trial_spec(
         seed=seed,
         lr=_lr(config),
         weight_decay=train.weight_decay,
-        head=_head(config, found),
+        head=_head(config, found, strategy),
+        settings=_settings(config),
+        solver=config.transfer.solver,
         train=TrainSettings(
             epochs=epochs or train.epochs,
             batch_size=train.batch_size or _batch_size(num_train),
@@ -175,8 +199,9 @@ class _Runner:
         self.rows: list[tuple[Trial, str]] = []
 
     def run(self, strategy: str, cut: Cut, seed: int, role: str, *, epochs: int | None = None) -> Trial:
-        # Truncation at the last cut is full fine-tuning: one trial serves both.
-        name = "ftl" if strategy == "ttl" and cut.index == len(self.found.source.cuts) else strategy
+        # At the last cut these are full fine-tuning: one trial serves both.
+        is_whole = strategy in ("ttl", "tf", "wtst") and cut.index == len(self.found.source.cuts)
+        name = "ftl" if is_whole else strategy
         spec = trial_spec(self.config, self.found, name, cut, seed, epochs=epochs)
         label = f"{name} at cut {cut.index} {cut.name}, seed {seed}"
         trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total))
@@ -206,7 +231,7 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     tried: dict[int, list[Trial]] = {}
 
     def score(cut: Cut, role: str) -> float:
-        kind = "baseline" if cut.index == len(cuts) else role
+        kind = "baseline" if cut.index == len(cuts) and name in ("ttl", "tf", "wtst", "ftl") else role
         trials = [runner.run(name, cut, search_seeds[0], kind, epochs=epochs)]
         best = max(tried.values(), key=_mean_score, default=trials)
         firsts = [context.val_predictions(one.val_probs) for one in (trials[0], best[0])]
@@ -215,11 +240,15 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
         tried[cut.index] = trials
         return _mean_score(trials)
 
-    if config.transfer.cut == "auto" and STRATEGIES[name].is_searched:
-        two_stage(cuts, score, max_trials=config.search.max_trials)
+    if config.transfer.cut != "auto" or not STRATEGIES[name].is_searched:
+        score(wanted_depth(found.source, name, config.transfer.cut), "given")
+    elif config.search.method == "incremental":
+        level = config.search.level
+        if level is None:
+            level = _mean_score([runner.run("ftl", cuts[-1], seed, "baseline", epochs=epochs) for seed in search_seeds])
+        incremental(cuts, score, level, max_trials=config.search.max_trials)
     else:
-        wanted = cuts[-1] if config.transfer.cut == "auto" else resolve_cut(cuts, config.transfer.cut)
-        score(wanted, "given")
+        two_stage(cuts, score, max_trials=config.search.max_trials)
     second = _second_cut(found)
     if second is not None and second.index not in tried and name == "ttl" and config.transfer.cut == "auto":
         score(second, "second baseline")
@@ -229,6 +258,24 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     return dataclasses.replace(searched, cost={**searched.cost, "seeds": num_seeds, "epochs": epochs})
 
 
+def wanted_depth(source: Source, strategy: str, wanted: str) -> Cut:
+    """The cut that ``--cut`` names for `strategy`; where nothing is named, its usual depth.
+
+    Raises:
+        CutError: There is no such cut, or depth 0 means nothing for the strategy.
+    """
+    if wanted == "auto":
+        return usual_depth(source, strategy)
+    if wanted.strip() == "0" and strategy in ZERO_DEPTH:
+        return BELOW_STEM
+    return resolve_cut(source.cuts, wanted)
+
+
+def usual_depth(source: Source, strategy: str) -> Cut:
+    """The depth of a strategy when none is given: all that is kept, and everything unfrozen in the end."""
+    return BELOW_STEM if strategy == "gradual" else source.cuts[-1]
+
+
 def _mean_score(trials: list[Trial]) -> float:
     return sum(trial.val_auprc for trial in trials) / len(trials)
 
@@ -236,7 +283,7 @@ def _mean_score(trials: list[Trial]) -> float:
 def _choose(config: RunConfig, context: TrialContext, cuts: tuple[Cut, ...], tried: dict[int, list[Trial]]) -> Choice:
     return choose(
         {index: [context.val_predictions(t.val_probs) for t in trials] for index, trials in tried.items()},
-        cuts,
+        (BELOW_STEM, *cuts),
         {index: trials[0].num_params for index, trials in tried.items()},
         config.transfer.rule,
         tolerance=config.transfer.tolerance,
@@ -249,7 +296,7 @@ def _finish(
     config: RunConfig, found: Prepared, runner: _Runner, choice: Choice, second: Cut | None, told: Listener
 ) -> Searched:
     cuts = found.source.cuts
-    chosen_cut = cuts[choice.chosen - 1]
+    chosen_cut = found.source.depth(choice.chosen)
     told.say(f"Chosen by the rule '{choice.rule}': cut {chosen_cut.index} {chosen_cut.name}.")
     seeds = range(config.seed, config.seed + config.seeds)
     name = config.transfer.strategy
@@ -264,9 +311,10 @@ def _finish(
         chosen[0].spec.strategy,
         found.source,
         chosen_cut,
-        _head(config, found),
+        chosen[0].spec.head,
         lr=_lr(config),
         seed=config.seed,
+        settings=chosen[0].spec.settings,
     )
     one = baseline[0]
     return Searched(
@@ -312,7 +360,7 @@ def _trial_table(rows: list[tuple[Trial, str]]) -> pd.DataFrame:
                 "seconds": round(trial.seconds, 3),
                 "train_macs": trial.train_macs,
                 "num_params": trial.num_params,
-                "macs": trial.cut.macs,
+                "macs": trial.macs,
                 "is_pretrained": trial.cut.is_pretrained,
                 "role": role,
                 "epochs": trial.spec.train.epochs,

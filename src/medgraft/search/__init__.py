@@ -1,5 +1,6 @@
 """Finding the cut: trials, the two-stage search, and the rule that decides."""
 
+from medgraft.search.incremental import incremental
 from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
 from medgraft.search.trial import (
     Trial,
@@ -19,6 +20,7 @@ __all__ = [
     "TrialSpec",
     "choose",
     "forget_weights",
+    "incremental",
     "is_clearly_behind",
     "load_trial_model",
     "neighbours",

@@ -61,7 +61,7 @@ def choose(
 
     Args:
         tried: Cut index to validation predictions, one per seed.
-        cuts: All cuts of the network.
+        cuts: All cuts of the network, or at least those tried.
         num_params: Cut index to parameters of the deployed model.
         rule: ``compact`` or ``best``. Where all cuts deploy the same parameters, ``compact`` is ``best``.
         tolerance: Mean loss of validation AUPRC that ``compact`` accepts at most.
@@ -73,6 +73,7 @@ def choose(
     first = next(iter(tried.values()))[0]
     weights = bootstrap_weights(first, num=replicates, seed=seed)
     values = {index: metric_replicates(list(tried[index]), "auprc", weights) for index in tried}
+    by_index = {cut.index: cut for cut in cuts}
     candidates = []
     for index in sorted(tried):
         difference = values[best] - values[index]
@@ -80,12 +81,12 @@ def choose(
         candidates.append(
             Candidate(
                 cut=index,
-                name=cuts[index - 1].name,
+                name=by_index[index].name,
                 score=scores[index],
                 mean_difference=mean,
                 sd_difference=sd,
                 num_params=num_params[index],
-                macs=cuts[index - 1].macs,
+                macs=by_index[index].macs,
                 eligible=index == best or (mean <= sd and mean <= tolerance),
             )
         )

@@ -4,37 +4,48 @@ import csv
 import dataclasses
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
+import torch
 
-from medgraft.errors import CutError, RunError
+from medgraft.errors import RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.batches import ImageSet
-from medgraft.train.checkpoint import load_best, remove_checkpoint
-from medgraft.train.engine import Engine
+from medgraft.train.checkpoint import load_best, remove_checkpoint, save_best
+from medgraft.train.classical import Labelled, solve_head
+from medgraft.train.course import Course, TrainPhase
+from medgraft.train.engine import Engine, running
+from medgraft.train.features import FeatureReader, cached_features
 from medgraft.train.loop import EpochRow, TrainResult, TrainSettings, train_model
+from medgraft.train.objectives import probabilities
+from medgraft.transfer.adapters import merge_lora
+from medgraft.transfer.blocks import frozen_under
+from medgraft.transfer.heads import CLASSICAL, ClassicalHead, HeadSettings, empty_classical, head_macs
 from medgraft.transfer.model import TransferModel
-from medgraft.transfer.plan import parameter_groups
+from medgraft.transfer.plan import parameter_groups, phases_of
 from medgraft.transfer.source import Source
-from medgraft.transfer.strategies import HeadSettings, apply_strategy
+from medgraft.transfer.strategies import STRATEGIES, StrategySettings, apply_strategy
 from medgraft.types import Cut, Predictions, TransferPlan, to_json
 
 __all__ = [
     "Trial",
     "TrialContext",
     "TrialSpec",
+    "course_of",
     "forget_weights",
-    "head_macs",
     "load_trial_model",
+    "num_stored",
     "run_trial",
+    "slim_of",
     "step_macs",
 ]
 
-_RESULTS: Final = ("val_auprc", "val_auroc", "best_epoch", "seconds", "train_macs", "num_params")
+_RESULTS: Final = ("val_auprc", "val_auroc", "best_epoch", "seconds", "train_macs", "num_params", "macs")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +60,8 @@ class TrialSpec:
     head: HeadSettings
     train: TrainSettings
     source: str = ""
+    settings: StrategySettings = dataclasses.field(default_factory=StrategySettings)
+    solver: Literal["exact", "gradient"] = "exact"
 
     def key(self) -> str:
         """A short name: equal specifications are one trial."""
@@ -63,6 +76,7 @@ class TrialContext:
         source: Pretrained network with its cuts.
         train: Training set.
         val: Validation set.
+        train_groups: (n,) group of each training case.
         val_groups: (n,) group of each validation case.
         classes: Class names.
         engine: Device and arithmetic.
@@ -72,6 +86,7 @@ class TrialContext:
     source: Source
     train: ImageSet
     val: ImageSet
+    train_groups: np.ndarray
     val_groups: np.ndarray
     classes: tuple[str, ...]
     engine: Engine
@@ -95,15 +110,16 @@ class Trial:
 
     Args:
         spec: What was asked.
-        cut: Where it was cut.
+        cut: Its depth; what that means is the strategy's own.
         val_probs: (n, C) on the validation set, best epoch.
         val_auprc: Macro.
         val_auroc: Macro.
-        best_epoch: From 1.
-        history: One row per epoch.
+        best_epoch: From 1; 0 where the head was solved.
+        history: One row per epoch; empty where the head was solved.
         seconds: Of training and validation.
         train_macs: Multiply-accumulates of all training steps, forward and backward.
         num_params: Of the deployed model, head included.
+        macs: Likewise, of one image.
         folder: Its weights lie here.
     """
 
@@ -117,6 +133,7 @@ class Trial:
     seconds: float
     train_macs: float
     num_params: int
+    macs: int
     folder: Path
 
 
@@ -130,42 +147,114 @@ def run_trial(spec: TrialSpec, context: TrialContext, on_epoch: Callable[[int, i
     folder = context.folder / spec.key()
     if (folder / "result.json").is_file():
         return _read(spec, context, folder)
-    model, plan = _build(spec, context)
-    groups = parameter_groups(model, plan, context.source, spec.weight_decay)
-    found = train_model(model, groups, (context.train, context.val), spec.train, context.engine, folder, on_epoch)
+    solve = STRATEGIES[spec.strategy].fitting == "features" and (spec.solver == "exact" or spec.head.kind in CLASSICAL)
+    found, model, train_macs = (_solve if solve else _train)(spec, context, folder, on_epoch)
     predictions = context.val_predictions(found.val_probs)
-    cut = context.source.cuts[spec.cut - 1]
     result = {
         "spec": to_json(spec),
         "val_auprc": auprc(predictions),
         "val_auroc": auroc(predictions),
         "best_epoch": found.best_epoch,
         "seconds": found.seconds,
-        "train_macs": found.images_seen * step_macs(plan, cut, model),
-        "num_params": sum(p.numel() for p in model.parameters()),
+        "train_macs": train_macs,
+        "num_params": num_stored(model),
+        "macs": model.trunk.cut.macs + head_macs(model.head),
     }
     _write(folder, result, found)
     remove_checkpoint(folder)
     return _read(spec, context, folder)
 
 
-def head_macs(model: TransferModel) -> int:
-    """Multiply-accumulates of the head for one image: its linear layer."""
-    return sum(parameter.numel() for parameter in model.head.parameters() if parameter.ndim > 1)
+Fitted = tuple[TrainResult, TransferModel, float]
+OnEpoch = Callable[[int, int], None]
 
 
-def step_macs(plan: TransferPlan, cut: Cut, model: TransferModel) -> float:
-    """Multiply-accumulates of one image's training step: forward, plus twice that where gradients flow.
+def _train(spec: TrialSpec, context: TrialContext, folder: Path, on_epoch: OnEpoch | None) -> Fitted:
+    model, plan = _build(spec, context)
+    groups = parameter_groups(model, plan, context.source, spec.weight_decay)
+    course = course_of(model, plan, context.source, groups)
+    data = context.train, context.val
+    found = train_model(model, groups, data, spec.train, context.engine, folder, on_epoch, course)
+    train_macs = found.images_seen * step_macs(plan, context.source, model)
+    merge_lora(model.trunk.network)
+    return found, model, train_macs
+
+
+def _solve(spec: TrialSpec, context: TrialContext, folder: Path, _: OnEpoch | None) -> Fitted:
+    """Features once, then the head to convergence; the best weights are written as a training writes them."""
+    start = time.perf_counter()
+    model, _plan = _build(spec, context)
+    sets = {"train": context.train, "val": context.val}
+    place = context.folder / "features"
+    reader = FeatureReader(model)
+    kind = "flattened" if spec.head.kind == "flattened" else "pooled"
+    digest = hashlib.sha256(f"{spec.source} {spec.cut} {kind}".encode()).hexdigest()[:16]
+    with running(context.engine):
+        features = {
+            name: cached_features(place / f"{digest}-{name}.npy", reader, data, context.engine)
+            for name, data in sets.items()
+        }
+    train = context.train
+    labelled = Labelled(
+        features=features["train"], targets=train.targets, groups=context.train_groups, task=train.task,
+        positive=train.positive, num_classes=train.num_classes,
+    )  # fmt: skip
+    model.head = solve_head(model.cpu(), spec.head, labelled, spec.seed)
+    with torch.inference_mode():
+        pooled = torch.from_numpy(features["val"])
+        probs = probabilities(model.head.eval().from_pooled(pooled), context.val)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_best(folder, model.cpu().state_dict(), probs)
+    seconds = time.perf_counter() - start
+    found = TrainResult(best_epoch=0, history=(), val_probs=probs, seconds=seconds, images_seen=len(train))
+    return found, model, float(len(train) * model.trunk.cut.macs)
+
+
+def course_of(model: TransferModel, plan: TransferPlan, source: Source, groups: list[dict[str, Any]]) -> Course:
+    """What the plan wants changed while the model trains."""
+    phases = []
+    for number, phase in enumerate(plan.phases):
+        frozen = frozen_under(model, source, phase.lrs)
+        lrs = tuple(group["lrs"][number] for group in groups)
+        phases.append(TrainPhase(start=phase.start, lrs=lrs, modules=frozen.modules, parameters=frozen.parameters))
+    return Course(phases=tuple(phases), l2sp=plan.l2sp)
+
+
+def num_stored(model: TransferModel) -> int:
+    """Numbers that the deployed model needs: its parameters, and what a classical head remembers."""
+    remembered = sum(b.numel() for b in model.head.buffers()) if isinstance(model.head, ClassicalHead) else 0
+    return sum(parameter.numel() for parameter in model.parameters()) + remembered
+
+
+def slim_of(spec: TrialSpec) -> dict[str, float]:
+    """Depth and width of a slimmed network, for its artefact; empty for other strategies."""
+    return {"depth": spec.cut, "width": spec.settings.width} if spec.strategy == "tf" else {}
+
+
+def step_macs(plan: TransferPlan, source: Source, model: TransferModel) -> float:
+    """Multiply-accumulates of one image's training step, mean over the phases of the training.
+
+    Forward once; the gradient of the weights once more where a block learns; the gradient of the activations once
+    more in every block down to the lowest that learns.
 
     Args:
-        plan: Of the model; frozen blocks cost their forward pass only.
-        cut: Where the model ends.
+        plan: Of the model.
+        source: That it was made from.
         model: Its head is counted too.
     """
-    head = head_macs(model)
-    kept = [block for block in plan.blocks if block.treatment not in ("removed", "new")]
-    is_all_frozen = all(block.lr == 0 for block in kept)
-    return float((cut.macs if is_all_frozen else 3 * cut.macs) + 3 * head)
+    ends = [0, *(cut.macs for cut in source.cuts)]
+    blocks = np.diff(ends).astype(np.float64)[: model.trunk.cut.index]
+    # Slimmed blocks cost less than the source's.
+    blocks *= model.trunk.cut.macs / max(blocks.sum(), 1.0)
+    phases = phases_of(plan)
+    starts = [phase.start for phase in phases] + [1.0]
+    total = 0.0
+    for phase, length in zip(phases, np.diff(starts), strict=True):
+        learns = np.array(phase.lrs[: len(blocks)]) > 0
+        reached = np.arange(len(blocks)) >= np.argmax(learns) if learns.any() else np.zeros(len(blocks), bool)
+        weights = np.zeros(len(blocks)) if model.never_trained else learns
+        total += length * float((blocks * (1 + weights + reached)).sum())
+    return total + 3 * head_macs(model.head)
 
 
 def load_trial_model(trial: Trial, context: TrialContext) -> tuple[TransferModel, TransferPlan]:
@@ -178,7 +267,11 @@ def load_trial_model(trial: Trial, context: TrialContext) -> tuple[TransferModel
     if not path.is_file():
         raise RunError(f"expected the weights of a finished trial at {path}, got nothing. Delete {path.parent}.")
     model, plan = _build(trial.spec, context)
-    model.load_state_dict(load_best(trial.folder)[0])
+    weights = load_best(trial.folder)[0]
+    if trial.spec.head.kind in CLASSICAL:
+        model.head = empty_classical(trial.spec.head, context.train.task, model.trunk.cut, weights)
+    model.load_state_dict(weights)
+    merge_lora(model.trunk.network)
     return model.eval(), plan
 
 
@@ -188,11 +281,10 @@ def forget_weights(trial: Trial) -> None:
 
 
 def _build(spec: TrialSpec, context: TrialContext) -> tuple[TransferModel, TransferPlan]:
-    cuts = context.source.cuts
-    if not 1 <= spec.cut <= len(cuts):
-        raise CutError(f"expected a cut from 1 to {len(cuts)}, got {spec.cut}.")
-    cut = cuts[spec.cut - 1]
-    return apply_strategy(spec.strategy, context.source, cut, spec.head, lr=spec.lr, seed=spec.seed)
+    cut = context.source.depth(spec.cut)
+    return apply_strategy(
+        spec.strategy, context.source, cut, spec.head, lr=spec.lr, seed=spec.seed, settings=spec.settings
+    )
 
 
 def _read(spec: TrialSpec, context: TrialContext, folder: Path) -> Trial:
@@ -206,7 +298,7 @@ def _read(spec: TrialSpec, context: TrialContext, folder: Path) -> Trial:
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"could not read the finished trial in {folder}: {error}. Delete that folder.") from error
     return Trial(
-        spec=spec, cut=context.source.cuts[spec.cut - 1], val_probs=probs, history=history, folder=folder, **found
+        spec=spec, cut=context.source.depth(spec.cut), val_probs=probs, history=history, folder=folder, **found
     )
 
 

@@ -20,6 +20,7 @@ from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.averaging import WeightAverage
 from medgraft.train.batches import ImageSet, epoch_order, iterate, seed_for
 from medgraft.train.checkpoint import Keeper, load_best, load_checkpoint
+from medgraft.train.course import Course, SourcePull, enter_phase, phase_at
 from medgraft.train.engine import Engine, forward, running, to_channels_last
 from medgraft.train.memory import freed_memory_kept
 from medgraft.train.objectives import IMBALANCE, Imbalance, make_objective, probabilities
@@ -121,6 +122,20 @@ class _Progress:
     average: WeightAverage | None = None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Session:
+    """What one training runs with: the model and what accelerate made of it, optimiser, schedule, progress."""
+
+    accelerator: Accelerator
+    model: nn.Module
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+    stepper: Any
+    schedule: Schedule
+    progress: _Progress
+    pull: SourcePull | None
+
+
 def train_model(
     model: nn.Module,
     groups: list[dict[str, Any]],
@@ -129,6 +144,7 @@ def train_model(
     engine: Engine,
     folder: Path,
     on_epoch: Callable[[int, int], None] | None = None,
+    course: Course | None = None,
 ) -> TrainResult:
     """Train `model` in place; continue from `folder` when it holds a checkpoint.
 
@@ -140,40 +156,31 @@ def train_model(
         engine: Where.
         folder: For the checkpoint and the best weights.
         on_epoch: Called with (epoch, epochs) after each epoch.
+        course: Phases and a pull towards the source weights; None for neither.
 
     Raises:
         RunError: The loss became infinite or NaN, or `folder` cannot be written or read.
     """
-    # Placement is ours: accelerate would ignore a device such as cuda:1. Its own device is fixed by the first
-    # training of a process and matters between processes only.
-    is_cpu = engine.device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1
-    accelerator = Accelerator(cpu=is_cpu, device_placement=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    model.to(engine.device)
-    if engine.is_channels_last:
-        to_channels_last(model)
-    optimizer = _OPTIMIZERS[settings.optimizer]([{k: v for k, v in g.items() if k != "names"} for g in groups])
-    steps = max(1, math.ceil(len(data[0]) / settings.batch_size))
-    schedule = Schedule(settings.schedule, optimizer, settings.epochs * steps, settings.patience)
-    average = WeightAverage(model, settings.average * settings.epochs * steps) if settings.average else None
-    progress, judged = _Progress(average=average), model if average is None else average.model
-    if (state := load_checkpoint(folder)) is not None:
-        _restore(folder, state, model, optimizer, schedule, progress)
-    wrapped, stepper = accelerator.prepare(model, optimizer)
+    course = course or Course()
+    session = _open(model, groups, len(data[0]), settings, engine, folder, course)
+    progress, accelerator = session.progress, session.accelerator
+    judged = model if progress.average is None else progress.average.model
     keeper = Keeper(folder)
     with running(engine), freed_memory_kept(engine.device):
-        while progress.epoch < settings.epochs and not schedule.is_finished:
+        while progress.epoch < settings.epochs and not session.schedule.is_finished:
             start = time.perf_counter()
-            loss = _run_epoch(accelerator, wrapped, stepper, schedule, data[0], settings, engine, progress)
+            if (phase := phase_at(course.phases, progress.epoch, settings.epochs)) is not None:
+                enter_phase(phase, model, session.schedule)
+            loss = _run_epoch(session, data[0], settings, engine)
             trained = time.perf_counter()
             # Each process has seen other images: all follow the first one's model.
             probs = broadcast_object_list([predict_probs(judged, data[1], engine)])[0]
             end = time.perf_counter()
-            _close_epoch(progress, schedule, loss, probs, data[1], (end - start, end - trained))
+            _close_epoch(session, loss, probs, data[1], (end - start, end - trained))
             if accelerator.is_main_process:
                 if progress.best_epoch == progress.epoch:
                     keeper.hold(judged.state_dict(), probs)
-                keeper.write_if_due(lambda: _state(model, optimizer, schedule, progress))
+                keeper.write_if_due(lambda: _state(session))
             if on_epoch is not None:
                 on_epoch(progress.epoch, settings.epochs)
     keeper.write_best()
@@ -189,16 +196,48 @@ def train_model(
     )
 
 
-def _run_epoch(
-    accelerator: Accelerator,
+def _open(
     model: nn.Module,
-    optimizer: Any,
-    schedule: Schedule,
-    data: ImageSet,
+    groups: list[dict[str, Any]],
+    num_images: int,
     settings: TrainSettings,
     engine: Engine,
-    progress: _Progress,
-) -> float:
+    folder: Path,
+    course: Course,
+) -> _Session:
+    """Everything a training runs with, where the checkpoint in `folder` left it."""
+    # Placement is ours: accelerate would ignore a device such as cuda:1. Its own device is fixed by the first
+    # training of a process and matters between processes only.
+    is_cpu = engine.device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    accelerator = Accelerator(cpu=is_cpu, device_placement=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(engine.device)
+    if engine.is_channels_last:
+        to_channels_last(model)
+    ours = ("names", "lrs")
+    optimizer = _OPTIMIZERS[settings.optimizer]([{k: v for k, v in g.items() if k not in ours} for g in groups])
+    steps = settings.epochs * max(1, math.ceil(num_images / settings.batch_size))
+    schedule = Schedule(settings.schedule, optimizer, steps, settings.patience)
+    # At the source weights still: a checkpoint comes later.
+    pull = SourcePull(model, optimizer, course.l2sp) if any(course.l2sp) else None
+    progress = _Progress(average=WeightAverage(model, settings.average * steps) if settings.average else None)
+    if (state := load_checkpoint(folder)) is not None:
+        _restore(folder, state, model, optimizer, schedule, progress)
+    wrapped, stepper = accelerator.prepare(model, optimizer)
+    return _Session(
+        accelerator=accelerator,
+        model=model,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        stepper=stepper,
+        schedule=schedule,
+        progress=progress,
+        pull=pull,
+    )
+
+
+def _run_epoch(session: _Session, data: ImageSet, settings: TrainSettings, engine: Engine) -> float:
+    accelerator, progress, model = session.accelerator, session.progress, session.wrapped
     epoch = progress.epoch
     objective = make_objective(data, settings.imbalance, settings.label_smoothing)
     torch.manual_seed(seed_for(settings.seed, "dropout", epoch))
@@ -213,12 +252,14 @@ def _run_epoch(
     for images, targets, _ in iterate(data, order, per_process, torch.device(engine.device), drop_single=True):
         images = augment_batch(images, settings.augment, draws)
         loss = objective(forward(model, images, engine), targets)
-        optimizer.zero_grad(set_to_none=True)
+        session.stepper.zero_grad(set_to_none=True)
         accelerator.backward(loss)
         if settings.clip_norm:
             accelerator.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        optimizer.step()
-        schedule.step()
+        session.stepper.step()
+        if session.pull is not None:
+            session.pull.apply()
+        session.schedule.step()
         if progress.average is not None:
             progress.average.update(accelerator.unwrap_model(model))
         total += loss.detach() * len(images)
@@ -249,13 +290,9 @@ def predict_probs(
 
 
 def _close_epoch(
-    progress: _Progress,
-    schedule: Schedule,
-    loss: float,
-    probs: np.ndarray,
-    data: ImageSet,
-    seconds: tuple[float, float],
+    session: _Session, loss: float, probs: np.ndarray, data: ImageSet, seconds: tuple[float, float]
 ) -> None:
+    progress, schedule = session.progress, session.schedule
     if not np.isfinite(probs).all():
         raise RunError("the model's validation outputs became NaN. Lower the learning rate (--set train.lr=…).")
     classes = tuple(str(index) for index in range(data.num_classes))
@@ -284,13 +321,12 @@ def _close_epoch(
     schedule.end_epoch(score)
 
 
-def _state(
-    model: nn.Module, optimizer: torch.optim.Optimizer, schedule: Schedule, progress: _Progress
-) -> dict[str, Any]:
+def _state(session: _Session) -> dict[str, Any]:
+    progress = session.progress
     return {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state(),
+        "model": session.model.state_dict(),
+        "optimizer": session.optimizer.state_dict(),
+        "schedule": session.schedule.state(),
         "epoch": progress.epoch,
         "best_epoch": progress.best_epoch,
         "best_score": progress.best_score,

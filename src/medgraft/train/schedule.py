@@ -1,6 +1,7 @@
 """Learning-rate schedules that multiply each group's own learning rate and can be stored."""
 
 import math
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import torch
@@ -81,6 +82,11 @@ class Schedule:
             self.factor *= _PLATEAU_FACTOR
             self.waited = 0
             self._apply()
+
+    def set_full(self, lrs: Sequence[float]) -> None:
+        """Another phase begins: these are the groups' full learning rates from now on."""
+        self.full = [float(lr) for lr in lrs]
+        self._apply()
 
     def state(self) -> dict[str, Any]:
         """Plain values for a checkpoint."""

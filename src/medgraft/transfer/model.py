@@ -1,15 +1,17 @@
 """The trainable model: normalisation, kept trunk, new head; and what frozen means."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from medgraft.types import Cut
+from medgraft.cuts.truncate import Trunk
+from medgraft.transfer.heads import ClassicalHead, FlattenedHead, PooledHead
 
-__all__ = ["FlattenedHead", "Normalise", "PooledHead", "TransferModel"]
+__all__ = ["Head", "Normalise", "TransferModel"]
+
+Head = PooledHead | FlattenedHead | ClassicalHead
 
 
 class Normalise(nn.Module):
@@ -49,46 +51,6 @@ class Normalise(nn.Module):
         return (images - self.mean.view(shape)) / self.std.view(shape)
 
 
-class PooledHead(nn.Module):
-    """Mean over all positions, then a linear layer: features at a cut to logits (B, num_outputs).
-
-    Features with the channels last (transformers) pass a LayerNorm first: inside a pre-norm network they
-    carry none.
-    """
-
-    def __init__(self, cut: Cut, num_outputs: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.channel_axis = cut.channel_axis
-        self.norm = nn.LayerNorm(cut.channels) if cut.channel_axis == -1 else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(cut.channels, num_outputs)
-
-    def pool(self, features: Tensor) -> Tensor:
-        """(B, channels), the mean over positions in float32."""
-        if self.channel_axis == -1:
-            return features.float().flatten(1, -2).mean(1)
-        return features.float().flatten(2).mean(2)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, num_outputs)."""
-        logits: Tensor = self.linear(self.dropout(self.norm(self.pool(features))))
-        return logits
-
-
-class FlattenedHead(nn.Module):
-    """All positions and channels into one linear layer: features at a cut to logits (B, num_outputs)."""
-
-    def __init__(self, cut: Cut, num_outputs: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(math.prod(cut.shape), num_outputs)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, num_outputs)."""
-        logits: Tensor = self.linear(self.dropout(features.flatten(1)))
-        return logits
-
-
 class TransferModel(nn.Module):
     """Images on the scale 0 to 1, (B, c, *spatial), to logits (B, num_outputs).
 
@@ -98,17 +60,38 @@ class TransferModel(nn.Module):
         head: New.
         frozen: Paths of frozen modules inside `trunk` ("" for all of it). Frozen means no gradient *and*
             evaluation mode, whatever mode the model is in.
+        never_trained: Names of parameters that stay as they are although their block learns (adapters stand
+            beside them).
     """
 
-    def __init__(self, normalise: Normalise, trunk: nn.Module, head: nn.Module, frozen: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        normalise: Normalise,
+        trunk: Trunk,
+        head: Head,
+        frozen: tuple[str, ...] = (),
+        never_trained: frozenset[str] = frozenset(),
+    ) -> None:
         super().__init__()
         self.normalise = normalise
-        self.trunk = trunk
-        self.head = head
+        self.trunk: Trunk = trunk
+        self.head: Head = head
         self.frozen = frozen
-        for module in self.frozen_modules():
-            module.requires_grad_(False)
-        self.train()
+        self.never_trained = never_trained
+        inside = {id(p) for module in self.frozen_modules() for p in module.parameters()}
+        self.freeze(frozen, {name for name, p in self.named_parameters() if id(p) in inside})
+
+    def freeze(self, modules: Sequence[str], parameters: Set[str]) -> None:
+        """From now on exactly these neither learn nor move.
+
+        Args:
+            modules: Paths inside the trunk, kept in evaluation mode ("" for all of it).
+            parameters: Names of the model's parameters, without gradient.
+        """
+        self.frozen = tuple(modules)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(name not in parameters and name not in self.never_trained)
+        self.train(self.training)
 
     def frozen_modules(self) -> list[nn.Module]:
         """The modules that neither learn nor move."""

@@ -4,11 +4,12 @@ import collections
 from typing import Any
 
 from medgraft.errors import ConfigError
+from medgraft.transfer.blocks import block_index
 from medgraft.transfer.model import TransferModel
 from medgraft.transfer.source import Source
-from medgraft.types import BlockPlan, TransferPlan
+from medgraft.types import BlockPlan, Phase, TransferPlan
 
-__all__ = ["block_sizes", "lr_of", "parameter_groups", "plan_table"]
+__all__ = ["block_sizes", "lr_of", "parameter_groups", "phases_of", "plan_table"]
 
 
 def block_sizes(source: Source) -> dict[int, int]:
@@ -19,41 +20,49 @@ def block_sizes(source: Source) -> dict[int, int]:
     return dict(sizes)
 
 
-def lr_of(plan: TransferPlan, source: Source, name: str) -> float:
+def lr_of(plan: TransferPlan, source: Source, name: str, phase: int = 0) -> float:
     """The learning rate the plan gives to a parameter of the model (0 when frozen).
 
     Args:
         plan: Of the model.
         source: That the model was made from.
         name: As in the model, e.g. ``trunk.network.layer1.0.conv1.weight`` or ``head.linear.weight``.
+        phase: Which of the plan's phases; 0 where it has none.
     """
-    # By position: a block of the network may be called "head" as well.
-    if name.startswith("head."):
-        return plan.blocks[-1].lr
-    index = source.block_of.get(name.removeprefix("trunk.network."))
-    if index is None:
-        raise ConfigError(f"expected every parameter to belong to a block of the plan, got {name}.")
-    return plan.blocks[index - 1].lr
+    return phases_of(plan)[phase].lrs[block_index(source, name, len(plan.blocks))]
+
+
+def phases_of(plan: TransferPlan) -> tuple[Phase, ...]:
+    """The plan's phases; a plan without any is one phase."""
+    return plan.phases or (Phase(start=0.0, lrs=tuple(block.lr for block in plan.blocks)),)
 
 
 def parameter_groups(
     model: TransferModel, plan: TransferPlan, source: Source, weight_decay: float
 ) -> list[dict[str, Any]]:
-    """Groups for an optimiser, one per (learning rate, decay); built before any wrapper renames parameters.
+    """Groups for an optimiser, one per (learning rates, decay); built before any wrapper renames parameters.
 
     Weight decay acts on the matrices and kernels of layers alone, not on vectors (biases, norms, scales), tokens and
-    position tables. Each group lists its parameters' `names`.
+    position tables; under L2-SP the pull towards the source takes its place. Each group lists its parameters'
+    `names` and its learning rate in each phase, `lrs`; its `lr` is the highest of these.
     """
-    groups: dict[tuple[float, float], dict[str, Any]] = {}
+    phases = phases_of(plan)
+    decay_of_layers = 0.0 if any(plan.l2sp) else weight_decay
+    groups: dict[tuple[tuple[float, ...], float], dict[str, Any]] = {}
     for name, parameter in model.named_parameters():
-        lr = lr_of(plan, source, name)
-        if (lr > 0) != parameter.requires_grad:
-            raise ConfigError(f"the plan gives {name} the learning rate {lr}, but its gradient is switched otherwise.")
-        if lr == 0:
+        lrs = tuple(lr_of(plan, source, name, phase) for phase in range(len(phases)))
+        if name in model.never_trained:
+            continue
+        if (lrs[0] > 0) != parameter.requires_grad:
+            raise ConfigError(
+                f"the plan gives {name} the learning rate {lrs[0]}, but its gradient is switched otherwise."
+            )
+        if not any(lrs):
             continue
         # Layers call it "weight" (or "in_proj_weight"); `cls_token`, `pos_embed` and bias tables are called otherwise.
-        decay = weight_decay if parameter.ndim > 1 and name.endswith("weight") else 0.0
-        group = groups.setdefault((lr, decay), {"params": [], "names": [], "lr": lr, "weight_decay": decay})
+        decay = decay_of_layers if parameter.ndim > 1 and name.endswith("weight") else 0.0
+        new = {"params": [], "names": [], "lr": max(lrs), "lrs": lrs, "weight_decay": decay}
+        group = groups.setdefault((lrs, decay), new)
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())

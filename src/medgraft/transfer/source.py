@@ -9,11 +9,17 @@ from medgraft.cuts.points import find_cuts
 from medgraft.cuts.pretrained import judge_load
 from medgraft.cuts.trace import Trace, trace_network
 from medgraft.cuts.truncate import entry_of
+from medgraft.errors import CutError
 from medgraft.types import Cut
 
-__all__ = ["Source", "cuts_of", "prepare_source"]
+__all__ = ["BELOW_STEM", "Source", "cuts_of", "prepare_source"]
 
 _DEFAULT_SIZE: Final = 224
+
+BELOW_STEM: Final = Cut(
+    index=0, name="(none)", stage=-1, channels=0, stride=1, num_params=0, macs=0, shape=(), channel_axis=1,
+    tap="", tap_side="input",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -31,6 +37,18 @@ class Source:
     trace: Trace
     cuts: tuple[Cut, ...]
     block_of: dict[str, int]
+
+    def depth(self, index: int) -> Cut:
+        """The cut of that index; 0 is below the stem: nothing is kept, or nothing frozen.
+
+        Raises:
+            CutError: There is no such cut.
+        """
+        if index == 0:
+            return BELOW_STEM
+        if not 1 <= index <= len(self.cuts):
+            raise CutError(f"expected a cut from 1 to {len(self.cuts)}, got {index}.")
+        return self.cuts[index - 1]
 
 
 def prepare_source(backbone: Backbone, size: int) -> Source:

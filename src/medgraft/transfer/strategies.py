@@ -1,72 +1,252 @@
-"""Strategies: one small function each, from a source and a cut to a plan and a model."""
+"""Strategies: one small function each, from a source and a depth to the trunk that is kept and its plan."""
 
 import dataclasses
 from collections.abc import Callable
 from typing import Final, Literal
 
 import torch
+from torch import nn
 
-from medgraft.cuts.truncate import truncate_traced
-from medgraft.errors import ConfigError
-from medgraft.transfer.model import FlattenedHead, Normalise, PooledHead, TransferModel
-from medgraft.transfer.plan import block_sizes
+from medgraft.cuts.truncate import Trunk, truncate_traced
+from medgraft.errors import ConfigError, CutError
+from medgraft.transfer.adapters import add_lora, base_weights
+from medgraft.transfer.blocks import block_sizes_of, frozen_under
+from medgraft.transfer.heads import CLASSICAL, HeadSettings, build_head
+from medgraft.transfer.initial import draw_from_statistics, random_network, reset_layers
+from medgraft.transfer.model import Normalise, TransferModel
+from medgraft.transfer.plan import block_sizes, phases_of
+from medgraft.transfer.slim import slim_above
 from medgraft.transfer.source import Source
-from medgraft.types import BlockPlan, Cut, TransferPlan
+from medgraft.types import BlockPlan, Cut, Phase, TransferPlan
 
-__all__ = ["STRATEGIES", "HeadSettings", "Strategy", "apply_strategy", "build_head", "frozen", "ftl", "ttl"]
+__all__ = ["STRATEGIES", "ZERO_DEPTH", "Strategy", "StrategySettings", "apply_strategy"]
+
+Treatment = Literal["reused", "frozen", "slimmed", "re-initialised", "removed", "new"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class HeadSettings:
-    """The new head: `num_outputs` logits; ``pooled`` or ``flattened``; dropout from 0 to 1."""
+class StrategySettings:
+    """What strategies need besides a depth and a learning rate.
 
-    num_outputs: int
-    kind: Literal["pooled", "flattened"] = "pooled"
-    dropout: float = 0.0
+    Args:
+        low_lr: Share of the learning rate for blocks that are tuned carefully (`lwft`, `gradual`).
+        layer_decay: Factor of the learning rate from each block to the one below it (`discriminative`).
+        probe_share: Share of the epochs in which `lp-ft` trains the head alone.
+        unfreeze_share: Share of the epochs after which `gradual` has unfrozen all it will.
+        width: Share of the channels that `tf` leaves above the cut.
+        l2sp: Pull towards the source weights, and of the head towards zero (`l2sp`).
+        lora_rank: Of the adapters (`lora`).
+    """
+
+    low_lr: float = 0.1
+    layer_decay: float = 0.75
+    probe_share: float = 0.3
+    unfreeze_share: float = 0.75
+    width: float = 0.5
+    l2sp: tuple[float, float] = (0.1, 0.01)
+    lora_rank: int = 8
 
 
-def ttl(source: Source, cut: Cut, head: HeadSettings, lr: float) -> tuple[TransferModel, TransferPlan]:
+Made = tuple[Trunk, TransferPlan]
+
+
+def ttl(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
     """Truncated transfer learning: keep the bottom up to `cut`, remove the rest, train all that is kept.
 
     References:
         Peng, Liang, Luo, Li, Sun. Rethinking transfer learning for medical image classification. BMVC 2023.
     """
-    plan = _truncating_plan("ttl", source, cut, head, lr, treatment="reused")
-    return _model(source, cut, head), plan
+    plan = _plan("ttl", source, cut, lambda c: ("reused", lr) if c.index <= cut.index else ("removed", 0.0))
+    return _trunk(source, cut), plan
 
 
-def ftl(source: Source, cut: Cut, head: HeadSettings, lr: float) -> tuple[TransferModel, TransferPlan]:
+def ftl(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
     """Full transfer learning: everything up to the last cut, trained at one learning rate."""
-    model, plan = ttl(source, cut, head, lr)
-    return model, dataclasses.replace(plan, strategy="ftl")
+    return _trunk(source, cut), _plan("ftl", source, cut, lambda _: ("reused", lr))
 
 
-def frozen(source: Source, cut: Cut, head: HeadSettings, lr: float) -> tuple[TransferModel, TransferPlan]:
+def scratch(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
+    """The same network from random weights."""
+    plan = _plan("scratch", source, cut, lambda _: ("re-initialised", lr))
+    return truncate_traced(random_network(source), source.trace, cut), plan
+
+
+def frozen(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
     """Linear probe: the layers up to `cut` neither learn nor move; only the new head is trained."""
-    plan = _truncating_plan("frozen", source, cut, head, lr, treatment="frozen")
-    return _model(source, cut, head, frozen_paths=("",)), plan
+    plan = _plan("frozen", source, cut, lambda c: ("frozen" if c.index <= cut.index else "removed", 0.0))
+    return _trunk(source, cut), plan
+
+
+def hybrid(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
+    """Frozen layers up to `cut` and a classical classifier on their pooled features.
+
+    References:
+        Kim et al. Transfer learning for medical image classification: a literature review. BMC Med Imaging 2022.
+    """
+    trunk, plan = frozen(source, cut, lr, settings)
+    return trunk, dataclasses.replace(plan, strategy="hybrid")
+
+
+def lwft(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
+    """Layer-wise fine-tuning: frozen up to `cut`, a tenth of the learning rate above it, the head at full rate.
+
+    References:
+        Tajbakhsh et al. Convolutional neural networks for medical image analysis: full training or fine tuning?
+        IEEE TMI 2016; the rates as in Peng et al., BMVC 2023.
+    """
+    low = lr * settings.low_lr
+    plan = _plan("lwft", source, cut, lambda c: ("frozen", 0.0) if c.index <= cut.index else ("reused", low))
+    return _trunk(source, source.cuts[-1]), plan
+
+
+def tf(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
+    """TransFusion: pretrained up to `cut`, above it layers of half the width with random weights; all is trained.
+
+    References:
+        Raghu et al. Transfusion: understanding transfer learning for medical imaging. NeurIPS 2019.
+    """
+    trunk = truncate_traced(random_network(source), source.trace, source.cuts[-1])
+    slim_above(trunk, source, cut.index, settings.width)
+    reset_layers(trunk.network, source, cut.index)
+    kept = {
+        name: value
+        for name, value in source.backbone.network.state_dict().items()
+        if _reaches(source, name, cut.index, source.backbone.network)
+    }
+    trunk.network.load_state_dict(kept, strict=False)
+    plan = _plan("tf", source, cut, lambda c: ("reused" if c.index <= cut.index else "slimmed", lr))
+    sizes = block_sizes_of(trunk.network, source)
+    blocks = tuple(
+        dataclasses.replace(block, num_params=sizes.get(c.index, 0))
+        for c, block in zip(source.cuts, plan.blocks, strict=True)
+    )
+    return trunk, dataclasses.replace(plan, blocks=blocks)
+
+
+def wtst(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
+    """Weights transferred up to `cut`; above it every tensor drawn from its pretrained mean and deviation.
+
+    References:
+        Matsoukas et al. What makes transfer learning work for medical images. CVPR 2022.
+    """
+    trunk = _trunk(source, source.cuts[-1])
+    draw_from_statistics(trunk.network, source, cut.index)
+    plan = _plan("wtst", source, cut, lambda c: ("reused" if c.index <= cut.index else "re-initialised", lr))
+    return trunk, plan
+
+
+def gradual(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
+    """Gradual unfreezing: the head first, then block after block from the top down to the one above `cut`.
+
+    References:
+        Kim et al., BMC Med Imaging 2022 (recommended); Howard, Ruder. ULMFiT. ACL 2018.
+    """
+    low, num = lr * settings.low_lr, len(source.cuts)
+    plan = _plan("gradual", source, cut, lambda c: ("frozen", 0.0) if c.index <= cut.index else ("reused", low))
+    steps = num - cut.index
+    phases = tuple(
+        Phase(
+            start=settings.unfreeze_share * step / steps if steps else 0.0,
+            lrs=tuple(low if c.index > num - step else 0.0 for c in source.cuts),
+        )
+        for step in range(steps + 1)
+    )
+    return _trunk(source, source.cuts[-1]), dataclasses.replace(plan, phases=phases)
+
+
+def lp_ft(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
+    """Probe, then tune: the head alone first, then everything, so that a random head distorts no feature.
+
+    References:
+        Kumar et al. Fine-tuning can distort pretrained features and underperform out-of-distribution. ICLR 2022.
+    """
+    plan = _plan("lp-ft", source, cut, lambda _: ("reused", lr))
+    every = tuple(block.lr for block in plan.blocks)
+    probe = Phase(start=0.0, lrs=(0.0,) * len(source.cuts))
+    return _trunk(source, cut), dataclasses.replace(plan, phases=(probe, Phase(start=settings.probe_share, lrs=every)))
+
+
+def discriminative(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
+    """Everything is trained, each block slower than the one above it.
+
+    References:
+        Howard, Ruder. ULMFiT. ACL 2018; layer-wise decay as in Bao et al., BEiT, ICLR 2022.
+    """
+    num = len(source.cuts)
+    rate = {c.index: lr * settings.layer_decay ** (num + 1 - c.index) for c in source.cuts}
+    return _trunk(source, cut), _plan("discriminative", source, cut, lambda c: ("reused", rate[c.index]))
+
+
+def l2sp(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
+    """Full fine-tuning that is pulled towards the source weights instead of towards zero.
+
+    References:
+        Li, Grandvalet, Davoine. Explicit inductive bias for transfer learning. ICML 2018.
+    """
+    plan = _plan("l2sp", source, cut, lambda _: ("reused", lr))
+    return _trunk(source, cut), dataclasses.replace(plan, l2sp=settings.l2sp)
+
+
+def lora(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
+    """Low-rank adapters beside the frozen linear layers of a transformer; merged when the model is stored.
+
+    References:
+        Hu et al. LoRA: low-rank adaptation of large language models. ICLR 2022.
+    """
+    trunk = _trunk(source, cut)
+    add_lora(trunk.network, source.backbone.spec.name, settings.lora_rank)
+    return trunk, _plan("lora", source, cut, lambda _: ("reused", lr))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Strategy:
-    """How a strategy is applied, whether it has a depth, and where it starts without one."""
+    """How a strategy is applied and what it can be asked.
 
-    apply: Callable[[Source, Cut, HeadSettings, float], tuple[TransferModel, TransferPlan]]
-    has_depth: bool
-    is_searched: bool
+    Args:
+        apply: (source, cut, learning rate, settings) to trunk and plan.
+        has_depth: Whether a cut means something; without it the last cut is used.
+        is_searched: Whether the cut is searched unless one is given.
+        fitting: Whether the head is trained by ``gradient`` or solved on cached ``features``.
+    """
+
+    apply: Callable[[Source, Cut, float, StrategySettings], Made]
+    has_depth: bool = True
+    is_searched: bool = False
+    fitting: Literal["gradient", "features"] = "gradient"
 
 
 STRATEGIES: Final[dict[str, Strategy]] = {
-    "ttl": Strategy(apply=ttl, has_depth=True, is_searched=True),
-    "ftl": Strategy(apply=ftl, has_depth=False, is_searched=False),
-    "frozen": Strategy(apply=frozen, has_depth=True, is_searched=False),
+    "scratch": Strategy(apply=scratch, has_depth=False),
+    "frozen": Strategy(apply=frozen, fitting="features"),
+    "hybrid": Strategy(apply=hybrid, fitting="features"),
+    "ftl": Strategy(apply=ftl, has_depth=False),
+    "lwft": Strategy(apply=lwft, is_searched=True),
+    "tf": Strategy(apply=tf, is_searched=True),
+    "ttl": Strategy(apply=ttl, is_searched=True),
+    "gradual": Strategy(apply=gradual),
+    "lp-ft": Strategy(apply=lp_ft, has_depth=False),
+    "discriminative": Strategy(apply=discriminative, has_depth=False),
+    "wtst": Strategy(apply=wtst, is_searched=True),
+    "l2sp": Strategy(apply=l2sp, has_depth=False),
+    "lora": Strategy(apply=lora, has_depth=False),
 }
 
 
+# Where depth 0 says something: nothing is kept (tf, wtst) or nothing stays frozen (lwft, gradual).
+ZERO_DEPTH: Final = ("lwft", "tf", "gradual", "wtst")
+
+
 def apply_strategy(
-    name: str, source: Source, cut: Cut, head: HeadSettings, *, lr: float, seed: int
+    name: str,
+    source: Source,
+    cut: Cut,
+    head: HeadSettings,
+    *,
+    lr: float,
+    seed: int,
+    settings: StrategySettings | None = None,
 ) -> tuple[TransferModel, TransferPlan]:
-    """The model and plan of strategy `name` at `cut`.
+    """The model and plan of strategy `name` at `cut`; frozen is what the plan's first phase freezes.
 
     Args:
         name: A key of `STRATEGIES`.
@@ -74,56 +254,75 @@ def apply_strategy(
         cut: Of `source`; strategies without a depth take the last.
         head: The new head.
         lr: Learning rate of the head and of whatever the strategy trains at full speed, > 0.
-        seed: Of the new head's initialisation.
+        seed: Of everything that is initialised anew.
+        settings: Of the strategy; None for the usual ones.
 
     Raises:
         ConfigError: An unknown strategy, a depth where there is none, or an impossible learning rate.
+        BackboneError: The strategy makes no sense for this network.
     """
     if name not in STRATEGIES:
         raise ConfigError(f"expected a strategy among {', '.join(STRATEGIES)}, got {name!r}.")
     if not STRATEGIES[name].has_depth and cut.index != source.cuts[-1].index:
         raise ConfigError(f"{name} has no depth and takes no --cut, got {cut.name}. Use ttl to keep less.")
+    if cut.index == 0 and name not in ZERO_DEPTH:
+        raise CutError(f"{name} keeps at least the stem: expected a cut from 1 to {len(source.cuts)}, got 0.")
     if not lr > 0:
         raise ConfigError(f"lr must be positive, got {lr}. Typical for fine-tuning: 1e-4 to 3e-3.")
+    if STRATEGIES[name].fitting == "gradient" and head.kind in CLASSICAL:
+        raise ConfigError(f"{name} trains its head by gradient, got --head {head.kind}. Use hybrid, or a pooled head.")
+    if name == "hybrid" and head.kind not in CLASSICAL:
+        raise ConfigError(
+            f"hybrid takes --head {', '.join(CLASSICAL)}, got {head.kind}. For a linear probe use frozen."
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return STRATEGIES[name].apply(source, cut, head, lr)
+        trunk, plan = STRATEGIES[name].apply(source, cut, lr, settings or StrategySettings())
+        # Again, so that equal seeds give equal heads whatever the strategy has drawn.
+        torch.manual_seed(seed)
+        model = _model(source, trunk, head)
+    plan = _with_head(plan, model, lr)
+    frozen_now = frozen_under(model, source, phases_of(plan)[0].lrs)
+    model.freeze(frozen_now.modules, frozen_now.parameters)
+    return model, plan
 
 
-def _model(source: Source, cut: Cut, head: HeadSettings, frozen_paths: tuple[str, ...] = ()) -> TransferModel:
+def _model(source: Source, trunk: Trunk, head: HeadSettings) -> TransferModel:
     backbone = source.backbone
     normalise = Normalise(backbone.in_channels, backbone.normalisation, backbone.mean, backbone.std)
-    trunk = truncate_traced(backbone.network, source.trace, cut)
-    trunk.requires_grad_(True)
-    return TransferModel(normalise, trunk, build_head(cut, head), frozen_paths)
+    never = frozenset(f"trunk.network.{name}" for name in base_weights(trunk.network))
+    # A classical head is fitted on features later; until then a linear one holds its place.
+    linear = dataclasses.replace(head, kind="pooled") if head.kind in CLASSICAL else head
+    return TransferModel(normalise, trunk, build_head(trunk.cut, linear), never_trained=never)
 
 
-def build_head(cut: Cut, head: HeadSettings) -> PooledHead | FlattenedHead:
-    """A new head with random weights for the features at `cut`."""
-    kinds: dict[str, type[PooledHead] | type[FlattenedHead]] = {"pooled": PooledHead, "flattened": FlattenedHead}
-    return kinds[head.kind](cut, head.num_outputs, head.dropout)
+def _trunk(source: Source, cut: Cut) -> Trunk:
+    return truncate_traced(source.backbone.network, source.trace, cut)
 
 
-def _truncating_plan(
-    name: str,
-    source: Source,
-    cut: Cut,
-    head: HeadSettings,
-    lr: float,
-    *,
-    treatment: Literal["reused", "frozen"],
-) -> TransferPlan:
+def _plan(name: str, source: Source, cut: Cut, treat: Callable[[Cut], tuple[Treatment, float]]) -> TransferPlan:
+    """A plan without its head: what `treat` says of each block, as far as its weights are pretrained at all."""
     sizes = block_sizes(source)
     blocks = []
     for c in source.cuts:
-        if c.index > cut.index:
-            blocks.append(BlockPlan(name=c.name, treatment="removed", lr=0.0, num_params=sizes.get(c.index, 0)))
-            continue
+        treatment, lr = treat(c)
         # A block behind the last pretrained cut keeps its place but has random weights.
-        here = treatment if c.is_pretrained else "re-initialised"
-        rate = 0.0 if treatment == "frozen" else lr
-        blocks.append(BlockPlan(name=c.name, treatment=here, lr=rate, num_params=sizes.get(c.index, 0)))
-    with torch.device("meta"):
-        size = sum(parameter.numel() for parameter in build_head(cut, head).parameters())
-    blocks.append(BlockPlan(name="head", treatment="new", lr=lr, num_params=size))
+        here = treatment if c.is_pretrained or treatment in ("removed", "slimmed") else "re-initialised"
+        blocks.append(BlockPlan(name=c.name, treatment=here, lr=lr, num_params=sizes.get(c.index, 0)))
     return TransferPlan(strategy=name, cut=cut.index, blocks=tuple(blocks))
+
+
+def _with_head(plan: TransferPlan, model: TransferModel, lr: float) -> TransferPlan:
+    size = sum(parameter.numel() for parameter in model.head.parameters())
+    head = BlockPlan(name="head", treatment="new", lr=lr, num_params=size)
+    phases = tuple(dataclasses.replace(phase, lrs=(*phase.lrs, lr)) for phase in plan.phases)
+    return dataclasses.replace(plan, blocks=(*plan.blocks, head), phases=phases)
+
+
+def _reaches(source: Source, tensor: str, depth: int, network: nn.Module) -> bool:
+    """Whether the parameter or buffer `tensor` belongs to a block up to `depth`."""
+    if tensor in source.block_of:
+        return source.block_of[tensor] <= depth
+    owner = tensor.rpartition(".")[0]
+    own = [f"{owner}.{name}" for name, _ in network.get_submodule(owner).named_parameters(recurse=False)]
+    return any(source.block_of.get(name, depth + 1) <= depth for name in own)

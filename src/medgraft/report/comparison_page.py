@@ -1,0 +1,96 @@
+"""The page of a comparison: the table of the papers, verdicts, cost against gain, learning curves."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from medgraft.report import formatting as fmt
+from medgraft.report.comparison_figures import learning_figure, pareto_figure
+from medgraft.report.prose import citation
+from medgraft.report.reading import read_results
+from medgraft.report.rendering import environment, write_whole
+
+__all__ = ["comparison_rows", "write_comparison"]
+
+_BASELINE: Final = "ftl"
+
+
+def write_comparison(folder: Path) -> Path:
+    """The path of ``comparison.html``, written from ``comparison.json`` in `folder`.
+
+    Raises:
+        RunError: There is no finished comparison, or the page cannot be written.
+    """
+    results = read_results(folder, "comparison.json")
+    rows = results["rows"]
+    fractions = sorted({row["fraction"] for row in rows}, reverse=True)
+    at_full = [row for row in rows if row["fraction"] == fractions[0]]
+    page = (
+        environment(is_html=True)
+        .get_template("comparison.html.j2")
+        .render(
+            results=results,
+            headline=headline(at_full, results["margin"]),
+            tables=[
+                {
+                    "fraction": fmt.percent(fraction),
+                    "num_train": fmt.integer(next(r["num_train"] for r in rows if r["fraction"] == fraction)),
+                    "rows": comparison_rows([row for row in rows if row["fraction"] == fraction]),
+                }
+                for fraction in fractions
+            ],
+            has_gpu=any("gpu_ms" in row for row in rows),
+            pareto_svg=pareto_figure(at_full),
+            learning_svg=learning_figure(rows) if len(fractions) > 1 else "",
+            citation=citation(results),
+        )
+    )
+    return write_whole(folder / "comparison.html", page)
+
+
+def headline(rows: list[dict[str, Any]], margin: float) -> str:
+    """One sentence: which strategies are at least as good as full fine-tuning, and the smallest of them."""
+    good = [row for row in rows if row.get("verdict") in ("better", "non-inferior")]
+    if not good:
+        return f"Against full fine-tuning, no strategy is proven better or non-inferior (margin {fmt.number(margin)})."
+    smallest = min(good, key=lambda row: row["num_params"])
+    base = next(row for row in rows if row["strategy"] == _BASELINE)
+    share = fmt.percent(smallest["num_params"] / base["num_params"])
+    names = ", ".join(row["strategy"] for row in good)
+    return (
+        f"Better or non-inferior to full fine-tuning: {names}. The smallest is {smallest['strategy']} with "
+        f"{share} of the parameters."
+    )
+
+
+def comparison_rows(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """One row of text per strategy, best AUROC first.
+
+    Args:
+        rows: Of one fraction, as in ``comparison.json``.
+    """
+    return [
+        {
+            "strategy": row["strategy"],
+            "depth": f"{row['cut']['index']} {row['cut']['name']}" if row["cut"] else fmt.ABSENT,
+            "head": row["head"],
+            "lr": fmt.learning_rate(row["lr"]) if row["lr"] else fmt.ABSENT,
+            "auroc": _mean(row["test"]["auroc"]),
+            "auprc": _mean(row["test"]["auprc"]),
+            "ece": fmt.number(row["test"]["ece"]["mean"]),
+            "difference": fmt.signed_with_interval(row["difference"]["auroc"]) if "difference" in row else "",
+            "p": fmt.p_value(row["difference"]["auroc"]["p_holm"]) if "difference" in row else "",
+            "verdict": row.get("verdict", "the baseline"),
+            "num_params": fmt.si(row["num_params"]),
+            "macs": fmt.si(row["macs"]),
+            "cpu_ms": fmt.milliseconds(row["cpu_ms"]),
+            "gpu_ms": fmt.milliseconds(row.get("gpu_ms")),
+            "cost": f"{row['cost_in_ftl']:.2f}",
+        }
+        for row in sorted(rows, key=lambda row: -row["test"]["auroc"]["mean"])
+    ]
+
+
+def _mean(metric: dict[str, Any]) -> str:
+    sd = f" ± {fmt.number(metric['sd'])}" if metric.get("sd") is not None else ""
+    low, high = metric["ci95"]
+    return f"{fmt.number(metric['mean'])}{sd} [{fmt.number(low)}, {fmt.number(high)}]"

@@ -1,0 +1,371 @@
+"""All strategies under one protocol: tuned alike on validation, repeated over seeds, tested together once."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+import torch
+
+from medgraft.config import CompareConfig, RunConfig
+from medgraft.data.split import train_fractions, write_splits
+from medgraft.deploy.predict import write_table
+from medgraft.errors import BackboneError, ConfigError
+from medgraft.evaluate.comparison import difference_over_seeds, holm, interval_over_seeds
+from medgraft.evaluate.efficiency import latency_ms
+from medgraft.evaluate.ledger import open_test
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.evaluate.verdict import verdict
+from medgraft.metrics.classification import METRICS
+from medgraft.report.comparison_page import write_comparison
+from medgraft.run.advising import advice_from
+from medgraft.run.fit import installed_versions
+from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
+from medgraft.run.judging import predict_split
+from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.searching import engine_for, trial_context, trial_spec, usual_depth
+from medgraft.search.fair import FairChoice, depths_to_try, fair_search
+from medgraft.search.trial import Trial, TrialContext, forget_weights, load_trial_model, run_trial
+from medgraft.search.two_stage import stage_ends
+from medgraft.transfer.source import Source
+from medgraft.transfer.strategies import STRATEGIES, apply_strategy
+from medgraft.types import Cut, Predictions, to_json
+
+__all__ = ["compare"]
+
+SCHEMA: Final = 1
+BASELINE: Final = "ftl"
+_RANKING: Final = ("auroc", "auprc")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Entry:
+    """One strategy at one fraction: what validation chose, and its trainings, one per seed."""
+
+    strategy: str
+    fraction: float
+    choice: FairChoice
+    trials: tuple[Trial, ...]
+    tuning: tuple[Trial, ...]
+    context: TrialContext
+    found: Prepared
+
+
+def compare(
+    config: RunConfig, out: str | Path, *, listener: Listener | None = None, command: str | None = None
+) -> dict[str, Any]:
+    """Compare strategies into the folder `out` and return what stands in its `comparison.json`.
+
+    Every strategy gets the same number of trainings over depth and learning rate, chosen on the first seed's
+    validation and rerun on the other seeds; so the spread over seeds underestimates what choosing anew per seed would
+    show. The test set is opened once, at the end, for all. The same call continues an interrupted comparison; a
+    kill loses at most the running training.
+
+    Args:
+        config: With `compare` set.
+        out: New, empty, or the folder of the same comparison.
+        listener: Told how things go.
+        command: As the user typed it, for the report.
+
+    Raises:
+        MedgraftError: Whatever is wrong with data, weights, options or the folder.
+    """
+    folder = Path(out)
+    told = listener or Listener()
+    names = _wanted(config)
+    with open_run(folder, config):
+        if (folder / "comparison.json").is_file() and (folder / "comparison.html").is_file():
+            told.say(f"{folder} holds the finished comparison.")
+            finished: dict[str, Any] = read_json(folder / "comparison.json")
+            return finished
+        found = prepared(config, folder, told)
+        write_splits(found.cohort, found.groups, folder / "splits.csv")
+        engine = engine_for(config, folder, found, told)
+        names, left_out = _fitting(config, found, names, told)
+        advice = advice_from(config, found, trial_context(folder, found, engine), told)
+        entries = _trained(config, folder, found, engine, names, told)
+        results = _tested(config, folder, found, entries, told)
+        results = {
+            **_facts(config, found, command),
+            **results,
+            "left_out": left_out,
+            "advice": {**advice, "outcome": _outcome(advice, results["rows"])},
+        }
+        write_json(folder / "comparison.json", results)
+        write_table(_table(results["rows"]), folder / "comparison.csv")
+        write_comparison(folder)
+        for entry in entries:
+            for trial in (*entry.trials, *entry.tuning):
+                forget_weights(trial)
+        log_event(folder, "done")
+        return results
+
+
+def _wanted(config: RunConfig) -> list[str]:
+    if config.compare is None:
+        raise ConfigError("expected what to compare, got nothing. Give --strategies all or a list.")
+    if config.data.folds > 1 or config.transfer.cut != "auto":
+        raise ConfigError("compare takes neither --folds nor --cut: it divides once and tries depths itself.")
+    names = list(config.compare.strategies)
+    if names == ["all"]:
+        return list(STRATEGIES)
+    unknown = [name for name in names if name not in STRATEGIES]
+    if unknown:
+        raise ConfigError(f"expected strategies among {', '.join(STRATEGIES)} or all, got {', '.join(unknown)}.")
+    # Full fine-tuning is what everything is measured against.
+    return list(dict.fromkeys([BASELINE, *names]))
+
+
+def _fitting(config: RunConfig, found: Prepared, names: list[str], told: Listener) -> tuple[list[str], dict[str, str]]:
+    """The strategies that this network can do, and why not the others; one asked for by name must be possible."""
+    is_all = config.compare is not None and config.compare.strategies == ("all",)
+    fitting, left_out = [], {}
+    for name in names:
+        depth = _depths(found.source, name, 1)[0]
+        spec = trial_spec(config, found, name, depth, config.seed)
+        try:
+            apply_strategy(name, found.source, depth, spec.head, lr=spec.lr, seed=spec.seed, settings=spec.settings)
+        except (BackboneError, ConfigError) as error:
+            if not is_all:
+                raise
+            left_out[name] = str(error)
+            told.say(f"{name} is left out: {error}")
+            continue
+        fitting.append(name)
+    return fitting, left_out
+
+
+def _depths(source: Source, name: str, num: int) -> list[Cut]:
+    """At most `num` depths to try for a strategy, the most promising first; one where it has none."""
+    usual = usual_depth(source, name)
+    if not STRATEGIES[name].has_depth:
+        return [usual]
+    if name in ("frozen", "hybrid"):
+        return depths_to_try(source.cuts, usual, num)
+    # At the last cut ttl, tf and wtst are full fine-tuning, which is compared anyway, and lwft is a probe.
+    below = source.cuts[:-1] or source.cuts
+    start = usual if name == "gradual" else max(stage_ends(below), key=lambda cut: cut.index)
+    return depths_to_try(below, start, num)
+
+
+class _Counter:
+    """Trainings done and to do, and the time they need."""
+
+    def __init__(self, total: int, told: Listener) -> None:
+        self.total, self.done, self.told, self.start = total, 0, told, time.perf_counter()
+
+    def run(self, trial: Any, label: str) -> Trial:
+        place = f"training {self.done + 1} of {self.total}: {label}{self._left()}"
+        result: Trial = trial(lambda done, epochs: self.told.step(place, done, epochs))
+        self.done += 1
+        self.told.say(
+            f"  {self.done:>4}/{self.total} {label:<44} val AUPRC {result.val_auprc:.4f}  "
+            f"{result.num_params / 1e6:6.2f} M  {result.seconds:5.0f} s"
+        )
+        return result
+
+    def _left(self) -> str:
+        if not self.done:
+            return ""
+        each = (time.perf_counter() - self.start) / self.done
+        return f", about {each * (self.total - self.done) / 60:.0f} min left"
+
+
+def _trained(
+    config: RunConfig, folder: Path, found: Prepared, engine: Any, names: Sequence[str], told: Listener
+) -> list[_Entry]:
+    settings = config.compare or CompareConfig()
+    counter = _Counter(len(names) * len(settings.fractions) * (settings.trials + config.seeds - 1), told)
+    entries = []
+    cohorts = train_fractions(found.cohort, found.groups, settings.fractions, config.seed)
+    for fraction, cohort in zip(settings.fractions, cohorts, strict=True):
+        part = dataclasses.replace(found, cohort=cohort)
+        told.say(cohort.notes[-1])
+        place = folder if fraction == 1 else folder / f"fraction_{fraction:g}"
+        place.mkdir(exist_ok=True)
+        context = trial_context(place, part, engine)
+        for name in names:
+            entries.append(_entry(config, part, context, name, fraction, counter))
+            log_event(folder, "strategy", strategy=name, fraction=fraction)
+    return entries
+
+
+def _entry(
+    config: RunConfig, found: Prepared, context: TrialContext, name: str, fraction: float, counter: _Counter
+) -> _Entry:
+    settings = config.compare or CompareConfig()
+    strategy, source = STRATEGIES[name], found.source
+    has_lr = strategy.fitting == "gradient" or (name == "frozen" and config.transfer.solver == "gradient")
+    tuning: list[Trial] = []
+
+    def trained(depth: Cut, lr: float, seed: int) -> Trial:
+        spec = dataclasses.replace(trial_spec(config, found, name, depth, seed), lr=lr)
+        place = f" at {depth.index} {depth.name}" if strategy.has_depth else ""
+        label = f"{name}{place}{f' lr {lr:.1e}' if has_lr else ''} seed {seed}"
+        if fraction != 1:
+            label = f"{fraction:g} {label}"
+        return counter.run(lambda on_epoch: run_trial(spec, context, on_epoch), label)
+
+    def score(depth: Cut, lr: float) -> float:
+        tuning.append(trained(depth, lr, config.seed))
+        return tuning[-1].val_auprc
+
+    depths = _depths(source, name, settings.trials)
+    lr = trial_spec(config, found, name, depths[0], config.seed).lr
+    choice = fair_search(depths, lr, settings.trials, score, has_lr=has_lr)
+    counter.total -= settings.trials - len(tuning)
+    first = next(t for t in tuning if t.cut.index == choice.depth.index and t.spec.lr == choice.lr)
+    others = [trained(choice.depth, choice.lr, config.seed + number) for number in range(1, config.seeds)]
+    for trial in tuning:
+        if trial is not first:
+            forget_weights(trial)
+    return _Entry(
+        strategy=name, fraction=fraction, choice=choice, trials=(first, *others), tuning=tuple(tuning),
+        context=context, found=found,
+    )  # fmt: skip
+
+
+def _tested(config: RunConfig, folder: Path, found: Prepared, entries: list[_Entry], told: Listener) -> dict[str, Any]:
+    rows = found.cohort.rows("test")
+    openings = open_test(
+        [str(found.decoded.facts["sha256"][row]) for row in found.rows[rows]], run_id_of(folder), folder
+    )
+    told.say(f"Opening the test set ({len(rows)} images) for all; on this machine this is time {openings}.")
+    predictions = [[predict_split(t, e.found, e.context, "test") for t in e.trials] for e in entries]
+    weights = bootstrap_weights(predictions[0][0], config.evaluate.replicates, config.seed)
+    times = _latencies(entries, found)
+    table = [
+        _row(config, entry, preds, weights, times[entry.strategy])
+        for entry, preds in zip(entries, predictions, strict=True)
+    ]
+    _judge(config, table, predictions, weights)
+    return {
+        "rows": table,
+        "ledger": {"openings": openings},
+        "num_test": len(rows),
+        "num_test_groups": len(np.unique(found.groups[rows])),
+    }
+
+
+def _latencies(entries: list[_Entry], found: Prepared) -> dict[str, dict[str, float]]:
+    """Per strategy, at the last fraction, taking turns: milliseconds on the CPU and, where there is one, the GPU."""
+    models = {}
+    for entry in entries:
+        models[entry.strategy] = load_trial_model(entry.trials[0], entry.context)[0]
+    settings = found.preprocessing
+    example = torch.rand(1, settings.channels, settings.size, settings.size)
+    times = {name: {"cpu_ms": value} for name, value in latency_ms(models, example).items()}
+    device = entries[0].context.engine.device
+    if device.startswith("cuda"):
+        for name, value in latency_ms(models, example, device=device).items():
+            times[name]["gpu_ms"] = value
+    return times
+
+
+def _row(
+    config: RunConfig, entry: _Entry, preds: list[Predictions], weights: np.ndarray, times: dict[str, float]
+) -> dict[str, Any]:
+    first = entry.trials[0]
+    metrics: dict[str, dict[str, Any]] = {}
+    for name, metric in METRICS.items():
+        values = [metric(pred) for pred in preds]
+        metrics[name] = {
+            "mean": float(np.mean(values)),
+            "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        }
+    for name in _RANKING:
+        metrics[name]["ci95"] = list(interval_over_seeds(preds, name, weights, config.seed))
+    return {
+        "strategy": entry.strategy,
+        "fraction": entry.fraction,
+        "num_train": len(entry.context.train),
+        "cut": {"index": entry.choice.depth.index, "name": entry.choice.depth.name}
+        if STRATEGIES[entry.strategy].has_depth
+        else None,
+        "head": first.spec.head.kind,
+        "lr": entry.choice.lr if first.history else None,
+        "tried": [list(one) for one in entry.choice.tried],
+        "val_auprc": {"mean": float(np.mean([t.val_auprc for t in entry.trials]))},
+        "test": metrics,
+        "num_params": first.num_params,
+        "macs": first.macs,
+        **times,
+        "train_seconds": float(np.mean([trial.seconds for trial in entry.trials])),
+        "train_macs": float(np.mean([trial.train_macs for trial in entry.trials])),
+        "tuning_macs": float(sum(trial.train_macs for trial in entry.tuning)),
+    }
+
+
+def _judge(
+    config: RunConfig, table: list[dict[str, Any]], predictions: list[list[Predictions]], weights: np.ndarray
+) -> None:
+    """Differences to full fine-tuning with the same images, and Holm's adjustment over all of one fraction."""
+    for fraction in sorted({row["fraction"] for row in table}):
+        at = [i for i, row in enumerate(table) if row["fraction"] == fraction]
+        base = next(i for i in at if table[i]["strategy"] == BASELINE)
+        asked = [i for i in at if i != base]
+        for i in at:
+            table[i]["cost_in_ftl"] = table[i]["train_macs"] / table[base]["train_macs"]
+        for metric in _RANKING:
+            gaps = [
+                difference_over_seeds(predictions[i], predictions[base], metric, weights, config.seed) for i in asked
+            ]
+            adjusted = holm([gap.p for gap in gaps]) if gaps else []
+            for i, gap, p in zip(asked, gaps, adjusted, strict=True):
+                table[i].setdefault("difference", {})[metric] = {**to_json(gap), "p_holm": p}
+                if metric == "auroc":
+                    table[i]["verdict"] = verdict(gap, config.evaluate.margin)
+
+
+def _outcome(advice: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Where the strategy that was advised first ended among all, by test AUROC at the largest fraction."""
+    largest = max(row["fraction"] for row in rows)
+    ranked = sorted((r for r in rows if r["fraction"] == largest), key=lambda r: -r["test"]["auroc"]["mean"])
+    names = [row["strategy"] for row in ranked]
+    first = advice["advice"][0]["strategy"]
+    if first not in names:
+        return None
+    rank = names.index(first)
+    behind = ranked[0]["test"]["auroc"]["mean"] - ranked[rank]["test"]["auroc"]["mean"]
+    return {"strategy": first, "rank": rank + 1, "of": len(names), "behind_best": behind}
+
+
+def _facts(config: RunConfig, found: Prepared, command: str | None) -> dict[str, Any]:
+    report = found.source.backbone.report
+    return {
+        "schema": SCHEMA,
+        "task": found.cohort.task,
+        "classes": list(found.cohort.classes),
+        "positive": found.cohort.positive,
+        "backbone": found.source.backbone.spec.name,
+        "weights": {"source": report.source, "sha256": report.sha256, "matched_fraction": report.matched_fraction},
+        "size": found.preprocessing.size,
+        "seeds": list(range(config.seed, config.seed + config.seeds)),
+        "trials": config.compare.trials if config.compare else 0,
+        "epochs": config.train.epochs,
+        "margin": config.evaluate.margin,
+        "notes": list(found.cohort.notes),
+        "versions": installed_versions(),
+        "command": command or "",
+    }
+
+
+def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
+    flat = []
+    for row in rows:
+        gap = row.get("difference", {}).get("auroc", {})
+        flat.append(
+            {
+                "strategy": row["strategy"], "fraction": row["fraction"],
+                "cut": row["cut"]["index"] if row["cut"] else None, "lr": row["lr"],
+                **{f"{m}_{k}": row["test"][m][k] for m in _RANKING for k in ("mean", "sd")},
+                **{f"{m}_{end}": row["test"][m]["ci95"][i] for m in _RANKING for i, end in enumerate(("low", "high"))},
+                "difference": gap.get("value"), "p_holm": gap.get("p_holm"), "verdict": row.get("verdict"),
+                "num_params": row["num_params"], "macs": row["macs"], "cpu_ms": row["cpu_ms"],
+                "cost_in_ftl": row["cost_in_ftl"],
+            }
+        )  # fmt: skip
+    return pd.DataFrame(flat)

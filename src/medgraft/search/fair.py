@@ -1,0 +1,72 @@
+"""The same number of trials for every strategy: first over depth, then over the learning rate."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from medgraft.search.two_stage import stage_ends
+from medgraft.types import Cut
+
+__all__ = ["FairChoice", "depths_to_try", "fair_search"]
+
+_LR_FACTORS: Final = (1.0, 1 / 3, 3.0, 0.1, 10.0, 1 / 30, 30.0)
+_DEPTH_SHARE: Final = 0.75
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FairChoice:
+    """The best trial of a strategy: its depth, its learning rate, and all (depth, rate, score) that were tried."""
+
+    depth: Cut
+    lr: float
+    tried: tuple[tuple[int, float, float], ...]
+
+
+def depths_to_try(cuts: tuple[Cut, ...], usual: Cut, num: int) -> list[Cut]:
+    """The usual depth, then ends of stages from the top down, then the cuts between them.
+
+    Args:
+        cuts: That the strategy may use, stem first.
+        usual: Tried first when it is not the last of the network and so among `cuts`.
+        num: At most so many.
+    """
+    ends = sorted(stage_ends(cuts), key=lambda cut: -cut.index)
+    between = [cut for cut in reversed(cuts) if cut not in ends]
+    ordered = [usual, *(cut for cut in (*ends, *between) if cut.index != usual.index)]
+    return ordered[:num]
+
+
+def fair_search(
+    depths: Sequence[Cut], lr: float, num_trials: int, score: Callable[[Cut, float], float], *, has_lr: bool = True
+) -> FairChoice:
+    """Spend `num_trials` trainings: three quarters over the depths at `lr`, the rest over learning rates at the best.
+
+    A strategy without a depth (one entry in `depths`) spends all on learning rates, one that is solved and has none
+    spends all on depths.
+
+    Args:
+        depths: In the order in which they are tried.
+        lr: The usual learning rate.
+        num_trials: At least 1.
+        score: Trains and returns the validation score, higher is better.
+        has_lr: Whether the strategy learns by gradient.
+
+    Examples:
+        >>> def cut(index):
+        ...     return Cut(index=index, name=str(index), stage=0, channels=1, stride=1, num_params=index,
+        ...                macs=index, shape=(1,), channel_axis=1, tap="", tap_side="output")
+        >>> found = fair_search([cut(3), cut(2), cut(1)], 1.0, 4, lambda c, lr: -abs(c.index - 2) - abs(lr - 0.3))
+        >>> found.depth.index, round(found.lr, 2), len(found.tried)
+        (2, 0.33, 4)
+    """
+    for_depths = num_trials if not has_lr else max(1, math.ceil(_DEPTH_SHARE * num_trials))
+    tried: list[tuple[Cut, float, float]] = [(depth, lr, score(depth, lr)) for depth in depths[:for_depths]]
+    best_depth = max(tried, key=lambda entry: entry[2])[0]
+    if has_lr:
+        for factor in _LR_FACTORS[1 : num_trials - len(tried) + 1]:
+            tried.append((best_depth, lr * factor, score(best_depth, lr * factor)))
+    best = max(tried, key=lambda entry: entry[2])
+    return FairChoice(
+        depth=best[0], lr=best[1], tried=tuple((depth.index, rate, value) for depth, rate, value in tried)
+    )

@@ -1,0 +1,62 @@
+"""Frozen features: what a trunk that does not learn says of every image, computed once."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medgraft.errors import RunError
+from medgraft.train.batches import ImageSet, iterate
+from medgraft.train.engine import Engine, forward
+from medgraft.transfer.model import TransferModel
+
+__all__ = ["FeatureReader", "cached_features", "extract_features"]
+
+_BATCH = 64
+
+
+class FeatureReader(nn.Module):
+    """Images on the scale 0 to 1 to what the model's head makes its decision from, (B, d)."""
+
+    def __init__(self, model: TransferModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled (or flattened) features."""
+        pooled: Tensor = self.model.head.pool(self.model.features(images))
+        return pooled
+
+
+def extract_features(model: nn.Module, data: ImageSet, engine: Engine) -> np.ndarray:
+    """(n, d) float32 outputs of `model` in evaluation mode, in the order of `data`.
+
+    Args:
+        model: Images on the scale 0 to 1 to (B, d).
+        data: Images; targets are not used.
+        engine: Device and arithmetic.
+    """
+    model.eval().to(engine.device)
+    with torch.inference_mode():
+        batches = iterate(data, np.arange(len(data)), _BATCH, torch.device(engine.device))
+        return np.concatenate([forward(model, images, engine).float().cpu().numpy() for images, _, _ in batches])
+
+
+def cached_features(path: Path, model: nn.Module, data: ImageSet, engine: Engine) -> np.ndarray:
+    """As `extract_features`, read from `path` when it is there and written to it otherwise.
+
+    Raises:
+        RunError: `path` cannot be written or read.
+    """
+    try:
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_name(f"{path.name}.tmp")
+            with temporary.open("wb") as file:
+                np.save(file, extract_features(model, data, engine))
+            temporary.replace(path)
+        found: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise RunError(f"could not write or read features at {path}: {error}. Delete it; free some space.") from error
+    return found

@@ -1,0 +1,90 @@
+"""Which block of the network a parameter or a module belongs to, and what freezing a block means."""
+
+import bisect
+import collections
+import dataclasses
+from collections.abc import Sequence
+
+from torch import nn
+
+from medgraft.errors import ConfigError
+from medgraft.transfer.source import Source
+
+__all__ = ["Frozen", "block_index", "block_sizes_of", "frozen_under"]
+
+_TRUNK = "trunk.network."
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """What neither learns nor moves.
+
+    Args:
+        modules: Paths inside the trunk (``""`` for all of it) that stay in evaluation mode.
+        parameters: Names of the model's parameters that have no gradient.
+    """
+
+    modules: tuple[str, ...] = ()
+    parameters: frozenset[str] = frozenset()
+
+
+def block_index(source: Source, name: str, num_blocks: int) -> int:
+    """The position in a plan of `num_blocks` blocks (the head last) of the model's parameter `name`.
+
+    Raises:
+        ConfigError: The parameter belongs to no block.
+    """
+    # By position: a block of the network may be called "head" as well.
+    if name.startswith("head."):
+        return num_blocks - 1
+    path = name.removeprefix(_TRUNK)
+    if path in source.block_of:
+        return source.block_of[path] - 1
+    # Adapters stand inside the module whose weight they change.
+    while path:
+        path = path.rpartition(".")[0]
+        inside = [index for known, index in source.block_of.items() if path and known.startswith(f"{path}.")]
+        if inside:
+            return min(inside) - 1
+    raise ConfigError(f"expected every parameter to belong to a block of the plan, got {name}.")
+
+
+def block_sizes_of(network: nn.Module, source: Source) -> dict[int, int]:
+    """Parameters of `network`, which has the source's names, by the index of the cut that first needs them."""
+    sizes: collections.Counter[int] = collections.Counter()
+    for name, parameter in network.named_parameters():
+        if name in source.block_of:
+            sizes[source.block_of[name]] += parameter.numel()
+    return dict(sizes)
+
+
+def frozen_under(model: nn.Module, source: Source, lrs: Sequence[float]) -> Frozen:
+    """What a model must freeze when its blocks have these learning rates (the head's last; 0 is frozen).
+
+    A module stays in evaluation mode when every block it runs in is frozen. Frozen means no gradient *and* no
+    moving statistics, so a gradient switched off alone is not enough.
+
+    Args:
+        model: A `TransferModel` of `source`.
+        source: That it was made from.
+        lrs: One per block of the plan.
+    """
+    if not any(lrs[:-1]):
+        everything = frozenset(name for name, _ in model.named_parameters() if not name.startswith("head."))
+        return Frozen(modules=("",), parameters=everything)
+    parameters = frozenset(
+        name for name, _ in model.named_parameters() if lrs[block_index(source, name, len(lrs))] == 0
+    )
+    trace = source.trace
+    ends = []
+    for cut in source.cuts:
+        tap = trace.calls[cut.tap][0]
+        ends.append(tap.left if cut.tap_side == "output" else tap.entered)
+    inside = {name.removeprefix(_TRUNK) for name, _ in model.named_modules() if name.startswith(_TRUNK)}
+    modules = []
+    for path, calls in trace.calls.items():
+        spans = [(bisect.bisect_right(ends, call.entered), bisect.bisect_left(ends, call.left)) for call in calls]
+        blocks = {block for first, last in spans for block in range(first, last + 1)}
+        if path in inside and all(block < len(ends) and lrs[block] == 0 for block in blocks):
+            modules.append(f"network.{path}")
+    return Frozen(modules=tuple(modules), parameters=parameters)

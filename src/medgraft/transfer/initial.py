@@ -1,0 +1,56 @@
+"""Where weights start when they are not the pretrained ones: random, or drawn from the pretrained statistics."""
+
+import torch
+from torch import nn
+
+from medgraft.backbones.build import build_backbone
+from medgraft.backbones.spec import BackboneSpec
+from medgraft.transfer.source import Source
+
+__all__ = ["draw_from_statistics", "random_network", "reset_layers"]
+
+
+def random_network(source: Source) -> nn.Module:
+    """The source's network as its author initialises it, with the random numbers of the moment."""
+    spec = source.backbone.spec
+    fresh = BackboneSpec(name=spec.name, args=spec.args, weights="none", size=spec.size, mean=spec.mean, std=spec.std)
+    seed = int(torch.randint(2**31 - 1, ()).item())
+    return build_backbone(fresh, seed=seed).network
+
+
+def draw_from_statistics(network: nn.Module, source: Source, depth: int) -> None:
+    """Draw every parameter above cut `depth` from N(mean, std) of its own pretrained values, in place.
+
+    Kernels, norms, tokens, position and bias tables alike. Moving statistics above the cut begin anew; constant
+    tables (index buffers) stay.
+
+    Args:
+        network: Holds the pretrained weights under the source's names.
+        source: Says which block a parameter belongs to.
+        depth: Cut whose blocks keep their weights, 0 for none.
+
+    References:
+        Matsoukas et al. What makes transfer learning work for medical images. CVPR 2022 (WT-ST).
+    """
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if source.block_of.get(name, 0) > depth:
+                std, mean = torch.std_mean(parameter.double(), correction=0)
+                parameter.copy_(torch.randn_like(parameter) * float(std) + float(mean))
+    for name, module in network.named_modules():
+        own = [f"{name}.{tensor}".lstrip(".") for tensor, _ in module.named_parameters(recurse=False)]
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and any(source.block_of.get(n, 0) > depth for n in own):
+            module.reset_running_stats()
+
+
+def reset_layers(network: nn.Module, source: Source, depth: int) -> None:
+    """Initialise every layer above cut `depth` anew by its own rule, in place.
+
+    Layers are convolutions, linear layers and norms; a slimmed layer has another fan-in than the one its random
+    weights were drawn for.
+    """
+    for name, module in network.named_modules():
+        own = [f"{name}.{tensor}".lstrip(".") for tensor, _ in module.named_parameters(recurse=False)]
+        reset = getattr(module, "reset_parameters", None)
+        if own and callable(reset) and min(source.block_of.get(n, 0) for n in own) > depth:
+            reset()
