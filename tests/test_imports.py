@@ -28,7 +28,7 @@ ADAPTERS = {
     "accelerate": ("train/loop.py",),
     "huggingface_hub": ("backbones/timm_models.py",),
     "jinja2": ("report/rendering.py",),
-    "markupsafe": ("report/page.py",),
+    "markupsafe": ("report/page.py", "report/comparison_page.py"),
     "matplotlib": ("report/",),
     "packaging": ("run/doctor.py",),
     "psutil": ("run/folder.py", "run/doctor.py"),

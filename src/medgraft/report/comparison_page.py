@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any, Final
 
+from markupsafe import Markup
+
 from medgraft.report import formatting as fmt
 from medgraft.report.comparison_figures import learning_figure, pareto_figure
 from medgraft.report.prose import citation
@@ -39,8 +41,8 @@ def write_comparison(folder: Path) -> Path:
                 for fraction in fractions
             ],
             has_gpu=any("gpu_ms" in row for row in rows),
-            pareto_svg=pareto_figure(at_full),
-            learning_svg=learning_figure(rows) if len(fractions) > 1 else "",
+            pareto_svg=Markup(pareto_figure(at_full)),
+            learning_svg=Markup(learning_figure(rows)) if len(fractions) > 1 else "",
             citation=citation(results),
         )
     )
