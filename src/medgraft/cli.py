@@ -33,6 +33,11 @@ LabelColumn = Annotated[str | None, typer.Option(help="Column of labels; several
 PatientColumn = Annotated[str | None, typer.Option(help="Column of patients; the split keeps patients whole.")]
 PatientRegex = Annotated[str | None, typer.Option(help="Pattern in the path whose first group is the patient.")]
 Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
+Weights = Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")]
+Size = Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")]
+Leaks = Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
 
 
 # typer carries click under different names from release to release; this is its base of all usage errors.
@@ -77,7 +82,7 @@ def fit(
         typer.Option(help="timm name, shapes_resnet18 (packaged), MODULE:CALLABLE or FILE.py:CALLABLE."),
     ] = None,
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
-    weights: Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")] = None,
+    weights: Weights = None,
     strategy: Annotated[
         str | None,
         typer.Option(
@@ -90,12 +95,12 @@ def fit(
     ] = None,
     cut: Annotated[str | None, typer.Option(help="auto, an index from 1, or a name such as layer3.2.")] = None,
     rule: Annotated[str | None, typer.Option(help="compact (smallest not worse) or best.")] = None,
-    size: Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")] = None,
+    size: Size = None,
     preset: Annotated[str, typer.Option(help="fast, balanced, thorough or paper.")] = "balanced",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set per model.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings of the chosen model and the baseline.")] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes the split and everything else.")] = None,
-    leaks: Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")] = None,
+    leaks: Leaks = None,
     imbalance: Annotated[str | None, typer.Option(help="none, weights, sampler, focal or logit-adjust.")] = None,
     positive: Positive = None,
     margin: Annotated[float | None, typer.Option(help="Non-inferiority margin in AUROC, fixed beforehand.")] = None,
@@ -108,8 +113,8 @@ def fit(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Reproducible to the bit; measures nothing.")
     ] = False,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    device: Device = None,
+    offline: Offline = False,
     budget: Annotated[str | None, typer.Option(help="Time for everything, e.g. 30m.")] = None,
     thumbnails: Annotated[bool, typer.Option(help="Pictures in the report.")] = True,
     sets: Sets = [],  # noqa: B006 - typer copies it
@@ -185,7 +190,7 @@ def check(
 def cuts(
     backbone: Annotated[str, typer.Argument(help="As for fit.")],
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
-    size: Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")] = None,
+    size: Size = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
     """The table of cuts of a network: where one tensor carries everything."""
@@ -307,21 +312,21 @@ def compare(
     seeds: Annotated[int, typer.Option(help="Trainings of each strategy's choice.")] = 3,
     backbone: Annotated[str | None, typer.Option(help="As for fit.")] = None,
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
-    weights: Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")] = None,
+    weights: Weights = None,
     head: Annotated[str | None, typer.Option(help="Of hybrid: svm, random-forest, logistic, knn …")] = None,
-    size: Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")] = None,
+    size: Size = None,
     preset: Annotated[str, typer.Option(help="fast, balanced, thorough or paper.")] = "balanced",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set per model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes the split and everything else.")] = None,
-    leaks: Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")] = None,
+    leaks: Leaks = None,
     positive: Positive = None,
     margin: Annotated[float | None, typer.Option(help="Non-inferiority margin in AUROC, fixed beforehand.")] = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    device: Device = None,
+    offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
     """All transfer strategies under one protocol, tested together once."""
@@ -370,22 +375,20 @@ def advise(
     data: Annotated[Path, typer.Argument(help="As for fit.")],
     backbone: Annotated[str | None, typer.Option(help="As for fit.")] = None,
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
-    weights: Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")] = None,
-    size: Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")] = None,
+    weights: Weights = None,
+    size: Size = None,
     seed: Annotated[int | None, typer.Option(help="Fixes the split.")] = None,
-    leaks: Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")] = None,
+    leaks: Leaks = None,
     positive: Positive = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    device: Device = None,
+    offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Which strategy and depth to start with, and why, from minutes of measurement; the test set stays shut."""
-    import json
-
     from medgraft.config import make_config
     from medgraft.run.advising import advise as run_advise
     from medgraft.run.console import listening

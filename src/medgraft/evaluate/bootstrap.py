@@ -10,7 +10,15 @@ from medgraft.metrics.cases import one_vs_rest
 from medgraft.metrics.weighted import weighted_metric
 from medgraft.types import Predictions
 
-__all__ = ["as_seeds", "bootstrap_interval", "metric_replicates", "paired_difference", "smallest_class"]
+__all__ = [
+    "as_seeds",
+    "bootstrap_interval",
+    "metric_replicates",
+    "paired_difference",
+    "replicate_gaps",
+    "resampled_p",
+    "smallest_class",
+]
 
 
 def metric_replicates(preds: Predictions | Sequence[Predictions], metric: str, weights: np.ndarray) -> np.ndarray:
@@ -110,16 +118,26 @@ def paired_difference(
     observed = np.ones((1, len(left[0].probs)))
     value = float((metric_replicates(left, metric, observed) - metric_replicates(right, metric, observed))[0])
     values = metric_replicates(left, metric, weights), metric_replicates(right, metric, weights)
-    # Equal values may differ by rounding (means of other terms), which must not decide a sign.
-    gaps = np.round(values[0] - values[1], 12)
-    extreme = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
+    gaps = replicate_gaps(*values)
     is_same = all(np.array_equal(left[0].probs, other.probs) for other in (*left, *right))
     if metric == "auroc" and min(values[0].min(), values[1].min()) == 1.0 and not is_same:
         low = perfect_auroc_interval(*smallest_class(left[0]))[0] - 1
         high = -low
     else:
         low, high = np.quantile(gaps, (0.025, 0.975))
-    return Difference(value=value, ci95=(float(low), float(high)), p=min(1.0, 2 * (extreme + 1) / (len(gaps) + 1)))
+    return Difference(value=value, ci95=(float(low), float(high)), p=resampled_p(gaps))
+
+
+def replicate_gaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(R,) `first` minus `second`; equal values may differ by rounding, which must not decide a sign."""
+    gaps: np.ndarray = np.round(first - second, 12)
+    return gaps
+
+
+def resampled_p(gaps: np.ndarray) -> float:
+    """The two-sided p of paired replicates, never 0; see `paired_difference`."""
+    extreme = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
+    return min(1.0, 2 * (extreme + 1) / (len(gaps) + 1))
 
 
 def smallest_class(pred: Predictions) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medgraft.evaluate.bootstrap import as_seeds, metric_replicates
+from medgraft.evaluate.bootstrap import as_seeds, metric_replicates, replicate_gaps, resampled_p
 from medgraft.evaluate.intervals import Difference
 from medgraft.types import Predictions
 
@@ -65,11 +65,9 @@ def difference_over_seeds(
     as_seeds([*first, *second])
     observed = np.ones((1, weights.shape[1]))
     value = float((metric_replicates(first, metric, observed) - metric_replicates(second, metric, observed))[0])
-    # Equal values may differ by rounding, which must not decide a sign.
-    gaps = np.round(_means(first, metric, weights, seed) - _means(second, metric, weights, seed), 12)
+    gaps = replicate_gaps(_means(first, metric, weights, seed), _means(second, metric, weights, seed))
     low, high = np.quantile(gaps, (0.025, 0.975))
-    extreme = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
-    return Difference(value=value, ci95=(float(low), float(high)), p=min(1.0, 2 * (extreme + 1) / (len(gaps) + 1)))
+    return Difference(value=value, ci95=(float(low), float(high)), p=resampled_p(gaps))
 
 
 def _means(preds: Sequence[Predictions], metric: str, weights: np.ndarray, seed: int) -> np.ndarray:

@@ -16,7 +16,6 @@ from medgraft.deploy.predict import write_table
 from medgraft.errors import BackboneError, ConfigError
 from medgraft.evaluate.comparison import difference_over_seeds, holm, interval_over_seeds
 from medgraft.evaluate.efficiency import latency_ms
-from medgraft.evaluate.ledger import open_test
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.verdict import verdict
 from medgraft.metrics.classification import METRICS
@@ -24,7 +23,7 @@ from medgraft.report.comparison_page import write_comparison
 from medgraft.run.advising import advice_from
 from medgraft.run.fit import installed_versions
 from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
-from medgraft.run.judging import predict_split
+from medgraft.run.judging import count_opening, predict_split
 from medgraft.run.prepare import Listener, Prepared, prepared
 from medgraft.run.searching import engine_for, trial_context, trial_spec, usual_depth
 from medgraft.search.fair import FairChoice, depths_to_try, fair_search
@@ -230,9 +229,7 @@ def _entry(
 
 def _tested(config: RunConfig, folder: Path, found: Prepared, entries: list[_Entry], told: Listener) -> dict[str, Any]:
     rows = found.cohort.rows("test")
-    openings = open_test(
-        [str(found.decoded.facts["sha256"][row]) for row in found.rows[rows]], run_id_of(folder), folder
-    )
+    openings = count_opening(folder, found, run_id_of(folder))
     told.say(f"Opening the test set ({len(rows)} images) for all; on this machine this is time {openings}.")
     predictions = [[predict_split(t, e.found, e.context, "test") for t in e.trials] for e in entries]
     weights = bootstrap_weights(predictions[0][0], config.evaluate.replicates, config.seed)

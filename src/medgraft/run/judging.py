@@ -26,7 +26,7 @@ from medgraft.train.loop import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
-__all__ = ["Tested", "open_test_set", "predict_split"]
+__all__ = ["Tested", "count_opening", "open_test_set", "predict_split"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,8 +61,7 @@ def open_test_set(
 ) -> Tested:
     """Open the test set for the chosen model and the baselines, and write what was found."""
     rows = found.cohort.rows("test")
-    hashes = [str(found.decoded.facts["sha256"][row]) for row in found.rows[rows]]
-    openings = open_test(hashes, run_id, folder)
+    openings = count_opening(folder, found, run_id)
     log_event(folder, "test opened", openings=openings)
     told.say(f"Opening the test set ({len(rows)} images); on this machine this is time {openings}.")
     chosen = [predict_split(trial, found, context, "test") for trial in searched.chosen_seeds]
@@ -82,6 +81,12 @@ def open_test_set(
         chosen=chosen,
         baseline=baseline,
     )
+
+
+def count_opening(folder: Path, found: Prepared, run_id: str) -> int:
+    """How often the test cases were opened on this machine, this time included."""
+    hashes = [str(found.decoded.facts["sha256"][row]) for row in found.rows[found.cohort.rows("test")]]
+    return open_test(hashes, run_id, folder)
 
 
 def _summary(
