@@ -81,7 +81,7 @@ def test_the_test_set_is_opened_once_and_a_finished_comparison_is_read_back(fini
     page = (folder / "comparison.html").read_text()
     assert all(name in page for name in STRATEGIES)
     assert "<script" not in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 3
     assert "&lt;svg" not in page
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", page)
 

@@ -1,4 +1,4 @@
-"""The figures of a comparison: what each strategy costs and gives, and how it learns from more labels."""
+"""The figures of a comparison: what each strategy gains, what it costs, and how it learns from more labels."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import matplotlib
 
 from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
+from medgraft.report.formatting import signed
 
-__all__ = ["learning_figure", "pareto_figure"]
+__all__ = ["differences_figure", "learning_figure", "pareto_figure"]
 
 _STYLES = {
     "ftl": (COLOURS["baseline"], "D"), "ttl": (COLOURS["chosen"], "o"), "tf": (COLOURS["sky"], "o"),
@@ -16,6 +17,50 @@ _STYLES = {
     "lora": (COLOURS["second"], "v"), "scratch": (COLOURS["best"], "X"), "frozen": (COLOURS["amber"], "s"),
     "hybrid": (COLOURS["amber"], "^"),
 }  # fmt: skip
+
+
+_VERDICT_COLOURS = {"better": "good", "non-inferior": "good", "worse": "best"}
+# Costs this close, as a share of the axis, would lie on top of one another.
+_CLOSE = 0.015
+
+
+@matplotlib.rc_context(STYLE)
+def differences_figure(rows: Sequence[Mapping[str, Any]], margin: float) -> str:
+    """Difference in test AUROC to full fine-tuning, one line per strategy, beside the margin.
+
+    Args:
+        rows: Of one fraction, as in ``comparison.json``; the baseline has no difference and no line.
+        margin: Non-inferiority margin in AUROC.
+
+    Examples:
+        >>> gap = {"auroc": {"value": -0.01, "ci95": [-0.03, 0.01]}}
+        >>> row = {"strategy": "ttl", "verdict": "inconclusive", "difference": gap}
+        >>> differences_figure([row], 0.02).startswith("<svg")
+        True
+    """
+    compared = sorted((row for row in rows if "difference" in row), key=lambda row: row["difference"]["auroc"]["value"])
+    figure = new_figure(1000, 70 + 26 * len(compared))
+    axes = figure.subplots()
+    axes.axvline(0, color=COLOURS["muted"], linewidth=1)
+    axes.axvline(-margin, color=COLOURS["best"], linewidth=1.2, linestyle=(0, (4, 3)))
+    for height, row in enumerate(compared):
+        gap = row["difference"]["auroc"]
+        colour = COLOURS[_VERDICT_COLOURS.get(row["verdict"], "baseline")]
+        axes.plot(gap["ci95"], [height, height], color=colour, linewidth=2.2)
+        axes.plot([gap["value"]], [height], "o", color=colour, markersize=6)
+        axes.annotate(
+            f"{signed(gap)}  {row['verdict']}", (1.0, height), xytext=(8, 0), xycoords=("axes fraction", "data"),
+            textcoords="offset points", va="center", color=colour, fontsize=8,
+        )  # fmt: skip
+    low, high = axes.get_xlim()
+    axes.set(xlim=(min(low, -1.4 * margin), max(high, 0.7 * margin)), ylim=(-0.7, len(compared) - 0.3))
+    axes.set_yticks(range(len(compared)), [row["strategy"] for row in compared])
+    axes.set_xlabel(f"difference in AUROC to ftl (dashed: the margin, {signed(-margin)})")
+    quiet_axes(axes)
+    axes.grid(visible=False, axis="y")
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelsize=8.5)
+    return to_svg(figure, name="differences", label="difference in AUROC to full fine-tuning, per strategy")
 
 
 @matplotlib.rc_context(STYLE)
@@ -32,10 +77,9 @@ def pareto_figure(rows: Sequence[Mapping[str, Any]]) -> str:
     """
     figure = new_figure(1000, 380)
     axes = figure.subplots()
-    for row in rows:
+    for row, x in zip(rows, _side_by_side([row["macs"] / 1e9 for row in rows]), strict=True):
         colour, marker = _STYLES[row["strategy"]]
         value, (low, high) = row["test"]["auprc"]["mean"], row["test"]["auprc"]["ci95"]
-        x = row["macs"] / 1e9
         axes.plot([x, x], [low, high], color=colour, linewidth=1.0, alpha=0.45)
         axes.plot([x], [value], marker, color=colour, markersize=7, label=row["strategy"], zorder=3)
     front, best = [], float("-inf")
@@ -48,6 +92,22 @@ def pareto_figure(rows: Sequence[Mapping[str, Any]]) -> str:
     legend_above(axes, num_columns=7)
     quiet_axes(axes)
     return to_svg(figure, name="pareto", label="test AUPRC against multiply-accumulates")
+
+
+def _side_by_side(costs: Sequence[float]) -> list[float]:
+    """Where to draw each cost: equal ones are spread around their place, so that all can be seen."""
+    step = _CLOSE * ((max(costs) - min(costs)) or max(costs) or 1.0)
+    clusters: list[list[int]] = []
+    for i in sorted(range(len(costs)), key=lambda i: costs[i]):
+        if clusters and costs[i] - costs[clusters[-1][0]] < step:
+            clusters[-1].append(i)
+        else:
+            clusters.append([i])
+    places = list(costs)
+    for cluster in clusters:
+        for number, i in enumerate(cluster):
+            places[i] = costs[cluster[0]] + step * (number - (len(cluster) - 1) / 2)
+    return places
 
 
 @matplotlib.rc_context(STYLE)

@@ -6,7 +6,7 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from medgraft.report import formatting as fmt
-from medgraft.report.comparison_figures import learning_figure, pareto_figure
+from medgraft.report.comparison_figures import differences_figure, learning_figure, pareto_figure
 from medgraft.report.prose import citation
 from medgraft.report.reading import read_results
 from medgraft.report.rendering import environment, write_whole
@@ -41,6 +41,7 @@ def write_comparison(folder: Path) -> Path:
                 for fraction in fractions
             ],
             has_gpu=any("gpu_ms" in row for row in rows),
+            differences_svg=Markup(differences_figure(at_full, results["margin"])),
             pareto_svg=Markup(pareto_figure(at_full)),
             learning_svg=Markup(learning_figure(rows)) if len(fractions) > 1 else "",
             citation=citation(results),
@@ -73,15 +74,24 @@ def comparison_rows(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [
         {
             "strategy": row["strategy"],
-            "depth": f"{row['cut']['index']} {row['cut']['name']}" if row["cut"] else fmt.ABSENT,
-            "head": row["head"],
+            # Only hybrid has a head that others have not.
+            "head": row["head"] if row["head"] != "pooled" else "",
+            "depth": str(row["cut"]["index"]) if row["cut"] else fmt.ABSENT,
+            "depth_name": row["cut"]["name"] if row["cut"] else "",
             "lr": fmt.learning_rate(row["lr"]) if row["lr"] else fmt.ABSENT,
             "auroc": _mean(row["test"]["auroc"]),
+            "auroc_interval": fmt.interval(row["test"]["auroc"]),
             "auprc": _mean(row["test"]["auprc"]),
+            "auprc_interval": fmt.interval(row["test"]["auprc"]),
             "ece": fmt.number(row["test"]["ece"]["mean"]),
-            "difference": fmt.signed_with_interval(row["difference"]["auroc"]) if "difference" in row else "",
-            "p": fmt.p_value(row["difference"]["auroc"]["p_holm"]) if "difference" in row else "",
-            "verdict": row.get("verdict", "the baseline"),
+            "difference": fmt.signed(row["difference"]["auroc"]) if "difference" in row else fmt.ABSENT,
+            "difference_interval": fmt.interval(row["difference"]["auroc"], is_signed=True)
+            if "difference" in row
+            else "",
+            "p": fmt.p_value(row["difference"]["auroc"]["p_holm"]).removeprefix("p = ").removeprefix("p ")
+            if "difference" in row
+            else "",
+            "verdict": row.get("verdict", "baseline"),
             "num_params": fmt.si(row["num_params"]),
             "macs": fmt.si(row["macs"]),
             "cpu_ms": fmt.milliseconds(row["cpu_ms"]),
@@ -93,6 +103,4 @@ def comparison_rows(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 
 def _mean(metric: dict[str, Any]) -> str:
-    sd = f" ± {fmt.number(metric['sd'])}" if metric.get("sd") is not None else ""
-    low, high = metric["ci95"]
-    return f"{fmt.number(metric['mean'])}{sd} [{fmt.number(low)}, {fmt.number(high)}]"
+    return fmt.sd_over_seeds(metric) or fmt.number(metric["mean"])

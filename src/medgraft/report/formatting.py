@@ -296,11 +296,11 @@ def learning_rate(value: Any) -> str:
         value: Zero or more.
 
     Examples:
-        >>> learning_rate(0.001), learning_rate(3e-5), learning_rate(0)
-        ('0.001', '3e-05', '–')
+        >>> learning_rate(0.001), learning_rate(0.001 / 3), learning_rate(3e-5), learning_rate(0)
+        ('0.001', '0.000333', '3e-05', '–')
     """
     plain = value_of(value)
-    return f"{plain:g}" if plain else ABSENT
+    return f"{plain:.3g}" if plain else ABSENT
 
 
 def _three_digits(value: float) -> str:

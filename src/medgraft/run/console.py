@@ -107,11 +107,19 @@ def value_with_interval(found: dict[str, Any]) -> str:
 
 
 def print_comparison(console: Console, results: dict[str, Any], out: Path) -> None:
-    """Print the table of a comparison, the largest fraction first."""
-    columns = ("strategy", "depth", "auroc", "auprc", "difference", "p", "verdict", "num_params", "macs", "cost")
+    """Print what fits 80 columns of a comparison's table, the largest fraction first; the page has the rest."""
+    heads = [("strategy", False), ("AUROC", True), ("difference [95 %]", True), ("verdict", False), ("params", True)]
     for fraction in sorted({row["fraction"] for row in results["rows"]}, reverse=True):
         rows = comparison_rows([row for row in results["rows"] if row["fraction"] == fraction])
-        heads = [(name, name in ("num_params", "macs", "cost")) for name in columns]
-        title = f"{fraction:.0%} of the training groups"
-        print_table(console, heads, [[row[name] for name in columns] for row in rows], title)
+        cells = [
+            [
+                f"{row['strategy']}{' ' + row['depth'] if row['depth_name'] else ''}",
+                row["auroc"],
+                f"{row['difference']} [{row['difference_interval']}]" if row["difference_interval"] else "",
+                row["verdict"],
+                row["num_params"],
+            ]
+            for row in rows
+        ]
+        print_table(console, heads, cells, f"{fraction:.0%} of the training groups")
     console.print(f"Report: {out / 'comparison.html'}", markup=False, highlight=False, soft_wrap=True)

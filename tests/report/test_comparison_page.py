@@ -1,0 +1,92 @@
+"""The page of a comparison says what stands in comparison.json, for any names and any number of strategies."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medgraft.errors import RunError
+from medgraft.report.comparison_figures import pareto_figure
+from medgraft.report.comparison_page import comparison_rows, headline, write_comparison
+
+
+def row(name: str, auroc: float, **more: Any) -> dict[str, Any]:
+    """One strategy as `comparison.json` has it; the baseline has no difference."""
+    metric = {"sd": 0.006, "ci95": [auroc - 0.04, auroc + 0.03]}
+    found: dict[str, Any] = {
+        "strategy": name,
+        "fraction": 1.0,
+        "num_train": 499,
+        "cut": None,
+        "head": "pooled",
+        "lr": 0.001 / 3,
+        "test": {"auroc": {"mean": auroc, **metric}, "auprc": {"mean": auroc, **metric}, "ece": {"mean": 0.05}},
+        "num_params": 1_300_000,
+        "macs": 185_000_000,
+        "cpu_ms": 7.1,
+        "cost_in_ftl": 1.0,
+    }
+    if name != "ftl":
+        gap = {"value": auroc - 0.9, "ci95": [auroc - 0.93, auroc - 0.87], "p": 0.04, "p_holm": 0.4}
+        found |= {"difference": {"auroc": gap, "auprc": gap}, "verdict": "inconclusive"}
+    return found | more
+
+
+def write(folder: Path, rows: list[dict[str, Any]]) -> str:
+    """The page made from `rows`."""
+    results = {
+        "rows": rows, "margin": 0.02, "backbone": "net", "classes": ["<b>a</b>", "c"], "num_test": 156,
+        "num_test_groups": 126, "seeds": [0, 1, 2], "trials": 4, "left_out": {"lora": "lora needs tokens."},
+        "command": "medgraft compare data --out run", "notes": [], "ledger": {"openings": 1}, "size": 28, "epochs": 5,
+        "weights": {"source": "net.pth", "sha256": "ab" * 32}, "versions": {"medgraft": "0"}, "advice": None,
+    }  # fmt: skip
+    (folder / "comparison.json").write_text(json.dumps(results))
+    return write_comparison(folder).read_text()
+
+
+def test_the_page_shows_every_strategy_with_its_interval_and_escapes_names(tmp_path: Path) -> None:
+    cut = {"index": 7, "name": "layer2.2"}
+    page = write(tmp_path, [row("ftl", 0.9), row("ttl", 0.91, cut=cut), row("hybrid", 0.88, head="svm", lr=None)])
+    table = page[page.index("<table") : page.index("</table>")]
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", table))
+    assert text.index("ttl") < text.index("ftl") < text.index("hybrid")
+    for expected in ("0.910 ± 0.006", "0.870–0.940", "+0.010", "7 layer2.2", "svm", "0.000333", "baseline", "0.400"):
+        assert expected in text
+    assert "<b>a</b>" not in page
+    assert "&lt;b&gt;a&lt;/b&gt;" in page
+    assert "lora needs tokens." in page
+    assert page.count("<svg") == 2
+
+
+def test_learning_curves_appear_with_a_second_fraction(tmp_path: Path) -> None:
+    rows = [row(name, 0.9) for name in ("ftl", "ttl")]
+    page = write(tmp_path, [*rows, *({**one, "fraction": 0.25, "num_train": 124} for one in rows)])
+    assert page.count("<svg") == 3
+    assert page.count("<table") == 2
+
+
+def test_the_headline_names_only_what_is_proven() -> None:
+    baseline, other = row("ftl", 0.9), row("ttl", 0.9, verdict="inconclusive")
+    assert "no strategy is proven" in headline([baseline, other], 0.02)
+    proven = row("ttl", 0.9, verdict="non-inferior", num_params=650_000)
+    assert "ttl with 50" in headline([baseline, proven], 0.02)
+
+
+def test_strategies_of_equal_cost_do_not_hide_each_other() -> None:
+    drawn = pareto_figure([row(name, 0.9) for name in ("ftl", "lwft", "gradual")])
+    places = re.findall(r'<use xlink:href="#[^"]+" x="([\d.]+)" y="([\d.]+)" style="fill', drawn)
+    assert len(places) == 6, "three points, three entries of the legend"
+    assert len(set(places)) == 6
+
+
+def test_a_row_without_seeds_has_no_sd() -> None:
+    alone = row("ftl", 0.9)
+    alone["test"]["auroc"]["sd"] = None
+    assert comparison_rows([alone])[0]["auroc"] == "0.900"
+
+
+def test_no_page_without_results(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"comparison\.json"):
+        write_comparison(tmp_path)
