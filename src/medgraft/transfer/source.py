@@ -51,8 +51,12 @@ class Source:
         return self.cuts[index - 1]
 
 
-def prepare_source(backbone: Backbone, size: int) -> Source:
+def prepare_source(backbone: Backbone, size: int | tuple[int, ...]) -> Source:
     """Trace `backbone` at (C, size, size), find its cuts and judge its load report.
+
+    Args:
+        backbone: With its weights.
+        size: Side of a square image in px, or the sides of a volume (D, H, W) in voxels.
 
     Raises:
         BackboneError: The network cannot process that size.
@@ -60,10 +64,11 @@ def prepare_source(backbone: Backbone, size: int) -> Source:
         WeightsError: Too little of it is pretrained.
     """
     entry = entry_of(backbone.network)
-    trace = trace_network(backbone.network, (backbone.in_channels, size, size), entry=entry)
+    sides = (size, size) if isinstance(size, int) else size
+    trace = trace_network(backbone.network, (backbone.in_channels, *sides), entry=entry)
     cuts = find_cuts(trace, has_head=entry == "forward")
     report, cuts = judge_load(backbone.report, trace, cuts)
-    backbone = dataclasses.replace(backbone, report=report, size=size)
+    backbone = dataclasses.replace(backbone, report=report, size=sides[-1])
     return Source(backbone=backbone, trace=trace, cuts=cuts, block_of=_blocks(trace, cuts))
 
 
