@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from families import EVERY_FAMILY, TRANSFORMERS
 from medgraft.errors import BackboneError, ConfigError, CutError
 from medgraft.search.trial import course_of
 from medgraft.train.course import enter_phase
@@ -22,19 +23,7 @@ from medgraft.transfer import (
     phases_of,
 )
 
-FAMILIES = {
-    "resnet18": 64,
-    "densenet121": 64,
-    "efficientnet_b0": 64,
-    "mobilenetv1_100": 64,
-    "inception_v3": 96,
-    "convnext_atto": 64,
-    "swin_tiny_patch4_window7_224": 224,
-    "vit_tiny_patch16_224": 224,
-}
-TRANSFORMERS = ("swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")
 HEAD = HeadSettings(num_outputs=2)
-EVERY_FAMILY = pytest.mark.parametrize(("name", "size"), FAMILIES.items())
 GRADIENT = [name for name, strategy in STRATEGIES.items() if strategy.fitting == "gradient"]
 EVERY_STRATEGY = pytest.mark.parametrize("strategy", GRADIENT)
 

@@ -6,23 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from families import EVERY_FAMILY
 from medgraft.errors import ConfigError
 from medgraft.transfer import STRATEGIES, HeadSettings, apply_strategy, lr_of, parameter_groups, plan_table
 
 # Name and side: one small member of each family.
-FAMILIES = {
-    "resnet18": 64,
-    "densenet121": 64,
-    "efficientnet_b0": 64,
-    "mobilenetv1_100": 64,
-    "inception_v3": 96,
-    "vgg11_bn": 64,
-    "convnext_atto": 64,
-    "swin_tiny_patch4_window7_224": 224,
-    "vit_tiny_patch16_224": 224,
-}
 HEAD = HeadSettings(num_outputs=2)
-EVERY_FAMILY = pytest.mark.parametrize(("name", "size"), FAMILIES.items())
 
 
 class Net(nn.Module):

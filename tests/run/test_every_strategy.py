@@ -1,0 +1,41 @@
+"""Every strategy from images to a stored model: what the report says of the test set is what the model predicts."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medgraft.deploy import load_artefact, predict_files
+from medgraft.run.fit import fit
+from medgraft.transfer import STRATEGIES
+from small_runs import small_config
+
+TRANSFORMER = {
+    "name": "vit_tiny_patch16_224",
+    "args": {"patch_size": 8, "depth": 3, "embed_dim": 24, "num_heads": 3},
+    "weights": "none",
+    "size": 32,
+}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_stored_model_predicts_what_the_report_says(phantom: Path, tmp_path: Path, strategy: str) -> None:
+    cut = {"cut": "4"} if STRATEGIES[strategy].has_depth else {}
+    options = {"backbone": TRANSFORMER} if strategy == "lora" else {}
+    config = small_config(phantom, transfer={"strategy": strategy, **cut}, **options)
+    results = fit(config, tmp_path / "run")
+    assert results["chosen"]["strategy"] == strategy
+    assert [block["treatment"] for block in results["plan"]["blocks"]][-1] == "new"
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    model = load_artefact(tmp_path / "run")
+    again = predict_files(model, [phantom.parent / path for path in table["path"]])
+    columns = [name for name in table.columns if name.startswith("prob_")]
+    np.testing.assert_allclose(again[columns], table[columns], atol=1e-6, rtol=0)
+    assert table[columns].to_numpy().std(axis=0).max() > 1e-4, "a model that says the same of all proves nothing"
+    described = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
+    assert described["strategy"] == strategy
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "None" not in page
+    assert "(none)" not in page
