@@ -114,6 +114,7 @@ def compare(
     baseline: Predictions | Sequence[Predictions],
     margin: float = 0.02,
     weights: np.ndarray | None = None,
+    name: str = "The compact model",
 ) -> dict[str, Any]:
     """``difference`` (auroc and auprc: value, ci95, p), ``verdict`` and ``sentence``, plain JSON types.
 
@@ -125,6 +126,7 @@ def compare(
         baseline: Those of the baseline, on the same cases in the same order.
         margin: The loss of AUROC that is accepted, fixed beforehand.
         weights: (R, N) counts from `bootstrap_weights` of the test cases; drawn here with seed 0 if None.
+        name: What is compared, as the start of a sentence.
 
     Raises:
         ConfigError: The margin makes no sense.
@@ -142,7 +144,7 @@ def compare(
     return {
         "difference": to_json(differences),
         "verdict": verdict(differences["auroc"], margin),
-        "sentence": verdict_sentence(differences["auroc"], margin),
+        "sentence": verdict_sentence(differences["auroc"], margin, name),
     }
 
 

@@ -7,6 +7,7 @@ from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known, is_phantom
 from medgraft.report.prose import case_counts_line
 from medgraft.report.reading import RunFiles, look_up, num_unscored
+from medgraft.report.wording import chosen_name
 
 __all__ = ["GUIDELINES", "TO_FILL_IN", "ChecklistItem", "checklist"]
 
@@ -107,10 +108,9 @@ def _preprocessing(run: RunFiles) -> str:
 def _model(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     results = run.results
     chosen = look_up(results, "chosen", {})
-    cut = look_up(chosen, "cut.name")
     report = look_up(results, "backbone.load_report", {})
     name = look_up(results, "backbone.name", "")
-    architecture = f"{name}, {chosen.get('strategy', '')}" + (f" at {cut}" if cut else "") if name else ""
+    architecture = f"{name}, {chosen_name(chosen)}" if name else ""
     start = f"{report.get('source')}, {fmt.percent(report.get('matched_fraction'))} of the parameters" if report else ""
     versions = ", ".join(f"{key} {value}" for key, value in look_up(results, "versions", {}).items())
     rule = chosen.get("rule")

@@ -17,6 +17,7 @@ from medgraft.report.prose import citation, methods, summary_sentence
 from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run
 from medgraft.report.rendering import environment, write_whole
 from medgraft.report.search_figure import USUAL_TOLERANCE, cut_figure
+from medgraft.report.wording import chosen_name, depth_sentence
 from medgraft.types import Predictions
 
 __all__ = ["write_model_card", "write_report"]
@@ -69,9 +70,9 @@ def _context(run: RunFiles) -> dict[str, Any]:
     return {
         **_answer(run),
         "caveats": find_caveats(run),
-        "cuts": tables.cut_rows(run),
+        "cuts": tables.cut_rows(run) if _is_searched(run) else [],
         "tolerance": fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE)),
-        "search_cost": _search_cost(run),
+        "search_cost": _search_cost(run) if _is_searched(run) else "",
         "metrics": tables.metric_rows(run),
         "has_second": bool(results.get("second_baseline")),
         "second_cut": look_up(results, "second_baseline.cut.name", ""),
@@ -99,16 +100,17 @@ def _answer(run: RunFiles) -> dict[str, Any]:
     verdict = look_up(results, "test.verdict", "")
     sentence = summary_sentence(run)
     headline, _, numbers = sentence.partition(": ")
-    cut = look_up(results, "chosen.cut.name")
+    chosen = look_up(results, "chosen", {})
     return {
         "name": look_up(results, "backbone.name", "network"),
         "classes": run.classes,
         "task": results.get("task", ""),
         "positive": results.get("positive"),
         "is_phantom": is_phantom(run),
-        "strategy": look_up(results, "chosen.strategy", ""),
-        "rule": look_up(results, "chosen.rule", ""),
-        "cut": f"{cut} (cut {look_up(results, 'chosen.cut.index', fmt.ABSENT)})" if cut else "",
+        "strategy": chosen_name(chosen),
+        "rule": chosen.get("rule", "") if _is_searched(run) else "",
+        "is_truncated": chosen.get("strategy") == "ttl",
+        "depth": depth_sentence(chosen, is_searched=_is_searched(run)),
         "verdict": verdict,
         "tone": VERDICT_TONES.get(verdict, "open"),
         "sentence": sentence,
@@ -121,12 +123,16 @@ def _answer(run: RunFiles) -> dict[str, Any]:
     }
 
 
+def _is_searched(run: RunFiles) -> bool:
+    return len((run.choice or {}).get("candidates") or ()) > 1
+
+
 def _figures(run: RunFiles) -> dict[str, Any]:
     chosen, baseline = read_predictions(run, "test"), read_predictions(run, "baseline")
     test = look_up(run.results, "test", {})
     blocks = look_up(run.results, "plan.blocks", [])
     difference = look_up(test, "difference.auroc", {})
-    names = (f"chosen: {look_up(run.results, 'chosen.cut.name', 'model')}", "full fine-tuning")
+    names = (f"chosen: {chosen_name(look_up(run.results, 'chosen', {})) or 'model'}", "full fine-tuning")
     drawn = {
         "answer_svg": answer_figure(
             look_up(test, "chosen.auroc", {}),
@@ -137,7 +143,7 @@ def _figures(run: RunFiles) -> dict[str, Any]:
         )
         if difference
         else "",
-        "cut_svg": cut_figure(run.search, run.choice) if run.search is not None and len(run.search) else "",
+        "cut_svg": cut_figure(run.search, run.choice) if run.search is not None and _is_searched(run) else "",
         "ranking_svg": ranking_figure(chosen, baseline) if chosen is not None else "",
         "reliability_svg": reliability_figure(chosen, baseline) if chosen is not None else "",
         "confusion_svg": _confusions(chosen, baseline),
@@ -151,6 +157,7 @@ def _figures(run: RunFiles) -> dict[str, Any]:
         ]
     return {
         **{key: Markup(svg) for key, svg in drawn.items()},
+        "is_solved": run.history is not None and "chosen" not in set(run.history["role"]),
         "has_named_curves": len(run.classes) <= MAX_NAMED_CLASSES,
         "label_counts": label_counts,
         **_pictures(run),

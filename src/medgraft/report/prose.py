@@ -8,6 +8,7 @@ from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known, is_phantom
 from medgraft.report.reading import RunFiles, look_up
 from medgraft.report.search_figure import USUAL_TOLERANCE
+from medgraft.report.wording import WORDINGS, depth_sentence, strategy_words
 
 __all__ = ["REFERENCES", "citation", "methods", "summary_sentence"]
 
@@ -29,6 +30,11 @@ REFERENCES: Final = {
     "work for "
     "medical images: feature reuse & other factors. CVPR 2022.",
     "howard": "Howard J, Ruder S. Universal language model fine-tuning for text classification. ACL 2018.",
+    "kumar": "Kumar A, Raghunathan A, Jones R, Ma T, Liang P. Fine-tuning can distort pretrained features and "
+    "underperform out-of-distribution. ICLR 2022.",
+    "li": "Li X, Grandvalet Y, Davoine F. Explicit inductive bias for transfer learning with convolutional networks. "
+    "ICML 2018.",
+    "hu": "Hu EJ, Shen Y, Wallis P, et al. LoRA: low-rank adaptation of large language models. ICLR 2022.",
     "delong": "DeLong ER, DeLong DM, Clarke-Pearson DL. Comparing the areas under two or more correlated "
     "receiver "
     "operating characteristic curves. Biometrics 1988;44:837–845.",
@@ -43,30 +49,6 @@ REFERENCES: Final = {
     "brier": "Brier GW. Verification of forecasts expressed in terms of probability. Mon Weather Rev 1950;78:1–3.",
 }
 WEIGHT_SOURCES: Final = {"none": "random weights", "packaged": "the weights packaged with medgraft"}
-STRATEGIES: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "ttl": (
-        "truncated transfer learning: the pretrained layers up to a cut and a new head are trained, "
-        "all later layers are removed",
-        ("peng",),
-    ),
-    "ftl": ("full transfer learning: all pretrained layers and a new head are trained", ("peng",)),
-    "frozen": ("feature extraction: the pretrained layers stay frozen and a new head is trained", ("kim",)),
-    "hybrid": ("hybrid feature extraction: a classical classifier on frozen features", ("kim",)),
-    "lwft": (
-        "layer-wise fine-tuning: the lower layers stay frozen, the upper ones are trained",
-        ("tajbakhsh",),
-    ),
-    "tf": (
-        "TransFusion: pretrained layers up to a cut, slimmed and randomly initialised ones above",
-        ("raghu",),
-    ),
-    "wtst": (
-        "weight transfer up to a cut, above it random weights with the pretrained statistics",
-        ("matsoukas",),
-    ),
-    "gradual": ("gradual unfreezing from the top down", ("kim", "howard")),
-    "scratch": ("training from random weights", ()),
-}
 
 
 def summary_sentence(run: RunFiles) -> str:
@@ -129,8 +111,9 @@ def citation(results: Mapping[str, Any]) -> str:
 
 def _model(run: RunFiles, cite: Cite) -> str:
     source = look_up(run.results, "backbone.load_report.source")
-    strategy = look_up(run.results, "chosen.strategy", "")
-    words, keys = STRATEGIES.get(strategy, (strategy, ()))
+    chosen = look_up(run.results, "chosen", {})
+    words, wording = strategy_words(chosen), WORDINGS.get(chosen.get("strategy", ""))
+    keys = wording.references if wording else ()
     size = look_up(run.results, "preprocessing.size")
     kinds = {"binary": "two classes", "multiclass": "the classes", "multilabel": "independent labels"}
     text = f"A {look_up(run.results, 'backbone.name', 'pretrained')} network"
@@ -175,12 +158,22 @@ def case_counts_line(counts: Mapping[str, Any], task: Any) -> str:
 
 
 def _search(run: RunFiles, cite: Cite) -> str:
-    cut = look_up(run.results, "chosen.cut", {})
+    chosen = look_up(run.results, "chosen", {})
+    cut = look_up(chosen, "cut", {})
     if not cut:
         return ""
+    seeds = run.results.get("seeds") or []
+    over = f" over {len(seeds)} seeds" if len(seeds) > 1 else ""
+    budget = (
+        f" The final model and full fine-tuning were trained with the same budget{over}."
+        if chosen.get("strategy") != "ftl"
+        else ""
+    )
+    if len((run.choice or {}).get("candidates", ())) < 2:
+        return f"{depth_sentence(chosen, is_searched=False)}.{budget}"
     trials = look_up(run.results, "search.num_trials")
     text = (
-        "The cut was chosen on validation alone by average precision, first among the ends of stages, "
+        "The depth was chosen on validation alone by average precision, first among the ends of stages, "
         f"then among their neighbours{cite('peng')}"
     )
     if trials:
@@ -193,10 +186,7 @@ def _search(run: RunFiles, cite: Cite) -> str:
             "; among all cuts tried, the smallest network was taken whose paired bootstrap difference to the "
             f"best was at most one standard deviation and at most {tolerance}"
         )
-    text += f". Cut {cut.get('index', fmt.ABSENT)} ({cut.get('name', fmt.ABSENT)}) was chosen."
-    seeds = run.results.get("seeds") or []
-    over = f" over {len(seeds)} seeds" if len(seeds) > 1 else ""
-    return text + f" The final model and full fine-tuning were trained with the same budget{over}."
+    return f"{text}. Cut {cut.get('index', fmt.ABSENT)} ({cut.get('name', fmt.ABSENT)}) was chosen.{budget}"
 
 
 def _metrics(run: RunFiles, cite: Cite) -> str:

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from medgraft.report.comparison_page import comparison_rows
+from medgraft.report.wording import chosen_name
 from medgraft.run.prepare import Listener
 
 __all__ = [
@@ -63,10 +64,9 @@ def print_table(
 def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
     """Print what the test set said of the chosen model and of full fine-tuning."""
     test, efficiency = results["test"], results["efficiency"]
-    cut = results["chosen"]["cut"]
     rows = []
     for title, key in (
-        (f"chosen: {results['chosen']['strategy']} at {cut['name']}", "chosen"),
+        (f"chosen: {chosen_name(results['chosen'])}", "chosen"),
         ("full fine-tuning", "baseline"),
     ):
         cost = efficiency[key]

@@ -157,6 +157,9 @@ def _results(
         "positive": cohort.positive,
         "chosen": {
             "strategy": searched.chosen.spec.strategy,
+            "head": searched.chosen.spec.head.kind,
+            "solver": searched.chosen.spec.solver,
+            "settings": to_json(searched.chosen.spec.settings),
             "rule": config.transfer.rule,
             "init": "none" if found.source.backbone.report.source == "none" else "pretrained",
             "cut": {"index": cut.index, "name": cut.name, "num_params": cut.num_params, "macs": cut.macs},

@@ -18,6 +18,7 @@ from medgraft.evaluate.summary import compare, metric_interval, site_metrics
 from medgraft.metrics.classification import METRICS
 from medgraft.report import write_report
 from medgraft.run.folder import read_json, write_json
+from medgraft.run.judging import judged_name
 from medgraft.run.prepare import Listener, Prepared, preprocessing_of
 from medgraft.types import Predictions
 
@@ -112,7 +113,7 @@ def _pooled_test(
     return {
         "chosen": _summary(chosen, [r["test"]["chosen"] for r in results], weights),
         "baseline": _summary(baseline, [r["test"]["baseline"] for r in results], weights),
-        **compare(chosen, baseline, config.evaluate.margin, weights),
+        **compare(chosen, baseline, config.evaluate.margin, weights, judged_name(config.transfer.strategy)),
         "margin": config.evaluate.margin,
         "num_cases": len(chosen.groups),
         "num_groups": len(np.unique(chosen.groups)),

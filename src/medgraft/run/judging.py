@@ -26,7 +26,7 @@ from medgraft.train.loop import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
-__all__ = ["Tested", "count_opening", "open_test_set", "predict_split"]
+__all__ = ["Tested", "count_opening", "judged_name", "open_test_set", "predict_split"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -89,6 +89,11 @@ def count_opening(folder: Path, found: Prepared, run_id: str) -> int:
     return open_test(hashes, run_id, folder)
 
 
+def judged_name(strategy: str) -> str:
+    """What the chosen model is called in the verdict."""
+    return "The compact model" if strategy == "ttl" else f"The {strategy} model"
+
+
 def _summary(
     config: RunConfig,
     searched: Searched,
@@ -100,7 +105,7 @@ def _summary(
     point, margin = config.evaluate.operating_point, config.evaluate.margin
     val = context.val_predictions(searched.chosen.val_probs)
     val_baseline = context.val_predictions(searched.baseline_seeds[0].val_probs)
-    compared = compare(chosen, baseline, margin, weights)
+    compared = compare(chosen, baseline, margin, weights, judged_name(searched.chosen.spec.strategy))
     if searched.chosen.spec == searched.baseline_seeds[0].spec:
         compared["sentence"] = "The search kept the whole network: the chosen model is full fine-tuning itself."
     return {

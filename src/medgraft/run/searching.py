@@ -148,8 +148,7 @@ def search_effort(config: RunConfig, num_val_groups: int) -> tuple[int, int]:
         >>> search_effort(make_config("images"), 80), search_effort(make_config("images"), 800)
         ((3, 10), (1, 30))
     """
-    is_searched = STRATEGIES[config.transfer.strategy].is_searched and config.transfer.cut == "auto"
-    if not is_searched:
+    if not _is_searched(config):
         return 1, config.train.epochs
     seeds = config.search.seeds or (_SEEDS_WHEN_SMALL if num_val_groups < _SMALL_VALIDATION else 1)
     shared = max(config.train.epochs // seeds, min(_MIN_EPOCHS, config.train.epochs))
@@ -203,7 +202,8 @@ class _Runner:
         is_whole = strategy in ("ttl", "tf", "wtst") and cut.index == len(self.found.source.cuts)
         name = "ftl" if is_whole else strategy
         spec = trial_spec(self.config, self.found, name, cut, seed, epochs=epochs)
-        label = f"{name} at cut {cut.index} {cut.name}, seed {seed}"
+        place = f" at cut {cut.index} {cut.name}" if STRATEGIES[name].has_depth else ""
+        label = f"{name}{place}, seed {seed}"
         trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total))
         if all(trial.spec != other.spec for other, _ in self.rows):
             self.rows.append((trial, role))
@@ -227,7 +227,9 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     cuts = found.source.cuts
     num_seeds, epochs = search_effort(config, len(np.unique(context.val_groups)))
     search_seeds = range(config.seed, config.seed + num_seeds)
-    told.say(f"Searching among {len(cuts)} cuts, {_times(num_seeds, epochs)} each; everything is chosen on validation.")
+    if _is_searched(config):
+        each = _times(num_seeds, epochs)
+        told.say(f"Searching among {len(cuts)} cuts, {each} each; everything is chosen on validation.")
     tried: dict[int, list[Trial]] = {}
 
     def score(cut: Cut, role: str) -> float:
@@ -240,7 +242,7 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
         tried[cut.index] = trials
         return _mean_score(trials)
 
-    if config.transfer.cut != "auto" or not STRATEGIES[name].is_searched:
+    if not _is_searched(config):
         score(wanted_depth(found.source, name, config.transfer.cut), "given")
     elif config.search.method == "incremental":
         level = config.search.level
@@ -256,6 +258,10 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     write_json(folder / "choice.json", choice)
     searched = _finish(config, found, runner, choice, second, told)
     return dataclasses.replace(searched, cost={**searched.cost, "seeds": num_seeds, "epochs": epochs})
+
+
+def _is_searched(config: RunConfig) -> bool:
+    return STRATEGIES[config.transfer.strategy].is_searched and config.transfer.cut == "auto"
 
 
 def wanted_depth(source: Source, strategy: str, wanted: str) -> Cut:
@@ -297,7 +303,8 @@ def _finish(
 ) -> Searched:
     cuts = found.source.cuts
     chosen_cut = found.source.depth(choice.chosen)
-    told.say(f"Chosen by the rule '{choice.rule}': cut {chosen_cut.index} {chosen_cut.name}.")
+    if len(choice.candidates) > 1:
+        told.say(f"Chosen by the rule '{choice.rule}': cut {chosen_cut.index} {chosen_cut.name}.")
     seeds = range(config.seed, config.seed + config.seeds)
     name = config.transfer.strategy
     # "final": trained longer than the search's trials, so not to be compared with their scores.

@@ -1,0 +1,160 @@
+"""What each strategy is called in a sentence, what its depth means, and whom to cite."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Final
+
+from medgraft.report.reading import look_up
+from medgraft.transfer.strategies import StrategySettings
+from medgraft.types import to_json
+
+__all__ = ["WORDINGS", "Wording", "chosen_name", "depth_sentence", "strategy_words"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Wording:
+    """How to speak of a strategy.
+
+    Args:
+        words: Name and definition; fields of `StrategySettings`, ``head`` and ``solved`` may stand in braces.
+        references: Keys of `medgraft.report.prose.REFERENCES`.
+        depth: What its depth does, with ``cut`` in braces; empty where it has none.
+        nothing: The same for depth 0.
+    """
+
+    words: str
+    references: tuple[str, ...] = ()
+    depth: str = ""
+    nothing: str = ""
+
+
+WORDINGS: Final[dict[str, Wording]] = {
+    "ttl": Wording(
+        words="truncated transfer learning: the pretrained layers up to a cut and a new head are trained, "
+        "all later layers are removed",
+        references=("peng",),
+        depth="The network was cut at {cut}",
+    ),
+    "ftl": Wording(words="full transfer learning: all pretrained layers and a new head are trained"),
+    "scratch": Wording(words="training of all layers from random weights"),
+    "frozen": Wording(
+        words="feature extraction: the pretrained layers up to a cut stay frozen, all later layers are removed, and a "
+        "linear head is {solved}",
+        references=("kim",),
+        depth="Features were taken from {cut}",
+    ),
+    "hybrid": Wording(
+        words="hybrid feature extraction: a classical classifier ({head}, with logistic calibration) on pooled "
+        "features of the frozen pretrained layers",
+        references=("kim",),
+        depth="Features were taken from {cut}",
+    ),
+    "lwft": Wording(
+        words="layer-wise fine-tuning: the lower layers stay frozen, the upper ones are trained at {low_lr:g} of the "
+        "head's learning rate",
+        references=("tajbakhsh", "peng"),
+        depth="Everything up to {cut} stayed frozen",
+        nothing="Nothing stayed frozen",
+    ),
+    "tf": Wording(
+        words="TransFusion: pretrained layers up to a depth, above it layers of {width:g} of their width with random "
+        "weights",
+        references=("raghu",),
+        depth="The network is pretrained up to {cut} and slimmed above",
+        nothing="All of the network was slimmed and nothing is pretrained",
+    ),
+    "wtst": Wording(
+        words="weight transfer up to a depth, above it random weights with the mean and deviation of the pretrained "
+        "tensors",
+        references=("matsoukas",),
+        depth="Weights were transferred up to {cut}, above it their statistics",
+        nothing="Only the statistics of the weights were transferred",
+    ),
+    "gradual": Wording(
+        words="gradual unfreezing: the head first, then block after block from the top down, at {low_lr:g} of the "
+        "head's learning rate",
+        references=("kim", "howard"),
+        depth="Everything up to {cut} stayed frozen",
+        nothing="Everything was unfrozen in the end",
+    ),
+    "lp-ft": Wording(
+        words="linear probing for {probe_share:.0%} of the epochs, then fine-tuning of all layers",
+        references=("kumar",),
+    ),
+    "discriminative": Wording(
+        words="discriminative fine-tuning: each block is trained at {layer_decay:g} of the learning rate of the block "
+        "above it",
+        references=("howard",),
+    ),
+    "l2sp": Wording(
+        words="fine-tuning of all layers with an L2 penalty towards the pretrained weights instead of towards zero",
+        references=("li",),
+    ),
+    "lora": Wording(
+        words="low-rank adaptation: adapters of rank {lora_rank} beside the frozen linear layers of the attention, "
+        "merged afterwards",
+        references=("hu",),
+    ),
+}
+
+
+def strategy_words(chosen: Mapping[str, Any]) -> str:
+    """Name and definition of the strategy, with the settings of the run.
+
+    Args:
+        chosen: ``results.chosen``.
+
+    Examples:
+        >>> strategy_words({"strategy": "lora", "settings": {"lora_rank": 4}})[:42]
+        'low-rank adaptation: adapters of rank 4 be'
+    """
+    name = str(chosen.get("strategy", ""))
+    if name not in WORDINGS:
+        return name
+    exact = "solved to convergence (logistic regression, penalty by grouped cross-validation)"
+    return WORDINGS[name].words.format_map(
+        {
+            **to_json(StrategySettings()),
+            **look_up(chosen, "settings", {}),
+            "head": chosen.get("head", "support vector machine"),
+            "solved": "trained by gradient" if chosen.get("solver") == "gradient" else exact,
+        }
+    )
+
+
+def chosen_name(chosen: Mapping[str, Any]) -> str:
+    """Strategy and, where it says something, depth of the chosen model, for a label.
+
+    Args:
+        chosen: ``results.chosen``.
+
+    Examples:
+        >>> chosen_name({"strategy": "ttl", "cut": {"index": 3, "name": "layer1.1"}}), chosen_name({"strategy": "ftl"})
+        ('ttl at layer1.1', 'ftl')
+    """
+    name, cut = str(chosen.get("strategy", "")), look_up(chosen, "cut", {})
+    has_place = name in WORDINGS and WORDINGS[name].depth and cut.get("index")
+    return f"{name} at {cut.get('name')}" if has_place else name
+
+
+def depth_sentence(chosen: Mapping[str, Any], *, is_searched: bool) -> str:
+    """What the chosen depth did to the network and who chose it; without a full stop.
+
+    Args:
+        chosen: ``results.chosen``.
+        is_searched: Whether several depths were tried.
+
+    Examples:
+        >>> cut = {"index": 3, "name": "layer1.1"}
+        >>> depth_sentence({"strategy": "lwft", "cut": cut}, is_searched=False)
+        'Everything up to layer1.1 (cut 3) stayed frozen, as fixed beforehand'
+        >>> depth_sentence({"strategy": "l2sp", "cut": cut}, is_searched=False)
+        'The strategy l2sp has no depth: all of the network was kept'
+    """
+    name, cut = str(chosen.get("strategy", "")), look_up(chosen, "cut", {})
+    wording = WORDINGS.get(name)
+    if wording is None or not cut or not wording.depth:
+        return f"The strategy {name} has no depth: all of the network was kept"
+    place = f"{cut.get('name')} (cut {cut.get('index')})"
+    text = wording.nothing if cut.get("index") == 0 else wording.depth.format(cut=place)
+    return f"{text}, chosen on validation alone" if is_searched else f"{text}, as fixed beforehand"

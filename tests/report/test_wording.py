@@ -1,0 +1,40 @@
+"""Every strategy can be spoken of, in its own words and with the settings of the run."""
+
+import pytest
+
+from medgraft.report.prose import REFERENCES
+from medgraft.report.wording import WORDINGS, chosen_name, depth_sentence, strategy_words
+from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH
+
+CUT = {"index": 3, "name": "layer1.1"}
+
+
+def test_there_are_words_for_every_strategy_and_every_reference_exists() -> None:
+    assert set(WORDINGS) == set(STRATEGIES)
+    assert {key for wording in WORDINGS.values() for key in wording.references} <= set(REFERENCES)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_words_have_no_gap(strategy: str) -> None:
+    chosen = {"strategy": strategy, "cut": CUT}
+    for text in (strategy_words(chosen), depth_sentence(chosen, is_searched=True), chosen_name(chosen)):
+        assert text
+        assert "{" not in text
+    assert ("layer1.1" in chosen_name(chosen)) == STRATEGIES[strategy].has_depth
+    assert ("layer1.1" in depth_sentence(chosen, is_searched=True)) == STRATEGIES[strategy].has_depth
+
+
+@pytest.mark.parametrize("strategy", ZERO_DEPTH)
+def test_depth_zero_is_said_in_words(strategy: str) -> None:
+    chosen = {"strategy": strategy, "cut": {"index": 0, "name": "(none)"}}
+    sentence = depth_sentence(chosen, is_searched=False)
+    assert "(none)" not in sentence + chosen_name(chosen)
+    assert sentence.startswith(WORDINGS[strategy].nothing)
+    assert sentence.endswith("as fixed beforehand")
+
+
+def test_settings_of_the_run_stand_in_the_words() -> None:
+    assert "0.25 of their width" in strategy_words({"strategy": "tf", "settings": {"width": 0.25}})
+    assert "random-forest" in strategy_words({"strategy": "hybrid", "head": "random-forest"})
+    assert "by gradient" in strategy_words({"strategy": "frozen", "solver": "gradient"})
+    assert "solved to convergence" in strategy_words({"strategy": "frozen", "solver": "exact"})
