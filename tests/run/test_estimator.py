@@ -11,6 +11,8 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 
 from medgraft import TransferClassifier
 from medgraft.errors import DataError
+from medgraft.run import searching
+from medgraft.search.trial import Trial, TrialSpec
 
 
 def discs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -79,3 +81,26 @@ def test_bad_input_is_refused() -> None:
         quick().fit(images.astype(np.float32), labels)
     with pytest.raises(NotFittedError):
         quick().predict(images)
+
+
+def test_a_classical_head_is_had_by_name() -> None:
+    images, labels = discs(80)
+    model = quick(strategy="hybrid", head="knn", cut=4).fit(images, labels)
+    assert model.model_.artefact.head.kind == "knn"
+    assert model.score(images, labels) > 0.6
+
+
+def test_a_small_validation_set_is_searched_with_three_seeds_as_in_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    train = searching.run_trial
+
+    def watched(spec: TrialSpec, *rest: object) -> Trial:
+        asked.append(spec)
+        return train(spec, *rest)
+
+    monkeypatch.setattr(searching, "run_trial", watched)
+    images, labels = discs(60)
+    quick(cut="auto", epochs=6, preset="balanced").fit(images, labels)
+    assert {spec.seed for spec in asked} == {0, 1, 2}
+    assert [spec.train.epochs for spec in asked[:-1]] == [5] * (len(asked) - 1)
+    assert (asked[-1].train.epochs, asked[-1].seed) == (6, 0)

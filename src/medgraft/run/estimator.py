@@ -20,13 +20,10 @@ from medgraft.deploy.predict import predict_pixels
 from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare
 from medgraft.run.prepare import Listener, Prepared, network_of, preprocessing_of
-from medgraft.run.searching import engine_for, trial_context, trial_spec, wanted_depth
-from medgraft.search.rule import choose
-from medgraft.search.trial import Trial, TrialContext, load_trial_model, run_trial, slim_of
-from medgraft.search.two_stage import two_stage
+from medgraft.run.searching import best_trial, engine_for, trial_context
+from medgraft.search.trial import load_trial_model, slim_of
 from medgraft.transfer.source import prepare_source
-from medgraft.transfer.strategies import STRATEGIES
-from medgraft.types import Cohort, Cut
+from medgraft.types import Cohort
 
 __all__ = ["TransferClassifier"]
 
@@ -36,8 +33,8 @@ _VAL_FOLDS = 5
 class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A truncated pretrained network as a scikit-learn classifier.
 
-    A fifth of the training images (whole groups) is held back to choose epoch and cut. No test set is opened:
-    that is the caller's, e.g. `cross_val_score`'s.
+    A fifth of the training images (whole groups) is held back to choose epoch and cut, with the search of
+    `medgraft fit`. No test set is opened: that is the caller's, e.g. `cross_val_score`'s.
 
     Args:
         backbone: As for `medgraft fit`.
@@ -46,6 +43,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cut: ``auto``, an index or a name.
         rule: ``compact`` or ``best``.
         strategy: A key of `medgraft.transfer.STRATEGIES`.
+        head: ``pooled``, ``flattened``, or a classical one for ``hybrid``; None for the strategy's own.
         size: Input side in px, None for the network's own.
         preset: ``fast``, ``balanced``, ``thorough`` or ``paper``.
         epochs: None for the preset's.
@@ -62,6 +60,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         cut: str | int = "auto",
         rule: Literal["compact", "best"] = "compact",
         strategy: str = "ttl",
+        head: str | None = None,
         size: int | None = None,
         preset: str = "fast",
         epochs: int | None = None,
@@ -75,6 +74,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.cut = cut
         self.rule = rule
         self.strategy = strategy
+        self.head = head
         self.size = size
         self.preset = preset
         self.epochs = epochs
@@ -106,8 +106,9 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         with tempfile.TemporaryDirectory(prefix="medgraft-") as place:
             folder = Path(place)
             found = _prepared(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
-            context = trial_context(folder, found, engine_for(config, folder, found, Listener()))
-            trial = _best_trial(config, found, context)
+            quiet = Listener()
+            context = trial_context(folder, found, engine_for(config, folder, found, quiet))
+            trial = best_trial(config, folder, found, context, quiet)
             network, _ = load_trial_model(trial, context)
         self.cut_ = trial.cut
         self.val_auprc_ = trial.val_auprc
@@ -153,7 +154,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "args": self.backbone_args or {},
                 "size": self.size,
             },
-            "transfer": {"strategy": self.strategy, "cut": str(self.cut), "rule": self.rule},
+            "transfer": {"strategy": self.strategy, "head": self.head, "cut": str(self.cut), "rule": self.rule},
             "train": {"epochs": self.epochs},
             "seed": self.seed,
             "device": self.device,
@@ -218,27 +219,3 @@ def _prepared(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[
         source=source,
         given=cohort,
     )
-
-
-def _best_trial(config: RunConfig, found: Prepared, context: TrialContext) -> Trial:
-    cuts, name = found.source.cuts, config.transfer.strategy
-    if config.transfer.cut != "auto" or not STRATEGIES[name].is_searched:
-        cut = wanted_depth(found.source, name, config.transfer.cut)
-        return run_trial(trial_spec(config, found, name, cut, config.seed), context)
-    tried: dict[int, Trial] = {}
-
-    def score(cut: Cut, _role: str) -> float:
-        tried[cut.index] = run_trial(trial_spec(config, found, name, cut, config.seed), context)
-        return tried[cut.index].val_auprc
-
-    two_stage(cuts, score)
-    choice = choose(
-        {index: [context.val_predictions(trial.val_probs)] for index, trial in tried.items()},
-        cuts,
-        {index: trial.num_params for index, trial in tried.items()},
-        config.transfer.rule,
-        tolerance=config.transfer.tolerance,
-        replicates=config.evaluate.replicates,
-        seed=config.seed,
-    )
-    return tried[choice.chosen]

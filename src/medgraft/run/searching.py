@@ -1,6 +1,7 @@
 """Trials of a run: the baseline, the search for the cut, the further seeds, and the table of all of them."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ from medgraft.types import Cut, TransferPlan, from_json
 
 __all__ = [
     "Searched",
+    "best_trial",
     "engine_for",
     "search_cut",
     "search_effort",
@@ -222,42 +224,64 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     Raises:
         CutError: There is no such cut.
     """
-    name = config.transfer.strategy
     runner = _Runner(config, folder, found, context, told)
-    cuts = found.source.cuts
     num_seeds, epochs = search_effort(config, len(np.unique(context.val_groups)))
-    search_seeds = range(config.seed, config.seed + num_seeds)
-    if _is_searched(config):
-        each = _times(num_seeds, epochs)
-        told.say(f"Searching among {len(cuts)} cuts, {each} each; everything is chosen on validation.")
+    choice = _explore(runner, num_seeds, epochs)
+    searched = _finish(config, found, runner, choice, _second_cut(found), told)
+    return dataclasses.replace(searched, cost={**searched.cost, "seeds": num_seeds, "epochs": epochs})
+
+
+def best_trial(config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener) -> Trial:
+    """The same search without a baseline: the chosen depth, trained with all epochs of the run.
+
+    Raises:
+        CutError: There is no such cut.
+    """
+    runner = _Runner(config, folder, found, context, told)
+    choice = _explore(runner, *search_effort(config, len(np.unique(context.val_groups))))
+    return runner.run(config.transfer.strategy, found.source.depth(choice.chosen), config.seed, "chosen")
+
+
+def _explore(runner: "_Runner", num_seeds: int, epochs: int) -> Choice:
+    """Train at the depths that the search wants to see, and let the rule choose."""
+    config, found, context = runner.config, runner.found, runner.context
+    name, cuts = config.transfer.strategy, found.source.cuts
+    seeds = range(config.seed, config.seed + num_seeds)
     tried: dict[int, list[Trial]] = {}
 
     def score(cut: Cut, role: str) -> float:
         kind = "baseline" if cut.index == len(cuts) and name in ("ttl", "tf", "wtst", "ftl") else role
-        trials = [runner.run(name, cut, search_seeds[0], kind, epochs=epochs)]
+        trials = [runner.run(name, cut, seeds[0], kind, epochs=epochs)]
         best = max(tried.values(), key=_mean_score, default=trials)
         firsts = [context.val_predictions(one.val_probs) for one in (trials[0], best[0])]
         if num_seeds > 1 and not is_clearly_behind(*firsts):
-            trials += [runner.run(name, cut, seed, kind, epochs=epochs) for seed in search_seeds[1:]]
+            trials += [runner.run(name, cut, seed, kind, epochs=epochs) for seed in seeds[1:]]
         tried[cut.index] = trials
         return _mean_score(trials)
 
     if not _is_searched(config):
         score(wanted_depth(found.source, name, config.transfer.cut), "given")
-    elif config.search.method == "incremental":
-        level = config.search.level
-        if level is None:
-            level = _mean_score([runner.run("ftl", cuts[-1], seed, "baseline", epochs=epochs) for seed in search_seeds])
-        incremental(cuts, score, level, max_trials=config.search.max_trials)
     else:
-        two_stage(cuts, score, max_trials=config.search.max_trials)
+        each = _times(num_seeds, epochs)
+        runner.told.say(f"Searching among {len(cuts)} cuts, {each} each; everything is chosen on validation.")
+        _search(runner, score, seeds, epochs)
     second = _second_cut(found)
-    if second is not None and second.index not in tried and name == "ttl" and config.transfer.cut == "auto":
+    if second is not None and second.index not in tried and name == "ttl" and _is_searched(config):
         score(second, "second baseline")
     choice = _choose(config, context, cuts, tried)
-    write_json(folder / "choice.json", choice)
-    searched = _finish(config, found, runner, choice, second, told)
-    return dataclasses.replace(searched, cost={**searched.cost, "seeds": num_seeds, "epochs": epochs})
+    write_json(runner.folder / "choice.json", choice)
+    return choice
+
+
+def _search(runner: "_Runner", score: Callable[[Cut, str], float], seeds: range, epochs: int) -> None:
+    search, cuts = runner.config.search, runner.found.source.cuts
+    if search.method == "incremental":
+        level = search.level
+        if level is None:
+            level = _mean_score([runner.run("ftl", cuts[-1], seed, "baseline", epochs=epochs) for seed in seeds])
+        incremental(cuts, score, level, max_trials=search.max_trials)
+    else:
+        two_stage(cuts, score, max_trials=search.max_trials)
 
 
 def _is_searched(config: RunConfig) -> bool:
