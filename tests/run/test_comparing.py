@@ -11,6 +11,7 @@ import medgraft.run.comparing as room
 from medgraft.errors import BackboneError, ConfigError, RunError
 from medgraft.run.advising import advise
 from medgraft.run.comparing import compare
+from medgraft.run.fit import fit
 from small_runs import small_config
 
 STRATEGIES = ["ftl", "ttl", "hybrid", "frozen", "gradual"]
@@ -139,7 +140,15 @@ def spy(trained):
 def test_what_makes_no_sense_is_refused(phantom, tmp_path, settings, error, message):
     with pytest.raises(error, match=message):
         compare(config_of(phantom, **settings), tmp_path / "run")
-    assert not (tmp_path / "run" / "comparison.json").exists()
+    assert not (tmp_path / "run").exists(), "the corrected call may use the same folder"
+
+
+def test_a_classical_head_without_hybrid_is_refused(phantom, tmp_path):
+    config = small_config(phantom, compare={"strategies": ["ttl"]}, transfer={"head": "svm"})
+    with pytest.raises(ConfigError, match="add hybrid"):
+        compare(config, tmp_path / "run")
+    with pytest.raises(ConfigError, match="Use --strategy hybrid"):
+        fit(small_config(phantom, transfer={"head": "svm", "strategy": "gradual"}), tmp_path / "run")
 
 
 def test_all_leaves_out_what_the_network_cannot_do(phantom, tmp_path, monkeypatch):

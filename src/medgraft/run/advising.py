@@ -134,7 +134,10 @@ def _facts(found: Prepared, probes: dict[int, float], distance: float | None) ->
     shares = targets.mean(0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes)) / num_train
     rarest = int(np.argmin(shares))
     best = max(probes, key=lambda index: probes[index])
-    far = "not measurable: the network keeps no statistics of its source" if distance is None else f"{distance:.2f} SD"
+    if found.source.backbone.report.source == "none":
+        far = "none, the weights are random"
+    else:
+        far = "not measurable: the network keeps no statistics of it" if distance is None else f"{distance:.2f} SD"
     return [
         f"{num_train} training images, {len(cohort.classes)} classes, rarest {cohort.classes[rarest]} "
         f"({shares[rarest]:.0%}).",

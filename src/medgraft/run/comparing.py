@@ -1,6 +1,7 @@
 """All strategies under one protocol: tuned alike on validation, repeated over seeds, tested together once."""
 
 import dataclasses
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,9 +30,10 @@ from medgraft.run.searching import engine_for, trial_context, trial_spec, usual_
 from medgraft.search.fair import FairChoice, depths_to_try, fair_search
 from medgraft.search.trial import Trial, TrialContext, forget_weights, load_trial_model, run_trial
 from medgraft.search.two_stage import stage_ends
+from medgraft.transfer.heads import CLASSICAL
 from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import STRATEGIES, apply_strategy
-from medgraft.types import Cut, Predictions, to_json
+from medgraft.types import Cohort, Cut, Predictions, to_json
 
 __all__ = ["compare"]
 
@@ -82,10 +84,13 @@ def compare(
             return finished
         found = prepared(config, folder, told)
         write_splits(found.cohort, found.groups, folder / "splits.csv")
-        engine = engine_for(config, folder, found, told)
+        # What cannot be done is said before anything is trained.
+        fractions = (config.compare or CompareConfig()).fractions
+        cohorts = dict(zip(fractions, train_fractions(found.cohort, found.groups, fractions, config.seed), strict=True))
         names, left_out = _fitting(config, found, names, told)
+        engine = engine_for(config, folder, found, told)
         advice = advice_from(config, found, trial_context(folder, found, engine), told)
-        entries = _trained(config, folder, found, engine, names, told)
+        entries = _trained(config, folder, found, cohorts, engine, names, told)
         results = _tested(config, folder, found, entries, told)
         results = {
             **_facts(config, found, command),
@@ -99,6 +104,7 @@ def compare(
         for entry in entries:
             for trial in (*entry.trials, *entry.tuning):
                 forget_weights(trial)
+        shutil.rmtree(folder / "cache", ignore_errors=True)
         log_event(folder, "done")
         return results
 
@@ -109,6 +115,8 @@ def _wanted(config: RunConfig) -> list[str]:
     if config.data.folds > 1 or config.transfer.cut != "auto":
         raise ConfigError("compare takes neither --folds nor --cut: it divides once and tries depths itself.")
     names = list(config.compare.strategies)
+    if config.transfer.head in CLASSICAL and not {"all", "hybrid"} & set(names):
+        raise ConfigError(f"--head {config.transfer.head} is a head of hybrid: add hybrid to --strategies.")
     if names == ["all"]:
         return list(STRATEGIES)
     unknown = [name for name in names if name not in STRATEGIES]
@@ -174,13 +182,18 @@ class _Counter:
 
 
 def _trained(
-    config: RunConfig, folder: Path, found: Prepared, engine: Any, names: Sequence[str], told: Listener
+    config: RunConfig,
+    folder: Path,
+    found: Prepared,
+    cohorts: dict[float, Cohort],
+    engine: Any,
+    names: Sequence[str],
+    told: Listener,
 ) -> list[_Entry]:
     settings = config.compare or CompareConfig()
-    counter = _Counter(len(names) * len(settings.fractions) * (settings.trials + config.seeds - 1), told)
+    counter = _Counter(len(names) * len(cohorts) * (settings.trials + config.seeds - 1), told)
     entries = []
-    cohorts = train_fractions(found.cohort, found.groups, settings.fractions, config.seed)
-    for fraction, cohort in zip(settings.fractions, cohorts, strict=True):
+    for fraction, cohort in cohorts.items():
         part = dataclasses.replace(found, cohort=cohort)
         told.say(cohort.notes[-1])
         place = folder if fraction == 1 else folder / f"fraction_{fraction:g}"
@@ -202,7 +215,7 @@ def _entry(
 
     def trained(depth: Cut, lr: float, seed: int) -> Trial:
         spec = dataclasses.replace(trial_spec(config, found, name, depth, seed), lr=lr)
-        place = f" at {depth.index} {depth.name}" if strategy.has_depth else ""
+        place = f" at {depth.index} {depth.name if depth.index else ''}".rstrip() if strategy.has_depth else ""
         label = f"{name}{place}{f' lr {lr:.1e}' if has_lr else ''} seed {seed}"
         if fraction != 1:
             label = f"{fraction:g} {label}"

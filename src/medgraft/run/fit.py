@@ -24,6 +24,7 @@ from medgraft.run.prepare import Listener, Prepared, prepared
 from medgraft.run.searching import Searched, engine_for, search_cut, trial_context
 from medgraft.search.trial import forget_weights
 from medgraft.train.engine import pick_device
+from medgraft.transfer.heads import CLASSICAL
 from medgraft.transfer.plan import plan_table
 from medgraft.transfer.strategies import STRATEGIES
 from medgraft.types import to_json
@@ -82,6 +83,9 @@ def _refuse_early(config: RunConfig) -> None:
     name = config.transfer.strategy
     if name not in STRATEGIES:
         raise ConfigError(f"expected a strategy among {', '.join(STRATEGIES)}, got {name!r}.")
+    head = config.transfer.head
+    if head in CLASSICAL and name != "hybrid":
+        raise ConfigError(f"--head {head} is a head of hybrid, got --strategy {name}. Use --strategy hybrid.")
     if not STRATEGIES[name].has_depth and config.transfer.cut != "auto":
         raise ConfigError(f"{name} has no depth and takes no --cut, got {config.transfer.cut!r}. Use ttl to keep less.")
     if config.budget_minutes is not None and config.deterministic:

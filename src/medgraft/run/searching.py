@@ -204,7 +204,7 @@ class _Runner:
         is_whole = strategy in ("ttl", "tf", "wtst") and cut.index == len(self.found.source.cuts)
         name = "ftl" if is_whole else strategy
         spec = trial_spec(self.config, self.found, name, cut, seed, epochs=epochs)
-        place = f" at cut {cut.index} {cut.name}" if STRATEGIES[name].has_depth else ""
+        place = f" at cut {cut.index} {cut.name if cut.index else ''}".rstrip() if STRATEGIES[name].has_depth else ""
         label = f"{name}{place}, seed {seed}"
         trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total))
         if all(trial.spec != other.spec for other, _ in self.rows):
