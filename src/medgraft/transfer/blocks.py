@@ -10,7 +10,7 @@ from torch import nn
 from medgraft.errors import ConfigError
 from medgraft.transfer.source import Source
 
-__all__ = ["Frozen", "block_index", "block_sizes_of", "frozen_under"]
+__all__ = ["Frozen", "block_index", "block_sizes_of", "frozen_under", "own_blocks"]
 
 _TRUNK = "trunk.network."
 
@@ -47,6 +47,12 @@ def block_index(source: Source, name: str, num_blocks: int) -> int:
         if inside:
             return min(inside) - 1
     raise ConfigError(f"expected every parameter to belong to a block of the plan, got {name}.")
+
+
+def own_blocks(source: Source, path: str, module: nn.Module) -> list[int]:
+    """Which cuts first need the parameters that the module at `path` itself holds; 0 for one that none needs."""
+    names = [f"{path}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)]
+    return [source.block_of.get(name, 0) for name in names]
 
 
 def block_sizes_of(network: nn.Module, source: Source) -> dict[int, int]:

@@ -5,6 +5,7 @@ from torch import nn
 
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.spec import BackboneSpec
+from medgraft.transfer.blocks import own_blocks
 from medgraft.transfer.source import Source
 
 __all__ = ["draw_from_statistics", "random_network", "reset_layers"]
@@ -37,9 +38,9 @@ def draw_from_statistics(network: nn.Module, source: Source, depth: int) -> None
             if source.block_of.get(name, 0) > depth:
                 std, mean = torch.std_mean(parameter.double(), correction=0)
                 parameter.copy_(torch.randn_like(parameter) * float(std) + float(mean))
-    for name, module in network.named_modules():
-        own = [f"{name}.{tensor}".lstrip(".") for tensor, _ in module.named_parameters(recurse=False)]
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and any(source.block_of.get(n, 0) > depth for n in own):
+    for path, module in network.named_modules():
+        is_above = any(block > depth for block in own_blocks(source, path, module))
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and is_above:
             module.reset_running_stats()
 
 
@@ -49,8 +50,8 @@ def reset_layers(network: nn.Module, source: Source, depth: int) -> None:
     Layers are convolutions, linear layers and norms; a slimmed layer has another fan-in than the one its random
     weights were drawn for.
     """
-    for name, module in network.named_modules():
-        own = [f"{name}.{tensor}".lstrip(".") for tensor, _ in module.named_parameters(recurse=False)]
+    for path, module in network.named_modules():
+        blocks = own_blocks(source, path, module)
         reset = getattr(module, "reset_parameters", None)
-        if own and callable(reset) and min(source.block_of.get(n, 0) for n in own) > depth:
+        if blocks and callable(reset) and min(blocks) > depth:
             reset()

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from medgraft.cuts.truncate import Trunk, leave
 from medgraft.errors import BackboneError
+from medgraft.transfer.blocks import own_blocks
 from medgraft.transfer.source import Source
 from medgraft.types import Cut
 
@@ -40,11 +41,10 @@ def slim_above(trunk: Trunk, source: Source, depth: int, width: float) -> None:
     """
     network = trunk.network
     kept: list[nn.Module | nn.Parameter] = []
-    for name, module in network.named_modules():
-        own = {f"{name}.{tensor}".lstrip("."): p for tensor, p in module.named_parameters(recurse=False)}
-        if own and min(source.block_of.get(n, 0) for n in own) <= depth:
+    for path, module in network.named_modules():
+        if min(own_blocks(source, path, module), default=depth + 1) <= depth:
             # Naming a module that has children would keep all of these, so its own tensors are named.
-            kept.extend(own.values() if any(module.children()) else [module])
+            kept.extend(module.parameters(recurse=False) if any(module.children()) else [module])
     attention = [m for m in network.modules() if isinstance(getattr(m, "qkv", None), nn.Linear)]
     example = torch.zeros(1, source.backbone.in_channels, *_spatial(source))
     was = trunk.training
