@@ -122,7 +122,7 @@ class CompareConfig(_Frozen):
 
     strategies: tuple[str, ...] = Field(("all",), min_length=1)
     fractions: tuple[float, ...] = Field((1.0,), min_length=1, description="Of the training groups")
-    trials: int = Field(4, ge=1, le=100, description="Trainings per strategy and fraction over depth and LR")
+    trials: int = Field(4, ge=1, le=7, description="Trainings per strategy and fraction over depth and LR")
 
 
 class EvaluateConfig(_Frozen):

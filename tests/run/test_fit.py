@@ -51,7 +51,9 @@ def test_results_hold_every_key_of_the_contract(finished: Path) -> None:
         assert set(results["efficiency"][model]) >= {"num_params", "macs", "cpu_ms", "file_bytes"}
     assert set(results["test"]["difference"]["auroc"]) == {"value", "ci95", "p"}
     assert results["test"]["verdict"] in {"better", "worse", "non-inferior", "inconclusive"}
-    assert set(results["search"]) == {"num_trials", "seconds", "baseline_seconds", "cost_in_ftl", "seeds", "epochs"}
+    assert set(results["search"]) == {
+        *("num_trials", "seconds", "baseline_seconds", "cost_in_ftl", "method", "seeds", "epochs"),
+    }
     assert results["ledger"]["openings"] == 1
     assert results["is_phantom"] is False
 

@@ -15,6 +15,11 @@ from medgraft.types import Cut, LoadReport
 @functools.cache
 def named(name: str, size: int) -> Source:
     backbone = build_backbone(BackboneSpec(name=name, weights="none", size=size))
+    # As if trained: statistics that were not copied would be zeros and ones.
+    draws = torch.Generator().manual_seed(0)
+    for path, buffer in backbone.network.named_buffers():
+        if path.endswith(("running_mean", "running_var")):
+            buffer.copy_(torch.rand(buffer.shape, generator=draws) + 0.5)
     return prepare_source(dataclasses.replace(backbone, report=LoadReport(source="a file")), size)
 
 

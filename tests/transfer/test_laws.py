@@ -285,6 +285,32 @@ def test_adapters_need_attention(source_of):
         apply_strategy("lora", source, source.cuts[-1], HEAD, lr=0.1, seed=0)
 
 
+def test_torchs_own_attention_takes_no_adapters(own_source):
+    """It reads the weights of its layers without calling them: adapters there would never learn."""
+
+    class Tokens(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem = nn.Conv2d(3, 8, 4, 4)
+            self.layers = nn.Sequential(*(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) for _ in range(2)))
+
+        def forward(self, images):
+            return self.layers(self.stem(images).flatten(2).transpose(1, 2)).mean(1)
+
+    source = own_source(Tokens())
+    with pytest.raises(BackboneError, match="that are called"):
+        apply_strategy("lora", source, source.cuts[-1], HEAD, lr=0.1, seed=0)
+
+
+def test_beside_adapters_no_statistic_moves(source_of, seeded):
+    source = source_of("mobilevit_xxs", 64)
+    model, _ = apply_strategy("lora", source, source.cuts[-1], HEAD, lr=0.1, seed=0)
+    before = {n: b.clone() for n, b in model.named_buffers()}
+    assert any(n.endswith("running_mean") for n in before)
+    model.train()(seeded(4, 3, 64, 64))
+    assert all(torch.equal(before[n], b) for n, b in model.named_buffers())
+
+
 def test_settings_reach_the_plan(source_of):
     source = source_of("resnet18", 64)
     settings = StrategySettings(layer_decay=0.5, low_lr=0.2, l2sp=(0.3, 0.0))

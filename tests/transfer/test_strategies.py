@@ -113,12 +113,13 @@ def test_training_moves_every_tensor_of_ttl(source_of, seeded, name, size):
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_ttl_at_the_last_cut_is_ftl(source_of, seeded):
-    source = source_of("resnet18", 64)
+@EVERY_FAMILY
+def test_ttl_at_the_last_cut_is_ftl(source_of, seeded, name, size):
+    source = source_of(name, size)
     one, plan_one = build("ttl", source, source.cuts[-1])
     two, plan_two = build("ftl", source, source.cuts[-1])
     assert plan_one.blocks == plan_two.blocks
-    images = seeded(2, 3, 64, 64)
+    images = seeded(2, 3, size, size)
     assert torch.equal(one.eval()(images), two.eval()(images))
 
 

@@ -13,6 +13,7 @@ from medgraft.types import Predictions
 __all__ = [
     "as_seeds",
     "bootstrap_interval",
+    "difference_of",
     "metric_replicates",
     "paired_difference",
     "replicate_gaps",
@@ -118,10 +119,29 @@ def paired_difference(
     observed = np.ones((1, len(left[0].probs)))
     value = float((metric_replicates(left, metric, observed) - metric_replicates(right, metric, observed))[0])
     values = metric_replicates(left, metric, weights), metric_replicates(right, metric, weights)
+    return difference_of(value, values, left, right, metric)
+
+
+def difference_of(
+    value: float,
+    values: tuple[np.ndarray, np.ndarray],
+    first: Sequence[Predictions],
+    second: Sequence[Predictions],
+    metric: str,
+) -> Difference:
+    """The difference whose replicates are `values`, with the interval that two perfect models get.
+
+    Args:
+        value: Observed difference.
+        values: (R,) replicates of each side, in the same order.
+        first: Predictions of the first side, one per seed.
+        second: Of the second.
+        metric: A name in `medgraft.metrics.METRICS`.
+    """
     gaps = replicate_gaps(*values)
-    is_same = all(np.array_equal(left[0].probs, other.probs) for other in (*left, *right))
+    is_same = all(np.array_equal(first[0].probs, other.probs) for other in (*first, *second))
     if metric == "auroc" and min(values[0].min(), values[1].min()) == 1.0 and not is_same:
-        low = perfect_auroc_interval(*smallest_class(left[0]))[0] - 1
+        low = perfect_auroc_interval(*smallest_class(first[0]))[0] - 1
         high = -low
     else:
         low, high = np.quantile(gaps, (0.025, 0.975))

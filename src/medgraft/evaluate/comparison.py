@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from medgraft.evaluate.bootstrap import as_seeds, metric_replicates, replicate_gaps, resampled_p
-from medgraft.evaluate.intervals import Difference
+from medgraft.evaluate.bootstrap import as_seeds, difference_of, metric_replicates, smallest_class
+from medgraft.evaluate.intervals import Difference, perfect_auroc_interval
 from medgraft.types import Predictions
 
 __all__ = ["difference_over_seeds", "holm", "interval_over_seeds"]
@@ -40,7 +40,10 @@ def interval_over_seeds(
         weights: (R, N) counts from `bootstrap_weights`.
         seed: Of the resampling of seeds.
     """
-    low, high = np.quantile(_means(preds, metric, weights, seed), (0.025, 0.975))
+    values = _means(preds, metric, weights, seed)
+    if metric == "auroc" and values.min() == 1.0:
+        return perfect_auroc_interval(*smallest_class(preds[0]))
+    low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
 
 
@@ -49,8 +52,8 @@ def difference_over_seeds(
 ) -> Difference:
     """Mean over seeds of the first strategy minus that of the second; groups and seeds are resampled.
 
-    Groups are paired, and so are seeds of equal number (equal seeds shuffle and augment alike). p as in
-    `medgraft.evaluate.bootstrap.paired_difference`.
+    Groups are paired, and so are seeds of equal number (equal seeds shuffle and augment alike). p, and the interval
+    of two models that are both perfect, as in `medgraft.evaluate.bootstrap.paired_difference`.
 
     Args:
         first: One per seed.
@@ -65,9 +68,8 @@ def difference_over_seeds(
     as_seeds([*first, *second])
     observed = np.ones((1, weights.shape[1]))
     value = float((metric_replicates(first, metric, observed) - metric_replicates(second, metric, observed))[0])
-    gaps = replicate_gaps(_means(first, metric, weights, seed), _means(second, metric, weights, seed))
-    low, high = np.quantile(gaps, (0.025, 0.975))
-    return Difference(value=value, ci95=(float(low), float(high)), p=resampled_p(gaps))
+    values = _means(first, metric, weights, seed), _means(second, metric, weights, seed)
+    return difference_of(value, values, first, second, metric)
 
 
 def _means(preds: Sequence[Predictions], metric: str, weights: np.ndarray, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ _STYLES = {
     "lwft": (COLOURS["good"], "s"), "gradual": (COLOURS["good"], "^"), "lp-ft": (COLOURS["good"], "v"),
     "discriminative": (COLOURS["good"], "P"), "l2sp": (COLOURS["second"], "s"), "wtst": (COLOURS["second"], "^"),
     "lora": (COLOURS["second"], "v"), "scratch": (COLOURS["best"], "X"), "frozen": (COLOURS["amber"], "s"),
-    "hybrid": (COLOURS["amber"], "^"),
+    "hybrid": (COLOURS["amber"], "^"), "ftl-pretrained": (COLOURS["baseline"], "o"),
 }  # fmt: skip
 
 

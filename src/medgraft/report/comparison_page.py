@@ -14,6 +14,7 @@ from medgraft.report.rendering import environment, write_whole
 __all__ = ["comparison_rows", "write_comparison"]
 
 _BASELINE: Final = "ftl"
+_LEVEL: Final = 0.05
 
 
 def write_comparison(folder: Path) -> Path:
@@ -40,6 +41,7 @@ def write_comparison(folder: Path) -> Path:
                 }
                 for fraction in fractions
             ],
+            has_second=any("second_difference" in row for row in rows),
             has_gpu=any("gpu_ms" in row for row in rows),
             differences_svg=Markup(differences_figure(at_full, results["margin"])),
             pareto_svg=Markup(pareto_figure(at_full)),
@@ -54,15 +56,22 @@ def headline(rows: list[dict[str, Any]], margin: float) -> str:
     """One sentence: which strategies are at least as good as full fine-tuning, and the smallest of them."""
     good = [row for row in rows if row.get("verdict") in ("better", "non-inferior")]
     if not good:
-        return f"Against full fine-tuning, no strategy is proven better or non-inferior (margin {fmt.number(margin)})."
+        return f"Against full fine-tuning, no strategy is proven non-inferior (margin {fmt.number(margin)})."
     smallest = min(good, key=lambda row: row["num_params"])
     base = next(row for row in rows if row["strategy"] == _BASELINE)
     share = fmt.percent(smallest["num_params"] / base["num_params"])
     names = ", ".join(row["strategy"] for row in good)
+    # Better is said only where it outlives the adjustment for all that were asked.
+    better = [row["strategy"] for row in good if row["verdict"] == "better" and _is_adjusted(row)]
+    more = f" Better: {', '.join(better)}." if better else ""
     return (
-        f"Better or non-inferior to full fine-tuning: {names}. The smallest is {smallest['strategy']} with "
+        f"Non-inferior to full fine-tuning: {names}.{more} The smallest is {smallest['strategy']} with "
         f"{share} of the parameters."
     )
+
+
+def _is_adjusted(row: dict[str, Any]) -> bool:
+    return bool(row["difference"]["auroc"]["p_holm"] < _LEVEL)
 
 
 def comparison_rows(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
@@ -97,6 +106,8 @@ def comparison_rows(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
             "cpu_ms": fmt.milliseconds(row["cpu_ms"]),
             "gpu_ms": fmt.milliseconds(row.get("gpu_ms")),
             "cost": f"{row['cost_in_ftl']:.2f}",
+            "seconds": f"{row['seconds_in_ftl']:.2f}" if "seconds_in_ftl" in row else "",
+            "second": fmt.signed_with_interval(row["second_difference"]) if "second_difference" in row else "",
         }
         for row in sorted(rows, key=lambda row: -row["test"]["auroc"]["mean"])
     ]

@@ -164,18 +164,25 @@ def _search(run: RunFiles, cite: Cite) -> str:
         return ""
     seeds = run.results.get("seeds") or []
     over = f" over {len(seeds)} seeds" if len(seeds) > 1 else ""
-    budget = (
-        f" The final model and full fine-tuning were trained with the same budget{over}."
-        if chosen.get("strategy") != "ftl"
-        else ""
+    is_solved = chosen.get("strategy") == "hybrid" or (
+        chosen.get("strategy") == "frozen" and chosen.get("solver") != "gradient"
     )
+    budget = f" The final model and full fine-tuning were trained with the same budget{over}."
+    if chosen.get("strategy") == "ftl" or is_solved:
+        budget = ""
     if len((run.choice or {}).get("candidates", ())) < 2:
         return f"{depth_sentence(chosen, is_searched=False)}.{budget}"
     trials = look_up(run.results, "search.num_trials")
-    text = (
-        "The depth was chosen on validation alone by average precision, first among the ends of stages, "
-        f"then among their neighbours{cite('peng')}"
-    )
+    if look_up(run.results, "search.method") == "incremental":
+        text = (
+            "One more block was tuned, each time from the original weights, until average precision on validation "
+            f"reached the wished level{cite('tajbakhsh')}"
+        )
+    else:
+        text = (
+            "The depth was chosen on validation alone by average precision, first among the ends of stages, "
+            f"then among their neighbours{cite('peng')}"
+        )
     if trials:
         seeds, epochs = look_up(run.results, "search.seeds", 1), look_up(run.results, "search.epochs")
         each = f"; the mean of {seeds} seeds of {epochs} epochs counted at every cut" if seeds > 1 else ""

@@ -16,6 +16,7 @@ from medgraft.search.rule import choose
 from medgraft.search.trial import Trial, TrialContext, run_trial
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.batches import iterate
+from medgraft.transfer.blocks import own_blocks
 from medgraft.transfer.model import Normalise
 
 __all__ = ["advice_from", "advise", "domain_distance"]
@@ -81,10 +82,13 @@ def domain_distance(found: Prepared, context: TrialContext) -> float | None:
     if found.source.backbone.report.source == "none":
         return None
     network = found.source.backbone.network.eval()
+    pretrained = {cut.index for cut in found.source.cuts if cut.is_pretrained}
     layers = {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is not None
+        path: module
+        for path, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+        and pretrained.issuperset(own_blocks(found.source, path, module))
     }
     backbone = found.source.backbone
     normalise = Normalise(backbone.in_channels, backbone.normalisation, backbone.mean, backbone.std)

@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 
 from medgraft.config import CompareConfig, RunConfig
+from medgraft.data.labels import class_matrix
 from medgraft.data.split import train_fractions, write_splits
 from medgraft.deploy.predict import write_table
 from medgraft.errors import BackboneError, ConfigError
@@ -26,19 +27,31 @@ from medgraft.run.fit import installed_versions
 from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
 from medgraft.run.judging import count_opening, predict_split
 from medgraft.run.prepare import Listener, Prepared, prepared
-from medgraft.run.searching import engine_for, trial_context, trial_spec, usual_depth
+from medgraft.run.searching import engine_for, second_cut, trial_context, trial_spec, usual_depth
 from medgraft.search.fair import FairChoice, depths_to_try, fair_search
-from medgraft.search.trial import Trial, TrialContext, forget_weights, load_trial_model, run_trial
+from medgraft.search.trial import (
+    Trial,
+    TrialContext,
+    TrialSpec,
+    forget_weights,
+    is_finished,
+    load_trial_model,
+    run_trial,
+)
 from medgraft.search.two_stage import stage_ends
 from medgraft.transfer.heads import CLASSICAL
+from medgraft.transfer.plan import plan_line
 from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import STRATEGIES, apply_strategy
-from medgraft.types import Cohort, Cut, Predictions, to_json
+from medgraft.types import Cohort, Cut, Predictions, TransferPlan, to_json
 
 __all__ = ["compare"]
 
 SCHEMA: Final = 1
 BASELINE: Final = "ftl"
+# Full fine-tuning of the part that is pretrained, where the weights lack the network's tail.
+SECOND: Final = "ftl-pretrained"
+_MIN_GROUPS: Final = 2
 _RANKING: Final = ("auroc", "auprc")
 
 
@@ -46,6 +59,7 @@ _RANKING: Final = ("auroc", "auprc")
 class _Entry:
     """One strategy at one fraction: what validation chose, and its trainings, one per seed."""
 
+    name: str
     strategy: str
     fraction: float
     choice: FairChoice
@@ -88,6 +102,7 @@ def compare(
         fractions = (config.compare or CompareConfig()).fractions
         cohorts = dict(zip(fractions, train_fractions(found.cohort, found.groups, fractions, config.seed), strict=True))
         names, left_out = _fitting(config, found, names, told)
+        _check_classes(cohorts, found, names)
         engine = engine_for(config, folder, found, told)
         advice = advice_from(config, found, trial_context(folder, found, engine), told)
         entries = _trained(config, folder, found, cohorts, engine, names, told)
@@ -145,6 +160,23 @@ def _fitting(config: RunConfig, found: Prepared, names: list[str], told: Listene
     return fitting, left_out
 
 
+def _check_classes(cohorts: dict[float, Cohort], found: Prepared, names: Sequence[str]) -> None:
+    """Solved heads choose their penalty by cross-validation, which needs every class in two groups."""
+    solved = [name for name in names if STRATEGIES[name].fitting == "features"]
+    if not solved:
+        return
+    for fraction, cohort in cohorts.items():
+        rows = cohort.rows("train")
+        matrix = class_matrix(cohort.task, cohort.targets, len(cohort.classes))[rows]
+        columns = [len(np.unique(found.groups[rows][column])) for column in matrix.T]
+        if min(columns) < _MIN_GROUPS:
+            rare = cohort.classes[int(np.argmin(columns)) % len(cohort.classes)]
+            raise ConfigError(
+                f"expected at least {_MIN_GROUPS} training groups of {rare} at fraction {fraction:g} for "
+                f"{' and '.join(solved)}, got {min(columns)}. Use a larger fraction, or leave them out."
+            )
+
+
 def _depths(source: Source, name: str, num: int) -> list[Cut]:
     """At most `num` depths to try for a strategy, the most promising first; one where it has none."""
     usual = usual_depth(source, name)
@@ -162,22 +194,35 @@ class _Counter:
     """Trainings done and to do, and the time they need."""
 
     def __init__(self, total: int, told: Listener) -> None:
-        self.total, self.done, self.told, self.start = total, 0, told, time.perf_counter()
+        self.total, self.done, self.told = total, 0, told
+        self.seconds: list[float] = []
 
-    def run(self, trial: Any, label: str) -> Trial:
+    def run(self, spec: TrialSpec, context: TrialContext, label: str) -> Trial:
         place = f"training {self.done + 1} of {self.total}: {label}{self._left()}"
-        result: Trial = trial(lambda done, epochs: self.told.step(place, done, epochs))
+        was_there, start = is_finished(spec, context), time.perf_counter()
+        result = run_trial(
+            spec,
+            context,
+            lambda done, epochs: self.told.step(place, done, epochs),
+            lambda plan: self._say_plan(plan, label),
+        )
         self.done += 1
+        if not was_there:
+            self.seconds.append(time.perf_counter() - start)
         self.told.say(
             f"  {self.done:>4}/{self.total} {label:<44} val AUPRC {result.val_auprc:.4f}  "
             f"{result.num_params / 1e6:6.2f} M  {result.seconds:5.0f} s"
         )
         return result
 
+    def _say_plan(self, plan: TransferPlan, label: str) -> None:
+        self.told.say(f"  plan of {label}: {plan_line(plan)}")
+
     def _left(self) -> str:
-        if not self.done:
+        """From the trainings of this process: what was read back says nothing about time."""
+        if not self.seconds:
             return ""
-        each = (time.perf_counter() - self.start) / self.done
+        each = sum(self.seconds) / len(self.seconds)
         return f", about {each * (self.total - self.done) / 60:.0f} min left"
 
 
@@ -191,7 +236,8 @@ def _trained(
     told: Listener,
 ) -> list[_Entry]:
     settings = config.compare or CompareConfig()
-    counter = _Counter(len(names) * len(cohorts) * (settings.trials + config.seeds - 1), told)
+    second = second_cut(found)
+    counter = _Counter((len(names) + bool(second)) * len(cohorts) * (settings.trials + config.seeds - 1), told)
     entries = []
     for fraction, cohort in cohorts.items():
         part = dataclasses.replace(found, cohort=cohort)
@@ -202,12 +248,22 @@ def _trained(
         for name in names:
             entries.append(_entry(config, part, context, name, fraction, counter))
             log_event(folder, "strategy", strategy=name, fraction=fraction)
+        if second is not None:
+            entries.append(_entry(config, part, context, "ttl", fraction, counter, fixed=second))
     return entries
 
 
 def _entry(
-    config: RunConfig, found: Prepared, context: TrialContext, name: str, fraction: float, counter: _Counter
+    config: RunConfig,
+    found: Prepared,
+    context: TrialContext,
+    name: str,
+    fraction: float,
+    counter: _Counter,
+    *,
+    fixed: Cut | None = None,
 ) -> _Entry:
+    """Tune one strategy and repeat its choice; `fixed` makes it full fine-tuning of the pretrained part alone."""
     settings = config.compare or CompareConfig()
     strategy, source = STRATEGIES[name], found.source
     has_lr = strategy.fitting == "gradient" or (name == "frozen" and config.transfer.solver == "gradient")
@@ -219,24 +275,26 @@ def _entry(
         label = f"{name}{place}{f' lr {lr:.1e}' if has_lr else ''} seed {seed}"
         if fraction != 1:
             label = f"{fraction:g} {label}"
-        return counter.run(lambda on_epoch: run_trial(spec, context, on_epoch), label)
+        return counter.run(spec, context, label)
 
     def score(depth: Cut, lr: float) -> float:
         tuning.append(trained(depth, lr, config.seed))
         return tuning[-1].val_auprc
 
-    depths = _depths(source, name, settings.trials)
+    depths = [fixed] if fixed else _depths(source, name, settings.trials)
     lr = trial_spec(config, found, name, depths[0], config.seed).lr
     choice = fair_search(depths, lr, settings.trials, score, has_lr=has_lr)
     counter.total -= settings.trials - len(tuning)
     first = next(t for t in tuning if t.cut.index == choice.depth.index and t.spec.lr == choice.lr)
     others = [trained(choice.depth, choice.lr, config.seed + number) for number in range(1, config.seeds)]
+    second = second_cut(found)
     for trial in tuning:
-        if trial is not first:
+        # A trial at the last pretrained cut is one of the second baseline's, too.
+        if trial is not first and (second is None or trial.cut.index != second.index):
             forget_weights(trial)
     return _Entry(
-        strategy=name, fraction=fraction, choice=choice, trials=(first, *others), tuning=tuple(tuning),
-        context=context, found=found,
+        name=SECOND if fixed else name, strategy=name, fraction=fraction, choice=choice, trials=(first, *others),
+        tuning=tuple(tuning), context=context, found=found,
     )  # fmt: skip
 
 
@@ -248,7 +306,7 @@ def _tested(config: RunConfig, folder: Path, found: Prepared, entries: list[_Ent
     weights = bootstrap_weights(predictions[0][0], config.evaluate.replicates, config.seed)
     times = _latencies(entries, found)
     table = [
-        _row(config, entry, preds, weights, times[entry.strategy])
+        _row(config, entry, preds, weights, times[_place(entry)])
         for entry, preds in zip(entries, predictions, strict=True)
     ]
     _judge(config, table, predictions, weights)
@@ -261,10 +319,8 @@ def _tested(config: RunConfig, folder: Path, found: Prepared, entries: list[_Ent
 
 
 def _latencies(entries: list[_Entry], found: Prepared) -> dict[str, dict[str, float]]:
-    """Per strategy, at the last fraction, taking turns: milliseconds on the CPU and, where there is one, the GPU."""
-    models = {}
-    for entry in entries:
-        models[entry.strategy] = load_trial_model(entry.trials[0], entry.context)[0]
+    """By `_place` of strategy and fraction, taking turns: milliseconds on the CPU and, where there is one, the GPU."""
+    models = {_place(entry): load_trial_model(entry.trials[0], entry.context)[0] for entry in entries}
     settings = found.preprocessing
     example = torch.rand(1, settings.channels, settings.size, settings.size)
     times = {name: {"cpu_ms": value} for name, value in latency_ms(models, example).items()}
@@ -273,6 +329,10 @@ def _latencies(entries: list[_Entry], found: Prepared) -> dict[str, dict[str, fl
         for name, value in latency_ms(models, example, device=device).items():
             times[name]["gpu_ms"] = value
     return times
+
+
+def _place(entry: _Entry) -> str:
+    return f"{entry.name} at {entry.fraction:g}"
 
 
 def _row(
@@ -289,7 +349,7 @@ def _row(
     for name in _RANKING:
         metrics[name]["ci95"] = list(interval_over_seeds(preds, name, weights, config.seed))
     return {
-        "strategy": entry.strategy,
+        "strategy": entry.name,
         "fraction": entry.fraction,
         "num_train": len(entry.context.train),
         "cut": {"index": entry.choice.depth.index, "name": entry.choice.depth.name}
@@ -312,13 +372,18 @@ def _row(
 def _judge(
     config: RunConfig, table: list[dict[str, Any]], predictions: list[list[Predictions]], weights: np.ndarray
 ) -> None:
-    """Differences to full fine-tuning with the same images, and Holm's adjustment over all of one fraction."""
+    """Differences to full fine-tuning with the same images, and Holm's adjustment over all of one fraction.
+
+    Where the weights lack the tail of the network, full fine-tuning trains that tail from random weights, which
+    flatters truncation; so every strategy is compared with full fine-tuning of the pretrained part, too.
+    """
     for fraction in sorted({row["fraction"] for row in table}):
         at = [i for i, row in enumerate(table) if row["fraction"] == fraction]
         base = next(i for i in at if table[i]["strategy"] == BASELINE)
         asked = [i for i in at if i != base]
         for i in at:
             table[i]["cost_in_ftl"] = table[i]["train_macs"] / table[base]["train_macs"]
+            table[i]["seconds_in_ftl"] = table[i]["train_seconds"] / table[base]["train_seconds"]
         for metric in _RANKING:
             gaps = [
                 difference_over_seeds(predictions[i], predictions[base], metric, weights, config.seed) for i in asked
@@ -328,6 +393,12 @@ def _judge(
                 table[i].setdefault("difference", {})[metric] = {**to_json(gap), "p_holm": p}
                 if metric == "auroc":
                     table[i]["verdict"] = verdict(gap, config.evaluate.margin)
+        second = next((i for i in at if table[i]["strategy"] == SECOND), None)
+        if second is None:
+            continue
+        for i in set(at) - {base, second}:
+            gap = difference_over_seeds(predictions[i], predictions[second], "auroc", weights, config.seed)
+            table[i]["second_difference"] = to_json(gap)
 
 
 def _outcome(advice: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -340,7 +411,14 @@ def _outcome(advice: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, An
         return None
     rank = names.index(first)
     behind = ranked[0]["test"]["auroc"]["mean"] - ranked[rank]["test"]["auroc"]["mean"]
-    return {"strategy": first, "rank": rank + 1, "of": len(names), "behind_best": behind}
+    return {
+        "strategy": first,
+        "rank": rank + 1,
+        "of": len(names),
+        "behind_best": behind,
+        "advised_cut": (advice["advice"][0]["cut"] or {}).get("index"),
+        "chosen_cut": (ranked[rank]["cut"] or {}).get("index"),
+    }
 
 
 def _facts(config: RunConfig, found: Prepared, command: str | None) -> dict[str, Any]:
@@ -375,7 +453,7 @@ def _table(rows: list[dict[str, Any]]) -> pd.DataFrame:
                 **{f"{m}_{end}": row["test"][m]["ci95"][i] for m in _RANKING for i, end in enumerate(("low", "high"))},
                 "difference": gap.get("value"), "p_holm": gap.get("p_holm"), "verdict": row.get("verdict"),
                 "num_params": row["num_params"], "macs": row["macs"], "cpu_ms": row["cpu_ms"],
-                "cost_in_ftl": row["cost_in_ftl"],
+                "cost_in_ftl": row["cost_in_ftl"], "seconds_in_ftl": row["seconds_in_ftl"],
             }
         )  # fmt: skip
     return pd.DataFrame(flat)

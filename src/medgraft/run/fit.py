@@ -25,7 +25,6 @@ from medgraft.run.searching import Searched, engine_for, search_cut, trial_conte
 from medgraft.search.trial import forget_weights
 from medgraft.train.engine import pick_device
 from medgraft.transfer.heads import CLASSICAL
-from medgraft.transfer.plan import plan_table
 from medgraft.transfer.strategies import STRATEGIES
 from medgraft.types import to_json
 
@@ -86,6 +85,8 @@ def _refuse_early(config: RunConfig) -> None:
     head = config.transfer.head
     if head in CLASSICAL and name != "hybrid":
         raise ConfigError(f"--head {head} is a head of hybrid, got --strategy {name}. Use --strategy hybrid.")
+    if config.search.method == "incremental" and name != "lwft":
+        raise ConfigError(f"search.method=incremental is Tajbakhsh's search for lwft, got --strategy {name}.")
     if not STRATEGIES[name].has_depth and config.transfer.cut != "auto":
         raise ConfigError(f"{name} has no depth and takes no --cut, got {config.transfer.cut!r}. Use ttl to keep less.")
     if config.budget_minutes is not None and config.deterministic:
@@ -101,8 +102,6 @@ def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, 
     context = trial_context(folder, found, engine)
     _say_source(found, told)
     searched = search_cut(config, folder, found, context, told)
-    for row in plan_table(searched.plan):
-        told.say("  {:<44} {:<15} {:>8} {:>12}".format(*row))
     tested = open_test_set(config, folder, found, context, searched, run_id_of(folder), told)
     results = _results(config, folder, found, searched, tested, digest, command)
     write_examples(folder, found, tested.chosen[0], is_wanted=config.evaluate.thumbnails)
@@ -164,8 +163,8 @@ def _results(
             "head": searched.chosen.spec.head.kind,
             "solver": searched.chosen.spec.solver,
             "settings": to_json(searched.chosen.spec.settings),
-            "rule": config.transfer.rule,
-            "init": "none" if found.source.backbone.report.source == "none" else "pretrained",
+            "rule": read_json(folder / "choice.json")["rule"],
+            "init": _init(found, searched),
             "cut": {"index": cut.index, "name": cut.name, "num_params": cut.num_params, "macs": cut.macs},
         },
         "test": tested.summary,
@@ -199,6 +198,11 @@ def _results(
         "is_phantom": (Path(config.data.source).parent / "phantom.json").is_file(),
         "second_baseline": tested.second_baseline,
     }
+
+
+def _init(found: Prepared, searched: Searched) -> str:
+    is_random = found.source.backbone.report.source == "none" or searched.chosen.spec.strategy == "scratch"
+    return "none" if is_random else "pretrained"
 
 
 def _counts(found: Prepared) -> dict[str, dict[str, int]]:

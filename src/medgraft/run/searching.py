@@ -22,6 +22,7 @@ from medgraft.search.two_stage import two_stage
 from medgraft.train.engine import Engine, choose_engine, pick_device
 from medgraft.train.loop import TrainSettings
 from medgraft.transfer.heads import CLASSICAL, HeadSettings
+from medgraft.transfer.plan import plan_line, plan_table
 from medgraft.transfer.source import BELOW_STEM, Source
 from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH, StrategySettings, apply_strategy
 from medgraft.types import Cut, TransferPlan, from_json
@@ -32,6 +33,7 @@ __all__ = [
     "engine_for",
     "search_cut",
     "search_effort",
+    "second_cut",
     "trial_context",
     "trial_spec",
     "usual_depth",
@@ -198,15 +200,14 @@ class _Runner:
     def __init__(self, config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener):
         self.config, self.folder, self.found, self.context, self.told = config, folder, found, context, told
         self.rows: list[tuple[Trial, str]] = []
+        self.plans: list[TransferPlan] = []
 
     def run(self, strategy: str, cut: Cut, seed: int, role: str, *, epochs: int | None = None) -> Trial:
-        # At the last cut these are full fine-tuning: one trial serves both.
-        is_whole = strategy in ("ttl", "tf", "wtst") and cut.index == len(self.found.source.cuts)
-        name = "ftl" if is_whole else strategy
+        name = "ftl" if _is_whole(strategy, cut, self.found.source.cuts) else strategy
         spec = trial_spec(self.config, self.found, name, cut, seed, epochs=epochs)
         place = f" at cut {cut.index} {cut.name if cut.index else ''}".rstrip() if STRATEGIES[name].has_depth else ""
         label = f"{name}{place}, seed {seed}"
-        trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total))
+        trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total), self._say_plan)
         if all(trial.spec != other.spec for other, _ in self.rows):
             self.rows.append((trial, role))
             self.told.say(
@@ -216,6 +217,25 @@ class _Runner:
             log_event(self.folder, "trial", role=role, cut=cut.index, seed=seed, val_auprc=trial.val_auprc)
             write_table(_trial_table(self.rows), self.folder / "search.csv")
         return trial
+
+    def _say_plan(self, plan: TransferPlan) -> None:
+        """One line for each trial of a search, every block where there is none; further seeds have the same plan."""
+        if plan not in self.plans:
+            self.plans.append(plan)
+            if _is_searched(self.config):
+                self.told.say(f"  plan of {plan.strategy} at {plan.cut}: {plan_line(plan)}")
+            else:
+                _say_blocks(plan, self.told)
+
+
+def _is_whole(strategy: str, cut: Cut, cuts: tuple[Cut, ...]) -> bool:
+    """At the last cut these are full fine-tuning: one trial serves both."""
+    return strategy in ("ttl", "tf", "wtst") and cut.index == len(cuts)
+
+
+def _say_blocks(plan: TransferPlan, told: Listener) -> None:
+    for row in plan_table(plan):
+        told.say("  {:<44} {:<15} {:>8} {:>12}".format(*row))
 
 
 def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener) -> Searched:
@@ -227,8 +247,9 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     runner = _Runner(config, folder, found, context, told)
     num_seeds, epochs = search_effort(config, len(np.unique(context.val_groups)))
     choice = _explore(runner, num_seeds, epochs)
-    searched = _finish(config, found, runner, choice, _second_cut(found), told)
-    return dataclasses.replace(searched, cost={**searched.cost, "seeds": num_seeds, "epochs": epochs})
+    searched = _finish(config, found, runner, choice, second_cut(found), told)
+    facts = {"method": config.search.method, "seeds": num_seeds, "epochs": epochs}
+    return dataclasses.replace(searched, cost={**searched.cost, **facts})
 
 
 def best_trial(config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener) -> Trial:
@@ -265,7 +286,7 @@ def _explore(runner: "_Runner", num_seeds: int, epochs: int) -> Choice:
         each = _times(num_seeds, epochs)
         runner.told.say(f"Searching among {len(cuts)} cuts, {each} each; everything is chosen on validation.")
         _search(runner, score, seeds, epochs)
-    second = _second_cut(found)
+    second = second_cut(found)
     if second is not None and second.index not in tried and name == "ttl" and _is_searched(config):
         score(second, "second baseline")
     choice = _choose(config, context, cuts, tried)
@@ -279,7 +300,7 @@ def _search(runner: "_Runner", score: Callable[[Cut, str], float], seeds: range,
         level = search.level
         if level is None:
             level = _mean_score([runner.run("ftl", cuts[-1], seed, "baseline", epochs=epochs) for seed in seeds])
-        incremental(cuts, score, level, max_trials=search.max_trials)
+        incremental((BELOW_STEM, *cuts), score, level, max_trials=search.max_trials)
     else:
         two_stage(cuts, score, max_trials=search.max_trials)
 
@@ -331,6 +352,12 @@ def _finish(
         told.say(f"Chosen by the rule '{choice.rule}': cut {chosen_cut.index} {chosen_cut.name}.")
     seeds = range(config.seed, config.seed + config.seeds)
     name = config.transfer.strategy
+    spec = trial_spec(config, found, "ftl" if _is_whole(name, chosen_cut, cuts) else name, chosen_cut, config.seed)
+    _, plan = apply_strategy(
+        spec.strategy, found.source, chosen_cut, spec.head, lr=spec.lr, seed=spec.seed, settings=spec.settings
+    )
+    if _is_searched(config):
+        _say_blocks(plan, told)
     # "final": trained longer than the search's trials, so not to be compared with their scores.
     final = "final " if any(trial.spec.train.epochs != config.train.epochs for trial, _ in runner.rows) else ""
     chosen = tuple(runner.run(name, chosen_cut, seed, f"{final}chosen") for seed in seeds)
@@ -338,15 +365,6 @@ def _finish(
     baseline = tuple(runner.run("ftl", cuts[-1], seed, f"{final}baseline") for seed in seeds)
     others = tuple(runner.run("ttl", second, seed, f"{final}second baseline") for seed in seeds) if second else ()
     trials = tuple(trial for trial, _ in runner.rows)
-    _, plan = apply_strategy(
-        chosen[0].spec.strategy,
-        found.source,
-        chosen_cut,
-        chosen[0].spec.head,
-        lr=_lr(config),
-        seed=config.seed,
-        settings=chosen[0].spec.settings,
-    )
     one = baseline[0]
     return Searched(
         chosen=chosen[0],
@@ -369,7 +387,7 @@ def _times(num_seeds: int, epochs: int) -> str:
     return f"{num_seeds} × {epochs} epochs" if num_seeds > 1 else f"{epochs} epochs"
 
 
-def _second_cut(found: Prepared) -> Cut | None:
+def second_cut(found: Prepared) -> Cut | None:
     """The last fully pretrained cut, when the weights lack the tail of the network."""
     report = found.source.backbone.report
     if report.missing_tail and report.last_pretrained_cut is not None:

@@ -13,7 +13,8 @@ def incremental(
     """Score by depth of every depth that was tried, each time from the original weights.
 
     Args:
-        cuts: All cuts, stem first; depth c freezes 1…c, so the last leaves the head alone to learn.
+        cuts: All depths, from the one that freezes nothing or the stem upwards; depth c freezes 1…c, so the last
+            leaves the head alone to learn.
         score: Trains at a depth and returns its validation score; the second argument is ``incremental``.
         wished: Level at which the search stops.
         max_trials: Upper bound of the depths tried; 0 for none.

@@ -95,7 +95,9 @@ def choose(
     if rule == "compact" and not is_flat:
         eligible = [c for c in candidates if c.eligible]
         chosen = min(eligible, key=lambda c: (c.num_params, c.macs, c.cut)).cut
-    return Choice(rule=rule, tolerance=tolerance, chosen=chosen, best=best, candidates=tuple(candidates))
+    return Choice(
+        rule="best" if is_flat else rule, tolerance=tolerance, chosen=chosen, best=best, candidates=tuple(candidates)
+    )
 
 
 def is_clearly_behind(one: Predictions, best: Predictions, *, replicates: int = 2000, seed: int = 0) -> bool:

@@ -18,7 +18,7 @@ from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.batches import ImageSet
 from medgraft.train.checkpoint import load_best, remove_checkpoint, save_best
 from medgraft.train.classical import Labelled, solve_head
-from medgraft.train.course import Course, TrainPhase
+from medgraft.train.course import Course, TrainPhase, phase_at
 from medgraft.train.engine import Engine, running
 from medgraft.train.features import FeatureReader, cached_features
 from medgraft.train.loop import EpochRow, TrainResult, TrainSettings, train_model
@@ -38,6 +38,7 @@ __all__ = [
     "TrialSpec",
     "course_of",
     "forget_weights",
+    "is_finished",
     "load_trial_model",
     "num_stored",
     "run_trial",
@@ -137,18 +138,41 @@ class Trial:
     folder: Path
 
 
-def run_trial(spec: TrialSpec, context: TrialContext, on_epoch: Callable[[int, int], None] | None = None) -> Trial:
+def is_finished(spec: TrialSpec, context: TrialContext) -> bool:
+    """Whether the trial has been trained already."""
+    return (context.folder / spec.key() / "result.json").is_file()
+
+
+def run_trial(
+    spec: TrialSpec,
+    context: TrialContext,
+    on_epoch: Callable[[int, int], None] | None = None,
+    on_plan: Callable[[TransferPlan], None] | None = None,
+) -> Trial:
     """Train what `spec` says, or read it back when it is done already.
+
+    Args:
+        spec: What to train.
+        context: What all trials share.
+        on_epoch: Called with (epochs done, epochs in all).
+        on_plan: Called with the plan before training; it is stored as ``plan.json`` in the trial's folder, too.
 
     Raises:
         CutError: No such cut.
         RunError: Training diverged, or the trial's folder cannot be written or read.
     """
     folder = context.folder / spec.key()
-    if (folder / "result.json").is_file():
+    if is_finished(spec, context):
         return _read(spec, context, folder)
+    model, plan = _build(spec, context)
+    _write_plan(folder, plan)
+    if on_plan is not None:
+        on_plan(plan)
     solve = STRATEGIES[spec.strategy].fitting == "features" and (spec.solver == "exact" or spec.head.kind in CLASSICAL)
-    found, model, train_macs = (_solve if solve else _train)(spec, context, folder, on_epoch)
+    if solve:
+        found, train_macs = _solve(spec, context, folder, model)
+    else:
+        found, train_macs = _train(spec, context, folder, model, plan, on_epoch)
     predictions = context.val_predictions(found.val_probs)
     result = {
         "spec": to_json(spec),
@@ -165,25 +189,35 @@ def run_trial(spec: TrialSpec, context: TrialContext, on_epoch: Callable[[int, i
     return _read(spec, context, folder)
 
 
-Fitted = tuple[TrainResult, TransferModel, float]
-OnEpoch = Callable[[int, int], None]
+def _write_plan(folder: Path, plan: TransferPlan) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with _replacing(folder / "plan.json") as temporary:
+            temporary.write_text(json.dumps(to_json(plan), indent=1))
+    except OSError as error:
+        raise RunError(f"could not write to {folder}: {error}. Free some space; then run again.") from error
 
 
-def _train(spec: TrialSpec, context: TrialContext, folder: Path, on_epoch: OnEpoch | None) -> Fitted:
-    model, plan = _build(spec, context)
+def _train(
+    spec: TrialSpec,
+    context: TrialContext,
+    folder: Path,
+    model: TransferModel,
+    plan: TransferPlan,
+    on_epoch: Callable[[int, int], None] | None,
+) -> tuple[TrainResult, float]:
     groups = parameter_groups(model, plan, context.source, spec.weight_decay)
     course = course_of(model, plan, context.source, groups)
     data = context.train, context.val
     found = train_model(model, groups, data, spec.train, context.engine, folder, on_epoch, course)
-    train_macs = found.images_seen * step_macs(plan, context.source, model)
+    train_macs = found.images_seen * step_macs(plan, context.source, model, spec.train.epochs, len(found.history))
     merge_lora(model.trunk.network)
-    return found, model, train_macs
+    return found, train_macs
 
 
-def _solve(spec: TrialSpec, context: TrialContext, folder: Path, _: OnEpoch | None) -> Fitted:
+def _solve(spec: TrialSpec, context: TrialContext, folder: Path, model: TransferModel) -> tuple[TrainResult, float]:
     """Features once, then the head to convergence; the best weights are written as a training writes them."""
     start = time.perf_counter()
-    model, _plan = _build(spec, context)
     sets = {"train": context.train, "val": context.val}
     place = context.folder / "features"
     reader = FeatureReader(model)
@@ -207,7 +241,7 @@ def _solve(spec: TrialSpec, context: TrialContext, folder: Path, _: OnEpoch | No
     save_best(folder, model.cpu().state_dict(), probs)
     seconds = time.perf_counter() - start
     found = TrainResult(best_epoch=0, history=(), val_probs=probs, seconds=seconds, images_seen=len(train))
-    return found, model, float(len(train) * model.trunk.cut.macs)
+    return found, float(len(train) * model.trunk.cut.macs)
 
 
 def course_of(model: TransferModel, plan: TransferPlan, source: Source, groups: list[dict[str, Any]]) -> Course:
@@ -231,8 +265,10 @@ def slim_of(spec: TrialSpec) -> dict[str, float]:
     return {"depth": spec.cut, "width": spec.settings.width} if spec.strategy == "tf" else {}
 
 
-def step_macs(plan: TransferPlan, source: Source, model: TransferModel) -> float:
-    """Multiply-accumulates of one image's training step, mean over the phases of the training.
+def step_macs(
+    plan: TransferPlan, source: Source, model: TransferModel, epochs: int = 1, num_run: int | None = None
+) -> float:
+    """Multiply-accumulates of one image's training step, mean over the epochs that were run.
 
     Forward once; the gradient of the weights once more where a block learns; the gradient of the activations once
     more in every block down to the lowest that learns.
@@ -241,20 +277,21 @@ def step_macs(plan: TransferPlan, source: Source, model: TransferModel) -> float
         plan: Of the model.
         source: That it was made from.
         model: Its head is counted too.
+        epochs: Planned; phases begin with whole ones.
+        num_run: Of these, when the training ended early; None for all.
     """
     ends = [0, *(cut.macs for cut in source.cuts)]
     blocks = np.diff(ends).astype(np.float64)[: model.trunk.cut.index]
     # Slimmed blocks cost less than the source's.
     blocks *= model.trunk.cut.macs / max(blocks.sum(), 1.0)
-    phases = phases_of(plan)
-    starts = [phase.start for phase in phases] + [1.0]
     total = 0.0
-    for phase, length in zip(phases, np.diff(starts), strict=True):
+    num_run = num_run or epochs
+    for phase in (phase_at(phases_of(plan), epoch, epochs) for epoch in range(num_run)):
         learns = np.array(phase.lrs[: len(blocks)]) > 0
         reached = np.arange(len(blocks)) >= np.argmax(learns) if learns.any() else np.zeros(len(blocks), bool)
         weights = np.zeros(len(blocks)) if model.never_trained else learns
-        total += length * float((blocks * (1 + weights + reached)).sum())
-    return total + 3 * head_macs(model.head)
+        total += float((blocks * (1 + weights + reached)).sum())
+    return total / num_run + 3 * head_macs(model.head)
 
 
 def load_trial_model(trial: Trial, context: TrialContext) -> tuple[TransferModel, TransferPlan]:

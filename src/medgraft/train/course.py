@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from medgraft.train.schedule import Schedule
+from medgraft.types import Phase
 
 __all__ = ["Course", "SourcePull", "TrainPhase", "enter_phase", "phase_at"]
 
@@ -41,7 +43,10 @@ class Course:
     l2sp: tuple[float, float] = (0.0, 0.0)
 
 
-def phase_at(phases: Sequence[TrainPhase], epoch: int, epochs: int) -> TrainPhase | None:
+AnyPhase = TypeVar("AnyPhase", Phase, TrainPhase)
+
+
+def phase_at(phases: Sequence[AnyPhase], epoch: int, epochs: int) -> AnyPhase:
     """The phase of `epoch` (from 0) of `epochs`; it follows from the epoch alone, so a resumed training is in it too.
 
     Examples:
@@ -49,8 +54,7 @@ def phase_at(phases: Sequence[TrainPhase], epoch: int, epochs: int) -> TrainPhas
         >>> [phase_at(parts, epoch, 10).start for epoch in (0, 2, 3, 4, 5, 9)]
         [0.0, 0.0, 0.3, 0.3, 0.5, 0.5]
     """
-    begun = [phase for phase in phases if phase.start * epochs <= epoch + 1e-9]
-    return begun[-1] if begun else None
+    return [phase for phase in phases if phase.start * epochs <= epoch + 1e-9][-1]
 
 
 def enter_phase(phase: TrainPhase, model: nn.Module, schedule: Schedule) -> None:

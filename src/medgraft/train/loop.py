@@ -169,7 +169,8 @@ def train_model(
     with running(engine), freed_memory_kept(engine.device):
         while progress.epoch < settings.epochs and not session.schedule.is_finished:
             start = time.perf_counter()
-            if (phase := phase_at(course.phases, progress.epoch, settings.epochs)) is not None:
+            if course.phases:
+                phase = phase_at(course.phases, progress.epoch, settings.epochs)
                 enter_phase(phase, model, session.schedule)
             loss = _run_epoch(session, data[0], settings, engine)
             trained = time.perf_counter()
@@ -223,6 +224,11 @@ def _open(
     progress = _Progress(average=WeightAverage(model, settings.average * steps) if settings.average else None)
     if (state := load_checkpoint(folder)) is not None:
         _restore(folder, state, model, optimizer, schedule, progress)
+    if accelerator.num_processes > 1 and len(course.phases) > 1:
+        raise ConfigError(
+            "expected one process for a strategy in phases (gradual, lp-ft), got several: what is frozen at first "
+            "would not be kept equal between them. Use one device, or another strategy."
+        )
     wrapped, stepper = accelerator.prepare(model, optimizer)
     return _Session(
         accelerator=accelerator,

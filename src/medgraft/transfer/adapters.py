@@ -19,7 +19,7 @@ def add_lora(network: nn.Module, name: str, rank: int) -> None:
 
     Raises:
         ConfigError: The library peft is not installed.
-        BackboneError: The network has no attention.
+        BackboneError: The network has no attention whose linear layers are called.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -32,7 +32,10 @@ def add_lora(network: nn.Module, name: str, rank: int) -> None:
         if isinstance(getattr(module, child, None), nn.Linear) and _is_attention(module)
     ]
     if not targets:
-        raise BackboneError(f"lora needs a transformer's attention layers, {name} has none. Use ftl or discriminative.")
+        raise BackboneError(
+            f"lora needs a transformer's attention layers (linear ones that are called), {name} has none. "
+            "Use ftl or discriminative."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0, bias="none")
@@ -40,6 +43,9 @@ def add_lora(network: nn.Module, name: str, rank: int) -> None:
 
 
 def _is_attention(module: nn.Module) -> bool:
+    # torch's own attention reads the weights of its layers and never calls them: an adapter would learn nothing.
+    if isinstance(module, nn.MultiheadAttention):
+        return False
     return any(hasattr(module, name) for name in ("num_heads", "n_heads", "heads"))
 
 

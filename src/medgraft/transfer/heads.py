@@ -195,6 +195,8 @@ def build_head(cut: Cut, head: HeadSettings) -> PooledHead | FlattenedHead:
 
 
 def head_macs(head: nn.Module) -> int:
-    """Multiply-accumulates of a head for one image: its matrices."""
+    """Multiply-accumulates of a head for one image: its matrices; trees compare and multiply nothing."""
+    if isinstance(head, ClassicalHead) and head.kind in ("random-forest", "gradient-boosting"):
+        return 0
     tensors = head.buffers() if isinstance(head, ClassicalHead) else head.parameters()
     return sum(tensor.numel() for tensor in tensors if tensor.ndim > 1)

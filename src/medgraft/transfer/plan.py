@@ -1,6 +1,7 @@
 """Plans: what happens to each block, and the optimiser's parameter groups that make it so."""
 
 import collections
+import itertools
 from typing import Any
 
 from medgraft.errors import ConfigError
@@ -9,7 +10,7 @@ from medgraft.transfer.model import TransferModel
 from medgraft.transfer.source import Source
 from medgraft.types import BlockPlan, Phase, TransferPlan
 
-__all__ = ["block_sizes", "lr_of", "parameter_groups", "phases_of", "plan_table"]
+__all__ = ["block_sizes", "lr_of", "parameter_groups", "phases_of", "plan_line", "plan_table"]
 
 
 def block_sizes(source: Source) -> dict[int, int]:
@@ -66,6 +67,28 @@ def parameter_groups(
         group["params"].append(parameter)
         group["names"].append(name)
     return list(groups.values())
+
+
+def plan_line(plan: TransferPlan) -> str:
+    """The plan in one line: runs of blocks that are treated alike, with treatment and rate.
+
+    Examples:
+        >>> from medgraft.types import BlockPlan
+        >>> blocks = [BlockPlan(name=n, treatment=t, lr=lr, num_params=1) for n, t, lr in
+        ...           (("stem", "frozen", 0.0), ("a", "frozen", 0.0), ("b", "reused", 1e-4), ("head", "new", 1e-3))]
+        >>> plan_line(TransferPlan(strategy="lwft", cut=2, blocks=tuple(blocks)))
+        'stem … a frozen, b reused 1.0e-04, head new 1.0e-03'
+    """
+    parts = []
+    for (treatment, lr), run in itertools.groupby(plan.blocks, key=lambda block: (block.treatment, block.lr)):
+        names = [block.name for block in run]
+        place = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+        parts.append(f"{place} {treatment}" + (f" {lr:.1e}" if lr else ""))
+    # Rates that fall from block to block would fill the screen.
+    if len(parts) > 6:
+        parts = [*parts[:2], "…", *parts[-3:]]
+    phases = f"; {len(plan.phases)} phases" if len(plan.phases) > 1 else ""
+    return ", ".join(parts) + phases
 
 
 def plan_table(plan: TransferPlan) -> list[tuple[str, str, str, str]]:

@@ -283,7 +283,7 @@ def apply_strategy(
         model = _model(source, trunk, head)
     plan = _with_head(plan, model, lr)
     frozen_now = frozen_under(model, source, phases_of(plan)[0].lrs)
-    model.freeze(frozen_now.modules, frozen_now.parameters)
+    model.freeze((*frozen_now.modules, *_still_statistics(model)), frozen_now.parameters)
     return model, plan
 
 
@@ -294,6 +294,15 @@ def _model(source: Source, trunk: Trunk, head: HeadSettings) -> TransferModel:
     # A classical head is fitted on features later; until then a linear one holds its place.
     linear = dataclasses.replace(head, kind="pooled") if head.kind in CLASSICAL else head
     return TransferModel(normalise, trunk, build_head(trunk.cut, linear), never_trained=never)
+
+
+def _still_statistics(model: TransferModel) -> list[str]:
+    """Beside adapters nothing of the network moves: its moving statistics are frozen like its weights."""
+    if not model.never_trained:
+        return []
+    return [
+        f"network.{path}" for path, module in model.trunk.network.named_modules() if hasattr(module, "running_mean")
+    ]
 
 
 def _trunk(source: Source, cut: Cut) -> Trunk:
