@@ -47,6 +47,7 @@ def test_a_trial_says_what_it_did(context, spec_of):
     assert sorted(path.name for path in trial.folder.iterdir()) == [
         "best.safetensors",
         "history.csv",
+        "plan.json",
         "result.json",
         "val_probs.npy",
     ]

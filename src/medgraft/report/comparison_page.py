@@ -86,7 +86,7 @@ def comparison_rows(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
             # Only hybrid has a head that others have not.
             "head": row["head"] if row["head"] != "pooled" else "",
             "depth": str(row["cut"]["index"]) if row["cut"] else fmt.ABSENT,
-            "depth_name": row["cut"]["name"] if row["cut"] else "",
+            "depth_name": row["cut"]["name"] if row["cut"] and row["cut"]["index"] else "",
             "lr": fmt.learning_rate(row["lr"]) if row["lr"] else fmt.ABSENT,
             "auroc": _mean(row["test"]["auroc"]),
             "auroc_interval": fmt.interval(row["test"]["auroc"]),

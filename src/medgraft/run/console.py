@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from medgraft.report.comparison_page import comparison_rows
+from medgraft.report.formatting import ABSENT
 from medgraft.report.wording import chosen_name
 from medgraft.run.prepare import Listener
 
@@ -113,7 +114,7 @@ def print_comparison(console: Console, results: dict[str, Any], out: Path) -> No
         rows = comparison_rows([row for row in results["rows"] if row["fraction"] == fraction])
         cells = [
             [
-                f"{row['strategy']}{' ' + row['depth'] if row['depth_name'] else ''}",
+                f"{row['strategy']}{' ' + row['depth'] if row['depth'] != ABSENT else ''}",
                 row["auroc"],
                 f"{row['difference']} [{row['difference_interval']}]" if row["difference_interval"] else "",
                 row["verdict"],
