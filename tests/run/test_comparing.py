@@ -136,6 +136,9 @@ def test_weights_without_a_tail_bring_a_second_baseline(phantom, tmp_path):
     gap = rows["ttl"]["test"]["auroc"]["mean"] - rows["ftl-pretrained"]["test"]["auroc"]["mean"]
     assert rows["ttl"]["second_difference"]["value"] == pytest.approx(gap)
     assert "second_difference" not in rows["ftl"]
+    # A baseline is no strategy: one question was asked, so nothing is adjusted.
+    assert rows["ftl-pretrained"]["difference"]["auroc"]["p_holm"] is None
+    assert rows["ttl"]["difference"]["auroc"]["p_holm"] == rows["ttl"]["difference"]["auroc"]["p"]
     assert "the fairer baseline" in (tmp_path / "run" / "comparison.html").read_text()
 
 

@@ -71,7 +71,8 @@ def headline(rows: list[dict[str, Any]], margin: float) -> str:
 
 
 def _is_adjusted(row: dict[str, Any]) -> bool:
-    return bool(row["difference"]["auroc"]["p_holm"] < _LEVEL)
+    p = row["difference"]["auroc"]["p_holm"]
+    return p is not None and bool(p < _LEVEL)
 
 
 def comparison_rows(rows: list[dict[str, Any]]) -> list[dict[str, str]]:

@@ -381,6 +381,7 @@ def _judge(
         at = [i for i, row in enumerate(table) if row["fraction"] == fraction]
         base = next(i for i in at if table[i]["strategy"] == BASELINE)
         asked = [i for i in at if i != base]
+        family = [i for i in asked if table[i]["strategy"] != SECOND]
         for i in at:
             table[i]["cost_in_ftl"] = table[i]["train_macs"] / table[base]["train_macs"]
             table[i]["seconds_in_ftl"] = table[i]["train_seconds"] / table[base]["train_seconds"]
@@ -388,9 +389,10 @@ def _judge(
             gaps = [
                 difference_over_seeds(predictions[i], predictions[base], metric, weights, config.seed) for i in asked
             ]
-            adjusted = holm([gap.p for gap in gaps]) if gaps else []
-            for i, gap, p in zip(asked, gaps, adjusted, strict=True):
-                table[i].setdefault("difference", {})[metric] = {**to_json(gap), "p_holm": p}
+            by_row = dict(zip(asked, gaps, strict=True))
+            adjusted = dict(zip(family, holm([by_row[i].p for i in family]), strict=True)) if family else {}
+            for i, gap in by_row.items():
+                table[i].setdefault("difference", {})[metric] = {**to_json(gap), "p_holm": adjusted.get(i)}
                 if metric == "auroc":
                     table[i]["verdict"] = verdict(gap, config.evaluate.margin)
         second = next((i for i in at if table[i]["strategy"] == SECOND), None)
@@ -404,7 +406,8 @@ def _judge(
 def _outcome(advice: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Where the strategy that was advised first ended among all, by test AUROC at the largest fraction."""
     largest = max(row["fraction"] for row in rows)
-    ranked = sorted((r for r in rows if r["fraction"] == largest), key=lambda r: -r["test"]["auroc"]["mean"])
+    judged = [row for row in rows if row["fraction"] == largest and row["strategy"] != SECOND]
+    ranked = sorted(judged, key=lambda r: -r["test"]["auroc"]["mean"])
     names = [row["strategy"] for row in ranked]
     first = advice["advice"][0]["strategy"]
     if first not in names:
