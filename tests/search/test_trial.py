@@ -9,11 +9,12 @@ import pytest
 import torch
 
 import medgraft.search.trial as room
+from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.errors import CutError, RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.search import TrialContext, choose, forget_weights, load_trial_model, run_trial, two_stage
 from medgraft.train import predict_probs
-from medgraft.transfer import STRATEGIES, HeadSettings
+from medgraft.transfer import STRATEGIES, HeadSettings, prepare_source
 
 
 def same(one, other):
@@ -229,7 +230,7 @@ def test_every_strategy_comes_back_from_its_folder(context, spec_of, strategy):
 
 
 @pytest.mark.parametrize("killed_after", [1, 2])
-@pytest.mark.parametrize("strategy", ["gradual", "lp-ft", "l2sp", "tf"])
+@pytest.mark.parametrize("strategy", [n for n, s in STRATEGIES.items() if s.fitting == "gradient" and n != "lora"])
 @pytest.mark.usefixtures("writes_always")
 def test_a_strategy_killed_in_the_middle_goes_on_to_the_bit(context, spec_of, tmp_path, strategy, killed_after):
     spec = spec_of(3 if not STRATEGIES[strategy].has_depth else 1, strategy=strategy)
@@ -242,6 +243,27 @@ def test_a_strategy_killed_in_the_middle_goes_on_to_the_bit(context, spec_of, tm
     with pytest.raises(Killed):
         run_trial(spec, context, kill)
     assert same(whole, run_trial(spec, context))
+
+
+@pytest.mark.usefixtures("writes_always")
+def test_adapters_killed_in_the_middle_go_on_to_the_bit(context, spec_of, tmp_path):
+    args = {"img_size": 8, "patch_size": 4, "depth": 2, "embed_dim": 12, "num_heads": 2, "in_chans": 1}
+    spec = BackboneSpec(name="vit_tiny_patch16_224", args=args, weights="none", size=8)
+    context = dataclasses.replace(context, source=prepare_source(build_backbone(spec), 8))
+    asked = spec_of(len(context.source.cuts), strategy="lora")
+    whole = run_trial(asked, dataclasses.replace(context, folder=tmp_path / "whole"))
+
+    def kill(epoch, _epochs):
+        if epoch == 1:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_trial(asked, context, kill)
+    found = run_trial(asked, context)
+    assert same(whole, found)
+    model, _ = load_trial_model(found, context)
+    assert not any("lora_" in name for name, _ in model.named_parameters())
+    np.testing.assert_allclose(predict_probs(model, context.val, context.engine), found.val_probs, atol=1e-5)
 
 
 def test_the_stored_specification_is_the_one_asked_for(context, spec_of):

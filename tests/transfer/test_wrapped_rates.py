@@ -6,6 +6,11 @@ import sys
 
 import pytest
 import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from families import EVERY_FAMILY, TRANSFORMERS
+from medgraft.transfer import STRATEGIES, HeadSettings, apply_strategy, lr_of, parameter_groups
+from medgraft.transfer.blocks import block_index
 
 SCRIPT = """
 import torch
@@ -49,3 +54,39 @@ def test_rates_survive_wrapping_for_two_processes(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=180)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("agreed") == 2
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """A group of one process: enough for the wrapper, which renames every parameter."""
+    if not torch.distributed.is_gloo_available():
+        pytest.skip("this build of torch has no gloo")
+    place = tmp_path_factory.mktemp("group") / "store"
+    torch.distributed.init_process_group("gloo", init_method=f"file://{place}", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@EVERY_FAMILY
+def test_rates_survive_the_wrapper_on_every_family(group, source_of, name, size):
+    source = source_of(name, size)
+    for strategy in (s for s in STRATEGIES if STRATEGIES[s].fitting == "gradient"):
+        if strategy == "lora" and name not in TRANSFORMERS:
+            continue
+        cut = source.cuts[len(source.cuts) // 2] if STRATEGIES[strategy].has_depth else source.cuts[-1]
+        model, plan = apply_strategy(strategy, source, cut, HeadSettings(num_outputs=2), lr=0.01, seed=0)
+        groups = parameter_groups(model, plan, source, weight_decay=0.05)
+        optimizer = torch.optim.SGD([{k: g[k] for k in ("params", "lr")} for g in groups])
+        wrapped = DistributedDataParallel(model)
+        rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
+        highest = [max(lrs) for lrs in zip(*(phase.lrs for phase in plan.phases), strict=True)] if plan.phases else None
+        for parameter_name, parameter in wrapped.named_parameters():
+            assert parameter_name.startswith("module.")
+            plain = parameter_name.removeprefix("module.")
+            if plain in model.never_trained:
+                assert id(parameter) not in rates
+                continue
+            wanted = lr_of(plan, source, plain)
+            if highest is not None:
+                wanted = highest[block_index(source, plain, len(plan.blocks))]
+            assert rates.get(id(parameter), 0.0) == pytest.approx(wanted, rel=1e-12), (strategy, plain)
