@@ -17,7 +17,7 @@ MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 ROOMS = (
     *("errors", "types", "config", "io", "data", "backbones", "cuts", "transfer", "metrics", "train"),
-    *("evaluate", "search", "report", "deploy", "bench", "run", "cli"),
+    *("evaluate", "analysis", "search", "report", "deploy", "bench", "run", "cli"),
 )
 # The doors of the package: importing them is what users do, so they may look into every room.
 DOORS = ("__init__.py", "__main__.py", "api.py")
@@ -34,13 +34,13 @@ ADAPTERS = {
     "psutil": ("run/folder.py", "run/doctor.py"),
     "pydantic": ("config.py",),
     "rich": ("cli.py", "run/console.py"),
-    "scipy": ("data/", "evaluate/"),
+    "scipy": ("data/", "evaluate/", "analysis/"),
     "peft": ("transfer/adapters.py",),
-    "sklearn": ("run/estimator.py", "train/classical.py"),
+    "sklearn": ("run/estimator.py", "train/classical.py", "analysis/transferability.py"),
     "timm": ("backbones/timm_models.py", "backbones/packaged.py"),
     "torch_pruning": ("transfer/slim.py",),
     "typer": ("cli.py",),
-    "yaml": ("config.py", "run/folder.py", "cli.py"),
+    "yaml": ("config.py", "run/folder.py", "run/analyzing.py", "cli.py"),
 }
 # Larger than the house wishes, each for a reason.
 LONG_FUNCTIONS = {("run/fit.py", "_results"): "one literal: results.json in its order"}

@@ -363,6 +363,20 @@ def compare(
     print_comparison(_console, results, out)
 
 
+@app.command()
+def analyze(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished fit, its data and weights still in place.")],
+    images: Annotated[int, typer.Option(help="Training images to compare on, at most.")] = 1000,
+) -> None:
+    """What transfer changed at every cut and what its features are worth; adds figures to the run's report."""
+    from medgraft.run.analyzing import analyze as run_analyze
+    from medgraft.run.console import listening, print_analysis
+
+    with listening(_console) as listener:
+        results = run_analyze(run, num_images=images, listener=listener)
+    print_analysis(_console, results, run)
+
+
 def _fraction(text: str) -> float:
     try:
         return float(text)

@@ -62,7 +62,7 @@ def test_a_run_folder_holds_its_files_and_nothing_half_written(finished: Path) -
     names = {path.name for path in finished.iterdir()}
     assert {
         "config.yaml", "splits.csv", "audit.json", "search.csv", "results.json", "predictions.csv", "model",
-        "report.html", "MODEL_CARD.md", "log.jsonl", "checkpoints",
+        "baseline",        "report.html", "MODEL_CARD.md", "log.jsonl", "checkpoints",
     } <= names  # fmt: skip
     assert not [path for path in finished.rglob("*") if path.suffix in {".tmp", ".partial", ".lock"}]
     page = (finished / "report.html").read_text()

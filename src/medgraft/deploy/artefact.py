@@ -11,7 +11,6 @@ import safetensors
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 import medgraft
 from medgraft.backbones.build import build_backbone
@@ -70,7 +69,7 @@ class LoadedModel:
     """A deployed model in memory: `network` takes images on the scale 0 to 1 and returns logits."""
 
     artefact: Artefact
-    network: nn.Module
+    network: TransferModel
     folder: Path
 
 

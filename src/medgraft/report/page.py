@@ -9,6 +9,7 @@ from markupsafe import Markup
 from medgraft.metrics.classification import confusion
 from medgraft.report import formatting as fmt
 from medgraft.report import tables
+from medgraft.report.analysis_figures import change_figure, curves_figure, heat_figure, reuse_figure
 from medgraft.report.caveats import find_caveats, is_phantom
 from medgraft.report.checklist import GUIDELINES, checklist
 from medgraft.report.curves import MAX_NAMED_CLASSES, confusion_figure, ranking_figure, reliability_figure
@@ -70,6 +71,8 @@ def _context(run: RunFiles) -> dict[str, Any]:
     return {
         **_answer(run),
         "caveats": find_caveats(run),
+        "reuse": tables.reuse_rows(run.analysis) if run.analysis else [],
+        "num_compared": look_up(run.analysis, "num_images", 0),
         "cuts": tables.cut_rows(run) if _is_searched(run) else [],
         "tolerance": fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE)),
         "search_cost": _search_cost(run) if _is_searched(run) else "",
@@ -150,6 +153,8 @@ def _figures(run: RunFiles) -> dict[str, Any]:
         "history_svg": history_figure(run.history) if run.history is not None and len(run.history) else "",
         "plan_svg": plan_figure(blocks) if blocks else "",
     }
+    if run.analysis is not None:
+        drawn |= _reuse(run, run.analysis)
     label_counts = []
     if chosen is not None and chosen.task == "multilabel":
         label_counts = [
@@ -161,6 +166,16 @@ def _figures(run: RunFiles) -> dict[str, Any]:
         "has_named_curves": len(run.classes) <= MAX_NAMED_CLASSES,
         "label_counts": label_counts,
         **_pictures(run),
+    }
+
+
+def _reuse(run: RunFiles, analysis: Mapping[str, Any]) -> dict[str, str]:
+    scores = {candidate["cut"]: candidate["score"] for candidate in (run.choice or {}).get("candidates") or ()}
+    return {
+        "reuse_svg": reuse_figure(analysis, scores),
+        "curves_svg": curves_figure(analysis),
+        "heat_svg": heat_figure(analysis),
+        "change_svg": change_figure(analysis),
     }
 
 

@@ -43,6 +43,7 @@ class RunFiles:
         predictions: ``test``, ``baseline`` and ``val`` to their tables, as far as present.
         audit: ``audit.json``.
         images: ``report_images/index.json``; None where thumbnails were switched off.
+        analysis: ``analysis.json``, where the run was analysed.
     """
 
     root: Path
@@ -53,6 +54,7 @@ class RunFiles:
     predictions: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
     audit: dict[str, Any] | None = None
     images: dict[str, Any] | None = None
+    analysis: dict[str, Any] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -85,6 +87,7 @@ def read_run(run: Path) -> RunFiles:
         predictions={role: table for role, table in tables.items() if table is not None},
         audit=_json_if_there(run / "audit.json"),
         images=_json_if_there(run / "report_images" / "index.json"),
+        analysis=_json_if_there(run / "analysis.json"),
     )
 
 

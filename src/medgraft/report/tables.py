@@ -16,6 +16,7 @@ __all__ = [
     "metric_rows",
     "operating_rows",
     "plan_rows",
+    "reuse_rows",
     "reproduction_rows",
     "site_rows",
 ]
@@ -190,6 +191,34 @@ def cut_rows(run: RunFiles) -> list[dict[str, Any]]:
             }
         )
     return sorted(rows, key=lambda row: (row["cut"] is None, row["cut"]))
+
+
+def reuse_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per cut: similarity before and after transfer, and what frozen features promise.
+
+    Args:
+        analysis: ``analysis.json``.
+    """
+    rows = []
+    for cut in analysis["cuts"]:
+        index = str(cut["index"])
+        alike = analysis["similarity"]["after"][index]
+        before, after = (analysis["signals"][key][index] for key in ("before", "after"))
+        rows.append(
+            {
+                "cut": f"{index} {cut['name']}",
+                "svcca": fmt.number(alike["mean"]),
+                "area": fmt.number(alike["area"]),
+                "cka": fmt.number(alike["cka"]),
+                "procrustes": fmt.number(alike["procrustes"]),
+                **{
+                    f"{key}_before": fmt.number(before.get(key))
+                    for key in ("probe", "knn", "logme", "h_score", "nleep")
+                },
+                "probe_after": fmt.number(after["probe"]),
+            }
+        )
+    return rows
 
 
 def plan_rows(blocks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -11,11 +11,13 @@ from rich.table import Table
 
 from medgraft.report.comparison_page import comparison_rows
 from medgraft.report.formatting import ABSENT
+from medgraft.report.tables import reuse_rows
 from medgraft.report.wording import chosen_name
 from medgraft.run.prepare import Listener
 
 __all__ = [
     "listening",
+    "print_analysis",
     "print_comparison",
     "print_metrics",
     "print_results",
@@ -105,6 +107,14 @@ def value_with_interval(found: dict[str, Any]) -> str:
     """A value and its 95 % interval."""
     low, high = found["ci95"]
     return f"{found['value']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def print_analysis(console: Console, results: dict[str, Any], run: Path) -> None:
+    """Print similarity and worth of every cut."""
+    heads = [("cut", False), ("SVCCA", True), ("to chance", True), ("CKA", True), ("probe", True), ("tuned", True)]
+    keys = ("cut", "svcca", "area", "cka", "probe_before", "probe_after")
+    print_table(console, heads, [[row[key] for key in keys] for row in reuse_rows(results)])
+    console.print(f"Report: {run / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_comparison(console: Console, results: dict[str, Any], out: Path) -> None:

@@ -3,12 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save
 
 from medgraft.config import RunConfig
 from medgraft.deploy.artefact import Artefact, save_artefact
@@ -27,6 +26,8 @@ from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
 __all__ = ["Tested", "count_opening", "judged_name", "open_test_set", "predict_split"]
+
+_MODEL_FOLDERS: Final = {"chosen": "model", "baseline": "baseline"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,7 +76,7 @@ def open_test_set(
     _write_predictions(folder, found, searched, context, chosen[0], baseline[0])
     return Tested(
         summary=summary,
-        efficiency=_efficiency(folder, found, context, searched, summary["chosen"]),
+        efficiency=_efficiency(folder, found, context, searched, summary),
         second_baseline=_second(config, found, context, searched, chosen, weights),
         openings=openings,
         chosen=chosen,
@@ -157,51 +158,41 @@ def predict_split(trial: Trial, found: Prepared, context: TrialContext, split: s
 def _efficiency(
     folder: Path, found: Prepared, context: TrialContext, searched: Searched, summary: dict[str, Any]
 ) -> dict[str, Any]:
-    models = {
-        "chosen": load_trial_model(searched.chosen, context)[0],
-        "baseline": load_trial_model(searched.baseline_seeds[0], context)[0],
-    }
-    settings = found.preprocessing
-    example = torch.rand(1, settings.channels, settings.size, settings.size)
-    times = latency_ms(models, example)
-    save_artefact(
-        folder / "model",
-        models["chosen"],
-        _artefact(found, searched, summary, models["chosen"]),
-        found.source.backbone,
-    )
+    """Cost of the chosen model and of the baseline, both stored: one to use, the other to analyse and compare with."""
     trials = {"chosen": searched.chosen, "baseline": searched.baseline_seeds[0]}
-    sizes = {
-        "chosen": file_bytes(folder / "model" / "model.safetensors"),
-        "baseline": len(save({k: v.contiguous().clone() for k, v in models["baseline"].state_dict().items()})),
-    }
-    return {
-        name: {
-            "num_params": trials[name].num_params,
-            "macs": trials[name].macs,
-            "cpu_ms": times[name],
-            "file_bytes": sizes[name],
+    models = {role: load_trial_model(trial, context)[0] for role, trial in trials.items()}
+    settings = found.preprocessing
+    times = latency_ms(models, torch.rand(1, settings.channels, settings.size, settings.size))
+    costs: dict[str, Any] = {"cpu_threads": torch.get_num_threads()}
+    for role, trial in trials.items():
+        place = folder / _MODEL_FOLDERS[role]
+        artefact = _artefact(found, trial, summary[role], models[role])
+        save_artefact(place, models[role], artefact, found.source.backbone)
+        costs[role] = {
+            "num_params": trial.num_params,
+            "macs": trial.macs,
+            "cpu_ms": times[role],
+            "file_bytes": file_bytes(place / "model.safetensors"),
         }
-        for name in models
-    } | {"cpu_threads": torch.get_num_threads()}
+    return costs
 
 
-def _artefact(found: Prepared, searched: Searched, summary: dict[str, Any], model: TransferModel) -> Artefact:
+def _artefact(found: Prepared, trial: Trial, summary: dict[str, Any], model: TransferModel) -> Artefact:
     report = found.source.backbone.report
     classes = summary["operating_point"]["classes"]
     return Artefact(
         task=found.cohort.task,
         classes=found.cohort.classes,
         positive=found.cohort.positive,
-        strategy=searched.chosen.spec.strategy,
+        strategy=trial.spec.strategy,
         cut=model.trunk.cut,
-        head=searched.chosen.spec.head,
+        head=trial.spec.head,
         preprocessing=found.preprocessing,
         thresholds={name: float(values["threshold"]) for name, values in classes.items()},
         temperature=float(summary["temperature_scaled"]["temperature"]),
         weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
         frozen=model.frozen,
-        slim=slim_of(searched.chosen.spec),
+        slim=slim_of(trial.spec),
     )
 
 

@@ -1,0 +1,120 @@
+"""What training changed in the weights, layer by layer, and which blocks the result depends on."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medgraft.errors import DataError
+from medgraft.transfer.source import Source
+
+__all__ = ["LayerChange", "block_importance", "weight_changes"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LayerChange:
+    """How far one module's own parameters moved.
+
+    Args:
+        layer: Path of the module, as in the network.
+        block: Index of the cut that first needs it; 0 where none does.
+        length: Of its parameters before, as one vector.
+        l2: Length of the difference.
+        cosine: Between before and after, 1 for no turn; NaN where one is zero.
+    """
+
+    layer: str
+    block: int
+    length: float
+    l2: float
+    cosine: float
+
+
+def weight_changes(before: nn.Module, after: nn.Module, source: Source) -> list[LayerChange]:
+    """Change of every module that has parameters of its own, in the order of the network.
+
+    Modules are told apart by their whole path, so ``layer3.1`` never takes up ``layer3.10``; members that `after`
+    lacks (truncated) are left out.
+
+    Raises:
+        DataError: The two are not the same architecture.
+    """
+    changed = dict(after.named_modules())
+    found = []
+    for path, module in before.named_modules():
+        own = dict(module.named_parameters(recurse=False))
+        other = dict(changed[path].named_parameters(recurse=False)) if path in changed else {}
+        if not own or not other:
+            continue
+        if {name: p.shape for name, p in own.items()} != {name: p.shape for name, p in other.items()}:
+            raise DataError(
+                f"expected two networks of one architecture, but {path} differs. Compare runs of one backbone."
+            )
+        one, two = (
+            torch.cat([tensors[name].detach().double().flatten().cpu() for name in own]).numpy()
+            for tensors in (own, other)
+        )
+        lengths = np.linalg.norm(one), np.linalg.norm(two)
+        blocks = {
+            source.block_of[f"{path}.{name}".lstrip(".")]
+            for name in own
+            if f"{path}.{name}".lstrip(".") in source.block_of
+        }
+        found.append(
+            LayerChange(
+                layer=path,
+                block=min(blocks, default=0),
+                length=float(lengths[0]),
+                l2=float(np.linalg.norm(two - one)),
+                cosine=float(one @ two / (lengths[0] * lengths[1])) if all(lengths) else float("nan"),
+            )
+        )
+    if not found:
+        raise DataError("expected two networks of one architecture, got none of the layers in common.")
+    return found
+
+
+def block_importance(
+    network: nn.Module, initial: Mapping[str, Tensor], source: Source, score: Callable[[], float]
+) -> dict[int, float]:
+    """What the score loses when one block at a time is put back to its initial state, by cut index.
+
+    Parameters and moving statistics of the block go back, everything else stays; the network is as before afterwards.
+
+    Args:
+        network: Trained; its state is exchanged in place.
+        initial: State before training, under the same names.
+        source: Says which block a tensor belongs to.
+        score: Evaluates the model that holds `network`; higher is better.
+
+    References:
+        Zhang, Bengio, Singer. Are all layers created equal? JMLR 2022; as in Matsoukas et al., CVPR 2022.
+    """
+    state = network.state_dict()
+    whole = score()
+    lost = {}
+    present = {block for name, block in source.block_of.items() if name in state}
+    for block in sorted(present):
+        names = [name for name in state if _block_of(name, network, source) == block and name in initial]
+        kept = {name: state[name].clone() for name in names}
+        try:
+            with torch.no_grad():
+                for name in names:
+                    state[name].copy_(initial[name])
+            lost[block] = whole - score()
+        finally:
+            with torch.no_grad():
+                for name in names:
+                    state[name].copy_(kept[name])
+    return lost
+
+
+def _block_of(tensor: str, network: nn.Module, source: Source) -> int:
+    """The block of a parameter, or of the module whose statistics a buffer keeps."""
+    if tensor in source.block_of:
+        return source.block_of[tensor]
+    owner = tensor.rpartition(".")[0]
+    names = [f"{owner}.{name}".lstrip(".") for name, _ in network.get_submodule(owner).named_parameters(recurse=False)]
+    return min((source.block_of[name] for name in names if name in source.block_of), default=0)

@@ -1,0 +1,109 @@
+"""How transfer changed a network: each cut before against after, and each block against each other one."""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+
+from medgraft.analysis.similarity import Moments
+from medgraft.errors import DataError
+
+__all__ = ["SMALLEST_BATCH", "CkaSums", "add_cuts"]
+
+SMALLEST_BATCH: Final = 4
+
+Rows = Mapping[int, np.ndarray]
+
+
+def add_cuts(moments: dict[int, Moments], first: Rows, second: Rows, names: Mapping[int, str]) -> None:
+    """Add one batch to the moments of every cut that two networks share, in place.
+
+    Args:
+        moments: By cut index; a cut that is not there yet begins.
+        first: Cut index to rows in the first network.
+        second: In the second, of the same images in the same order.
+        names: Cut index to name, for errors.
+
+    Raises:
+        DataError: Rows of different images, or activations that are not finite.
+    """
+    for index in first.keys() & second.keys():
+        if index not in moments:
+            widths = first[index].shape[1], second[index].shape[1]
+            moments[index] = Moments(*widths, names.get(index, f"cut {index}"))
+        moments[index].add(first[index], second[index])
+
+
+class CkaSums:
+    """Linear CKA of every layer of one network with every layer of another, or of itself, batch by batch.
+
+    The unbiased HSIC is averaged over batches, so memory does not grow with the images; every batch holds the same
+    images for all layers.
+
+    References:
+        Nguyen, Raghu, Kornblith. Do wide and deep networks learn the same things? ICLR 2021.
+    """
+
+    def __init__(self) -> None:
+        self._sums: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def add(self, first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> "CkaSums":
+        """Add a batch: the rows (B, p) of each layer of the first and of the second network, B at least 4.
+
+        Raises:
+            DataError: The batch is too small, its rows differ, or an activation is not finite.
+        """
+        left, right = _centred_grams(first), _centred_grams(second)
+        if left.shape[1:] != right.shape[1:]:
+            raise DataError(
+                f"expected the same images for both networks, got {left.shape[1]} and {right.shape[1]} rows."
+            )
+        parts = (
+            np.einsum("aij,bij->ab", left, right, optimize=True),
+            np.einsum("aij,aij->a", left, left),
+            np.einsum("bij,bij->b", right, right),
+        )
+        before = self._sums or tuple(np.zeros_like(part) for part in parts)
+        self._sums = (before[0] + parts[0], before[1] + parts[1], before[2] + parts[2])
+        return self
+
+    def matrix(self) -> np.ndarray:
+        """(L1, L2) CKA; 1 for equal representations up to rotation and scale.
+
+        Raises:
+            DataError: No batch was added, or a layer is constant.
+        """
+        if self._sums is None:
+            raise DataError(f"expected batches of at least {SMALLEST_BATCH} images, got none.")
+        together, one, two = self._sums
+        for lengths in (one, two):
+            if lengths.min() <= 0:
+                raise DataError(
+                    f"expected features that differ between images, got constant ones at layer {int(lengths.argmin())}."
+                )
+        matrix: np.ndarray = together / np.sqrt(np.outer(one, two))
+        return matrix
+
+
+def _centred_grams(layers: Sequence[np.ndarray]) -> np.ndarray:
+    """(L, B, B) U-centred linear kernels: zero diagonal and zero row sums, whose products are the unbiased HSIC.
+
+    References:
+        Székely, Rizzo. Partial distance correlation with methods for dissimilarities. Ann Stat 2014.
+    """
+    grams = []
+    for number, rows in enumerate(layers):
+        x = np.asarray(rows, dtype=np.float64)
+        n = len(x)
+        if n < SMALLEST_BATCH:
+            raise DataError(f"expected batches of at least {SMALLEST_BATCH} images, got {n}. Use larger batches.")
+        if not np.isfinite(x).all():
+            raise DataError(f"expected finite activations at layer {number}, got NaN or infinity. Check the weights.")
+        x = x - x.mean(0)
+        k = x @ x.T
+        np.fill_diagonal(k, 0)
+        sums = k.sum(0)
+        k = k - (sums[:, None] + sums[None]) / (n - 2) + sums.sum() / ((n - 1) * (n - 2))
+        np.fill_diagonal(k, 0)
+        grams.append(k)
+    return np.stack(grams)

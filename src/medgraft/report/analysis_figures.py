@@ -1,0 +1,143 @@
+"""The figures of feature reuse: what transfer changed at every cut, beside chance, and what each cut is worth."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
+
+__all__ = ["change_figure", "curves_figure", "heat_figure", "reuse_figure"]
+
+_MAX_PANELS = 12
+
+
+@matplotlib.rc_context(STYLE)
+def reuse_figure(analysis: Mapping[str, Any], val_auprc: Mapping[int, float]) -> str:
+    """Above: validation score of trained cuts and of probes; below: SVCCA coefficients before and after transfer.
+
+    As Peng et al., BMVC 2023, Fig. 4: one distribution per cut, the random reference of the same size beside it.
+
+    Args:
+        analysis: ``analysis.json``.
+        val_auprc: Cut index to the score of the model trained there, as far as the search did.
+    """
+    cuts = [cut["index"] for cut in analysis["cuts"]]
+    figure = new_figure(1000, 520)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.2))
+    if val_auprc:
+        trained = sorted(val_auprc)
+        upper.plot(trained, [val_auprc[i] for i in trained], "o-", color=COLOURS["chosen"], label="trained, cut here")
+    for key, colour, label in (
+        ("before", COLOURS["amber"], "probe on pretrained features"),
+        ("after", COLOURS["good"], "probe on fine-tuned features"),
+    ):
+        scores = analysis["signals"][key]
+        upper.plot(cuts, [scores[str(i)]["probe"] for i in cuts], "-", color=colour, linewidth=1.2, label=label)
+    upper.set_ylabel("validation AUPRC")
+    legend_above(upper, num_columns=3)
+    for offset, key, colour in ((-0.17, "svcca", COLOURS["chosen"]), (0.17, "reference", COLOURS["line"])):
+        values = [analysis["similarity"]["after"][str(i)][key] for i in cuts]
+        boxes = lower.boxplot(
+            values, positions=[i + offset for i in cuts], widths=0.28, showfliers=False, patch_artist=True,
+            medianprops={"color": COLOURS["ink"], "linewidth": 1}, boxprops={"linewidth": 0.6},
+            whiskerprops={"linewidth": 0.6}, capprops={"linewidth": 0.6},
+        )  # fmt: skip
+        for box in boxes["boxes"]:
+            box.set(facecolor=colour, alpha=0.8)
+    lower.set(ylim=(-0.03, 1.03), ylabel="SVCCA coefficients", xlabel="cut (1 = stem)", xlim=(0.4, cuts[-1] + 0.6))
+    lower.set_xticks(cuts, [str(i) for i in cuts])
+    for axes in (upper, lower):
+        quiet_axes(axes)
+        axes.grid(visible=False, axis="x")
+    return to_svg(figure, name="reuse", label="validation score and SVCCA coefficients at every cut")
+
+
+@matplotlib.rc_context(STYLE)
+def curves_figure(analysis: Mapping[str, Any]) -> str:
+    """SVCCA coefficients over their index, a panel per cut: after transfer, a random network, random features.
+
+    Args:
+        analysis: ``analysis.json``.
+    """
+    cuts = analysis["cuts"]
+    step = -(-len(cuts) // _MAX_PANELS)
+    # From the top down, so that the last cut is always among them.
+    shown = list(reversed(cuts[::-1][::step]))
+    rows = -(-len(shown) // 4)
+    figure = new_figure(1000, 60 + 170 * rows)
+    panels = np.atleast_1d(figure.subplots(rows, 4, sharex=True, sharey=True, squeeze=False)).ravel()
+    for axes, cut in zip(panels, shown, strict=False):
+        index = str(cut["index"])
+        for values, colour, label in (
+            (analysis["similarity"]["after"][index]["svcca"], COLOURS["chosen"], "after transfer"),
+            (analysis["similarity"]["random"][index]["svcca"], COLOURS["best"], "random weights"),
+            (analysis["similarity"]["after"][index]["reference"], COLOURS["muted"], "random features"),
+        ):
+            axes.plot(np.linspace(0, 1, len(values)), values, color=colour, linewidth=1.4, label=label)
+        area = analysis["similarity"]["after"][index]["area"]
+        axes.set_title(f"{index} {cut['name']}: area {area:.2f}", fontsize=8)
+        axes.set(ylim=(-0.03, 1.05))
+        quiet_axes(axes)
+    for axes in panels[len(shown) :]:
+        axes.set_visible(False)
+    panels[0].legend(loc="lower left", fontsize=7)
+    figure.supxlabel("index of the coefficient, 0 to 1", fontsize=8, color=COLOURS["muted"])
+    return to_svg(figure, name="curves", label="SVCCA coefficients of every cut beside chance")
+
+
+@matplotlib.rc_context(STYLE)
+def heat_figure(analysis: Mapping[str, Any]) -> str:
+    """Linear CKA of every cut with every other one: before against after transfer, and within the fine-tuned network.
+
+    Args:
+        analysis: ``analysis.json``.
+    """
+    indices = [cut["index"] for cut in analysis["cuts"]]
+    figure = new_figure(1000, 460)
+    panels = figure.subplots(1, 2)
+    titles = ("cka_before_after", "pretrained against fine-tuned"), ("cka_after", "fine-tuned against itself")
+    for axes, (key, title) in zip(panels, titles, strict=True):
+        matrix = np.asarray(analysis["similarity"][key])
+        image = axes.imshow(matrix, origin="lower", vmin=0, vmax=1, cmap="cividis", aspect="equal")
+        places = range(0, len(indices), -(-len(indices) // 10))
+        axes.set_xticks(list(places), [str(indices[i]) for i in places])
+        axes.set_yticks(list(places), [str(indices[i]) for i in places])
+        axes.set(title=title, xlabel="cut", ylabel="cut")
+        quiet_axes(axes, is_gridded=False)
+    figure.colorbar(image, ax=list(panels), shrink=0.7, label="linear CKA")
+    return to_svg(figure, name="heat", label="CKA of every cut with every other one")
+
+
+@matplotlib.rc_context(STYLE)
+def change_figure(analysis: Mapping[str, Any]) -> str:
+    """Per block: how far its weights moved, and what putting it back to its pretrained state costs.
+
+    Args:
+        analysis: ``analysis.json``.
+    """
+    cuts = [cut["index"] for cut in analysis["cuts"]]
+    figure = new_figure(1000, 300)
+    left, right = figure.subplots(1, 2)
+    moved = _by_block(analysis["weights"])
+    left.bar(cuts, [moved.get(i, 0.0) for i in cuts], color=COLOURS["sky"], width=0.7)
+    left.set(title="Change of the weights, relative to their length", xlabel="block")
+    lost = [analysis["importance"].get(str(i), 0.0) for i in cuts]
+    right.bar(cuts, lost, color=COLOURS["amber"], width=0.7)
+    right.set(title="Validation AUPRC lost when the block is put back", xlabel="block")
+    for axes in (left, right):
+        axes.set_xticks(cuts[:: -(-len(cuts) // 12)])
+        quiet_axes(axes)
+        axes.grid(visible=False, axis="x")
+    return to_svg(figure, name="change", label="change and importance of every block")
+
+
+def _by_block(changes: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+    """Relative length of the change of a block: its layers' changes and lengths added in squares."""
+    squares: dict[int, list[float]] = {}
+    for change in changes:
+        totals = squares.setdefault(change["block"], [0.0, 0.0])
+        totals[0] += change["l2"] ** 2
+        totals[1] += change["length"] ** 2
+    return {block: (moved / length) ** 0.5 for block, (moved, length) in squares.items() if length}
