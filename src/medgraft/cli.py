@@ -366,7 +366,7 @@ def compare(
 @app.command()
 def analyze(
     run: Annotated[Path, typer.Argument(help="Folder of a finished fit, its data and weights still in place.")],
-    images: Annotated[int, typer.Option(help="Training images to compare on, at most.")] = 1000,
+    images: Annotated[int, typer.Option(help="Training images to compare on, at most.", min=20)] = 1000,
 ) -> None:
     """What transfer changed at every cut and what its features are worth; adds figures to the run's report."""
     from medgraft.run.analyzing import analyze as run_analyze

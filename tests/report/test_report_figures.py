@@ -151,3 +151,12 @@ def test_the_confusion_matrix_shows_every_count():
     shown = " ".join(texts(confusion_figure(pred)))
     for row, column in np.ndindex(4, 4):
         assert str(int(((pred.targets == row) & (called == column)).sum())) in shown
+
+
+def test_an_incremental_search_is_drawn_down_to_depth_zero() -> None:
+    table = pd.DataFrame(
+        {"cut": [2, 1, 0, 2], "val_auprc": [0.7, 0.8, 0.85, 0.9], "role": ["incremental"] * 3 + ["baseline"]}
+    )
+    drawn = cut_figure(table, None)
+    assert len(set(re.findall(r'<use xlink:href="#[^"]+" x="([\d.]+)"', drawn))) >= 3
+    assert drawn != cut_figure(table[table["cut"] > 0], None)

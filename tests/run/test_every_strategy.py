@@ -39,3 +39,12 @@ def test_the_stored_model_predicts_what_the_report_says(phantom: Path, tmp_path:
     page = (tmp_path / "run" / "report.html").read_text()
     assert "None" not in page
     assert ("compact" in results["test"]["sentence"]) == (strategy == "ttl")
+
+
+def test_a_search_shows_what_each_depth_would_deploy(phantom: Path, tmp_path: Path) -> None:
+    config = small_config(phantom, transfer={"strategy": "lwft"}, search={"max_trials": 3, "seeds": 1})
+    results = fit(config, tmp_path / "run")
+    candidates = json.loads((tmp_path / "run" / "choice.json").read_text())["candidates"]
+    assert len(candidates) > 1
+    assert {candidate["macs"] for candidate in candidates} == {results["efficiency"]["chosen"]["macs"]}
+    assert results["chosen"]["rule"] == "best", "where all depths deploy the same, the smallest is none"

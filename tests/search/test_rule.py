@@ -141,7 +141,7 @@ def test_the_choice_depends_on_the_seed_of_the_bootstrap_alone(cuts_of_stages):
 
 
 def test_the_rule_has_no_door_for_test_data():
-    wanted = ["tried", "cuts", "num_params", "rule", "tolerance", "replicates", "seed"]
+    wanted = ["tried", "cuts", "num_params", "rule", "macs", "tolerance", "replicates", "seed"]
     assert list(inspect.signature(choose).parameters) == wanted
 
 

@@ -12,7 +12,7 @@ from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, qu
 
 __all__ = ["cut_figure"]
 
-SEARCHED_ROLES: Final = ("stage", "neighbour")
+SEARCHED_ROLES: Final = ("stage", "neighbour", "incremental")
 USUAL_TOLERANCE: Final = 0.01
 
 
@@ -49,8 +49,9 @@ def cut_figure(search: pd.DataFrame, choice: Mapping[str, Any] | None, *, score_
     _score_axes(upper, trials, means, baseline)
     if choice:
         _mark_choice(upper, means, choice)
-    last = int(search["cut"].max())
-    upper.set(ylabel=score_name, xlim=(0.4, last + 0.6))
+    # Depth 0 (nothing stays frozen) stands left of the stem.
+    first, last = min(1, int(search["cut"].min())), int(search["cut"].max())
+    upper.set(ylabel=score_name, xlim=(first - 0.6, last + 0.6))
     upper.set_xticks(sorted({int(cut) for cut in search["cut"]}))
     legend_above(upper, num_columns=4)
     quiet_axes(upper)

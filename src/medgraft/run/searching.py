@@ -337,6 +337,7 @@ def _choose(config: RunConfig, context: TrialContext, cuts: tuple[Cut, ...], tri
         (BELOW_STEM, *cuts),
         {index: trials[0].num_params for index, trials in tried.items()},
         config.transfer.rule,
+        macs={index: trials[0].macs for index, trials in tried.items()},
         tolerance=config.transfer.tolerance,
         replicates=config.evaluate.replicates,
         seed=config.seed,

@@ -48,6 +48,7 @@ def choose(
     num_params: Mapping[int, int],
     rule: Literal["compact", "best"],
     *,
+    macs: Mapping[int, int] | None = None,
     tolerance: float = 0.01,
     replicates: int = 2000,
     seed: int = 0,
@@ -64,6 +65,7 @@ def choose(
         cuts: All cuts of the network, or at least those tried.
         num_params: Cut index to parameters of the deployed model.
         rule: ``compact`` or ``best``. Where all cuts deploy the same parameters, ``compact`` is ``best``.
+        macs: Cut index to multiply–accumulates of the deployed model; None where it ends at the cut.
         tolerance: Mean loss of validation AUPRC that ``compact`` accepts at most.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
@@ -86,7 +88,7 @@ def choose(
                 mean_difference=mean,
                 sd_difference=sd,
                 num_params=num_params[index],
-                macs=by_index[index].macs,
+                macs=by_index[index].macs if macs is None else macs[index],
                 eligible=index == best or (mean <= sd and mean <= tolerance),
             )
         )
