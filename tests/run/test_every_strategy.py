@@ -20,6 +20,12 @@ TRANSFORMER = {
 }
 
 
+@pytest.fixture(autouse=True)
+def _home_of_strategies(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger of their own: other tests count the openings of the same phantom."""
+    monkeypatch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-strategies"))
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_stored_model_predicts_what_the_report_says(phantom: Path, tmp_path: Path, strategy: str) -> None:
     cut = {"cut": "4"} if STRATEGIES[strategy].has_depth else {}
