@@ -1,6 +1,12 @@
 """One network of every family that strategies are tested on, with the side of its images in px."""
 
+import dataclasses
+
 import pytest
+
+from medgraft.backbones import BackboneSpec, build_backbone
+from medgraft.transfer import Source, prepare_source
+from medgraft.types import LoadReport
 
 FAMILIES = {
     "resnet18": 64,
@@ -15,3 +21,9 @@ FAMILIES = {
 }
 TRANSFORMERS = ("swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")
 EVERY_FAMILY = pytest.mark.parametrize(("name", "size"), FAMILIES.items())
+
+
+def source_of(name: str, size: int) -> Source:
+    """A source by timm name and side, as if its weights came from a file."""
+    backbone = build_backbone(BackboneSpec(name=name, weights="none", size=size))
+    return prepare_source(dataclasses.replace(backbone, report=LoadReport(source="a file")), size)

@@ -1,24 +1,16 @@
 """Weight distances and block importance, on CNNs and transformers alike."""
 
 import copy
-import dataclasses
 import math
 
 import pytest
 import torch
 from torch import nn
 
-from families import EVERY_FAMILY
+from families import EVERY_FAMILY, source_of
 from medgraft.analysis import block_importance, weight_changes
-from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.errors import DataError
-from medgraft.transfer import HeadSettings, apply_strategy, prepare_source
-from medgraft.types import LoadReport
-
-
-def source_of(name, size):
-    backbone = build_backbone(BackboneSpec(name=name, weights="none", size=size))
-    return prepare_source(dataclasses.replace(backbone, report=LoadReport(source="a file")), size)
+from medgraft.transfer import HeadSettings, apply_strategy
 
 
 @EVERY_FAMILY

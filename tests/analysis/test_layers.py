@@ -1,26 +1,17 @@
 """One pass reads every cut as truncating the network there would, on every family."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
-from families import EVERY_FAMILY
+from families import EVERY_FAMILY, source_of
 from medgraft.analysis import CkaSums, CutReader, add_cuts, linear_cka, moments_of, sample_positions
-from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.cuts.truncate import truncate_traced
 from medgraft.errors import CutError, DataError
-from medgraft.transfer import HeadSettings, apply_strategy, prepare_source
+from medgraft.transfer import HeadSettings, apply_strategy
 from medgraft.transfer.heads import pool_features
-from medgraft.types import LoadReport
 
 HEAD = HeadSettings(num_outputs=2)
-
-
-def source_of(name, size):
-    backbone = build_backbone(BackboneSpec(name=name, weights="none", size=size))
-    return prepare_source(dataclasses.replace(backbone, report=LoadReport(source="a file")), size)
 
 
 @EVERY_FAMILY

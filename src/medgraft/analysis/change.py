@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from medgraft.errors import DataError
+from medgraft.transfer.blocks import tensor_block
 from medgraft.transfer.source import Source
 
 __all__ = ["LayerChange", "block_importance", "weight_changes"]
@@ -97,7 +98,7 @@ def block_importance(
     lost = {}
     present = {block for name, block in source.block_of.items() if name in state}
     for block in sorted(present):
-        names = [name for name in state if _block_of(name, network, source) == block and name in initial]
+        names = [name for name in state if tensor_block(source, network, name) == block and name in initial]
         kept = {name: state[name].clone() for name in names}
         try:
             with torch.no_grad():
@@ -109,12 +110,3 @@ def block_importance(
                 for name in names:
                     state[name].copy_(kept[name])
     return lost
-
-
-def _block_of(tensor: str, network: nn.Module, source: Source) -> int:
-    """The block of a parameter, or of the module whose statistics a buffer keeps."""
-    if tensor in source.block_of:
-        return source.block_of[tensor]
-    owner = tensor.rpartition(".")[0]
-    names = [f"{owner}.{name}".lstrip(".") for name, _ in network.get_submodule(owner).named_parameters(recurse=False)]
-    return min((source.block_of[name] for name in names if name in source.block_of), default=0)

@@ -53,7 +53,8 @@ class CkaSums:
         Raises:
             DataError: The batch is too small, its rows differ, or an activation is not finite.
         """
-        left, right = _centred_grams(first), _centred_grams(second)
+        left = _centred_grams(first)
+        right = left if second is first else _centred_grams(second)
         if left.shape[1:] != right.shape[1:]:
             raise DataError(
                 f"expected the same images for both networks, got {left.shape[1]} and {right.shape[1]} rows."

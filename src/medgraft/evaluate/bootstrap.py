@@ -16,8 +16,6 @@ __all__ = [
     "difference_of",
     "metric_replicates",
     "paired_difference",
-    "replicate_gaps",
-    "resampled_p",
     "smallest_class",
 ]
 
@@ -116,48 +114,36 @@ def paired_difference(
     """
     left, right = as_seeds(first), as_seeds(second)
     as_seeds([*left, *right])
-    observed = np.ones((1, len(left[0].probs)))
-    value = float((metric_replicates(left, metric, observed) - metric_replicates(right, metric, observed))[0])
     values = metric_replicates(left, metric, weights), metric_replicates(right, metric, weights)
-    return difference_of(value, values, left, right, metric)
+    return difference_of(left, right, metric, values)
 
 
 def difference_of(
-    value: float,
-    values: tuple[np.ndarray, np.ndarray],
     first: Sequence[Predictions],
     second: Sequence[Predictions],
     metric: str,
+    values: tuple[np.ndarray, np.ndarray],
 ) -> Difference:
-    """The difference whose replicates are `values`, with the interval that two perfect models get.
+    """The observed difference with interval and p from `values`; two perfect models get the interval of theirs.
 
     Args:
-        value: Observed difference.
-        values: (R,) replicates of each side, in the same order.
         first: Predictions of the first side, one per seed.
-        second: Of the second.
+        second: Of the second, on the same cases.
         metric: A name in `medgraft.metrics.METRICS`.
+        values: (R,) replicates of each side, in the same order.
     """
-    gaps = replicate_gaps(*values)
+    observed = np.ones((1, len(first[0].probs)))
+    value = float((metric_replicates(first, metric, observed) - metric_replicates(second, metric, observed))[0])
+    # Equal values may differ by rounding (means of other terms), which must not decide a sign.
+    gaps = np.round(values[0] - values[1], 12)
+    extreme = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
     is_same = all(np.array_equal(first[0].probs, other.probs) for other in (*first, *second))
     if metric == "auroc" and min(values[0].min(), values[1].min()) == 1.0 and not is_same:
         low = perfect_auroc_interval(*smallest_class(first[0]))[0] - 1
         high = -low
     else:
         low, high = np.quantile(gaps, (0.025, 0.975))
-    return Difference(value=value, ci95=(float(low), float(high)), p=resampled_p(gaps))
-
-
-def replicate_gaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """(R,) `first` minus `second`; equal values may differ by rounding, which must not decide a sign."""
-    gaps: np.ndarray = np.round(first - second, 12)
-    return gaps
-
-
-def resampled_p(gaps: np.ndarray) -> float:
-    """The two-sided p of paired replicates, never 0; see `paired_difference`."""
-    extreme = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
-    return min(1.0, 2 * (extreme + 1) / (len(gaps) + 1))
+    return Difference(value=value, ci95=(float(low), float(high)), p=min(1.0, 2 * (extreme + 1) / (len(gaps) + 1)))
 
 
 def smallest_class(pred: Predictions) -> tuple[int, int]:

@@ -66,10 +66,8 @@ def difference_over_seeds(
         DataError: The two were not tested on the same cases.
     """
     as_seeds([*first, *second])
-    observed = np.ones((1, weights.shape[1]))
-    value = float((metric_replicates(first, metric, observed) - metric_replicates(second, metric, observed))[0])
     values = _means(first, metric, weights, seed), _means(second, metric, weights, seed)
-    return difference_of(value, values, first, second, metric)
+    return difference_of(first, second, metric, values)
 
 
 def _means(preds: Sequence[Predictions], metric: str, weights: np.ndarray, seed: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Feature reuse of a finished run: what transfer changed at every cut, what each cut is worth, and where to cut."""
 
 import dataclasses
+import functools
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,15 +39,16 @@ from medgraft.errors import RunError
 from medgraft.metrics.classification import auprc
 from medgraft.report import write_report
 from medgraft.run.folder import read_json, write_json
-from medgraft.run.prepare import Listener, Prepared, image_set, prepared
+from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.searching import trial_context
+from medgraft.search.trial import TrialContext
 from medgraft.train.batches import ImageSet, iterate
-from medgraft.train.classical import Labelled
 from medgraft.train.engine import Engine
 from medgraft.train.loop import predict_probs
 from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.model import TransferModel
 from medgraft.transfer.strategies import apply_strategy
-from medgraft.types import Cut, Predictions, to_json
+from medgraft.types import Cut, to_json
 
 __all__ = ["analyze"]
 
@@ -86,8 +88,8 @@ def analyze(run: str | Path, *, num_images: int = 1000, listener: Listener | Non
         found = prepared(config, Path(place), told)
         _check_same(folder, found, Path(place))
         models = _models(config, folder, found)
-        train, val = image_set(found, "train"), image_set(found, "val")
-        order = np.random.default_rng(config.seed).permutation(len(train))
+        context = trial_context(Path(place), found, Engine(device="cpu"))
+        order = np.random.default_rng(config.seed).permutation(len(context.train))
         compared, probed = np.sort(order[:num_images]), np.sort(order[: _PROBED_PER_COMPARED * num_images])
         told.say(f"Comparing {len(found.source.cuts)} cuts before and after transfer on {len(compared)} images.")
         results = {
@@ -95,9 +97,9 @@ def analyze(run: str | Path, *, num_images: int = 1000, listener: Listener | Non
             "num_images": len(compared),
             "num_probed": len(probed),
             "cuts": [_cut_facts(cut) for cut in found.source.cuts],
-            "similarity": _similarity(models, found, train, compared, told),
-            "signals": _signals(models, found, probed, config.seed, told),
-            **_changes(models, found, val, told),
+            "similarity": _similarity(models, context, compared, told),
+            "signals": _signals(models, context, probed, config.seed, told),
+            **_changes(models, context, told),
         }
     write_json(folder / "analysis.json", results)
     write_report(folder)
@@ -142,22 +144,23 @@ def _images(data: ImageSet, rows: np.ndarray) -> Iterator[Tensor]:
         yield images
 
 
-def _similarity(models: _Models, found: Prepared, train: ImageSet, rows: np.ndarray, told: Listener) -> dict[str, Any]:
+def _similarity(models: _Models, context: TrialContext, rows: np.ndarray, told: Listener) -> dict[str, Any]:
     """Vertical: pretrained against fine-tuned and against random; horizontal: every cut against every other one."""
-    cuts = found.source.cuts
+    cuts = context.source.cuts
     names = {cut.index: cut.name for cut in cuts}
     readers = [CutReader(model, cuts) for model in (models.before, models.after, models.random)]
     tuned: dict[int, Moments] = {}
     random: dict[int, Moments] = {}
     across, within = CkaSums(), CkaSums()
     done = 0
-    for images in _images(train, rows):
+    for images in _images(context.train, rows):
         before, after, other = ({i: r.numpy() for i, r in reader.read(images).items()} for reader in readers)
         add_cuts(tuned, before, after, names)
         add_cuts(random, before, other, names)
         if len(images) >= SMALLEST_BATCH:
-            across.add(list(before.values()), list(after.values()))
-            within.add(list(after.values()), list(after.values()))
+            layers = list(after.values())
+            across.add(list(before.values()), layers)
+            within.add(layers, layers)
         done += len(images)
         told.step("comparing features", done, len(rows))
     return {
@@ -171,7 +174,7 @@ def _similarity(models: _Models, found: Prepared, train: ImageSet, rows: np.ndar
 def _measures(pair: Moments) -> dict[str, Any]:
     most = max(1, pair.num_rows // _IMAGES_PER_COMPONENT)
     coefficients = svcca(pair, max_components=most)
-    reference = random_reference(pair.num_rows, *pair.widths, max_components=most)
+    reference = _reference(pair.num_rows, *pair.widths, most)
     return {
         "svcca": _on_grid(coefficients),
         "reference": _on_grid(reference),
@@ -184,57 +187,45 @@ def _measures(pair: Moments) -> dict[str, Any]:
     }
 
 
+@functools.cache
+def _reference(num_rows: int, num_x: int, num_y: int, most: int) -> np.ndarray:
+    # Chance depends on sizes alone, and several cuts and both comparisons share these.
+    return random_reference(num_rows, num_x, num_y, max_components=most)
+
+
 def _on_grid(coefficients: np.ndarray) -> list[float]:
     places = np.linspace(0, 1, len(coefficients))
     return [round(float(value), 5) for value in np.interp(_GRID, places, coefficients)]
 
 
-def _signals(models: _Models, found: Prepared, rows: np.ndarray, seed: int, told: Listener) -> dict[str, Any]:
+def _signals(models: _Models, context: TrialContext, rows: np.ndarray, seed: int, told: Listener) -> dict[str, Any]:
     """What frozen features are worth at every cut before and after transfer: probes on validation, LogME and kin."""
-    cuts, val = found.source.cuts, image_set(found, "val")
-    whole = image_set(found, "train")
+    cuts, whole = context.source.cuts, context.train
     train = dataclasses.replace(whole, rows=whole.rows[rows], targets=whole.targets[rows])
-    groups = found.groups[found.cohort.rows("train")][rows]
+    part = dataclasses.replace(context, train=train, train_groups=context.train_groups[rows])
     results: dict[str, Any] = {}
     for name, model in (("before", models.before), ("after", models.after)):
         reader = CutReader(model, cuts)
-        features, queries = _all_features(reader, train), _all_features(reader, val)
+        features, queries = _all_features(reader, part.train), _all_features(reader, part.val)
         results[name] = {}
         for done, cut in enumerate(cuts):
             told.step(f"probing features {name} transfer", done, len(cuts))
-            labelled = Labelled(
-                features=features[cut.index], targets=train.targets, groups=groups, task=train.task,
-                positive=train.positive, num_classes=train.num_classes,
-            )  # fmt: skip
-            results[name][str(cut.index)] = _worth(found, labelled, queries[cut.index], seed)
+            results[name][str(cut.index)] = _worth(part, features[cut.index], queries[cut.index], seed)
     return results
 
 
-def _worth(found: Prepared, train: Labelled, queries: np.ndarray, seed: int) -> dict[str, float]:
+def _worth(context: TrialContext, features: np.ndarray, queries: np.ndarray, seed: int) -> dict[str, float]:
+    train = context.labelled(features)
     truth = train.targets if train.task == "multilabel" else np.eye(train.num_classes)[train.targets]
     worth = {
-        "probe": _val_auprc(found, linear_probe(train, queries, seed)),
-        "knn": _val_auprc(found, knn_probs(train.features, truth, queries)),
-        "logme": logme(train.features, truth),
+        "probe": auprc(context.val_predictions(linear_probe(train, queries, seed))),
+        "knn": auprc(context.val_predictions(knn_probs(features, truth, queries))),
+        "logme": logme(features, truth),
     }
     if train.task != "multilabel":
-        worth["h_score"] = h_score(train.features, train.targets)
-        worth["nleep"] = nleep(train.features, train.targets, seed=seed)
+        worth["h_score"] = h_score(features, train.targets)
+        worth["nleep"] = nleep(features, train.targets, seed=seed)
     return worth
-
-
-def _val_auprc(found: Prepared, probs: np.ndarray) -> float:
-    val = image_set(found, "val")
-    return auprc(
-        Predictions(
-            probs=probs,
-            targets=val.targets,
-            groups=found.groups[found.cohort.rows("val")],
-            classes=found.cohort.classes,
-            task=val.task,
-            positive=val.positive,
-        )
-    )
 
 
 def _all_features(reader: CutReader, data: ImageSet) -> dict[int, np.ndarray]:
@@ -242,12 +233,12 @@ def _all_features(reader: CutReader, data: ImageSet) -> dict[int, np.ndarray]:
     return {index: np.concatenate([part[index].numpy() for part in parts]) for index in parts[0]}
 
 
-def _changes(models: _Models, found: Prepared, val: ImageSet, told: Listener) -> dict[str, Any]:
+def _changes(models: _Models, context: TrialContext, told: Listener) -> dict[str, Any]:
     """How far each layer's weights moved, and what putting a block back costs on validation."""
-    source, after = found.source, models.after
+    source, after = context.source, models.after
 
     def score() -> float:
-        return _val_auprc(found, predict_probs(after, val, Engine(device="cpu")))
+        return auprc(context.val_predictions(predict_probs(after, context.val, context.engine)))
 
     told.say("Putting every block back to its pretrained state in turn.")
     initial = dict(models.before.trunk.network.state_dict())

@@ -266,7 +266,9 @@ def _entry(
     """Tune one strategy and repeat its choice; `fixed` makes it full fine-tuning of the pretrained part alone."""
     settings = config.compare or CompareConfig()
     strategy, source = STRATEGIES[name], found.source
-    has_lr = strategy.fitting == "gradient" or (name == "frozen" and config.transfer.solver == "gradient")
+    depths = [fixed] if fixed else _depths(source, name, settings.trials)
+    usual = trial_spec(config, found, name, depths[0], config.seed)
+    has_lr = not usual.is_solved
     tuning: list[Trial] = []
 
     def trained(depth: Cut, lr: float, seed: int) -> Trial:
@@ -281,9 +283,7 @@ def _entry(
         tuning.append(trained(depth, lr, config.seed))
         return tuning[-1].val_auprc
 
-    depths = [fixed] if fixed else _depths(source, name, settings.trials)
-    lr = trial_spec(config, found, name, depths[0], config.seed).lr
-    choice = fair_search(depths, lr, settings.trials, score, has_lr=has_lr)
+    choice = fair_search(depths, usual.lr, settings.trials, score, has_lr=has_lr)
     counter.total -= settings.trials - len(tuning)
     first = next(t for t in tuning if t.cut.index == choice.depth.index and t.spec.lr == choice.lr)
     others = [trained(choice.depth, choice.lr, config.seed + number) for number in range(1, config.seeds)]

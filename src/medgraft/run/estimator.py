@@ -15,13 +15,14 @@ from medgraft.config import RunConfig, make_config
 from medgraft.data.cache import build_cache
 from medgraft.data.decode import read_row
 from medgraft.data.findings import Audit
-from medgraft.deploy.artefact import Artefact, LoadedModel
+from medgraft.deploy.artefact import LoadedModel
 from medgraft.deploy.predict import predict_pixels
 from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare
+from medgraft.run.judging import artefact_of
 from medgraft.run.prepare import Listener, Prepared, network_of, preprocessing_of
 from medgraft.run.searching import best_trial, engine_for, trial_context
-from medgraft.search.trial import load_trial_model, slim_of
+from medgraft.search.trial import load_trial_model
 from medgraft.transfer.source import prepare_source
 from medgraft.types import Cohort
 
@@ -112,25 +113,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             network, _ = load_trial_model(trial, context)
         self.cut_ = trial.cut
         self.val_auprc_ = trial.val_auprc
-        report = found.source.backbone.report
-        self.model_ = LoadedModel(
-            artefact=Artefact(
-                task=found.cohort.task,
-                classes=found.cohort.classes,
-                positive=found.cohort.positive,
-                strategy=trial.spec.strategy,
-                cut=network.trunk.cut,
-                head=trial.spec.head,
-                preprocessing=found.preprocessing,
-                thresholds={},
-                temperature=1.0,
-                weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
-                frozen=network.frozen,
-                slim=slim_of(trial.spec),
-            ),
-            network=network,
-            folder=Path(),
-        )
+        self.model_ = LoadedModel(artefact=artefact_of(found, trial, network), network=network, folder=Path())
         return self
 
     def predict_proba(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:

@@ -25,7 +25,7 @@ from medgraft.train.loop import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
-__all__ = ["Tested", "count_opening", "judged_name", "open_test_set", "predict_split"]
+__all__ = ["Tested", "artefact_of", "count_opening", "judged_name", "open_test_set", "predict_split"]
 
 _MODEL_FOLDERS: Final = {"chosen": "model", "baseline": "baseline"}
 
@@ -166,7 +166,10 @@ def _efficiency(
     costs: dict[str, Any] = {"cpu_threads": torch.get_num_threads()}
     for role, trial in trials.items():
         place = folder / _MODEL_FOLDERS[role]
-        artefact = _artefact(found, trial, summary[role], models[role])
+        told = summary[role]
+        thresholds = {k: float(v["threshold"]) for k, v in told["operating_point"]["classes"].items()}
+        temperature = float(told["temperature_scaled"]["temperature"])
+        artefact = artefact_of(found, trial, models[role], thresholds, temperature)
         save_artefact(place, models[role], artefact, found.source.backbone)
         costs[role] = {
             "num_params": trial.num_params,
@@ -177,9 +180,15 @@ def _efficiency(
     return costs
 
 
-def _artefact(found: Prepared, trial: Trial, summary: dict[str, Any], model: TransferModel) -> Artefact:
+def artefact_of(
+    found: Prepared,
+    trial: Trial,
+    model: TransferModel,
+    thresholds: dict[str, float] | None = None,
+    temperature: float = 1.0,
+) -> Artefact:
+    """What is stored beside the tensors of a trial's model; without thresholds it has no operating point."""
     report = found.source.backbone.report
-    classes = summary["operating_point"]["classes"]
     return Artefact(
         task=found.cohort.task,
         classes=found.cohort.classes,
@@ -188,8 +197,8 @@ def _artefact(found: Prepared, trial: Trial, summary: dict[str, Any], model: Tra
         cut=model.trunk.cut,
         head=trial.spec.head,
         preprocessing=found.preprocessing,
-        thresholds={name: float(values["threshold"]) for name, values in classes.items()},
-        temperature=float(summary["temperature_scaled"]["temperature"]),
+        thresholds=thresholds or {},
+        temperature=temperature,
         weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
         frozen=model.frozen,
         slim=slim_of(trial.spec),

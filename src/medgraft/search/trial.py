@@ -64,6 +64,12 @@ class TrialSpec:
     settings: StrategySettings = dataclasses.field(default_factory=StrategySettings)
     solver: Literal["exact", "gradient"] = "exact"
 
+    @property
+    def is_solved(self) -> bool:
+        """Whether the head is solved on cached features instead of trained by gradient."""
+        from_features = STRATEGIES[self.strategy].fitting == "features"
+        return from_features and (self.solver == "exact" or self.head.kind in CLASSICAL)
+
     def key(self) -> str:
         """A short name: equal specifications are one trial."""
         return hashlib.sha256(json.dumps(to_json(self), sort_keys=True).encode()).hexdigest()[:16]
@@ -92,6 +98,18 @@ class TrialContext:
     classes: tuple[str, ...]
     engine: Engine
     folder: Path
+
+    def labelled(self, features: np.ndarray) -> Labelled:
+        """`features` of the training set with its truth and groups."""
+        train = self.train
+        return Labelled(
+            features=features,
+            targets=train.targets,
+            groups=self.train_groups,
+            task=train.task,
+            positive=train.positive,
+            num_classes=train.num_classes,
+        )
 
     def val_predictions(self, probs: np.ndarray) -> Predictions:
         """`probs` of the validation set with its truth."""
@@ -168,8 +186,7 @@ def run_trial(
     _write_plan(folder, plan)
     if on_plan is not None:
         on_plan(plan)
-    solve = STRATEGIES[spec.strategy].fitting == "features" and (spec.solver == "exact" or spec.head.kind in CLASSICAL)
-    if solve:
+    if spec.is_solved:
         found, train_macs = _solve(spec, context, folder, model)
     else:
         found, train_macs = _train(spec, context, folder, model, plan, on_epoch)
@@ -229,11 +246,7 @@ def _solve(spec: TrialSpec, context: TrialContext, folder: Path, model: Transfer
             for name, data in sets.items()
         }
     train = context.train
-    labelled = Labelled(
-        features=features["train"], targets=train.targets, groups=context.train_groups, task=train.task,
-        positive=train.positive, num_classes=train.num_classes,
-    )  # fmt: skip
-    model.head = solve_head(model.cpu(), spec.head, labelled, spec.seed)
+    model.head = solve_head(model.cpu(), spec.head, context.labelled(features["train"]), spec.seed)
     with torch.inference_mode():
         pooled = torch.from_numpy(features["val"])
         probs = probabilities(model.head.eval().from_pooled(pooled), context.val)

@@ -10,7 +10,7 @@ from torch import nn
 from medgraft.errors import ConfigError
 from medgraft.transfer.source import Source
 
-__all__ = ["Frozen", "block_index", "block_sizes_of", "frozen_under", "own_blocks"]
+__all__ = ["Frozen", "block_index", "block_sizes_of", "frozen_under", "own_blocks", "tensor_block"]
 
 _TRUNK = "trunk.network."
 
@@ -53,6 +53,14 @@ def own_blocks(source: Source, path: str, module: nn.Module) -> list[int]:
     """Which cuts first need the parameters that the module at `path` itself holds; 0 for one that none needs."""
     names = [f"{path}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)]
     return [source.block_of.get(name, 0) for name in names]
+
+
+def tensor_block(source: Source, network: nn.Module, tensor: str) -> int:
+    """Which cut first needs a parameter or a buffer, or the module that a buffer belongs to; 0 where none does."""
+    if tensor in source.block_of:
+        return source.block_of[tensor]
+    owner = tensor.rpartition(".")[0]
+    return min((block for block in own_blocks(source, owner, network.get_submodule(owner)) if block), default=0)
 
 
 def block_sizes_of(network: nn.Module, source: Source) -> dict[int, int]:

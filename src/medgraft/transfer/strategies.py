@@ -5,12 +5,11 @@ from collections.abc import Callable
 from typing import Final, Literal
 
 import torch
-from torch import nn
 
 from medgraft.cuts.truncate import Trunk, truncate_traced
 from medgraft.errors import ConfigError, CutError
 from medgraft.transfer.adapters import add_lora, base_weights
-from medgraft.transfer.blocks import block_sizes_of, frozen_under
+from medgraft.transfer.blocks import block_sizes_of, frozen_under, tensor_block
 from medgraft.transfer.heads import CLASSICAL, HeadSettings, build_head
 from medgraft.transfer.initial import draw_from_statistics, random_network, reset_layers
 from medgraft.transfer.model import Normalise, TransferModel
@@ -111,7 +110,7 @@ def tf(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
     kept = {
         name: value
         for name, value in source.backbone.network.state_dict().items()
-        if _reaches(source, name, cut.index, source.backbone.network)
+        if 0 < tensor_block(source, source.backbone.network, name) <= cut.index
     }
     trunk.network.load_state_dict(kept, strict=False)
     plan = _plan("tf", source, cut, lambda c: ("reused" if c.index <= cut.index else "slimmed", lr))
@@ -326,12 +325,3 @@ def _with_head(plan: TransferPlan, model: TransferModel, lr: float) -> TransferP
     head = BlockPlan(name="head", treatment="new", lr=lr, num_params=size)
     phases = tuple(dataclasses.replace(phase, lrs=(*phase.lrs, lr)) for phase in plan.phases)
     return dataclasses.replace(plan, blocks=(*plan.blocks, head), phases=phases)
-
-
-def _reaches(source: Source, tensor: str, depth: int, network: nn.Module) -> bool:
-    """Whether the parameter or buffer `tensor` belongs to a block up to `depth`."""
-    if tensor in source.block_of:
-        return source.block_of[tensor] <= depth
-    owner = tensor.rpartition(".")[0]
-    own = [f"{owner}.{name}" for name, _ in network.get_submodule(owner).named_parameters(recurse=False)]
-    return any(source.block_of.get(name, depth + 1) <= depth for name in own)
