@@ -102,7 +102,7 @@ def run_pieces(source: Path, out: Path, sampler: Sampler) -> None:
 
     from medgraft.config import make_config
     from medgraft.run.prepare import Listener, image_set, prepared
-    from medgraft.run.searching import trial_context, trial_spec
+    from medgraft.run.trials import trial_context, trial_spec
     from medgraft.search.trial import run_trial
     from medgraft.train.engine import Engine
 

@@ -26,7 +26,8 @@ from medgraft.config import RunConfig, make_config
 from medgraft.data.phantom import DEMO, write_phantom
 from medgraft.run.doctor import doctor
 from medgraft.run.prepare import Listener, network_of, open_cohort, prepared
-from medgraft.run.searching import Searched, engine_for, search_cut, trial_context
+from medgraft.run.searching import Searched, search_cut
+from medgraft.run.trials import engine_for, trial_context
 from medgraft.search.trial import Trial
 from medgraft.transfer.source import prepare_source
 

@@ -77,7 +77,7 @@ def beside_forward_passes(num_images: int, size: int) -> None:
                 model.features(images)
         forward += time.perf_counter() - start
         start = time.perf_counter()
-        one, two = ({i: rows.numpy() for i, rows in reader.read(images).items()} for reader in readers)
+        one, two = ({i: rows.numpy() for i, rows in reader(images).items()} for reader in readers)
         add_cuts(moments, one, two, names)
         comparing += time.perf_counter() - start
     start = time.perf_counter()

@@ -95,6 +95,9 @@ def fit(
     ] = None,
     cut: Annotated[str | None, typer.Option(help="auto, an index from 1, or a name such as layer3.2.")] = None,
     rule: Annotated[str | None, typer.Option(help="compact (smallest not worse) or best.")] = None,
+    search: Annotated[
+        str | None, typer.Option(help="auto, guided, two-stage, svcca, exhaustive, or for lwft incremental.")
+    ] = None,
     size: Size = None,
     preset: Annotated[str, typer.Option(help="fast, balanced, thorough or paper.")] = "balanced",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set per model.")] = None,
@@ -141,6 +144,7 @@ def fit(
             "size": size,
         },
         "transfer": {"strategy": strategy, "head": head, "cut": cut, "rule": rule},
+        "search": {"method": search},
         "train": {"epochs": epochs, "imbalance": imbalance},
         "evaluate": {"margin": margin, "operating_point": operating_point, "thumbnails": thumbnails},
         "seed": seed,

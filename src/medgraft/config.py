@@ -106,7 +106,12 @@ class TrainConfig(_Frozen):
 class SearchConfig(_Frozen):
     """How the cut is searched."""
 
-    method: Literal["two-stage", "incremental"] = Field("two-stage", description="incremental: lwft alone")
+    method: Literal["auto", "two-stage", "guided", "svcca", "exhaustive", "incremental"] = Field(
+        "auto", description="auto: guided for ttl, else two-stage; guided and svcca: ttl alone; incremental: lwft alone"
+    )
+    extra: float = Field(
+        1.0, gt=0, le=10, description="What guided may spend beyond full fine-tuning, in units of its training"
+    )
     level: float | None = Field(None, gt=0, le=1, description="Validation AUPRC that ends incremental; None: ftl's")
     seeds: int = Field(
         0, ge=0, le=20, description="Seeds per cut, whose mean is the score; 0: 3 if validation is small"

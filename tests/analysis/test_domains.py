@@ -71,5 +71,5 @@ def test_what_cannot_be_compared_is_refused():
         kid(one[:1], two)
     with pytest.raises(DataError, match="NaN or infinity"):
         kid(one * np.nan, two)
-    with pytest.raises(DataError, match="finite features"):
+    with pytest.raises(DataError, match="finite activations"):
         statistics_of(one * np.inf)

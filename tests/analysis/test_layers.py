@@ -19,7 +19,7 @@ def test_one_pass_reads_what_truncation_at_each_cut_gives(name, size):
     source = source_of(name, size)
     model, _ = apply_strategy("ftl", source, source.cuts[-1], HEAD, lr=0.1, seed=0)
     images = torch.rand(2, 3, size, size)
-    found = CutReader(model, source.cuts).read(images)
+    found = CutReader(model, source.cuts)(images)
     assert list(found) == [cut.index for cut in source.cuts]
     chosen = source.cuts[:: max(1, len(source.cuts) // 4)]
     with torch.inference_mode():
@@ -35,7 +35,7 @@ def test_a_truncated_model_is_read_up_to_its_end_and_keeps_working():
     short, _ = apply_strategy("ttl", source, source.cuts[4], HEAD, lr=0.1, seed=0)
     images = torch.rand(2, 3, 64, 64)
     before = short.eval()(images)
-    one, two = CutReader(whole, source.cuts).read(images), CutReader(short, source.cuts[:5]).read(images)
+    one, two = CutReader(whole, source.cuts)(images), CutReader(short, source.cuts[:5])(images)
     assert list(two) == [1, 2, 3, 4, 5]
     assert all(torch.equal(one[index], two[index]) for index in two)
     assert torch.equal(short(images), before)

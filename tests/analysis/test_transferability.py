@@ -105,3 +105,11 @@ def test_what_cannot_be_scored_is_refused():
         logme(np.zeros((9, 2)), np.eye(3)[np.arange(9) % 3])
     with pytest.raises(DataError, match="constant"):
         nleep(np.ones((9, 2)), np.arange(9) % 3)
+
+
+def test_shares_of_neighbours_are_probabilities():
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(500, 16)).astype(np.float32)
+    found = knn_probs(features, np.eye(2)[np.ones(500, dtype=int)], rng.normal(size=(400, 16)))
+    assert found.min() >= 0
+    assert found.max() <= 1

@@ -11,7 +11,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 
 from medgraft import TransferClassifier
 from medgraft.errors import DataError
-from medgraft.run import searching
+from medgraft.run import trials
 from medgraft.search.trial import Trial, TrialSpec
 
 
@@ -92,13 +92,13 @@ def test_a_classical_head_is_had_by_name() -> None:
 
 def test_a_small_validation_set_is_searched_with_three_seeds_as_in_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    train = searching.run_trial
+    train = trials.run_trial
 
     def watched(spec: TrialSpec, *rest: object) -> Trial:
         asked.append(spec)
         return train(spec, *rest)
 
-    monkeypatch.setattr(searching, "run_trial", watched)
+    monkeypatch.setattr(trials, "run_trial", watched)
     images, labels = discs(60)
     quick(cut="auto", epochs=6, preset="balanced").fit(images, labels)
     assert {spec.seed for spec in asked} == {0, 1, 2}

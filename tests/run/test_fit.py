@@ -20,10 +20,10 @@ from medgraft.config import PRESETS, make_config, to_yaml
 from medgraft.deploy import load_artefact, predict_files
 from medgraft.errors import ConfigError, CutError, DataError, LeakError, RunError
 from medgraft.report.formatting import with_interval
-from medgraft.run import searching
+from medgraft.run import exploring
+from medgraft.run.exploring import search_effort
 from medgraft.run.fit import fit
 from medgraft.run.prepare import Listener
-from medgraft.run.searching import search_effort
 from small_runs import small_config
 
 
@@ -52,7 +52,7 @@ def test_results_hold_every_key_of_the_contract(finished: Path) -> None:
     assert set(results["test"]["difference"]["auroc"]) == {"value", "ci95", "p"}
     assert results["test"]["verdict"] in {"better", "worse", "non-inferior", "inconclusive"}
     assert set(results["search"]) == {
-        *("num_trials", "seconds", "baseline_seconds", "cost_in_ftl", "method", "seeds", "epochs"),
+        *("num_trials", "seconds", "baseline_seconds", "cost_in_ftl", "beyond_ftl", "method", "seeds", "epochs"),
     }
     assert results["ledger"]["openings"] == 1
     assert results["is_phantom"] is False
@@ -236,7 +236,7 @@ def test_a_cut_that_is_clearly_behind_gets_no_further_seeds(
         behind.append(one is not best)
         return len(behind) == 2
 
-    monkeypatch.setattr(searching, "is_clearly_behind", is_behind)
+    monkeypatch.setattr(exploring, "is_clearly_behind", is_behind)
     fit(small_config(phantom, train={"epochs": 1}, search={"seeds": 2}), tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "search.csv")
     seeds = table[~table["role"].str.startswith("final")].groupby("cut").size()

@@ -1,6 +1,7 @@
 """Trials are remembered, resumed, told when damaged, and read training and validation rows only."""
 
 import dataclasses
+import hashlib
 import inspect
 import json
 
@@ -14,7 +15,10 @@ from medgraft.errors import CutError, RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.search import TrialContext, choose, forget_weights, load_trial_model, run_trial, two_stage
 from medgraft.train import predict_probs
-from medgraft.transfer import STRATEGIES, HeadSettings, prepare_source
+from medgraft.train.classical import fit_linear
+from medgraft.train.features import FeatureReader, extract_features
+from medgraft.transfer import STRATEGIES, HeadSettings, apply_strategy, prepare_source
+from medgraft.types import to_json
 
 
 def same(one, other):
@@ -270,3 +274,67 @@ def test_the_stored_specification_is_the_one_asked_for(context, spec_of):
     trial = run_trial(spec_of(2, epochs=1), context)
     stored = json.loads((trial.folder / "result.json").read_text())["spec"]
     assert (stored["cut"], stored["strategy"], stored["train"]["epochs"]) == (2, "ttl", 1)
+
+
+class Stop(BaseException):
+    """Raised where training would begin."""
+
+
+def start_of(spec, context, monkeypatch):
+    """The weights with which the training of `spec` begins."""
+    seen = {}
+
+    def stop(model, *_):
+        seen.update({name: value.clone() for name, value in model.state_dict().items()})
+        raise Stop
+
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "train_model", stop)
+        with pytest.raises(Stop):
+            run_trial(spec, context)
+    return seen
+
+
+def test_a_warm_start_has_the_parents_trunk_and_a_head_solved_on_it(context, spec_of, monkeypatch):
+    parent = run_trial(spec_of(3), context)
+    whole, _ = load_trial_model(parent, context)
+    spec = dataclasses.replace(spec_of(2), parent=parent.spec.key())
+    seen = start_of(spec, context, monkeypatch)
+    for name, value in whole.state_dict().items():
+        if name.startswith("trunk.") and name in seen:
+            torch.testing.assert_close(seen[name], value)
+    assert any(not torch.equal(seen[name], value) for name, value in start_of(spec_of(2), context, monkeypatch).items())
+    # The head is the logistic regression on the parent's own features at that cut.
+    cut = context.source.cuts[1]
+    model, _ = apply_strategy("ttl", context.source, cut, spec.head, lr=1.0, seed=0)
+    model.trunk.load_state_dict({k[6:]: v for k, v in whole.state_dict().items() if k[:6] == "trunk."}, strict=False)
+    features = extract_features(FeatureReader(model), context.train, context.engine)
+    weight, bias = fit_linear(context.labelled(features), spec.seed)
+    torch.testing.assert_close(seen["head.linear.weight"], weight)
+    torch.testing.assert_close(seen["head.linear.bias"], bias)
+
+
+def test_a_warm_start_at_the_same_cut_goes_on_with_the_head_too(context, spec_of, monkeypatch):
+    parent = run_trial(spec_of(2), context)
+    model, _ = load_trial_model(parent, context)
+    spec = dataclasses.replace(spec_of(2), parent=parent.spec.key())
+    seen = start_of(spec, context, monkeypatch)
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(seen[name], value)
+    warm = run_trial(spec, context)
+    assert warm.folder != parent.folder
+    assert same(warm, run_trial(spec, context))
+    assert load_trial_model(warm, context)[0].trunk.cut.index == 2
+
+
+def test_a_parent_without_weights_is_told(context, spec_of):
+    parent = run_trial(spec_of(3), context)
+    forget_weights(parent)
+    with pytest.raises(RunError, match="weights of the trial to start from"):
+        run_trial(dataclasses.replace(spec_of(2), parent=parent.spec.key()), context)
+
+
+def test_a_trial_without_a_parent_keeps_the_name_it_had(spec_of):
+    said = {key: value for key, value in to_json(spec_of(2)).items() if key != "parent"}
+    assert spec_of(2).key() == hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    assert dataclasses.replace(spec_of(2), parent="other").key() != spec_of(2).key()

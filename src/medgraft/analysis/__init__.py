@@ -10,7 +10,7 @@ from medgraft.analysis.domains import (
     kid_with_interval,
     statistics_of,
 )
-from medgraft.analysis.layers import CutReader, sample_positions
+from medgraft.analysis.layers import CutReader, features_at_cuts, sample_positions
 from medgraft.analysis.reuse import SMALLEST_BATCH, CkaSums, add_cuts
 from medgraft.analysis.similarity import (
     Moments,
@@ -38,6 +38,7 @@ __all__ = [
     "area_between",
     "block_importance",
     "canonical_correlations",
+    "features_at_cuts",
     "fid",
     "fid_with_interval",
     "h_score",

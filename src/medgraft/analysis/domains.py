@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 import scipy.linalg
 
+from medgraft.analysis.rows import finite_rows
 from medgraft.errors import DataError
 
 __all__ = ["Distance", "FeatureStatistics", "fid", "fid_with_interval", "kid", "kid_with_interval", "statistics_of"]
@@ -41,9 +42,9 @@ def statistics_of(features: np.ndarray, weights: np.ndarray | None = None) -> Fe
     Raises:
         DataError: Fewer than two images, or values that are not finite.
     """
-    x = np.asarray(features, dtype=np.float64)
-    if x.ndim != 2 or len(x) < 2 or not np.isfinite(x).all():
-        raise DataError(f"expected finite features (N, d) of at least two images, got shape {x.shape}.")
+    x = finite_rows(features)
+    if len(x) < 2:
+        raise DataError(f"expected features of at least two images, got {len(x)}.")
     counts = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
     total = counts.sum()
     mean = counts @ x / total
@@ -151,13 +152,11 @@ def _counts(rng: np.random.Generator, num: int) -> np.ndarray:
 
 
 def _pair(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x, y = np.asarray(one, dtype=np.float64), np.asarray(two, dtype=np.float64)
-    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+    x, y = finite_rows(one), finite_rows(two)
+    if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise DataError(
             f"expected features (N, d) and (M, d) of at least two images each, got {x.shape} and {y.shape}."
         )
-    if not (np.isfinite(x).all() and np.isfinite(y).all()):
-        raise DataError("expected finite features, got NaN or infinity. Check the weights.")
     return x, y
 
 

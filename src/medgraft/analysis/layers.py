@@ -8,17 +8,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medgraft.analysis.rows import finite_rows
 from medgraft.errors import CutError
+from medgraft.train.batches import ImageSet, iterate
+from medgraft.train.engine import Engine, forward, running
 from medgraft.transfer.heads import pool_features
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Cut
 
-__all__ = ["CutReader", "sample_positions"]
+__all__ = ["CutReader", "features_at_cuts", "sample_positions"]
 
 _SEED: Final = 20_22
+_BATCH: Final = 64
 
 
-class CutReader:
+class CutReader(nn.Module):
     """What a model computes at each of its cuts, from one forward pass.
 
     Features are copied where they arise: an activation that works in place would change them afterwards.
@@ -37,6 +41,7 @@ class CutReader:
     """
 
     def __init__(self, model: TransferModel, cuts: Sequence[Cut], *, num_positions: int | None = None) -> None:
+        super().__init__()
         self.model, self.cuts, self.num_positions = model.eval(), tuple(cuts), num_positions
         inside = dict(model.trunk.network.named_modules())
         missing = [cut.name for cut in cuts if cut.tap not in inside or cut.index > model.trunk.cut.index]
@@ -46,7 +51,7 @@ class CutReader:
                 "Compare up to the earlier end of both models."
             )
 
-    def read(self, images: Tensor) -> dict[int, Tensor]:
+    def forward(self, images: Tensor) -> dict[int, Tensor]:
         """Cut index to (rows, channels) float32; rows are images, or images × positions.
 
         Args:
@@ -80,6 +85,31 @@ class CutReader:
         if cut.tap_side == "input":
             return module.register_forward_pre_hook(before, prepend=True)
         return module.register_forward_hook(after, prepend=True)
+
+
+def features_at_cuts(
+    model: TransferModel, cuts: Sequence[Cut], data: ImageSet, engine: Engine
+) -> dict[int, np.ndarray]:
+    """Cut index to (n, channels) float32 pooled features of `data`, in its order, from one pass over the images.
+
+    Args:
+        model: Whole or truncated; moved to the engine's device.
+        cuts: Of its source, up to where it ends.
+        data: Images; targets are not used.
+        engine: Device and arithmetic.
+
+    Raises:
+        DataError: An activation is not finite.
+    """
+    reader = CutReader(model.to(engine.device), cuts)
+    parts: list[dict[int, np.ndarray]] = []
+    with running(engine):
+        for images, _, _ in iterate(data, np.arange(len(data)), _BATCH, torch.device(engine.device)):
+            parts.append({index: rows.cpu().numpy() for index, rows in forward(reader, images, engine).items()})
+    found = {cut.index: np.concatenate([part[cut.index] for part in parts]) for cut in cuts}
+    for cut in cuts:
+        finite_rows(found[cut.index], cut.name)
+    return found
 
 
 def sample_positions(features: Tensor, channel_axis: int, num: int) -> Tensor:

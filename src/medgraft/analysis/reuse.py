@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 
+from medgraft.analysis.rows import finite_rows
 from medgraft.analysis.similarity import Moments
 from medgraft.errors import DataError
 
@@ -94,12 +95,10 @@ def _centred_grams(layers: Sequence[np.ndarray]) -> np.ndarray:
     """
     grams = []
     for number, rows in enumerate(layers):
-        x = np.asarray(rows, dtype=np.float64)
+        x = finite_rows(rows, f"layer {number}")
         n = len(x)
         if n < SMALLEST_BATCH:
             raise DataError(f"expected batches of at least {SMALLEST_BATCH} images, got {n}. Use larger batches.")
-        if not np.isfinite(x).all():
-            raise DataError(f"expected finite activations at layer {number}, got NaN or infinity. Check the weights.")
         x = x - x.mean(0)
         k = x @ x.T
         np.fill_diagonal(k, 0)

@@ -13,6 +13,7 @@ import scipy.integrate
 import scipy.linalg
 from scipy.linalg import blas
 
+from medgraft.analysis.rows import finite_rows
 from medgraft.errors import DataError
 
 __all__ = [
@@ -69,15 +70,13 @@ class Moments:
         Raises:
             DataError: Different numbers of rows, another width, or values that are not finite.
         """
-        x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+        x, y = finite_rows(x, self.name), finite_rows(y, self.name)
         wanted = self.widths
-        if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or (x.shape[1], y.shape[1]) != wanted:
+        if len(x) != len(y) or (x.shape[1], y.shape[1]) != wanted:
             raise DataError(
                 f"expected rows of {wanted[0]} and {wanted[1]} features of the same images at {self.name}, "
                 f"got arrays of {x.shape} and {y.shape}."
             )
-        if not (np.isfinite(x).all() and np.isfinite(y).all()):
-            raise DataError(f"expected finite activations at {self.name}, got NaN or infinity. Check the weights.")
         if not len(x):
             return self
         if self._shift is None:
@@ -324,9 +323,7 @@ def _cka(together: float, one: float, two: float, name: str) -> float:
 
 
 def _gaussian(features: np.ndarray, bandwidth: float) -> np.ndarray:
-    x = np.asarray(features, dtype=np.float64)
-    if not np.isfinite(x).all():
-        raise DataError("expected finite activations, got NaN or infinity. Check the weights.")
+    x = finite_rows(features)
     x = x - x.mean(0)
     lengths = np.einsum("ij,ij->i", x, x)
     squared = np.maximum(lengths[:, None] + lengths[None] - 2 * x @ x.T, 0)

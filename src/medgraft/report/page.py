@@ -78,6 +78,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "search_cost": _search_cost(run) if _is_searched(run) else "",
         "metrics": tables.metric_rows(run),
         "has_second": bool(results.get("second_baseline")),
+        "has_continued": bool(results.get("continued")),
         "second_cut": look_up(results, "second_baseline.cut.name", ""),
         "folds": tables.fold_rows(run),
         "sites": tables.site_rows(look_up(results, "test.sites", {})),
@@ -146,7 +147,9 @@ def _figures(run: RunFiles) -> dict[str, Any]:
         )
         if difference
         else "",
-        "cut_svg": cut_figure(run.search, run.choice) if run.search is not None and _is_searched(run) else "",
+        "cut_svg": cut_figure(run.search, run.choice, signals=run.signals)
+        if run.search is not None and _is_searched(run)
+        else "",
         "ranking_svg": ranking_figure(chosen, baseline) if chosen is not None else "",
         "reliability_svg": reliability_figure(chosen, baseline) if chosen is not None else "",
         "confusion_svg": _confusions(chosen, baseline),
@@ -270,4 +273,6 @@ def _search_cost(run: RunFiles) -> str:
         )
     if cost.get("cost_in_ftl") is not None:
         parts.append(f"{fmt.number(cost['cost_in_ftl'], 1)} × the training computation of one full fine-tuning")
+    if cost.get("beyond_ftl") is not None:
+        parts[-1] += f" ({fmt.number(cost['beyond_ftl'], 2)} beyond the full fine-tuning itself)"
     return ", ".join(parts)

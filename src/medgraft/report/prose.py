@@ -8,7 +8,7 @@ from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known, is_phantom
 from medgraft.report.reading import RunFiles, look_up
 from medgraft.report.search_figure import USUAL_TOLERANCE
-from medgraft.report.wording import WORDINGS, depth_sentence, strategy_words
+from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, strategy_words
 
 __all__ = ["REFERENCES", "citation", "methods", "summary_sentence"]
 
@@ -170,19 +170,18 @@ def _search(run: RunFiles, cite: Cite) -> str:
     budget = f" The final model and full fine-tuning were trained with the same budget{over}."
     if chosen.get("strategy") == "ftl" or is_solved:
         budget = ""
+    elif chosen.get("init") == "ftl":
+        extra = fmt.number(look_up(run.results, "search.beyond_ftl"), 2)
+        budget = (
+            " The final model goes on from the weights of full fine-tuning; full fine-tuning itself, trained on for "
+            f"what the search cost beyond it ({extra} of its computation), stands beside{over}."
+        )
     if len((run.choice or {}).get("candidates", ())) < 2:
         return f"{depth_sentence(chosen, is_searched=False)}.{budget}"
     trials = look_up(run.results, "search.num_trials")
-    if look_up(run.results, "search.method") == "incremental":
-        text = (
-            "One more block was tuned, each time from the original weights, until average precision on validation "
-            f"reached the wished level{cite('tajbakhsh')}"
-        )
-    else:
-        text = (
-            "The depth was chosen on validation alone by average precision, first among the ends of stages, "
-            f"then among their neighbours{cite('peng')}"
-        )
+    words, reference = SEARCHES[look_up(run.results, "search.method", "two-stage")]
+    text = f"The depth was chosen on validation alone by average precision, {words}"
+    text += cite(reference) if reference else ""
     if trials:
         seeds, epochs = look_up(run.results, "search.seeds", 1), look_up(run.results, "search.epochs")
         each = f"; the mean of {seeds} seeds of {epochs} epochs counted at every cut" if seeds > 1 else ""

@@ -44,6 +44,7 @@ class RunFiles:
         audit: ``audit.json``.
         images: ``report_images/index.json``; None where thumbnails were switched off.
         analysis: ``analysis.json``, where the run was analysed.
+        signals: ``signals.csv``, what a search that begins with full fine-tuning saw at every cut.
     """
 
     root: Path
@@ -55,6 +56,7 @@ class RunFiles:
     audit: dict[str, Any] | None = None
     images: dict[str, Any] | None = None
     analysis: dict[str, Any] | None = None
+    signals: pd.DataFrame | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -88,6 +90,7 @@ def read_run(run: Path) -> RunFiles:
         audit=_json_if_there(run / "audit.json"),
         images=_json_if_there(run / "report_images" / "index.json"),
         analysis=_json_if_there(run / "analysis.json"),
+        signals=_table(run / "signals.csv"),
     )
 
 

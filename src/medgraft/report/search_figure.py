@@ -12,12 +12,18 @@ from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, qu
 
 __all__ = ["cut_figure"]
 
-SEARCHED_ROLES: Final = ("stage", "neighbour", "incremental")
+SEARCHED_ROLES: Final = ("stage", "neighbour", "incremental", "exhaustive", "overlap", "rung 1", "rung 2")
 USUAL_TOLERANCE: Final = 0.01
 
 
 @matplotlib.rc_context(STYLE)
-def cut_figure(search: pd.DataFrame, choice: Mapping[str, Any] | None, *, score_name: str = "validation AUPRC") -> str:
+def cut_figure(
+    search: pd.DataFrame,
+    choice: Mapping[str, Any] | None,
+    *,
+    signals: pd.DataFrame | None = None,
+    score_name: str = "validation AUPRC",
+) -> str:
     """Validation score against the cut, above what is deployed at that cut.
 
     Args:
@@ -25,6 +31,7 @@ def cut_figure(search: pd.DataFrame, choice: Mapping[str, Any] | None, *, score_
             is_pretrained.
         choice: ``rule``, ``chosen``, ``best`` and ``candidates`` as the search wrote them; without it nothing
             is marked.
+        signals: One row per cut, with ``probe`` where a linear probe was solved at each.
         score_name: Label of the upper axis.
 
     Examples:
@@ -33,6 +40,9 @@ def cut_figure(search: pd.DataFrame, choice: Mapping[str, Any] | None, *, score_
         True
     """
     trials = search[search["role"].isin(SEARCHED_ROLES)]
+    if "seed" in trials:
+        # A cut that was trained again is shown as it was in the end.
+        trials = trials.groupby(["cut", "seed"]).tail(1)
     baseline = search[search["role"] == "baseline"]
     means = trials.groupby("cut").mean(numeric_only=True).sort_index()
     has_sizes = {"num_params", "macs"} <= set(means.columns)
@@ -46,6 +56,9 @@ def cut_figure(search: pd.DataFrame, choice: Mapping[str, Any] | None, *, score_
         upper = figure.subplots()
         upper.set_xlabel("cut (1 = stem)")
     _stage_bands(upper, trials, is_named=True)
+    if signals is not None and "probe" in signals:
+        upper.plot(signals["cut"], signals["probe"], ".-", color=COLOURS["muted"], linewidth=0.9, markersize=4,
+                   label="probe on fine-tuned features")  # fmt: skip
     _score_axes(upper, trials, means, baseline)
     if choice:
         _mark_choice(upper, means, choice)

@@ -73,13 +73,13 @@ def headline(run: RunFiles) -> list[dict[str, Any]]:
 
 
 def metric_rows(run: RunFiles) -> list[dict[str, str]]:
-    """One row per metric: chosen, full fine-tuning, the second baseline (if any), the difference.
+    """One row per metric: chosen, full fine-tuning, further baselines (if any), the difference.
 
     Args:
         run: The run folder's content.
     """
     test = look_up(run.results, "test", {})
-    second = look_up(run.results, "second_baseline", {})
+    second, continued = (look_up(run.results, name, {}) for name in ("second_baseline", "continued"))
     rows = []
     for key, name, meaning in METRICS:
         chosen, baseline = _metric(test.get("chosen"), key), _metric(test.get("baseline"), key)
@@ -95,6 +95,7 @@ def metric_rows(run: RunFiles) -> list[dict[str, str]]:
                 "baseline": fmt.with_interval(baseline),
                 "baseline_seeds": fmt.sd_over_seeds(baseline),
                 "second": fmt.with_interval(_metric(second, key)) if second else "",
+                "continued": fmt.with_interval(_metric(continued, key)) if continued else "",
                 "difference": fmt.signed_with_interval(difference) if difference else "",
                 "p": fmt.p_value(difference) if difference else "",
             }

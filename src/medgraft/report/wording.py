@@ -8,7 +8,27 @@ from medgraft.report.reading import look_up
 from medgraft.transfer.strategies import StrategySettings
 from medgraft.types import to_json
 
-__all__ = ["WORDINGS", "Wording", "chosen_name", "depth_sentence", "strategy_words"]
+__all__ = ["SEARCHES", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "strategy_words"]
+
+# How each search goes on after "The depth was chosen on validation alone by average precision, "; whom to cite.
+SEARCHES: Final[dict[str, tuple[str, str]]] = {
+    "two-stage": ("first among the ends of stages, then among their neighbours", "peng"),
+    "incremental": (
+        "tuning one more block, each time from the original weights, until the wished level was reached",
+        "tajbakhsh",
+    ),
+    "exhaustive": ("every cut being trained", ""),
+    "svcca": (
+        "not among scores but where canonical correlations between the features before and after full fine-tuning "
+        "overlap those of random features by half",
+        "peng",
+    ),
+    "guided": (
+        "a linear probe on the fully fine-tuned features at every cut naming a few, which were truncated, started from "
+        "the fine-tuned weights and trained in two rungs, the better ones twice",
+        "",
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

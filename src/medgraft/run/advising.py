@@ -11,7 +11,7 @@ from torch import nn
 
 from medgraft.config import RunConfig
 from medgraft.run.prepare import Listener, Prepared, prepared
-from medgraft.run.searching import engine_for, trial_context, trial_spec
+from medgraft.run.trials import engine_for, trial_context, trial_spec
 from medgraft.search.rule import choose
 from medgraft.search.trial import Trial, TrialContext, run_trial
 from medgraft.search.two_stage import stage_ends

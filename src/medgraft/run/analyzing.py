@@ -20,6 +20,7 @@ from medgraft.analysis import (
     add_cuts,
     area_between,
     block_importance,
+    features_at_cuts,
     h_score,
     knn_probs,
     linear_cka,
@@ -40,7 +41,7 @@ from medgraft.metrics.classification import auprc
 from medgraft.report import write_report
 from medgraft.run.folder import read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, prepared
-from medgraft.run.searching import trial_context
+from medgraft.run.trials import trial_context
 from medgraft.search.trial import TrialContext
 from medgraft.train.batches import ImageSet, iterate
 from medgraft.train.engine import Engine
@@ -154,7 +155,7 @@ def _similarity(models: _Models, context: TrialContext, rows: np.ndarray, told: 
     across, within = CkaSums(), CkaSums()
     done = 0
     for images in _images(context.train, rows):
-        before, after, other = ({i: r.numpy() for i, r in reader.read(images).items()} for reader in readers)
+        before, after, other = ({i: r.numpy() for i, r in reader(images).items()} for reader in readers)
         add_cuts(tuned, before, after, names)
         add_cuts(random, before, other, names)
         if len(images) >= SMALLEST_BATCH:
@@ -205,8 +206,7 @@ def _signals(models: _Models, context: TrialContext, rows: np.ndarray, seed: int
     part = dataclasses.replace(context, train=train, train_groups=context.train_groups[rows])
     results: dict[str, Any] = {}
     for name, model in (("before", models.before), ("after", models.after)):
-        reader = CutReader(model, cuts)
-        features, queries = _all_features(reader, part.train), _all_features(reader, part.val)
+        features, queries = (features_at_cuts(model, cuts, data, part.engine) for data in (part.train, part.val))
         results[name] = {}
         for done, cut in enumerate(cuts):
             told.step(f"probing features {name} transfer", done, len(cuts))
@@ -226,11 +226,6 @@ def _worth(context: TrialContext, features: np.ndarray, queries: np.ndarray, see
         worth["h_score"] = h_score(features, train.targets)
         worth["nleep"] = nleep(features, train.targets, seed=seed)
     return worth
-
-
-def _all_features(reader: CutReader, data: ImageSet) -> dict[int, np.ndarray]:
-    parts = [reader.read(images) for images in _images(data, np.arange(len(data)))]
-    return {index: np.concatenate([part[index].numpy() for part in parts]) for index in parts[0]}
 
 
 def _changes(models: _Models, context: TrialContext, told: Listener) -> dict[str, Any]:

@@ -10,9 +10,10 @@ import torch
 
 from medgraft.config import RunConfig
 from medgraft.errors import ConfigError
+from medgraft.run.exploring import search_effort
 from medgraft.run.folder import read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, image_set
-from medgraft.run.searching import search_effort, trial_spec
+from medgraft.run.trials import trial_spec
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.batches import iterate
 from medgraft.train.engine import Engine, forward, running
@@ -89,7 +90,7 @@ def _epoch_seconds(config: RunConfig, found: Prepared, engine: Engine) -> float:
     with running(engine):
         for images, _, _ in iterate(train, np.tile(np.arange(size), _STEPS), size, torch.device(engine.device)):
             start = time.perf_counter()
-            forward(model, images, engine).float().square().mean().backward()  # type: ignore[no-untyped-call]
+            forward(model, images, engine).float().square().mean().backward()
             if engine.device.startswith("cuda"):
                 torch.cuda.synchronize()
             times.append((time.perf_counter() - start) / len(images))

@@ -27,7 +27,7 @@ from medgraft.run.fit import installed_versions
 from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
 from medgraft.run.judging import count_opening, predict_split
 from medgraft.run.prepare import Listener, Prepared, prepared
-from medgraft.run.searching import engine_for, second_cut, trial_context, trial_spec, usual_depth
+from medgraft.run.trials import engine_for, second_cut, trial_context, trial_spec, usual_depth
 from medgraft.search.fair import FairChoice, depths_to_try, fair_search
 from medgraft.search.trial import (
     Trial,

@@ -21,7 +21,8 @@ from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare
 from medgraft.run.judging import artefact_of
 from medgraft.run.prepare import Listener, Prepared, network_of, preprocessing_of
-from medgraft.run.searching import best_trial, engine_for, trial_context
+from medgraft.run.searching import best_trial
+from medgraft.run.trials import engine_for, trial_context
 from medgraft.search.trial import load_trial_model
 from medgraft.transfer.source import prepare_source
 from medgraft.types import Cohort

@@ -21,7 +21,8 @@ from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write
 from medgraft.run.folds import fit_folds
 from medgraft.run.judging import Tested, open_test_set
 from medgraft.run.prepare import Listener, Prepared, prepared
-from medgraft.run.searching import Searched, engine_for, search_cut, trial_context
+from medgraft.run.searching import Searched, search_cut
+from medgraft.run.trials import engine_for, trial_context
 from medgraft.search.trial import forget_weights
 from medgraft.train.engine import pick_device
 from medgraft.transfer.heads import CLASSICAL
@@ -85,12 +86,18 @@ def _refuse_early(config: RunConfig) -> None:
     head = config.transfer.head
     if head in CLASSICAL and name != "hybrid":
         raise ConfigError(f"--head {head} is a head of hybrid, got --strategy {name}. Use --strategy hybrid.")
-    if config.search.method == "incremental" and name != "lwft":
-        raise ConfigError(f"search.method=incremental is Tajbakhsh's search for lwft, got --strategy {name}.")
+    _refuse_search(config)
     if not STRATEGIES[name].has_depth and config.transfer.cut != "auto":
         raise ConfigError(f"{name} has no depth and takes no --cut, got {config.transfer.cut!r}. Use ttl to keep less.")
     if config.budget_minutes is not None and config.deterministic:
         raise ConfigError("--budget measures this machine and --deterministic measures nothing: give --epochs instead.")
+
+
+def _refuse_search(config: RunConfig) -> None:
+    name, method = config.transfer.strategy, config.search.method
+    meant = {"incremental": "lwft", "guided": "ttl", "svcca": "ttl"}.get(method, name)
+    if name != meant:
+        raise ConfigError(f"--search {method} is a search for {meant}, got --strategy {name}. Use --search two-stage.")
 
 
 def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, command: str | None) -> dict[str, Any]:
@@ -197,12 +204,13 @@ def _results(
         "notes": list(cohort.notes),
         "is_phantom": (Path(config.data.source).parent / "phantom.json").is_file(),
         "second_baseline": tested.second_baseline,
+        "continued": tested.continued,
     }
 
 
 def _init(found: Prepared, searched: Searched) -> str:
     is_random = found.source.backbone.report.source == "none" or searched.chosen.spec.strategy == "scratch"
-    return "none" if is_random else "pretrained"
+    return "none" if is_random else "ftl" if searched.continued_seeds else "pretrained"
 
 
 def _counts(found: Prepared) -> dict[str, dict[str, int]]:

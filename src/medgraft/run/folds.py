@@ -81,6 +81,7 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
         "plan": typical["plan"],
         "test": test,
         "second_baseline": None,
+        "continued": None,
         "notes": [*found.cohort.notes, *notes],
         "folds": [
             {

@@ -38,6 +38,7 @@ class Tested:
         summary: The `test` part of results.json.
         efficiency: The `efficiency` part.
         second_baseline: Full fine-tuning at the last fully pretrained cut, or None.
+        continued: Full fine-tuning trained on for the cost of the search, where the chosen model started from it.
         openings: How often these test cases were opened on this machine, this run included.
         chosen: Test predictions of the chosen model, one per seed.
         baseline: Test predictions of full fine-tuning, one per seed.
@@ -46,6 +47,7 @@ class Tested:
     summary: dict[str, Any]
     efficiency: dict[str, Any]
     second_baseline: dict[str, Any] | None
+    continued: dict[str, Any] | None
     openings: int
     chosen: list[Predictions]
     baseline: list[Predictions]
@@ -74,10 +76,15 @@ def open_test_set(
     if any(sites):
         summary["sites"] = site_metrics(chosen[0], sites, num=config.evaluate.replicates, seed=config.seed)
     _write_predictions(folder, found, searched, context, chosen[0], baseline[0])
+
+    def beside(trials: Sequence[Trial]) -> dict[str, Any] | None:
+        return _beside(config, context, trials, [predict_split(t, found, context, "test") for t in trials], chosen)
+
     return Tested(
         summary=summary,
         efficiency=_efficiency(folder, found, context, searched, summary),
-        second_baseline=_second(config, found, context, searched, chosen, weights),
+        second_baseline=beside(searched.second_seeds),
+        continued=beside(searched.continued_seeds),
         openings=openings,
         chosen=chosen,
         baseline=baseline,
@@ -117,24 +124,24 @@ def _summary(
     }
 
 
-def _second(
+def _beside(
     config: RunConfig,
-    found: Prepared,
     context: TrialContext,
-    searched: Searched,
-    chosen: list[Predictions],
-    weights: np.ndarray,
+    trials: Sequence[Trial],
+    predictions: Sequence[Predictions],
+    chosen: Sequence[Predictions],
 ) -> dict[str, Any] | None:
-    if not searched.second_seeds:
+    """A further model on the same cases, and the chosen one against it; None where there is no such model."""
+    if not trials:
         return None
-    first = searched.second_seeds[0]
-    predictions = [predict_split(trial, found, context, "test") for trial in searched.second_seeds]
-    val = context.val_predictions(first.val_probs)
+    first = trials[0]
+    weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
     return {
         "cut": {"index": first.cut.index, "name": first.cut.name},
         "num_params": first.num_params,
         "macs": first.macs,
-        **summarise(predictions, val, config.evaluate.operating_point, weights),
+        "epochs": len(first.history),
+        **summarise(predictions, context.val_predictions(first.val_probs), config.evaluate.operating_point, weights),
         **compare(chosen, predictions, config.evaluate.margin, weights),
     }
 

@@ -1,7 +1,10 @@
-"""Finding the cut: trials, the two-stage search, and the rule that decides."""
+"""Finding the cut: trials, the searches, what guides them, and the rule that decides."""
 
+from medgraft.search.guided import Rung, affordable, cuts_to_try, guided
 from medgraft.search.incremental import incremental
+from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
+from medgraft.search.signals import Reuse, probe_cuts, reuse_at_cuts, sample_of
 from medgraft.search.trial import (
     Trial,
     TrialContext,
@@ -15,16 +18,26 @@ from medgraft.search.two_stage import neighbours, stage_ends, two_stage
 __all__ = [
     "Candidate",
     "Choice",
+    "Reuse",
+    "Rung",
     "Trial",
     "TrialContext",
     "TrialSpec",
+    "affordable",
     "choose",
+    "cuts_to_try",
     "forget_weights",
+    "guided",
     "incremental",
     "is_clearly_behind",
     "load_trial_model",
     "neighbours",
+    "overlap_share",
+    "overlapping_cut",
+    "probe_cuts",
+    "reuse_at_cuts",
     "run_trial",
+    "sample_of",
     "stage_ends",
     "two_stage",
 ]

@@ -33,9 +33,12 @@ class Candidate:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """The chosen and the best cut (indices), everything that was compared, and what compact could give up."""
+    """The chosen and the best cut (indices), everything that was compared, and what compact could give up.
 
-    rule: Literal["compact", "best"]
+    `rule` is ``overlap`` where feature similarity chose and the comparison decided nothing.
+    """
+
+    rule: Literal["compact", "best", "overlap"]
     tolerance: float
     chosen: int
     best: int

@@ -5,13 +5,14 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from medgraft.errors import RunError
 from medgraft.metrics.classification import auprc, auroc
@@ -37,6 +38,7 @@ __all__ = [
     "TrialContext",
     "TrialSpec",
     "course_of",
+    "feature_path",
     "forget_weights",
     "is_finished",
     "load_trial_model",
@@ -51,7 +53,11 @@ _RESULTS: Final = ("val_auprc", "val_auroc", "best_epoch", "seconds", "train_mac
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """What decides a trial's result, besides the cohort of its run; `source` names network and weights."""
+    """What decides a trial's result, besides the cohort of its run.
+
+    `source` names network and weights. `parent` is the key of a finished trial of the same run whose trunk is the
+    start (a warm start) instead of the source's weights.
+    """
 
     strategy: str
     cut: int
@@ -63,6 +69,7 @@ class TrialSpec:
     source: str = ""
     settings: StrategySettings = dataclasses.field(default_factory=StrategySettings)
     solver: Literal["exact", "gradient"] = "exact"
+    parent: str = ""
 
     @property
     def is_solved(self) -> bool:
@@ -72,7 +79,10 @@ class TrialSpec:
 
     def key(self) -> str:
         """A short name: equal specifications are one trial."""
-        return hashlib.sha256(json.dumps(to_json(self), sort_keys=True).encode()).hexdigest()[:16]
+        said = to_json(self)
+        if not self.parent:
+            del said["parent"]  # a trial without one keeps the name it has in older runs
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -186,6 +196,8 @@ def run_trial(
     _write_plan(folder, plan)
     if on_plan is not None:
         on_plan(plan)
+    if spec.parent:
+        _start_from_parent(spec, context, model)
     if spec.is_solved:
         found, train_macs = _solve(spec, context, folder, model)
     else:
@@ -232,19 +244,42 @@ def _train(
     return found, train_macs
 
 
+def _start_from_parent(spec: TrialSpec, context: TrialContext, model: TransferModel) -> None:
+    """The trunk of the parent, and its head where it ends at the same cut; elsewhere a head solved on its features."""
+    folder = context.folder / spec.parent
+    if not (folder / "best.safetensors").is_file():
+        raise RunError(f"expected the weights of the trial to start from in {folder}, got none. Delete the trials.")
+    weights = load_best(folder)[0]
+    # Not strict: blocks of the parent above the cut have no place in the model.
+    model.trunk.load_state_dict(_below("trunk.", weights), strict=False)
+    if json.loads((folder / "result.json").read_text())["spec"]["cut"] == spec.cut:
+        model.head.load_state_dict(_below("head.", weights))
+        return
+    path = feature_path(context, spec.parent, spec.cut, spec.head.kind, "train")
+    with running(context.engine):
+        features = cached_features(path, FeatureReader(model), context.train, context.engine)
+    model.head = solve_head(model.cpu(), spec.head, context.labelled(features), spec.seed)
+
+
+def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def feature_path(context: TrialContext, origin: str, cut: int, head: str, split: str) -> Path:
+    """Where features are kept that several trials need; `origin` names the weights they come from."""
+    kind = "flattened" if head == "flattened" else "pooled"
+    digest = hashlib.sha256(f"{origin} {cut} {kind}".encode()).hexdigest()[:16]
+    return context.folder / "features" / f"{digest}-{split}.npy"
+
+
 def _solve(spec: TrialSpec, context: TrialContext, folder: Path, model: TransferModel) -> tuple[TrainResult, float]:
     """Features once, then the head to convergence; the best weights are written as a training writes them."""
     start = time.perf_counter()
     sets = {"train": context.train, "val": context.val}
-    place = context.folder / "features"
     reader = FeatureReader(model)
-    kind = "flattened" if spec.head.kind == "flattened" else "pooled"
-    digest = hashlib.sha256(f"{spec.source} {spec.cut} {kind}".encode()).hexdigest()[:16]
+    paths = {name: feature_path(context, spec.source, spec.cut, spec.head.kind, name) for name in sets}
     with running(context.engine):
-        features = {
-            name: cached_features(place / f"{digest}-{name}.npy", reader, data, context.engine)
-            for name, data in sets.items()
-        }
+        features = {name: cached_features(paths[name], reader, data, context.engine) for name, data in sets.items()}
     train = context.train
     model.head = solve_head(model.cpu(), spec.head, context.labelled(features["train"]), spec.seed)
     with torch.inference_mode():

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -144,14 +144,13 @@ def _step_seconds(model: nn.Module, images: Tensor, engine: Engine) -> float:
         return time.perf_counter() - start
 
 
-def forward(model: nn.Module, images: Tensor, engine: Engine) -> Tensor:
+def forward(model: nn.Module, images: Tensor, engine: Engine) -> Any:
     """`model(images)` in the engine's precision and layout."""
     if engine.is_channels_last:
         images = images.contiguous(memory_format=_layout(images.ndim))
     is_low = engine.precision == "bf16"
     with torch.autocast(engine.device.partition(":")[0], torch.bfloat16, enabled=is_low):
-        logits: Tensor = model(images)
-    return logits
+        return model(images)
 
 
 def to_channels_last(model: nn.Module) -> nn.Module:

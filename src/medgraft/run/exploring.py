@@ -1,0 +1,243 @@
+"""Which cuts a run tries, and the one its rule picks from validation."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import pandas as pd
+
+from medgraft.config import RunConfig
+from medgraft.deploy.predict import write_table
+from medgraft.run.folder import write_json
+from medgraft.run.trials import Runner, is_searched, second_cut, wanted_depth
+from medgraft.search.guided import cuts_to_try, guided
+from medgraft.search.incremental import incremental
+from medgraft.search.overlap import overlap_share, overlapping_cut
+from medgraft.search.rule import Choice, choose, is_clearly_behind
+from medgraft.search.signals import probe_cuts, reuse_at_cuts, sample_of
+from medgraft.search.trial import Trial, TrialContext, load_trial_model
+from medgraft.search.two_stage import two_stage
+from medgraft.transfer.source import BELOW_STEM
+from medgraft.transfer.strategies import apply_strategy
+from medgraft.types import Cut
+
+__all__ = ["Explored", "explore", "is_after_ftl", "method_of", "search_effort"]
+
+_SMALL_VALIDATION: Final = 200
+_SEEDS_WHEN_SMALL: Final = 3
+_MIN_EPOCHS: Final = 5
+_PROBED_IMAGES: Final = 2000
+_COMPARED_IMAGES: Final = 1000
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Explored:
+    """What a search found out, from validation alone.
+
+    Args:
+        choice: The rule's.
+        warm: Epochs of each warm start, from the trunk of full fine-tuning, that made the chosen model; empty where
+            it started from the source's weights.
+        pass_macs: Multiply-accumulates of forward passes beside the trainings.
+        pass_seconds: Of these, with what was computed from them.
+    """
+
+    choice: Choice
+    warm: tuple[int, ...] = ()
+    pass_macs: float = 0.0
+    pass_seconds: float = 0.0
+
+
+def search_effort(config: RunConfig, num_val_groups: int) -> tuple[int, int]:
+    """Seeds per cut and epochs per seed of the search.
+
+    On a hundred validation images the score of one training is luck to a large part: a cut that is no better than
+    its neighbours can lead them by four points. There the epochs of a training are shared among three seeds and the
+    mean counts; the search costs the same, and the chosen model is trained with all epochs afterwards.
+
+    Args:
+        config: Of the run.
+        num_val_groups: Groups (patients) in validation.
+
+    Examples:
+        >>> from medgraft.config import make_config
+        >>> search_effort(make_config("images"), 80), search_effort(make_config("images"), 800)
+        ((3, 10), (1, 30))
+    """
+    if not is_searched(config):
+        return 1, config.train.epochs
+    seeds = config.search.seeds or (_SEEDS_WHEN_SMALL if num_val_groups < _SMALL_VALIDATION else 1)
+    shared = max(config.train.epochs // seeds, min(_MIN_EPOCHS, config.train.epochs))
+    return seeds, config.search.epochs or shared
+
+
+def explore(runner: Runner, num_seeds: int, epochs: int) -> Explored:
+    """Train at the depths that the search wants to see, and let the rule choose.
+
+    Raises:
+        ConfigError: The search is not meant for the strategy.
+        CutError: There is no such cut.
+    """
+    config = runner.config
+    method = method_of(config)
+    if not is_searched(config):
+        found = _explore_by_training(runner, num_seeds, epochs, "given")
+    elif is_after_ftl(config):
+        found = _AFTER_FTL[method](runner)
+    else:
+        found = _explore_by_training(runner, num_seeds, epochs, method)
+    write_json(runner.folder / "choice.json", found.choice)
+    return found
+
+
+def method_of(config: RunConfig) -> str:
+    """The search of this run, where ``auto`` leaves it open."""
+    if config.search.method != "auto":
+        return config.search.method
+    return "two-stage"
+
+
+def is_after_ftl(config: RunConfig) -> bool:
+    """Whether the search begins with full fine-tuning, with all epochs of the run."""
+    return is_searched(config) and method_of(config) in _AFTER_FTL
+
+
+def _explore_by_training(runner: Runner, num_seeds: int, epochs: int, method: str) -> Explored:
+    """Train every depth that the method asks for, from the source's weights, and compare."""
+    config, found, context = runner.config, runner.found, runner.context
+    name, cuts = config.transfer.strategy, found.source.cuts
+    seeds = range(config.seed, config.seed + num_seeds)
+    tried: dict[int, list[Trial]] = {}
+
+    def score(cut: Cut, role: str) -> float:
+        kind = "baseline" if cut.index == len(cuts) and name in ("ttl", "tf", "wtst", "ftl") else role
+        trials = [runner.run(name, cut, seeds[0], kind, epochs=epochs)]
+        best = max(tried.values(), key=_mean_score, default=trials)
+        firsts = [context.val_predictions(one.val_probs) for one in (trials[0], best[0])]
+        if num_seeds > 1 and not is_clearly_behind(*firsts):
+            trials += [runner.run(name, cut, seed, kind, epochs=epochs) for seed in seeds[1:]]
+        tried[cut.index] = trials
+        return _mean_score(trials)
+
+    if method == "given":
+        score(wanted_depth(found.source, name, config.transfer.cut), "given")
+    else:
+        each = _times(num_seeds, epochs)
+        runner.told.say(f"Searching among {len(cuts)} cuts, {each} each; everything is chosen on validation.")
+        _train_all(runner, score, seeds, epochs)
+    second = second_cut(found)
+    if second is not None and second.index not in tried and name == "ttl" and method != "given":
+        score(second, "second baseline")
+    return Explored(choice=_choose(config, context, cuts, tried))
+
+
+def _train_all(runner: Runner, score: Callable[[Cut, str], float], seeds: range, epochs: int) -> None:
+    search, cuts = runner.config.search, runner.found.source.cuts
+    if search.method == "incremental":
+        level = search.level
+        if level is None:
+            level = _mean_score([runner.run("ftl", cuts[-1], seed, "baseline", epochs=epochs) for seed in seeds])
+        incremental((BELOW_STEM, *cuts), score, level, max_trials=search.max_trials)
+    elif search.method == "exhaustive":
+        for cut in reversed(cuts):
+            score(cut, "exhaustive")
+    else:
+        two_stage(cuts, score, max_trials=search.max_trials)
+
+
+def _explore_guided(runner: Runner) -> Explored:
+    """Full fine-tuning, probes on its features at every cut, short warm starts at a few; see `search.guided`."""
+    config, found, context, told = runner.config, runner.found, runner.context, runner.told
+    cuts = found.source.cuts
+    ftl = runner.run("ftl", cuts[-1], config.seed, "baseline")
+    start = time.perf_counter()
+    told.say(f"Probing the fine-tuned features at {len(cuts)} cuts.")
+    sample = sample_of(context, _PROBED_IMAGES, config.seed)
+    probes = probe_cuts(load_trial_model(ftl, context)[0], sample, config.seed)
+    seconds = time.perf_counter() - start
+    probed = choose(
+        {index: [predictions] for index, predictions in probes.items()},
+        cuts,
+        {cut.index: cut.num_params for cut in cuts},
+        config.transfer.rule,
+        tolerance=config.transfer.tolerance,
+        replicates=config.evaluate.replicates,
+        seed=config.seed,
+    )
+    _write_signals(runner, {candidate.cut: {"probe": candidate.score} for candidate in probed.candidates})
+    passed = float((len(sample.train) + len(sample.val)) * cuts[-1].macs)
+    per_epoch = ftl.train_macs / len(ftl.history)
+    # A training step costs three times its forward pass at every cut alike.
+    epoch_cost = {cut.index: per_epoch * cut.macs / cuts[-1].macs for cut in cuts}
+    latest = {len(cuts): ftl}
+
+    def train(index: int, epochs: int, rung: int) -> None:
+        parent = latest.get(index, ftl)
+        latest[index] = runner.run("ttl", cuts[index - 1], config.seed, f"rung {rung}", epochs=epochs, parent=parent)
+
+    def judge(tried: Sequence[int]) -> Choice:
+        return _choose(config, context, cuts, {index: [latest[index]] for index in (*tried, len(cuts))})
+
+    budget = config.search.extra * ftl.train_macs - passed
+    choice, rungs = guided(cuts_to_try(probed, len(cuts)), epoch_cost, budget, train, judge)
+    warm = tuple(epochs for tried, epochs in rungs if choice.chosen in tried)
+    return Explored(choice=choice, warm=warm, pass_macs=passed, pass_seconds=seconds)
+
+
+def _explore_svcca(runner: Runner) -> Explored:
+    """Two fine-tunings: the whole network, then the cut at which nothing but chance is left of its features."""
+    config, found, context = runner.config, runner.found, runner.context
+    cuts = found.source.cuts
+    ftl = runner.run("ftl", cuts[-1], config.seed, "baseline")
+    start = time.perf_counter()
+    runner.told.say(f"Comparing features before and after full fine-tuning at {len(cuts)} cuts.")
+    sample = sample_of(context, _COMPARED_IMAGES, config.seed)
+    before, _ = apply_strategy("ftl", found.source, cuts[-1], ftl.spec.head, lr=ftl.spec.lr, seed=config.seed)
+    reuse = reuse_at_cuts(before, load_trial_model(ftl, context)[0], sample)
+    seconds = time.perf_counter() - start
+    overlaps = {index: overlap_share(one.coefficients, one.reference) for index, one in reuse.items()}
+    _write_signals(
+        runner,
+        {
+            index: {"svcca": one.coefficients.mean(), "svcca_random": one.reference.mean(), "overlap": overlaps[index]}
+            for index, one in reuse.items()
+        },
+    )
+    cut = cuts[overlapping_cut(overlaps) - 1]
+    trial = runner.run("ttl", cut, config.seed, "overlap")
+    choice = _choose(config, context, cuts, {len(cuts): [ftl], cut.index: [trial]})
+    passed = float(2 * len(sample.train) * cuts[-1].macs)
+    return Explored(
+        choice=dataclasses.replace(choice, rule="overlap", chosen=cut.index), pass_macs=passed, pass_seconds=seconds
+    )
+
+
+_AFTER_FTL: Final[dict[str, Callable[[Runner], Explored]]] = {"guided": _explore_guided, "svcca": _explore_svcca}
+
+
+def _write_signals(runner: Runner, signals: Mapping[int, Mapping[str, float]]) -> None:
+    cuts = runner.found.source.cuts
+    rows = [{"cut": index, "name": cuts[index - 1].name, **values} for index, values in sorted(signals.items())]
+    write_table(pd.DataFrame(rows), runner.folder / "signals.csv")
+
+
+def _mean_score(trials: list[Trial]) -> float:
+    return sum(trial.val_auprc for trial in trials) / len(trials)
+
+
+def _choose(config: RunConfig, context: TrialContext, cuts: tuple[Cut, ...], tried: dict[int, list[Trial]]) -> Choice:
+    return choose(
+        {index: [context.val_predictions(t.val_probs) for t in trials] for index, trials in tried.items()},
+        (BELOW_STEM, *cuts),
+        {index: trials[0].num_params for index, trials in tried.items()},
+        config.transfer.rule,
+        macs={index: trials[0].macs for index, trials in tried.items()},
+        tolerance=config.transfer.tolerance,
+        replicates=config.evaluate.replicates,
+        seed=config.seed,
+    )
+
+
+def _times(num_seeds: int, epochs: int) -> str:
+    return f"{num_seeds} × {epochs} epochs" if num_seeds > 1 else f"{epochs} epochs"

@@ -1,0 +1,248 @@
+"""Trials of a run: their specification, what they share, and the runner that tells of them and lists them."""
+
+import dataclasses
+from pathlib import Path
+
+import pandas as pd
+
+from medgraft.backbones.packaged import PACKAGED_NAME
+from medgraft.config import RunConfig
+from medgraft.cuts.truncate import resolve_cut
+from medgraft.data.augment import AUGMENTATIONS
+from medgraft.deploy.predict import write_table
+from medgraft.run.folder import log_event, read_json, write_json
+from medgraft.run.prepare import Listener, Prepared, image_set
+from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
+from medgraft.train.engine import Engine, choose_engine, pick_device
+from medgraft.train.loop import TrainSettings
+from medgraft.transfer.heads import CLASSICAL, HeadSettings
+from medgraft.transfer.plan import plan_line, plan_table
+from medgraft.transfer.source import BELOW_STEM, Source
+from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH, StrategySettings, apply_strategy
+from medgraft.types import Cut, TransferPlan, from_json
+
+__all__ = [
+    "Runner",
+    "engine_for",
+    "is_searched",
+    "is_whole",
+    "say_blocks",
+    "second_cut",
+    "trial_context",
+    "trial_spec",
+    "usual_depth",
+    "wanted_depth",
+]
+
+
+def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener) -> Engine:
+    """The engine of this run: measured once, stored, and used again when the run continues."""
+    path = folder / "engine.json"
+    if path.exists():
+        stored: Engine = from_json(Engine, read_json(path))
+        return stored
+    model, _ = apply_strategy(
+        "ftl", found.source, found.source.cuts[-1], _head(config, found, "ftl"), lr=_lr(config), seed=config.seed
+    )
+    engine = choose_engine(
+        model,
+        (found.preprocessing.channels, found.preprocessing.size, found.preprocessing.size),
+        batch_size=config.train.batch_size or _batch_size(len(found.cohort.rows("train"))),
+        device=pick_device(config.device),
+        is_deterministic=config.deterministic,
+        precision=config.train.precision,
+    )
+    write_json(path, engine)
+    speeds = ", ".join(f"{name} {speed:.0f} images/s" for name, speed in engine.measured.items())
+    layout = ", channels last" if engine.is_channels_last else ""
+    told.say(
+        f"Training on {engine.device} in {engine.precision}{layout}" + (f" (measured: {speeds})." if speeds else ".")
+    )
+    return engine
+
+
+def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext:
+    """What all trials of a run share."""
+    return TrialContext(
+        source=found.source,
+        train=image_set(found, "train"),
+        val=image_set(found, "val"),
+        train_groups=found.groups[found.cohort.rows("train")],
+        val_groups=found.groups[found.cohort.rows("val")],
+        classes=found.cohort.classes,
+        engine=engine,
+        folder=folder / "checkpoints",
+    )
+
+
+def _head(config: RunConfig, found: Prepared, strategy: str) -> HeadSettings:
+    num = 1 if found.cohort.task == "binary" else len(found.cohort.classes)
+    kind = config.transfer.head or ("svm" if strategy == "hybrid" else "pooled")
+    is_beside = config.transfer.strategy == "hybrid" or config.compare is not None
+    if kind in CLASSICAL and strategy != "hybrid" and is_beside:
+        kind = "pooled"  # what stands beside a hybrid is trained as ever
+    return HeadSettings(num_outputs=num, kind=kind, dropout=config.transfer.dropout)
+
+
+def _settings(config: RunConfig) -> StrategySettings:
+    names = [field.name for field in dataclasses.fields(StrategySettings)]
+    return StrategySettings(**{name: getattr(config.transfer, name) for name in names})
+
+
+def _lr(config: RunConfig) -> float:
+    """The learning rate: as given, else what suits the network's size."""
+    return config.train.lr or (3e-3 if config.backbone.name == PACKAGED_NAME else 1e-3)
+
+
+def _batch_size(num_train: int) -> int:
+    # A few hundred images in large batches are too few steps for a deep network, and truncation would look better
+    # than it is.
+    return 16 if num_train < 400 else 32 if num_train < 2000 else 64
+
+
+def trial_spec(
+    config: RunConfig, found: Prepared, strategy: str, cut: Cut, seed: int, *, epochs: int | None = None
+) -> TrialSpec:
+    """The specification of one training under `config`; `epochs` only when the search spends fewer."""
+    train = config.train
+    num_train = len(found.cohort.rows("train"))
+    augment = dataclasses.replace(AUGMENTATIONS[train.augment], flip=train.flip)
+    backbone = found.source.backbone
+    weights = backbone.report.sha256 or backbone.report.source
+    return TrialSpec(
+        source=f"{backbone.spec.name} {backbone.spec.args} {backbone.size} px {weights}",
+        strategy=strategy,
+        cut=cut.index,
+        seed=seed,
+        lr=_lr(config),
+        weight_decay=train.weight_decay,
+        head=_head(config, found, strategy),
+        settings=_settings(config),
+        solver=config.transfer.solver,
+        train=TrainSettings(
+            epochs=epochs or train.epochs,
+            batch_size=train.batch_size or _batch_size(num_train),
+            optimizer=train.optimizer,
+            schedule=train.schedule,
+            patience=train.patience,
+            clip_norm=train.clip_norm,
+            imbalance=train.imbalance,
+            label_smoothing=train.label_smoothing,
+            augment=augment,
+            average=train.average,
+            seed=seed,
+        ),
+    )
+
+
+def is_searched(config: RunConfig) -> bool:
+    """Whether the run looks for its depth."""
+    return STRATEGIES[config.transfer.strategy].is_searched and config.transfer.cut == "auto"
+
+
+def wanted_depth(source: Source, strategy: str, wanted: str) -> Cut:
+    """The cut that ``--cut`` names for `strategy`; where nothing is named, its usual depth.
+
+    Raises:
+        CutError: There is no such cut, or depth 0 means nothing for the strategy.
+    """
+    if wanted == "auto":
+        return usual_depth(source, strategy)
+    if wanted.strip() == "0" and strategy in ZERO_DEPTH:
+        return BELOW_STEM
+    return resolve_cut(source.cuts, wanted)
+
+
+def usual_depth(source: Source, strategy: str) -> Cut:
+    """The depth of a strategy when none is given: all that is kept, and everything unfrozen in the end."""
+    return BELOW_STEM if strategy == "gradual" else source.cuts[-1]
+
+
+def second_cut(found: Prepared) -> Cut | None:
+    """The last fully pretrained cut, when the weights lack the tail of the network."""
+    report = found.source.backbone.report
+    if report.missing_tail and report.last_pretrained_cut is not None:
+        return found.source.cuts[report.last_pretrained_cut - 1]
+    return None
+
+
+class Runner:
+    """Runs trials of one run, tells of them, and keeps what was trained in order."""
+
+    def __init__(self, config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener):
+        self.config, self.folder, self.found, self.context, self.told = config, folder, found, context, told
+        self.rows: list[tuple[Trial, str]] = []
+        self.plans: list[TransferPlan] = []
+
+    def run(
+        self,
+        strategy: str,
+        cut: Cut,
+        seed: int,
+        role: str,
+        *,
+        epochs: int | None = None,
+        parent: Trial | None = None,
+    ) -> Trial:
+        """Train, or read back, and tell; with a `parent` it starts from that trial's trunk."""
+        name = "ftl" if is_whole(strategy, cut, self.found.source.cuts) else strategy
+        spec = trial_spec(self.config, self.found, name, cut, seed, epochs=epochs)
+        if parent is not None:
+            spec = dataclasses.replace(spec, parent=parent.spec.key())
+        place = f" at cut {cut.index} {cut.name if cut.index else ''}".rstrip() if STRATEGIES[name].has_depth else ""
+        label = f"{name}{place}, seed {seed}{', goes on' if parent is not None else ''}"
+        trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total), self._say_plan)
+        if all(trial.spec != other.spec for other, _ in self.rows):
+            self.rows.append((trial, role))
+            self.told.say(
+                f"  {label:<44} val AUPRC {trial.val_auprc:.4f}  AUROC {trial.val_auroc:.4f}  "
+                f"{trial.num_params / 1e6:6.2f} M  {trial.seconds:5.0f} s"
+            )
+            log_event(self.folder, "trial", role=role, cut=cut.index, seed=seed, val_auprc=trial.val_auprc)
+            write_table(_trial_table(self.rows), self.folder / "search.csv")
+        return trial
+
+    def _say_plan(self, plan: TransferPlan) -> None:
+        """One line for each trial of a search, every block where there is none; further seeds have the same plan."""
+        if plan not in self.plans:
+            self.plans.append(plan)
+            if is_searched(self.config):
+                self.told.say(f"  plan of {plan.strategy} at {plan.cut}: {plan_line(plan)}")
+            else:
+                say_blocks(plan, self.told)
+
+
+def is_whole(strategy: str, cut: Cut, cuts: tuple[Cut, ...]) -> bool:
+    """At the last cut these are full fine-tuning: one trial serves both."""
+    return strategy in ("ttl", "tf", "wtst") and cut.index == len(cuts)
+
+
+def say_blocks(plan: TransferPlan, told: Listener) -> None:
+    """Tell what happens to each block."""
+    for row in plan_table(plan):
+        told.say("  {:<44} {:<15} {:>8} {:>12}".format(*row))
+
+
+def _trial_table(rows: list[tuple[Trial, str]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "cut": trial.cut.index,
+                "name": trial.cut.name,
+                "stage": trial.cut.stage,
+                "seed": trial.spec.seed,
+                "strategy": trial.spec.strategy,
+                "val_auprc": trial.val_auprc,
+                "val_auroc": trial.val_auroc,
+                "seconds": round(trial.seconds, 3),
+                "train_macs": trial.train_macs,
+                "num_params": trial.num_params,
+                "macs": trial.macs,
+                "is_pretrained": trial.cut.is_pretrained,
+                "role": role,
+                "epochs": trial.spec.train.epochs,
+                "best_epoch": trial.best_epoch,
+            }
+            for trial, role in rows
+        ]
+    )

@@ -1,0 +1,116 @@
+"""Guided search: what full fine-tuning learned points to a few cuts; short warm starts from its trunk decide.
+
+Full fine-tuning, the baseline, is trained anyway. One pass over the images with its weights gives the features at
+every cut, and a linear probe at each says where the task can be read off. From there few cuts are left: each is
+truncated, starts from the fine-tuned trunk with the probe as its head, and trains for a share of the epochs; the
+better half goes on. Everything beyond the baseline stays within a budget in units of it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from medgraft.errors import ConfigError
+from medgraft.search.rule import Choice
+
+__all__ = ["Rung", "affordable", "cuts_to_try", "guided"]
+
+# Halving: the first rung's share of the budget; what is left goes to the second.
+_FIRST_SHARE: Final = 0.5
+_MOST: Final = 4
+_KEPT: Final = 2
+
+Rung = tuple[tuple[int, ...], int]
+
+
+def cuts_to_try(choice: Choice, num_cuts: int) -> list[int]:
+    """Cut indices in the order in which they are worth a training, from the rule on the probes of every cut.
+
+    The rule's own choice first. Training lifts shallow cuts more than a probe shows, so the cut a step below it is
+    next, then the one halfway to the best probe, then a further step below and one above. The last cut is full
+    fine-tuning, which is trained already.
+
+    Args:
+        choice: Of the rule, on the probes.
+        num_cuts: Of the network.
+
+    Examples:
+        >>> from medgraft.search.rule import Choice
+        >>> cuts_to_try(Choice(rule="compact", tolerance=0.01, chosen=8, best=12, candidates=()), 16)
+        [8, 6, 10, 4, 12]
+    """
+    step = max(1, round(num_cuts / 10))
+    start = min(choice.chosen, num_cuts - 1)
+    middle = (start + min(choice.best, num_cuts - 1) + 1) // 2
+    wanted = [start, start - step, middle if middle != start else start + step, start - 2 * step, choice.best]
+    return [cut for number, cut in enumerate(wanted) if 1 <= cut < num_cuts and cut not in wanted[:number]]
+
+
+def affordable(wanted: Sequence[int], epoch_cost: Mapping[int, float], budget: float) -> Rung:
+    """As many of the wanted cuts, in their order, and epochs of each, as the budget pays.
+
+    Args:
+        wanted: Cut indices, the most wanted first; at most four are taken.
+        epoch_cost: Of one epoch at each cut, in any unit.
+        budget: In the same unit.
+
+    Examples:
+        >>> affordable([3, 2, 4], {2: 1.0, 3: 2.0, 4: 3.0}, 7.0), affordable([3, 2, 4], {2: 1.0, 3: 2.0, 4: 3.0}, 4.0)
+        (((3, 2, 4), 1), ((3, 2), 1))
+    """
+    for num in range(min(_MOST, len(wanted)), 0, -1):
+        epochs = math.floor(budget / sum(epoch_cost[cut] for cut in wanted[:num]) + 1e-9)
+        if epochs >= 1:
+            return tuple(wanted[:num]), epochs
+    return (), 0
+
+
+def guided(
+    wanted: Sequence[int],
+    epoch_cost: Mapping[int, float],
+    budget: float,
+    train: Callable[[int, int, int], None],
+    judge: Callable[[Sequence[int]], Choice],
+) -> tuple[Choice, tuple[Rung, ...]]:
+    """Train the wanted cuts for a while, the better ones again; the rule's last word, and what was trained.
+
+    Args:
+        wanted: From `cuts_to_try`.
+        epoch_cost: Of one epoch at each cut.
+        budget: For all of it, in the same unit.
+        train: Called with (cut, epochs, number of the rung from 1); continues where the cut's last rung ended.
+        judge: The rule among these cuts and full fine-tuning, by their newest predictions.
+
+    Raises:
+        ConfigError: The budget pays for no epoch of any cut.
+    """
+    rungs: list[Rung] = []
+    if not wanted:
+        return judge(()), ()
+    first = affordable(wanted, epoch_cost, _FIRST_SHARE * budget)
+    if not first[1]:
+        first = affordable(wanted[:1], epoch_cost, budget)
+    if not first[1]:
+        raise ConfigError(
+            f"expected a budget for one epoch at cut {wanted[0]}, got {max(0.0, budget / epoch_cost[wanted[0]]):.2f} "
+            "of one. Raise search.extra or --epochs, or use --search two-stage."
+        )
+    for cut in first[0]:
+        train(cut, first[1], 1)
+    rungs.append(first)
+    choice = judge(first[0])
+    left = budget - first[1] * sum(epoch_cost[cut] for cut in first[0])
+    second = affordable(_best_of(choice, first[0]), epoch_cost, left)
+    if second[1]:
+        for cut in second[0]:
+            train(cut, second[1], 2)
+        rungs.append(second)
+        choice = judge(second[0])
+    return choice, tuple(rungs)
+
+
+def _best_of(choice: Choice, cuts: Sequence[int]) -> list[int]:
+    """The rule's choice, then the others by score, as many as go on."""
+    scores = {candidate.cut: candidate.score for candidate in choice.candidates}
+    ordered = sorted(cuts, key=lambda cut: (cut != choice.chosen, -scores[cut]))
+    return ordered[: min(_KEPT, max(1, len(cuts) // 2))]

@@ -1,0 +1,57 @@
+"""The cut where features after fine-tuning are related to the pretrained ones no more than chance (Peng 2022, IV-G)."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+
+from medgraft.errors import DataError
+
+__all__ = ["overlap_share", "overlapping_cut"]
+
+_HALF: Final = 0.5
+
+
+def overlap_share(coefficients: np.ndarray, reference: np.ndarray) -> float:
+    """How much two distributions of SVCCA coefficients overlap: 0 where they are apart, 1 where they are equal.
+
+    One minus the largest difference between their distribution functions (the Kolmogorov–Smirnov statistic): of
+    a threshold between the two, it is the share of both that lies on the wrong side.
+
+    Args:
+        coefficients: (k,) between features before and after transfer.
+        reference: (m,) between random features of the same size.
+
+    Raises:
+        DataError: One of them is empty.
+
+    Examples:
+        >>> overlap_share(np.array([0.8, 0.9]), np.array([0.1, 0.2])), overlap_share(np.ones(3), np.ones(3))
+        (0.0, 1.0)
+    """
+    one, two = np.sort(coefficients), np.sort(reference)
+    if not len(one) or not len(two):
+        raise DataError(f"expected coefficients to compare, got {len(one)} and {len(two)}.")
+    places = np.concatenate([one, two])
+    shares = [np.searchsorted(values, places, side="right") / len(values) for values in (one, two)]
+    return float(1 - np.abs(shares[0] - shares[1]).max())
+
+
+def overlapping_cut(overlaps: Mapping[int, float], *, least: float = _HALF) -> int:
+    """The first cut from the stem up at which the distributions overlap by `least`; the last cut where none does.
+
+    The paper cuts "where the two distributions overlap" and states no number. Half is ours: from there on a
+    coefficient says less about reuse than about chance.
+
+    Args:
+        overlaps: Cut index to `overlap_share`.
+        least: Above 0, at most 1.
+
+    References:
+        Peng, Liang, Luo, Li, Sun. Rethinking transfer learning for medical image classification. BMVC 2023.
+
+    Examples:
+        >>> overlapping_cut({1: 0.0, 2: 0.1, 3: 0.6, 4: 0.9}), overlapping_cut({1: 0.0, 2: 0.1})
+        (3, 2)
+    """
+    return next((index for index in sorted(overlaps) if overlaps[index] >= least), max(overlaps))

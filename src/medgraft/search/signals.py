@@ -1,0 +1,79 @@
+"""What one pass over the images says of every cut: probes on its features, and what fine-tuning left of them."""
+
+import dataclasses
+from typing import Final
+
+import numpy as np
+
+from medgraft.analysis.layers import features_at_cuts
+from medgraft.analysis.reuse import add_cuts
+from medgraft.analysis.similarity import Moments, random_reference, svcca
+from medgraft.analysis.transferability import linear_probe
+from medgraft.search.trial import TrialContext
+from medgraft.transfer.model import TransferModel
+from medgraft.types import Predictions
+
+__all__ = ["Reuse", "probe_cuts", "reuse_at_cuts", "sample_of"]
+
+# A direction of CCA estimated from fewer images than this is mostly chance.
+_IMAGES_PER_COMPONENT: Final = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reuse:
+    """SVCCA coefficients at a cut before against after transfer, and of random features of the same size."""
+
+    coefficients: np.ndarray
+    reference: np.ndarray
+
+
+def sample_of(context: TrialContext, num_images: int, seed: int) -> TrialContext:
+    """`context` with at most so many training images, drawn with `seed`, in their order."""
+    train = context.train
+    rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:num_images])
+    part = dataclasses.replace(train, rows=train.rows[rows], targets=train.targets[rows])
+    return dataclasses.replace(context, train=part, train_groups=context.train_groups[rows])
+
+
+def probe_cuts(model: TransferModel, context: TrialContext, seed: int) -> dict[int, Predictions]:
+    """Validation predictions of a linear probe on the pooled features at every cut of `model`.
+
+    Args:
+        model: Untruncated.
+        context: Training images to solve the probes on, validation images to score them on.
+        seed: Of the divisions that choose each probe's penalty.
+
+    Raises:
+        DataError: A class has too few groups for a division, or a feature is not finite.
+    """
+    cuts = context.source.cuts
+    train, val = (features_at_cuts(model, cuts, data, context.engine) for data in (context.train, context.val))
+    return {
+        cut.index: context.val_predictions(linear_probe(context.labelled(train[cut.index]), val[cut.index], seed))
+        for cut in cuts
+    }
+
+
+def reuse_at_cuts(before: TransferModel, after: TransferModel, context: TrialContext) -> dict[int, Reuse]:
+    """How much of the features at every cut is kept from before to after transfer, on the training images.
+
+    Features are pooled to one row per image. Both sides keep the principal components of 99 % of their variance, at
+    most one per ten images.
+
+    Raises:
+        DataError: Too few images for a stable CCA, constant features, or activations that are not finite.
+
+    References:
+        Raghu et al. SVCCA. NeurIPS 2017; Peng et al. Rethinking transfer learning for medical image classification.
+        BMVC 2023.
+    """
+    cuts, moments = context.source.cuts, dict[int, Moments]()
+    one, two = (features_at_cuts(model, cuts, context.train, context.engine) for model in (before, after))
+    add_cuts(moments, one, two, {cut.index: cut.name for cut in cuts})
+    found = {}
+    for index, pair in moments.items():
+        most = max(1, pair.num_rows // _IMAGES_PER_COMPONENT)
+        coefficients = svcca(pair, max_components=most)
+        reference = random_reference(pair.num_rows, *pair.widths, max_components=most)
+        found[index] = Reuse(coefficients=coefficients, reference=reference)
+    return found

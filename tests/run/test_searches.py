@@ -1,0 +1,153 @@
+"""Every search from the folder to the report: what it trains, what it may spend, and what stands beside its choice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import medgraft.run.trials as room
+from medgraft.deploy.artefact import load_artefact
+from medgraft.deploy.predict import predict_files
+from medgraft.errors import ConfigError
+from medgraft.run.fit import fit
+from small_runs import small_config
+
+NUM_CUTS = 9
+
+
+@pytest.fixture(autouse=True)
+def _home_of_searches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ledger of their own: other tests count the openings of the same phantom."""
+    monkeypatch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-searches"))
+
+
+@pytest.fixture(scope="module")
+def guided(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished guided run with two seeds whose budget pays for several epochs."""
+    run = tmp_path_factory.mktemp("guided") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-searches"))
+        fit(_config(phantom, "guided", train={"epochs": 4}, seeds=2), run)
+    return run
+
+
+def _config(phantom: Path, method: str, **options: Any) -> Any:
+    return small_config(phantom, **{"search": {"method": method}, "transfer": {"rule": "best"}, **options})
+
+
+def _results(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "results.json").read_text())
+    return found
+
+
+def test_guided_stays_within_one_full_fine_tuning(guided: Path) -> None:
+    results, trials = _results(guided), pd.read_csv(guided / "search.csv")
+    cost = results["search"]
+    assert (cost["method"], results["plan"]["strategy"]) == ("guided", "ttl")
+    own = trials[(trials["seed"] == 0) & trials["role"].str.startswith("rung")]
+    baseline = trials[(trials["seed"] == 0) & (trials["role"] == "baseline")]["train_macs"].iloc[0]
+    assert len(own) >= 2
+    assert own["train_macs"].sum() / baseline < cost["beyond_ftl"] <= 1 + 1e-9
+    assert cost["cost_in_ftl"] == pytest.approx(cost["beyond_ftl"] + 1)
+
+
+def test_guided_probes_every_cut_and_trains_few(guided: Path) -> None:
+    signals, trials = (pd.read_csv(guided / f"{name}.csv") for name in ("signals", "search"))
+    assert list(signals["cut"]) == list(range(1, NUM_CUTS + 1))
+    assert signals["probe"].between(0, 1).all()
+    tried = set(trials[trials["role"].str.startswith("rung")]["cut"])
+    assert tried < set(range(1, NUM_CUTS))
+    assert _results(guided)["chosen"]["cut"]["index"] in tried | {NUM_CUTS}
+
+
+def test_the_guided_model_goes_on_from_full_fine_tuning_with_every_seed(guided: Path) -> None:
+    results, trials = _results(guided), pd.read_csv(guided / "search.csv")
+    if results["chosen"]["cut"]["index"] == NUM_CUTS:
+        pytest.skip("the search kept the whole network on this machine")
+    assert results["chosen"]["init"] == "ftl"
+    cut = results["chosen"]["cut"]["index"]
+    rungs = trials[(trials["seed"] == 0) & (trials["cut"] == cut) & trials["role"].str.startswith("rung")]
+    again = trials[(trials["seed"] == 1) & (trials["cut"] == cut) & (trials["role"] == "chosen")]
+    assert list(rungs["epochs"]) == list(again["epochs"])
+    continued = trials[trials["role"] == "continued"]
+    assert set(continued["seed"]) == {0, 1}
+    assert set(continued["cut"]) == {NUM_CUTS}
+    assert set(continued["epochs"]) == {max(1, round(4 * results["search"]["beyond_ftl"]))}
+    assert set(results["continued"]["difference"]["auroc"]) == {"value", "ci95", "p"}
+    page = (guided / "report.html").read_text()
+    assert "Full fine-tuning, trained on" in page
+    assert "beyond the full fine-tuning itself" in page
+    assert "a linear probe on the fully fine-tuned features" in page
+    assert "probe on fine-tuned features" in page
+    assert "trained on" in (guided / "MODEL_CARD.md").read_text()
+
+
+def test_the_stored_guided_model_gives_the_test_predictions(guided: Path, phantom: Path) -> None:
+    loaded = load_artefact(guided)
+    table = pd.read_csv(guided / "predictions.csv")
+    assert loaded.artefact.cut.index == _results(guided)["chosen"]["cut"]["index"]
+    again = predict_files(loaded, [phantom.parent / path for path in table["path"]])
+    columns = [name for name in table if name.startswith("prob_")]
+    np.testing.assert_allclose(again[columns], table[columns], atol=1e-5)
+
+
+def test_an_interrupted_guided_search_goes_on_to_the_bit(
+    guided: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = room.run_trial, []
+
+    def dying(spec: Any, *rest: Any) -> Any:
+        calls.append(spec)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(spec, *rest)
+
+    config = _config(phantom, "guided", train={"epochs": 4}, seeds=2)
+    with monkeypatch.context() as patched:
+        patched.setattr(room, "run_trial", dying)
+        with pytest.raises(KeyboardInterrupt):
+            fit(config, tmp_path / "run")
+    fit(config, tmp_path / "run")
+    one, two = (load_artefact(place).network.state_dict() for place in (guided, tmp_path / "run"))
+    for name, value in one.items():
+        assert torch.equal(value, two[name]), name
+    assert _results(guided)["test"]["chosen"]["auprc"] == _results(tmp_path / "run")["test"]["chosen"]["auprc"]
+
+
+def test_svcca_trains_twice_and_keeps_the_cut_where_chance_begins(phantom: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    results = fit(_config(phantom, "svcca"), run)
+    signals, trials = (pd.read_csv(run / f"{name}.csv") for name in ("signals", "search"))
+    over = signals[signals["overlap"] >= 0.5]["cut"]
+    wanted = int(over.min()) if len(over) else NUM_CUTS
+    assert results["chosen"]["cut"]["index"] == wanted
+    assert results["chosen"]["rule"] == "overlap"
+    assert len(trials) == (1 if wanted == NUM_CUTS else 2)
+    assert results["search"]["cost_in_ftl"] <= 2 + 1e-9 + 2 / 3
+    assert results["continued"] is None
+
+
+def test_exhaustive_trains_every_cut(phantom: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    results = fit(_config(phantom, "exhaustive", train={"epochs": 1}), run)
+    trials = pd.read_csv(run / "search.csv")
+    assert sorted(set(trials["cut"])) == list(range(1, NUM_CUTS + 1))
+    assert results["chosen"]["cut"]["index"] == trials.loc[trials["val_auprc"].idxmax(), "cut"]
+    assert "every cut being trained" in (run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(("method", "strategy"), [("guided", "lwft"), ("svcca", "tf"), ("incremental", "ttl")])
+def test_a_search_for_another_strategy_is_refused(phantom: Path, tmp_path: Path, method: str, strategy: str) -> None:
+    with pytest.raises(ConfigError, match=f"--search {method} is a search for"):
+        fit(_config(phantom, method, transfer={"strategy": strategy}), tmp_path / "run")
+    assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
+
+
+def test_too_small_a_budget_is_told(phantom: Path, tmp_path: Path) -> None:
+    config = _config(phantom, "guided", train={"epochs": 1}, search={"method": "guided", "extra": 0.01})
+    with pytest.raises(ConfigError, match=r"search\.extra"):
+        fit(config, tmp_path / "run")

@@ -1,0 +1,94 @@
+"""The guided search spends what it may, goes on where it stood, and takes the rule's word."""
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from medgraft.errors import ConfigError
+from medgraft.search import Candidate, Choice, affordable, cuts_to_try, guided
+
+QUICK = settings(max_examples=60, deadline=None, derandomize=True)
+
+
+def choice_of(scores: dict[int, float], chosen: int | None = None) -> Choice:
+    best = max(scores, key=lambda cut: scores[cut])
+    candidates = tuple(
+        Candidate(
+            cut=cut, name=str(cut), score=score, mean_difference=0.0, sd_difference=0.0, num_params=cut, macs=cut,
+            eligible=True,
+        )
+        for cut, score in sorted(scores.items())
+    )  # fmt: skip
+    return Choice(rule="compact", tolerance=0.01, chosen=chosen or best, best=best, candidates=candidates)
+
+
+@given(st.integers(2, 60), st.data())
+@QUICK
+def test_the_cuts_to_try_are_truncations_and_begin_with_the_rules_own(num_cuts: int, data: st.DataObject) -> None:
+    chosen, best = (data.draw(st.integers(1, num_cuts)) for _ in range(2))
+    found = cuts_to_try(choice_of({chosen: 0.5, best: 0.9} | {num_cuts: 0.1}, chosen), num_cuts)
+    assert found[0] == min(chosen, num_cuts - 1)
+    assert len(set(found)) == len(found)
+    assert all(1 <= cut < num_cuts for cut in found)
+
+
+def test_a_network_with_one_cut_has_nothing_to_try() -> None:
+    assert cuts_to_try(choice_of({1: 0.9}), 1) == []
+    choice, rungs = guided([], {1: 1.0}, 1.0, lambda *_: None, lambda _: choice_of({1: 0.9}))
+    assert (choice.chosen, rungs) == (1, ())
+
+
+@given(st.integers(3, 30), st.integers(1, 60), st.floats(0.2, 2.0), st.data())
+@QUICK
+def test_the_budget_is_kept_and_rungs_shrink(num_cuts: int, ftl_epochs: int, extra: float, data: st.DataObject) -> None:
+    cost = {cut: cut / num_cuts for cut in range(1, num_cuts + 1)}
+    scores = {cut: data.draw(st.floats(0, 1)) for cut in cost}
+    wanted = cuts_to_try(choice_of(scores, data.draw(st.sampled_from(sorted(cost)))), num_cuts)
+    spent: list[tuple[int, int, int]] = []
+    budget = extra * ftl_epochs
+
+    def train(cut: int, epochs: int, rung: int) -> None:
+        spent.append((cut, epochs, rung))
+
+    try:
+        choice, rungs = guided(
+            wanted, cost, budget, train, lambda cuts: choice_of({cut: scores[cut] for cut in (*cuts, num_cuts)})
+        )
+    except ConfigError:
+        assert cost[wanted[0]] > budget
+        return
+    assert sum(cost[cut] * epochs for cut, epochs, _ in spent) <= budget + 1e-6
+    assert [(cut, epochs) for cuts, epochs in rungs for cut in cuts] == [(cut, epochs) for cut, epochs, _ in spent]
+    assert all(set(later) < set(earlier) or len(earlier) == 1 for (earlier, _), (later, _) in itertools.pairwise(rungs))
+    assert choice.chosen in (*rungs[-1][0], num_cuts)
+
+
+def test_the_better_half_goes_on_and_the_last_word_is_the_newest() -> None:
+    scores = {1: {8: 0.80, 6: 0.70, 10: 0.85, 4: 0.60}, 2: {10: 0.86, 8: 0.90}}
+    trained: list[tuple[int, int, int]] = []
+
+    def judge(cuts):
+        return choice_of({cut: scores[trained[-1][2]][cut] for cut in cuts} | {16: 0.5})
+
+    choice, rungs = guided(
+        [8, 6, 10, 4, 12], dict.fromkeys(range(1, 17), 1.0), 20.0, lambda *spec: trained.append(spec), judge
+    )
+    assert rungs == (((8, 6, 10, 4), 2), ((10, 8), 6))
+    assert choice.chosen == 8
+
+
+def test_the_whole_network_may_win() -> None:
+    choice, rungs = guided(
+        [3, 2], {1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0}, 8.0, lambda *_: None,
+        lambda cuts: choice_of({**dict.fromkeys(cuts, 0.5), 4: 0.9}),
+    )  # fmt: skip
+    assert choice.chosen == 4
+    assert len(rungs) == 2
+
+
+def test_too_little_money_is_said() -> None:
+    with pytest.raises(ConfigError, match="one epoch at cut 3"):
+        guided([3], {3: 2.0}, 1.0, lambda *_: None, lambda _: choice_of({3: 0.5}))
+    assert affordable([3], {3: 2.0}, 1.0) == ((), 0)

@@ -1,0 +1,94 @@
+"""Signals of every cut equal what truncating the network at each gives, and overlaps what their definition says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ks_2samp
+
+from medgraft.analysis import linear_probe, moments_of, svcca
+from medgraft.errors import DataError
+from medgraft.search import overlap_share, overlapping_cut, probe_cuts, reuse_at_cuts, sample_of
+from medgraft.train.features import FeatureReader, extract_features
+from medgraft.transfer import HeadSettings, apply_strategy
+
+
+def whole(context, seed=0):
+    torch.manual_seed(seed)
+    return apply_strategy("ftl", context.source, context.source.cuts[-1], HeadSettings(num_outputs=1), lr=1.0, seed=0)[
+        0
+    ]
+
+
+def test_probes_equal_those_of_the_truncated_networks(context) -> None:
+    found = probe_cuts(whole(context), context, seed=3)
+    assert sorted(found) == [cut.index for cut in context.source.cuts]
+    for cut in context.source.cuts:
+        model, _ = apply_strategy("ttl", context.source, cut, HeadSettings(num_outputs=1), lr=1.0, seed=0)
+        reader = FeatureReader(model)
+        train, val = (extract_features(reader, data, context.engine) for data in (context.train, context.val))
+        wanted = linear_probe(context.labelled(train), val, 3)
+        np.testing.assert_allclose(found[cut.index].probs, wanted, rtol=1e-5)
+        np.testing.assert_array_equal(found[cut.index].targets, context.val.targets)
+
+
+def test_reuse_is_one_where_nothing_changed_and_less_where_it_did(context) -> None:
+    before = whole(context)
+    same = reuse_at_cuts(before, whole(context), context)
+    for one in same.values():
+        np.testing.assert_allclose(one.coefficients, 1, atol=1e-6)
+        assert len(one.coefficients) <= max(1, len(context.train) // 10)
+    other = whole(context)
+    with torch.no_grad():
+        for parameter in other.trunk.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    changed = reuse_at_cuts(before, other, context)
+    reader = FeatureReader(before), FeatureReader(other)
+    x, y = (extract_features(one, context.train, context.engine) for one in reader)
+    last = context.source.cuts[-1].index
+    np.testing.assert_allclose(changed[last].coefficients, svcca(moments_of([(x, y)]), max_components=3), atol=1e-6)
+    assert changed[last].coefficients.mean() < 0.999
+
+
+def test_a_sample_is_drawn_with_its_seed_and_keeps_rows_together(context) -> None:
+    one, again, other = (sample_of(context, 10, seed) for seed in (0, 0, 1))
+    assert len(one.train) == 10
+    np.testing.assert_array_equal(one.train.rows, again.train.rows)
+    assert set(one.train.rows) != set(other.train.rows)
+    for row, target, group in zip(one.train.rows, one.train.targets, one.train_groups, strict=True):
+        place = list(context.train.rows).index(row)
+        assert (context.train.targets[place], context.train_groups[place]) == (target, group)
+    assert len(sample_of(context, 10_000, 0).train) == len(context.train)
+
+
+def test_features_that_are_not_finite_are_refused_by_name(context) -> None:
+    broken = whole(context)
+    with torch.no_grad():
+        next(broken.trunk.parameters()).fill_(float("nan"))
+    with pytest.raises(DataError, match="finite"):
+        reuse_at_cuts(whole(context), broken, context)
+    with pytest.raises(DataError, match="finite"):
+        probe_cuts(broken, context, 0)
+
+
+def test_the_overlap_is_what_kolmogorov_and_smirnov_leave() -> None:
+    rng = np.random.default_rng(0)
+    for shift in (0.0, 0.3, 0.8, 2.0):
+        one, two = rng.random(40) + shift, rng.random(25)
+        assert overlap_share(one, two) == pytest.approx(1 - ks_2samp(one, two).statistic)
+    with pytest.raises(DataError, match="coefficients"):
+        overlap_share(np.zeros(0), np.ones(3))
+
+
+def test_the_cut_is_the_first_that_overlaps_enough() -> None:
+    assert overlapping_cut({3: 0.9, 1: 0.2, 2: 0.5}) == 2
+    assert overlapping_cut({1: 0.2, 2: 0.4}, least=0.3) == 2
+    assert overlapping_cut({1: 0.2, 2: 0.4, 3: 0.1}) == 3
+
+
+def test_signals_never_read_what_is_neither_training_nor_validation(context) -> None:
+    context.train.images.read.clear()
+    probe_cuts(whole(context), context, 0)
+    reuse_at_cuts(whole(context), whole(context), dataclasses.replace(context))
+    assert context.train.images.read <= set(range(48))
