@@ -1,8 +1,15 @@
-"""How far each search for a cut stays behind the best cut, and what it costs.
+"""How far each search for a cut stays behind the best cut, what it costs, and what cheap signals say.
 
     python benchmarks/search_regret.py --shared ../shared --out runs/regret [--pairs busi-mobilenet …]
 
-Every cut of every pair is trained with every seed: that is the truth. Interrupted, the same call goes on.
+Run it in the repository's root. Every cut of every pair is trained with every seed: that is the truth, and the searches
+find these trials done. Interrupted, the same call goes on, for as many sittings as it takes; pairs may be trained by
+several calls at once. A pair whose truth is whole is judged and its rows are printed.
+
+The oracle of a seed is the cut with the best mean test AUPRC over the *other* seeds. Regret is its AUPRC in that seed
+minus that of the search's cut, mean over seeds, with a paired bootstrap interval over the test groups. What a search
+hands back can differ from the truth's model at its cut (a warm start), so its own AUPRC stands beside. Test sets are
+opened for every trial; nothing is chosen on them but the oracle.
 """
 
 import argparse
@@ -11,28 +18,44 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from scipy.stats import spearmanr
 
+from medgraft.analysis import knn_probs, linear_probe, logme
+from medgraft.analysis.layers import features_at_cuts
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import RunConfig, make_config
 from medgraft.data.phantom import DEMO, write_phantom
+from medgraft.evaluate.bootstrap import paired_difference
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.metrics.classification import auprc
 from medgraft.run.judging import count_opening
 from medgraft.run.prepare import Listener, Prepared, image_set, prepared
+from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context, trial_spec
-from medgraft.search.trial import Trial, TrialContext, load_trial_model, run_trial
+from medgraft.search import Trial, TrialContext, load_trial_model, reuse_at_cuts, run_trial, sample_of
 from medgraft.train.loop import predict_probs
+from medgraft.transfer.strategies import apply_strategy
+from medgraft.types import Predictions
 
-EXAMPLES: Final = Path(__file__).parents[1] / "examples"
+# Name in the table, method, where guided starts.
+METHODS: Final = (
+    ("exhaustive", "exhaustive", "source"),
+    ("two-stage", "two-stage", "source"),
+    ("svcca", "svcca", "source"),
+    ("guided", "guided", "source"),
+    ("guided from FTL", "guided", "ftl"),
+)
 
 # Data, network, weights (relative to --shared) and settings of each pair.
 PAIRS: Final[dict[str, dict[str, Any]]] = {
     "pneumoniamnist-resnet20": {
         "data": "data/pneumoniamnist.npz",
-        "backbone": {"name": f"{EXAMPLES}/cifar_resnet.py:resnet20", "weights": "weights/cifar10_resnet20.th"},
+        "backbone": {"name": "examples/cifar_resnet.py:resnet20", "weights": "weights/cifar10_resnet20.th"},
         "train": {"epochs": 5},
     },
     "pneumoniamnist-resnet56": {
         "data": "data/pneumoniamnist.npz",
-        "backbone": {"name": f"{EXAMPLES}/cifar_resnet.py:resnet56", "weights": "weights/cifar10_resnet56.th"},
+        "backbone": {"name": "examples/cifar_resnet.py:resnet56", "weights": "weights/cifar10_resnet56.th"},
         "train": {"epochs": 5},
     },
     "busi-mobilenet": {
@@ -93,19 +116,150 @@ def opened(pair: str, options: argparse.Namespace) -> tuple[RunConfig, Prepared,
 
 
 def trained(config: RunConfig, found: Prepared, context: TrialContext, cut: int, seed: int) -> Trial:
-    """The trial of one cut and seed, trained where it is missing; its test predictions lie beside it."""
+    """The trial of one cut and seed, trained where it is missing."""
     depth = found.source.depth(cut)
     strategy = "ftl" if cut == len(found.source.cuts) else "ttl"
     trial = run_trial(trial_spec(config, found, strategy, depth, seed), context)
+    tested(trial, found, context)
+    return trial
+
+
+def tested(trial: Trial, found: Prepared, context: TrialContext) -> Predictions:
+    """Test predictions of a trial; they lie beside it."""
+    test = image_set(found, "test")
     place = trial.folder / "test_probs.npy"
     if not place.exists():
         model, _ = load_trial_model(trial, context)
-        np.save(place, predict_probs(model, image_set(found, "test"), context.engine))
-    say(
-        f"  {strategy} at cut {cut}, seed {seed}: val AUPRC {trial.val_auprc:.4f}, {trial.seconds:.0f} s, "
-        f"best epoch {trial.best_epoch}"
+        np.save(place, predict_probs(model, test, context.engine))
+        say(f"  cut {trial.cut.index}, seed {trial.spec.seed}: val AUPRC {trial.val_auprc:.4f}, {trial.seconds:.0f} s")
+    return Predictions(
+        probs=np.load(place),
+        targets=test.targets,
+        groups=found.groups[found.cohort.rows("test")],
+        classes=context.classes,
+        task=test.task,
+        positive=test.positive,
     )
-    return trial
+
+
+def searched(
+    config: RunConfig, found: Prepared, context: TrialContext, seed: int, place: Path, search: tuple[str, str, str]
+) -> Searched:
+    """What a search hands back with one seed; the split stays that of the pair."""
+    method, start, rule = search
+    searching = config.search.model_copy(update={"method": method, "start": start})
+    transfer = config.transfer.model_copy(update={"rule": rule})
+    own = config.model_copy(update={"seed": seed, "search": searching, "transfer": transfer})
+    folder = place / "searches" / f"{method}-{start}-{rule}-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return search_cut(own, folder, found, context, Listener())
+
+
+def judged(
+    method: str, results: list[Searched], truth: dict[tuple[int, int], Predictions], found: Prepared,
+    context: TrialContext,
+) -> dict[str, Any]:  # fmt: skip
+    """A row of the table: one search over the seeds."""
+    seeds, cuts = sorted({seed for _, seed in truth}), [cut.index for cut in found.source.cuts]
+    oracle = [
+        max(cuts, key=lambda cut: float(np.mean([auprc(truth[cut, other]) for other in seeds if other != seed])))
+        for seed in seeds
+    ]
+    best = [truth[cut, seed] for cut, seed in zip(oracle, seeds, strict=True)]
+    picks = [one.chosen.cut.index for one in results]
+    weights = bootstrap_weights(best[0])
+    row: dict[str, Any] = {"method": method, "picks": picks, "oracle": oracle}
+    sides = {
+        "pick": [truth[cut, seed] for cut, seed in zip(picks, seeds, strict=True)],
+        "delivered": [tested(one.chosen, found, context) for one in results],
+    }
+    continued = [one.continued_seeds[0] for one in results if one.continued_seeds]
+    if len(continued) == len(results):
+        sides["continued"] = [tested(one, found, context) for one in continued]
+    for name, predictions in sides.items():
+        regret = paired_difference(best, predictions, "auprc", weights)
+        row[name] = {
+            "auprc": float(np.mean([auprc(one) for one in predictions])),
+            "each": [round(auprc(one), 4) for one in predictions],
+            "regret": regret.value,
+            "ci95": list(regret.ci95),
+        }
+    for key in ("cost_in_ftl", "beyond_ftl"):
+        row[key] = [round(one.cost[key], 3) for one in results]
+    row["seconds_in_ftl"] = [round(one.cost["seconds"] / one.cost["baseline_seconds"], 2) for one in results]
+    row["val_auprc"] = [round(one.chosen.val_auprc, 4) for one in results]
+    return row
+
+
+def signals(config: RunConfig, found: Prepared, context: TrialContext, seed: int, place: Path) -> dict[str, Any]:
+    """Cut by cut, what costs a forward pass or less; kept on disk."""
+    path = place / f"signals-{seed}.json"
+    if path.exists():
+        stored: dict[str, Any] = json.loads(path.read_text())
+        return stored
+    cuts = found.source.cuts
+    ftl = trained(config, found, context, len(cuts), seed)
+    before, _ = apply_strategy("ftl", found.source, cuts[-1], ftl.spec.head, lr=1.0, seed=0)
+    after, _ = load_trial_model(ftl, context)
+    sample = sample_of(context, 2000, seed)
+    kept: dict[str, Any] = {"parameters": [cut.num_params for cut in cuts]}
+    for name, model in (("pretrained", before), ("fine-tuned", after)):
+        train, val = (features_at_cuts(model, cuts, data, context.engine) for data in (sample.train, sample.val))
+        truth = np.eye(sample.train.num_classes)[sample.train.targets]
+        for cut in cuts:
+            labelled, queries = sample.labelled(train[cut.index]), val[cut.index]
+            values = {
+                "probe": auprc(context.val_predictions(linear_probe(labelled, queries, seed))),
+                "kNN": auprc(context.val_predictions(knn_probs(labelled.features, truth, queries))),
+                "LogME": logme(labelled.features, truth),
+            }
+            for key, value in values.items():
+                kept.setdefault(f"{key}, {name}", []).append(value)
+    reuse = reuse_at_cuts(before, after, sample_of(context, 1000, seed))
+    kept["SVCCA"] = [float(reuse[cut.index].coefficients.mean()) for cut in cuts]
+    path.write_text(json.dumps(kept))
+    return kept
+
+
+def judge(pair: str, config: RunConfig, found: Prepared, context: TrialContext, options: argparse.Namespace) -> None:
+    """The table of a pair whose truth is whole."""
+    seeds, place = range(options.seeds), options.out / pair
+    cuts = [cut.index for cut in found.source.cuts]
+    truth = {
+        (cut, seed): tested(trained(config, found, context, cut, seed), found, context)
+        for cut in cuts
+        for seed in seeds
+    }
+    means = [float(np.mean([auprc(truth[cut, seed]) for seed in seeds])) for cut in cuts]
+    rows = []
+    for rule in ("compact", "best"):
+        for name, method, start in METHODS:
+            results = [searched(config, found, context, seed, place, (method, start, rule)) for seed in seeds]
+            rows.append(judged(name, results, truth, found, context) | {"rule": rule})
+            say_row(pair, rows[-1])
+    kept = [signals(config, found, context, seed, place) for seed in seeds]
+    ranks = {name: float(np.mean([spearmanr(one[name], means).statistic for one in kept])) for name in kept[0]}
+    say(f"{pair}: rank correlation with the truth: " + ", ".join(f"{k} {v:+.2f}" for k, v in ranks.items()))
+    spread = [float(np.std([auprc(truth[cut, seed]) for seed in seeds], ddof=1)) for cut in cuts]
+    facts = {"pair": pair, "truth": means, "sd": spread, "rows": rows, "ranks": ranks}
+    (options.out / f"{pair}.json").write_text(json.dumps(facts, indent=1))
+
+
+def say_row(pair: str, row: dict[str, Any]) -> None:
+    """One line of Markdown."""
+
+    def shown(name: str) -> str:
+        if name not in row:
+            return "–"
+        one = row[name]
+        return f"{one['auprc']:.3f} | {one['regret']:+.3f} ({one['ci95'][0]:+.3f} to {one['ci95'][1]:+.3f})"
+
+    picks = " ".join(map(str, row["picks"]))
+    cost = np.mean(row["beyond_ftl"])
+    say(
+        f"| {pair} | {row['method']}, {row['rule']} | {picks} | {shown('pick')} | {shown('delivered')} | "
+        f"{shown('continued')} | {cost:.2f} | {np.mean(row['seconds_in_ftl']):.2f} |"
+    )
 
 
 def main() -> None:
@@ -120,7 +274,7 @@ def main() -> None:
         for seed in range(options.seeds):
             for cut in reversed(found.source.cuts):
                 trained(config, found, context, cut.index, seed)
-        say(json.dumps({"pair": pair, "cuts": len(found.source.cuts), "seeds": options.seeds}))
+        judge(pair, config, found, context, options)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ ADAPTERS = {
     "accelerate": ("train/loop.py",),
     "huggingface_hub": ("backbones/timm_models.py",),
     "jinja2": ("report/rendering.py",),
-    "markupsafe": ("report/page.py", "report/comparison_page.py"),
+    "markupsafe": ("report/page.py", "report/comparison_page.py", "report/analysis_page.py"),
     "matplotlib": ("report/",),
     "packaging": ("run/doctor.py",),
     "psutil": ("run/folder.py", "run/doctor.py"),
@@ -48,6 +48,7 @@ MANY_PARAMETERS = {
     ("cli.py", "fit"): "one parameter per option",
     ("cli.py", "compare"): "one parameter per option",
     ("cli.py", "advise"): "one parameter per option",
+    ("cli.py", "analyze"): "one parameter per option",
     ("run/estimator.py", "__init__"): "scikit-learn reads hyperparameters from the signature",
 }
 

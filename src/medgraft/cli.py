@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -128,21 +129,8 @@ def fit(
     from medgraft.run.fit import fit as run_fit
 
     options = {
-        "data": {
-            "path_column": path_column,
-            "label_column": label_column,
-            "patient_column": patient_column,
-            "patient_regex": patient_regex,
-            "positive": positive,
-            "leaks": leaks,
-            "folds": folds,
-        },
-        "backbone": {
-            "name": backbone,
-            "args": _backbone_args(backbone_arg),
-            "weights": weights,
-            "size": size,
-        },
+        "data": {**_cohort(locals()), "folds": folds},
+        "backbone": _network(locals()),
         "transfer": {"strategy": strategy, "head": head, "cut": cut, "rule": rule},
         "search": {"method": search},
         "train": {"epochs": epochs, "imbalance": imbalance},
@@ -175,14 +163,7 @@ def check(
     from medgraft.run.check import check as run_check
     from medgraft.run.console import listening
 
-    config = DataConfig(
-        source=str(data),
-        path_column=path_column,
-        label_column=label_column,
-        patient_column=patient_column,
-        patient_regex=patient_regex,
-        positive=positive,
-    )
+    config = DataConfig(source=str(data), **_cohort({**locals(), "leaks": "stop"}))
     with listening(_console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
     is_clean = not audit.has_leaks and not audit.num_broken
@@ -273,13 +254,7 @@ def evaluate(
     from medgraft.run.console import listening, print_metrics, value_with_interval
     from medgraft.run.evaluate import evaluate as run_evaluate
 
-    config = DataConfig(
-        source=str(data),
-        path_column=path_column,
-        label_column=label_column,
-        patient_column=patient_column,
-        patient_regex=patient_regex,
-    )
+    config = DataConfig(source=str(data), **_cohort({**locals(), "positive": None, "leaks": "stop"}))
     with listening(_console) as listener:
         result = run_evaluate(run, config, out=out, listener=listener)
     print_metrics(_console, result["metrics"], f"{result['num_images']} images")
@@ -339,15 +314,8 @@ def compare(
     from medgraft.run.console import listening, print_comparison
 
     options = {
-        "data": {
-            "path_column": path_column,
-            "label_column": label_column,
-            "patient_column": patient_column,
-            "patient_regex": patient_regex,
-            "positive": positive,
-            "leaks": leaks,
-        },
-        "backbone": {"name": backbone, "args": _backbone_args(backbone_arg), "weights": weights, "size": size},
+        "data": _cohort(locals()),
+        "backbone": _network(locals()),
         "transfer": {"head": head},
         "train": {"epochs": epochs},
         "evaluate": {"margin": margin},
@@ -369,16 +337,62 @@ def compare(
 
 @app.command()
 def analyze(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished fit, its data and weights still in place.")],
+    inputs: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of finished fits, data and weights in place; or one cohort as for fit."),
+    ],
     images: Annotated[int, typer.Option(help="Training images to compare on, at most.", min=20)] = 1000,
+    source: Annotated[
+        Path | None, typer.Option(help="Images of the pretraining, or a statistics.npz of them: how far away are ours?")
+    ] = None,
+    gain: Annotated[
+        bool, typer.Option("--gain", help="Train with weights up to every stage against random ones (WT-ST).")
+    ] = False,
+    against: Annotated[Path | None, typer.Option(help="A second run of the same network and images.")] = None,
+    out: Annotated[Path | None, typer.Option(help="For a cohort: folder of its analysis.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="For a cohort: as for fit.")] = None,
+    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
+    weights: Weights = None,
+    size: Size = None,
+    seed: Annotated[int | None, typer.Option(help="For a cohort: fixes the split.")] = None,
+    leaks: Leaks = None,
+    positive: Positive = None,
+    path_column: PathColumn = None,
+    label_column: LabelColumn = None,
+    patient_column: PatientColumn = None,
+    patient_regex: PatientRegex = None,
+    offline: Offline = False,
 ) -> None:
     """What transfer changed at every cut and what its features are worth; adds figures to the run's report."""
-    from medgraft.run.analyzing import analyze as run_analyze
+    from medgraft.config import make_config
+    from medgraft.run.analyzing import analyze_cohort, analyze_runs
     from medgraft.run.console import listening, print_analysis
 
+    if out is not None and (len(inputs) > 1 or gain or against is not None):
+        raise ConfigError("--out is for one cohort without --gain and --against, which need finished runs.")
     with listening(_console) as listener:
-        results = run_analyze(run, num_images=images, listener=listener)
-    print_analysis(_console, results, run)
+        if out is not None:
+            given = {"data": _cohort(locals()), "backbone": _network(locals()), "seed": seed, "offline": offline}
+            config = make_config(str(inputs[0]), options=given)
+            results = [analyze_cohort(config, out, num_images=images, source=source, listener=listener)]
+        else:
+            settings = {"num_images": images, "source": source, "other": against, "is_gain_wanted": gain}
+            results = analyze_runs(inputs, **settings, listener=listener)
+    pages = [out / "analysis.html"] if out is not None else [run / "report.html" for run in inputs]
+    for found, page in zip(results, pages, strict=True):
+        print_analysis(_console, found, page)
+
+
+def _cohort(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options about the cohort, which several commands share, out of those that were given."""
+    names = ("path_column", "label_column", "patient_column", "patient_regex", "positive", "leaks")
+    return {name: given[name] for name in names}
+
+
+def _network(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Likewise about the network."""
+    args = _backbone_args(given["backbone_arg"])
+    return {"name": given["backbone"], "args": args, "weights": given["weights"], "size": given["size"]}
 
 
 def _fraction(text: str) -> float:
@@ -412,15 +426,8 @@ def advise(
     from medgraft.run.console import listening
 
     options = {
-        "data": {
-            "path_column": path_column,
-            "label_column": label_column,
-            "patient_column": patient_column,
-            "patient_regex": patient_regex,
-            "positive": positive,
-            "leaks": leaks,
-        },
-        "backbone": {"name": backbone, "args": _backbone_args(backbone_arg), "weights": weights, "size": size},
+        "data": _cohort(locals()),
+        "backbone": _network(locals()),
         "seed": seed,
         "device": device,
         "offline": offline or None,

@@ -109,6 +109,9 @@ class SearchConfig(_Frozen):
     method: Literal["auto", "two-stage", "guided", "svcca", "exhaustive", "incremental"] = Field(
         "auto", description="auto: guided for ttl, else two-stage; guided and svcca: ttl alone; incremental: lwft alone"
     )
+    start: Literal["source", "ftl"] = Field(
+        "source", description="Of guided: train from the source's weights, or by halving from the fine-tuned trunk"
+    )
     extra: float = Field(
         1.0, gt=0, le=10, description="What guided may spend beyond full fine-tuning, in units of its training"
     )

@@ -5,7 +5,7 @@ import pytest
 from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torch_fidelity.metric_kid import kernel_mmd
 
-from medgraft.analysis import fid, fid_with_interval, kid, kid_with_interval, statistics_of
+from medgraft.analysis import fid, fid_of_statistics, fid_with_interval, kid, kid_with_interval, statistics_of
 from medgraft.errors import DataError
 
 
@@ -73,3 +73,18 @@ def test_what_cannot_be_compared_is_refused():
         kid(one * np.nan, two)
     with pytest.raises(DataError, match="finite activations"):
         statistics_of(one * np.inf)
+
+
+def test_few_images_of_many_features_give_the_same_distance():
+    one, two = sets(num=20, d=30)
+    found = fid_with_interval(one, two[:15], replicates=50)
+    assert found.value == pytest.approx(fid(statistics_of(one), statistics_of(two[:15])), rel=1e-6)
+    assert found.ci95[0] < found.value < found.ci95[1]
+
+
+def test_stored_statistics_give_the_distance_of_their_images():
+    one, two = sets(num=100, d=5)
+    found = fid_of_statistics(one, statistics_of(two), replicates=100)
+    assert found.value == pytest.approx(fid(statistics_of(one), statistics_of(two)))
+    assert found.ci95[0] < found.value < found.ci95[1]
+    assert "fewer images (4) than features (5)" in fid_of_statistics(one, statistics_of(two[:4]), replicates=3).warning

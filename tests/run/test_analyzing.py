@@ -1,14 +1,19 @@
 """A finished run is analysed: what transfer changed and what each cut is worth, with the test set shut."""
 
+import html
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+import yaml
 
-from medgraft.errors import RunError
-from medgraft.run.analyzing import analyze
+from medgraft.errors import DataError, RunError
+from medgraft.report.prose import decision_sentence
+from medgraft.run.analyzing import analyze, analyze_cohort, analyze_runs
+from small_runs import small_config
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +80,108 @@ def test_other_data_or_no_run_are_refused(finished: Path, tmp_path: Path) -> Non
     (run / "results.json").write_text((finished / "results.json").read_text())
     with pytest.raises(RunError, match=r"without model\.json"):
         analyze(run)
+
+
+def test_the_decision_is_said_with_how_right_it_was(analysed: tuple[Path, dict]) -> None:
+    run, results = analysed
+    decision = results["decision"]
+    probes = {int(i): worth["probe"] for i, worth in results["signals"]["after"].items()}
+    assert decision["probe"] == pytest.approx(probes[decision["cut"]["index"]])
+    assert decision["best_probe"] == pytest.approx(max(probes.values()))
+    trained = {one["cut"]: one["score"] for one in json.loads((run / "choice.json").read_text())["candidates"]}
+    assert decision["trained"] == trained.get(decision["cut"]["index"])
+    sentence = decision_sentence(results)
+    assert sentence in html.unescape((run / "report.html").read_text())
+    assert f"keep cut {decision['cut']['index']} ({decision['cut']['name']})" in sentence
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"trained": 0.8, "chosen": 2}, "Trained there, validation AUPRC is 0.800, 0.100 below the best"),
+        ({"trained": 0.9, "chosen": 1}, "the best of those compared; so did the search"),
+        ({"trained": None, "chosen": 2}, "The search did not train there; it chose cut 2 (two)"),
+    ],
+)
+def test_the_sentence_tells_every_case(found: dict, told: str) -> None:
+    cuts = [{"index": 1, "name": "one"}, {"index": 2, "name": "two"}]
+    decision = {"cut": cuts[0], "probe": 0.7, "best": 2, "best_probe": 0.71, "best_trained": 0.9, **found}
+    assert told in decision_sentence({"cuts": cuts, "decision": decision})
+    assert decision_sentence({"cuts": cuts}) == ""
+
+
+def test_a_second_run_a_source_and_the_gain_are_shown(analysed: tuple[Path, dict], tmp_path: Path) -> None:
+    run, _ = analysed
+    images = Path(pd.read_csv(run / "predictions.csv")["path"].iloc[0])
+    source = next(p for p in Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["source"]).parents)
+    assert (source / images).is_file()
+    twin = tmp_path / "twin"
+    shutil.copytree(run, twin)
+    (first, second) = analyze_runs([run, twin], num_images=60, source=source, other=twin, is_gain_wanted=True)
+    # The same network on both sides: every cut equals itself, and the images lie at no distance from themselves.
+    for measures in first["other"]["cuts"].values():
+        np.testing.assert_allclose(measures["svcca"], 1, atol=1e-4)
+        assert measures["cka"] == pytest.approx(1)
+    ends = [cut for cut in first["cuts"] if str(cut["index"]) in first["distance"]["cuts"]]
+    assert ends[-1]["index"] == 9
+    assert all("fewer images" in row["fid"]["warning"] or row["fid"]["value"] >= 0
+               for row in first["distance"]["cuts"].values())  # fmt: skip
+    depths = [row["depth"] for row in first["gain"]]
+    assert depths[0] == 0
+    assert depths[-1] == 9
+    assert first["gain"][0]["gain"] == 0
+    assert all(0 <= row["val_auprc"] <= 1 for row in first["gain"])
+    assert [point["run"] for point in first["points"]] == [run.name, "twin"]
+    assert first["points"] == second["points"]
+    page = (run / "report.html").read_text()
+    for text in ("How deep pretrained weights matter", "Distance to the source", "Against the run twin"):
+        assert text in page
+    assert 'aria-label="gain of pretrained weights against the distance to their source"' in page
+
+
+def test_runs_of_other_images_or_networks_are_refused(analysed: tuple[Path, dict], tmp_path: Path) -> None:
+    run, _ = analysed
+    for name, change, told in (
+        ("images", lambda r, c: r["splits"].update(sha256="0" * 64), "same images and split"),
+        ("network", lambda r, c: c["backbone"].update(size=48), "of one network"),
+    ):
+        other = tmp_path / name
+        shutil.copytree(run, other)
+        results = json.loads((other / "results.json").read_text())
+        config = yaml.safe_load((other / "config.yaml").read_text())
+        change(results, config)
+        (other / "results.json").write_text(json.dumps(results))
+        (other / "config.yaml").write_text(yaml.safe_dump(config))
+        with pytest.raises(RunError, match=told):
+            analyze(run, num_images=60, other=other)
+
+
+def test_a_cohort_is_analysed_before_any_training(phantom: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medgraft.evaluate.ledger.open_test", None)
+        results = analyze_cohort(small_config(phantom), out, num_images=60)
+        again = analyze_cohort(small_config(phantom), tmp_path / "again", num_images=60, source=out / "statistics.npz")
+    assert set(results["signals"]) == {"before", "random"}
+    assert {path.name for path in out.iterdir()} >= {"analysis.json", "analysis.html", "statistics.npz", "config.yaml"}
+    assert "Frozen features are worth most at cut" in (out / "analysis.html").read_text()
+    # Stored statistics of the very same images: no distance, and only FID without images.
+    for row in again["distance"]["cuts"].values():
+        assert set(row) == {"fid"}
+        assert row["fid"]["value"] < 0.2 * np.trace(_covariance(out, row, again))
+    assert "Distance to the source" in (tmp_path / "again" / "analysis.html").read_text()
+
+
+def _covariance(out: Path, row: dict, results: dict) -> np.ndarray:
+    index = next(i for i, other in results["distance"]["cuts"].items() if other is row)
+    with np.load(out / "statistics.npz") as stored:
+        found: np.ndarray = stored[f"covariance_{index}"]
+    return found
+
+
+def test_statistics_of_another_network_are_refused(phantom: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", num_images=np.array(9), mean_9=np.zeros(3), covariance_9=np.eye(3))
+    with pytest.raises(DataError, match="another network's"):
+        analyze_cohort(small_config(phantom), tmp_path / "out", num_images=60, source=tmp_path / "other.npz")
+    with pytest.raises(DataError, match="found nothing"):
+        analyze_cohort(small_config(phantom), tmp_path / "out", num_images=60, source=tmp_path / "nowhere")

@@ -52,7 +52,17 @@ def test_results_hold_every_key_of_the_contract(finished: Path) -> None:
     assert set(results["test"]["difference"]["auroc"]) == {"value", "ci95", "p"}
     assert results["test"]["verdict"] in {"better", "worse", "non-inferior", "inconclusive"}
     assert set(results["search"]) == {
-        *("num_trials", "seconds", "baseline_seconds", "cost_in_ftl", "beyond_ftl", "method", "seeds", "epochs"),
+        *(
+            "num_trials",
+            "seconds",
+            "baseline_seconds",
+            "cost_in_ftl",
+            "beyond_ftl",
+            "method",
+            "seeds",
+            "epochs",
+            "start",
+        ),
     }
     assert results["ledger"]["openings"] == 1
     assert results["is_phantom"] is False

@@ -27,12 +27,27 @@ def _home_of_searches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
 
 @pytest.fixture(scope="module")
 def guided(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished guided run with two seeds whose budget pays for several epochs."""
+    """A finished guided run."""
     run = tmp_path_factory.mktemp("guided") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-searches"))
-        fit(_config(phantom, "guided", train={"epochs": 4}, seeds=2), run)
+        fit(_config(phantom, "guided", train={"epochs": 4}, search={"method": "guided", "extra": 1.5}), run)
     return run
+
+
+@pytest.fixture(scope="module")
+def halved(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished guided run from the fine-tuned trunk, with two seeds."""
+    run = tmp_path_factory.mktemp("halved") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-searches"))
+        fit(_halving(phantom), run)
+    return run
+
+
+def _halving(phantom: Path) -> Any:
+    search = {"method": "guided", "start": "ftl"}
+    return _config(phantom, "guided", train={"epochs": 4}, seeds=2, search=search)
 
 
 def _config(phantom: Path, method: str, **options: Any) -> Any:
@@ -44,10 +59,31 @@ def _results(run: Path) -> dict[str, Any]:
     return found
 
 
-def test_guided_stays_within_one_full_fine_tuning(guided: Path) -> None:
-    results, trials = _results(guided), pd.read_csv(guided / "search.csv")
+def test_guided_trains_what_the_probes_name_within_its_budget(guided: Path) -> None:
+    results, trials, signals = (
+        _results(guided), pd.read_csv(guided / "search.csv"), pd.read_csv(guided / "signals.csv")
+    )  # fmt: skip
+    assert list(signals["cut"]) == list(range(1, NUM_CUTS + 1))
+    assert signals["probe"].between(0, 1).all()
     cost = results["search"]
-    assert (cost["method"], results["plan"]["strategy"]) == ("guided", "ttl")
+    assert (cost["method"], results["chosen"]["init"], results["continued"]) == ("guided", "pretrained", None)
+    own, baseline = trials[trials["role"] == "guided"], trials[trials["role"] == "baseline"]
+    below = signals[signals["cut"] < NUM_CUTS]
+    assert own["cut"].iloc[0] == below.loc[below["probe"].idxmax(), "cut"]
+    assert set(own["epochs"]) == {4}
+    assert own["train_macs"].sum() / baseline["train_macs"].iloc[0] < cost["beyond_ftl"] <= 1.5 + 1e-9
+    assert cost["cost_in_ftl"] == pytest.approx(cost["beyond_ftl"] + 1)
+    scores = trials.set_index("cut")["val_auprc"]
+    assert results["chosen"]["cut"]["index"] == scores.idxmax()
+    page = (guided / "report.html").read_text()
+    for text in ("naming what was truncated and trained", "beyond the full fine-tuning itself", "probe on fine-tuned"):
+        assert text in page
+
+
+def test_halving_stays_within_one_full_fine_tuning(halved: Path) -> None:
+    results, trials = _results(halved), pd.read_csv(halved / "search.csv")
+    cost = results["search"]
+    assert (cost["method"], cost["start"]) == ("guided", "ftl")
     own = trials[(trials["seed"] == 0) & trials["role"].str.startswith("rung")]
     baseline = trials[(trials["seed"] == 0) & (trials["role"] == "baseline")]["train_macs"].iloc[0]
     assert len(own) >= 2
@@ -55,17 +91,15 @@ def test_guided_stays_within_one_full_fine_tuning(guided: Path) -> None:
     assert cost["cost_in_ftl"] == pytest.approx(cost["beyond_ftl"] + 1)
 
 
-def test_guided_probes_every_cut_and_trains_few(guided: Path) -> None:
-    signals, trials = (pd.read_csv(guided / f"{name}.csv") for name in ("signals", "search"))
-    assert list(signals["cut"]) == list(range(1, NUM_CUTS + 1))
-    assert signals["probe"].between(0, 1).all()
+def test_halving_trains_few_cuts(halved: Path) -> None:
+    trials = pd.read_csv(halved / "search.csv")
     tried = set(trials[trials["role"].str.startswith("rung")]["cut"])
     assert tried < set(range(1, NUM_CUTS))
-    assert _results(guided)["chosen"]["cut"]["index"] in tried | {NUM_CUTS}
+    assert _results(halved)["chosen"]["cut"]["index"] in tried | {NUM_CUTS}
 
 
-def test_the_guided_model_goes_on_from_full_fine_tuning_with_every_seed(guided: Path) -> None:
-    results, trials = _results(guided), pd.read_csv(guided / "search.csv")
+def test_the_halved_model_goes_on_from_full_fine_tuning_with_every_seed(halved: Path) -> None:
+    results, trials = _results(halved), pd.read_csv(halved / "search.csv")
     if results["chosen"]["cut"]["index"] == NUM_CUTS:
         pytest.skip("the search kept the whole network on this machine")
     assert results["chosen"]["init"] == "ftl"
@@ -78,25 +112,25 @@ def test_the_guided_model_goes_on_from_full_fine_tuning_with_every_seed(guided: 
     assert set(continued["cut"]) == {NUM_CUTS}
     assert set(continued["epochs"]) == {max(1, round(4 * results["search"]["beyond_ftl"]))}
     assert set(results["continued"]["difference"]["auroc"]) == {"value", "ci95", "p"}
-    page = (guided / "report.html").read_text()
+    page = (halved / "report.html").read_text()
     assert "Full fine-tuning, trained on" in page
     assert "beyond the full fine-tuning itself" in page
     assert "a linear probe on the fully fine-tuned features" in page
     assert "probe on fine-tuned features" in page
-    assert "trained on" in (guided / "MODEL_CARD.md").read_text()
+    assert "trained on" in (halved / "MODEL_CARD.md").read_text()
 
 
-def test_the_stored_guided_model_gives_the_test_predictions(guided: Path, phantom: Path) -> None:
-    loaded = load_artefact(guided)
-    table = pd.read_csv(guided / "predictions.csv")
-    assert loaded.artefact.cut.index == _results(guided)["chosen"]["cut"]["index"]
+def test_the_stored_halved_model_gives_the_test_predictions(halved: Path, phantom: Path) -> None:
+    loaded = load_artefact(halved)
+    table = pd.read_csv(halved / "predictions.csv")
+    assert loaded.artefact.cut.index == _results(halved)["chosen"]["cut"]["index"]
     again = predict_files(loaded, [phantom.parent / path for path in table["path"]])
     columns = [name for name in table if name.startswith("prob_")]
     np.testing.assert_allclose(again[columns], table[columns], atol=1e-5)
 
 
-def test_an_interrupted_guided_search_goes_on_to_the_bit(
-    guided: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_interrupted_halving_goes_on_to_the_bit(
+    halved: Path, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real, calls = room.run_trial, []
 
@@ -106,16 +140,16 @@ def test_an_interrupted_guided_search_goes_on_to_the_bit(
             raise KeyboardInterrupt
         return real(spec, *rest)
 
-    config = _config(phantom, "guided", train={"epochs": 4}, seeds=2)
+    config = _halving(phantom)
     with monkeypatch.context() as patched:
         patched.setattr(room, "run_trial", dying)
         with pytest.raises(KeyboardInterrupt):
             fit(config, tmp_path / "run")
     fit(config, tmp_path / "run")
-    one, two = (load_artefact(place).network.state_dict() for place in (guided, tmp_path / "run"))
+    one, two = (load_artefact(place).network.state_dict() for place in (halved, tmp_path / "run"))
     for name, value in one.items():
         assert torch.equal(value, two[name]), name
-    assert _results(guided)["test"]["chosen"]["auprc"] == _results(tmp_path / "run")["test"]["chosen"]["auprc"]
+    assert _results(halved)["test"]["chosen"]["auprc"] == _results(tmp_path / "run")["test"]["chosen"]["auprc"]
 
 
 def test_svcca_trains_twice_and_keeps_the_cut_where_chance_begins(phantom: Path, tmp_path: Path) -> None:

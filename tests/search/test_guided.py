@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgraft.errors import ConfigError
-from medgraft.search import Candidate, Choice, affordable, cuts_to_try, guided
+from medgraft.search import Candidate, Choice, affordable, cuts_to_try, halving, within_budget
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -36,7 +36,7 @@ def test_the_cuts_to_try_are_truncations_and_begin_with_the_rules_own(num_cuts: 
 
 def test_a_network_with_one_cut_has_nothing_to_try() -> None:
     assert cuts_to_try(choice_of({1: 0.9}), 1) == []
-    choice, rungs = guided([], {1: 1.0}, 1.0, lambda *_: None, lambda _: choice_of({1: 0.9}))
+    choice, rungs = halving([], {1: 1.0}, 1.0, lambda *_: None, lambda _: choice_of({1: 0.9}))
     assert (choice.chosen, rungs) == (1, ())
 
 
@@ -53,7 +53,7 @@ def test_the_budget_is_kept_and_rungs_shrink(num_cuts: int, ftl_epochs: int, ext
         spent.append((cut, epochs, rung))
 
     try:
-        choice, rungs = guided(
+        choice, rungs = halving(
             wanted, cost, budget, train, lambda cuts: choice_of({cut: scores[cut] for cut in (*cuts, num_cuts)})
         )
     except ConfigError:
@@ -72,7 +72,7 @@ def test_the_better_half_goes_on_and_the_last_word_is_the_newest() -> None:
     def judge(cuts):
         return choice_of({cut: scores[trained[-1][2]][cut] for cut in cuts} | {16: 0.5})
 
-    choice, rungs = guided(
+    choice, rungs = halving(
         [8, 6, 10, 4, 12], dict.fromkeys(range(1, 17), 1.0), 20.0, lambda *spec: trained.append(spec), judge
     )
     assert rungs == (((8, 6, 10, 4), 2), ((10, 8), 6))
@@ -80,7 +80,7 @@ def test_the_better_half_goes_on_and_the_last_word_is_the_newest() -> None:
 
 
 def test_the_whole_network_may_win() -> None:
-    choice, rungs = guided(
+    choice, rungs = halving(
         [3, 2], {1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0}, 8.0, lambda *_: None,
         lambda cuts: choice_of({**dict.fromkeys(cuts, 0.5), 4: 0.9}),
     )  # fmt: skip
@@ -90,5 +90,31 @@ def test_the_whole_network_may_win() -> None:
 
 def test_too_little_money_is_said() -> None:
     with pytest.raises(ConfigError, match="one epoch at cut 3"):
-        guided([3], {3: 2.0}, 1.0, lambda *_: None, lambda _: choice_of({3: 0.5}))
+        halving([3], {3: 2.0}, 1.0, lambda *_: None, lambda _: choice_of({3: 0.5}))
     assert affordable([3], {3: 2.0}, 1.0) == ((), 0)
+
+
+@given(st.integers(2, 30), st.floats(0.05, 3.0), st.data())
+@QUICK
+def test_whole_trainings_stay_within_the_budget_in_the_order_wanted(
+    num_cuts: int, budget: float, data: st.DataObject
+) -> None:
+    cost = {cut: cut / num_cuts for cut in range(1, num_cuts)}
+    wanted = cuts_to_try(choice_of({data.draw(st.sampled_from(sorted(cost))): 0.9}), num_cuts)
+    if budget < min(cost.values()) or (len(wanted) and wanted[0] == 1 and budget < cost[1]):
+        with pytest.raises(ConfigError, match=r"search\.extra"):
+            within_budget(wanted, cost, budget)
+        return
+    found = within_budget(wanted, cost, budget)
+    assert found
+    assert sum(cost[cut] for cut in found) <= budget
+    if cost[wanted[0]] <= budget:
+        assert found == [cut for cut in wanted if cut in found]
+        assert found[0] == wanted[0]
+
+
+def test_a_first_choice_too_dear_gives_way_to_the_next_that_is_paid_for() -> None:
+    cost = {1: 0.2, 2: 0.5, 3: 0.7, 4: 0.9}
+    assert within_budget([4, 2], cost, 0.8) == [2]
+    assert within_budget([4], cost, 0.8) == [3]
+    assert within_budget([], cost, 0.8) == []

@@ -9,7 +9,16 @@ import scipy.linalg
 from medgraft.analysis.rows import finite_rows
 from medgraft.errors import DataError
 
-__all__ = ["Distance", "FeatureStatistics", "fid", "fid_with_interval", "kid", "kid_with_interval", "statistics_of"]
+__all__ = [
+    "Distance",
+    "FeatureStatistics",
+    "fid",
+    "fid_of_statistics",
+    "fid_with_interval",
+    "kid",
+    "kid_with_interval",
+    "statistics_of",
+]
 
 _FEW: Final = "fewer images ({images}) than features ({features}): the distance is mostly noise of the covariance"
 
@@ -100,13 +109,52 @@ def fid_with_interval(one: np.ndarray, two: np.ndarray, *, replicates: int = 200
         seed: Of the bootstrap.
     """
     x, y = _pair(one, two)
-    value = fid(statistics_of(x), statistics_of(y))
+    value = _fid_of_rows(x, y, np.ones(len(x)), np.ones(len(y)))
     rng = np.random.default_rng(seed)
-    found = [
-        fid(statistics_of(x, _counts(rng, len(x))), statistics_of(y, _counts(rng, len(y)))) for _ in range(replicates)
-    ]
+    found = [_fid_of_rows(x, y, _counts(rng, len(x)), _counts(rng, len(y))) for _ in range(replicates)]
+    return Distance(value=value, ci95=_shifted(found, value), warning=_warning(min(len(x), len(y)), x.shape[1]))
+
+
+def fid_of_statistics(
+    features: np.ndarray, reference: FeatureStatistics, *, replicates: int = 200, seed: int = 0
+) -> Distance:
+    """FID of features to stored statistics of a source, with a bootstrap interval over the images at hand.
+
+    Args:
+        features: (N, d).
+        reference: Of the source's features at the same layer.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+    """
+    x = finite_rows(features)
+    value = fid(statistics_of(x), reference)
+    rng = np.random.default_rng(seed)
+    found = [fid(statistics_of(x, _counts(rng, len(x))), reference) for _ in range(replicates)]
+    warning = _warning(min(len(x), reference.num_images), x.shape[1])
+    return Distance(value=value, ci95=_shifted(found, value), warning=warning)
+
+
+def _shifted(found: list[float], value: float) -> tuple[float, float]:
+    """Percentiles of replicates, less by what resampling adds on average."""
     low, high = np.quantile(found, (0.025, 0.975)) - (np.mean(found) - value)
-    return Distance(value=value, ci95=(max(0.0, float(low)), float(high)), warning=_warning(x, y))
+    return max(0.0, float(low)), float(high)
+
+
+def _fid_of_rows(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """FID of rows that count `a` and `b` times; with fewer images than features without their covariances.
+
+    With centred rows X and Y the trace of the root of the product of covariances is the nuclear norm of X Yᵀ.
+    """
+    if max(len(x), len(y)) >= x.shape[1]:
+        return fid(statistics_of(x, a), statistics_of(y, b))
+    parts = []
+    for rows, counts in ((x, a), (y, b)):
+        mean = counts @ rows / counts.sum()
+        parts.append((mean, (rows - mean) * np.sqrt(counts / (counts.sum() - 1))[:, None]))
+    (mean_x, rows_x), (mean_y, rows_y) = parts
+    shared = scipy.linalg.svdvals(rows_x @ rows_y.T).sum()
+    squares = sum(float(np.square(part).sum()) for part in (mean_x - mean_y, rows_x, rows_y))
+    return max(0.0, squares - 2 * float(shared))
 
 
 def kid_with_interval(one: np.ndarray, two: np.ndarray, *, replicates: int = 200, seed: int = 0) -> Distance:
@@ -160,6 +208,5 @@ def _pair(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return x, y
 
 
-def _warning(x: np.ndarray, y: np.ndarray) -> str:
-    images = min(len(x), len(y))
-    return _FEW.format(images=images, features=x.shape[1]) if images < x.shape[1] else ""
+def _warning(images: int, features: int) -> str:
+    return _FEW.format(images=images, features=features) if images < features else ""

@@ -8,7 +8,22 @@ import numpy as np
 
 from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
 
-__all__ = ["change_figure", "curves_figure", "heat_figure", "reuse_figure"]
+__all__ = [
+    "change_figure",
+    "curves_figure",
+    "distance_figure",
+    "gain_figure",
+    "heat_figure",
+    "other_figure",
+    "reuse_figure",
+]
+
+# What probes were solved on, with the colour and the name of their curve.
+_PROBES = {
+    "before": ("amber", "probe on pretrained features"),
+    "after": ("good", "probe on fine-tuned features"),
+    "random": ("muted", "probe on features of random weights"),
+}
 
 _MAX_PANELS = 12
 
@@ -17,7 +32,8 @@ _MAX_PANELS = 12
 def reuse_figure(analysis: Mapping[str, Any], val_auprc: Mapping[int, float]) -> str:
     """Above: validation score of trained cuts and of probes; below: SVCCA coefficients before and after transfer.
 
-    As Peng et al., BMVC 2023, Fig. 4: one distribution per cut, the random reference of the same size beside it.
+    Where nothing was trained, the coefficients are those between pretrained and random weights. As Peng et al., BMVC
+    2023, Fig. 4: one distribution per cut, the random reference of the same size beside it.
 
     Args:
         analysis: ``analysis.json``.
@@ -29,16 +45,15 @@ def reuse_figure(analysis: Mapping[str, Any], val_auprc: Mapping[int, float]) ->
     if val_auprc:
         trained = sorted(val_auprc)
         upper.plot(trained, [val_auprc[i] for i in trained], "o-", color=COLOURS["chosen"], label="trained, cut here")
-    for key, colour, label in (
-        ("before", COLOURS["amber"], "probe on pretrained features"),
-        ("after", COLOURS["good"], "probe on fine-tuned features"),
-    ):
-        scores = analysis["signals"][key]
-        upper.plot(cuts, [scores[str(i)]["probe"] for i in cuts], "-", color=colour, linewidth=1.2, label=label)
+    for key, scores in analysis["signals"].items():
+        colour, label = _PROBES[key]
+        values = [scores[str(i)]["probe"] for i in cuts]
+        upper.plot(cuts, values, "-", color=COLOURS[colour], linewidth=1.2, label=label)
     upper.set_ylabel("validation AUPRC")
     legend_above(upper, num_columns=3)
+    measures = analysis["similarity"].get("after") or analysis["similarity"]["random"]
     for offset, key, colour in ((-0.17, "svcca", COLOURS["chosen"]), (0.17, "reference", COLOURS["line"])):
-        values = [analysis["similarity"]["after"][str(i)][key] for i in cuts]
+        values = [measures[str(i)][key] for i in cuts]
         boxes = lower.boxplot(
             values, positions=[i + offset for i in cuts], widths=0.28, showfliers=False, patch_artist=True,
             medianprops={"color": COLOURS["ink"], "linewidth": 1}, boxprops={"linewidth": 0.6},
@@ -141,3 +156,74 @@ def _by_block(changes: Sequence[Mapping[str, Any]]) -> dict[int, float]:
         totals[0] += change["l2"] ** 2
         totals[1] += change["length"] ** 2
     return {block: (moved / length) ** 0.5 for block, (moved, length) in squares.items() if length}
+
+
+@matplotlib.rc_context(STYLE)
+def gain_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What pretrained weights up to a depth bring over random ones with their statistics, on validation.
+
+    As Matsoukas et al., CVPR 2022, Fig. 4 (WT-ST).
+
+    Args:
+        rows: ``gain`` of ``analysis.json``, depth 0 first.
+    """
+    depths, gains = [row["depth"] for row in rows], [row["gain"] for row in rows]
+    figure = new_figure(1000, 260)
+    axes = figure.subplots()
+    axes.axhline(0, color=COLOURS["line"], linewidth=1)
+    axes.plot(depths, gains, "o-", color=COLOURS["chosen"], linewidth=1.4)
+    axes.set(xlabel="weights kept up to cut (0: none)", ylabel="gain, validation AUPRC")
+    axes.set_xticks(depths)
+    quiet_axes(axes)
+    axes.grid(visible=False, axis="x")
+    return to_svg(figure, name="gain", label="gain of pretrained weights by depth")
+
+
+@matplotlib.rc_context(STYLE)
+def distance_figure(points: Sequence[Mapping[str, Any]]) -> str:
+    """Every run a point: distance of its images to the source against the gain of the pretrained weights.
+
+    As Matsoukas et al., CVPR 2022, Fig. 2.
+
+    Args:
+        points: ``points`` of ``analysis.json``.
+    """
+    figure = new_figure(1000, 300)
+    axes = figure.subplots()
+    for point in points:
+        low, high = point["ci95"]
+        axes.plot([low, high], [point["gain"]] * 2, color=COLOURS["muted"], linewidth=1)
+        axes.plot([point["fid"]], [point["gain"]], "o", color=COLOURS["chosen"], markersize=6)
+        axes.annotate(point["run"], (point["fid"], point["gain"]), (5, 5), textcoords="offset points", fontsize=8)
+    axes.set(xlabel="FID to the source, last cut (95 % interval)", ylabel="gain, validation AUPRC")
+    quiet_axes(axes)
+    return to_svg(figure, name="distance", label="gain of pretrained weights against the distance to their source")
+
+
+@matplotlib.rc_context(STYLE)
+def other_figure(other: Mapping[str, Any], cuts: Sequence[Mapping[str, Any]]) -> str:
+    """Two runs of one network: SVCCA and CKA of every cut with its counterpart, and CKA of all pairs.
+
+    Args:
+        other: ``other`` of ``analysis.json``.
+        cuts: Its ``cuts``.
+    """
+    indices = [cut["index"] for cut in cuts]
+    figure = new_figure(1000, 340)
+    left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
+    for key, colour, label in (("mean", "chosen", "SVCCA, mean"), ("cka", "good", "CKA")):
+        left.plot(indices, [other["cuts"][str(i)][key] for i in indices], "o-", color=COLOURS[colour], label=label)
+    chance = [float(np.mean(other["cuts"][str(i)]["reference"])) for i in indices]
+    left.plot(indices, chance, "--", color=COLOURS["muted"], label="SVCCA, random features")
+    left.set(ylim=(-0.03, 1.03), xlabel="cut", ylabel="similarity")
+    left.set_xticks(indices[:: -(-len(indices) // 14)])
+    left.legend(fontsize=8)
+    image = right.imshow(np.asarray(other["cka"]), origin="lower", vmin=0, vmax=1, cmap="cividis", aspect="equal")
+    places = list(range(0, len(indices), -(-len(indices) // 8)))
+    right.set_xticks(places, [str(indices[i]) for i in places])
+    right.set_yticks(places, [str(indices[i]) for i in places])
+    right.set(xlabel=f"cut, {other['run']}", ylabel="cut, this run")
+    figure.colorbar(image, ax=right, shrink=0.8, label="linear CKA")
+    quiet_axes(left)
+    quiet_axes(right, is_gridded=False)
+    return to_svg(figure, name="other", label="similarity of two runs at every cut")

@@ -9,12 +9,20 @@ from markupsafe import Markup
 from medgraft.metrics.classification import confusion
 from medgraft.report import formatting as fmt
 from medgraft.report import tables
-from medgraft.report.analysis_figures import change_figure, curves_figure, heat_figure, reuse_figure
+from medgraft.report.analysis_figures import (
+    change_figure,
+    curves_figure,
+    distance_figure,
+    gain_figure,
+    heat_figure,
+    other_figure,
+    reuse_figure,
+)
 from medgraft.report.caveats import find_caveats, is_phantom
 from medgraft.report.checklist import GUIDELINES, checklist
 from medgraft.report.curves import MAX_NAMED_CLASSES, confusion_figure, ranking_figure, reliability_figure
 from medgraft.report.figures import answer_figure, history_figure, plan_figure
-from medgraft.report.prose import citation, methods, summary_sentence
+from medgraft.report.prose import citation, decision_sentence, methods, summary_sentence
 from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run
 from medgraft.report.rendering import environment, write_whole
 from medgraft.report.search_figure import USUAL_TOLERANCE, cut_figure
@@ -73,6 +81,10 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "caveats": find_caveats(run),
         "reuse": tables.reuse_rows(run.analysis) if run.analysis else [],
         "num_compared": look_up(run.analysis, "num_images", 0),
+        "decision": decision_sentence(run.analysis or {}),
+        "distances": tables.distance_rows(run.analysis or {}),
+        "source": look_up(run.analysis, "distance.source", ""),
+        "other_run": look_up(run.analysis, "other.run", ""),
         "cuts": tables.cut_rows(run) if _is_searched(run) else [],
         "tolerance": fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE)),
         "search_cost": _search_cost(run) if _is_searched(run) else "",
@@ -179,6 +191,9 @@ def _reuse(run: RunFiles, analysis: Mapping[str, Any]) -> dict[str, str]:
         "curves_svg": curves_figure(analysis),
         "heat_svg": heat_figure(analysis),
         "change_svg": change_figure(analysis),
+        "gain_svg": gain_figure(analysis["gain"]) if "gain" in analysis else "",
+        "points_svg": distance_figure(analysis["points"]) if "points" in analysis else "",
+        "other_svg": other_figure(analysis["other"], analysis["cuts"]) if "other" in analysis else "",
     }
 
 

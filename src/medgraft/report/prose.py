@@ -10,7 +10,7 @@ from medgraft.report.reading import RunFiles, look_up
 from medgraft.report.search_figure import USUAL_TOLERANCE
 from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, strategy_words
 
-__all__ = ["REFERENCES", "citation", "methods", "summary_sentence"]
+__all__ = ["REFERENCES", "citation", "decision_sentence", "methods", "summary_sentence"]
 
 Cite = Callable[..., str]
 
@@ -109,6 +109,36 @@ def citation(results: Mapping[str, Any]) -> str:
     return f"{name}: transfer learning for medical images, with truncation. Apache-2.0."
 
 
+def decision_sentence(analysis: Mapping[str, Any]) -> str:
+    """Where the features would cut, in a sentence, and how right that was; empty without a decision.
+
+    Args:
+        analysis: ``analysis.json``.
+    """
+    found = analysis.get("decision")
+    if not found:
+        return ""
+    names = {cut["index"]: cut["name"] for cut in analysis["cuts"]}
+
+    def place(index: int) -> str:
+        return f"cut {index} ({names.get(index, '')})"
+
+    index = found["cut"]["index"]
+    reason = (
+        "whose probe is best"
+        if index == found["best"]
+        else f"the smallest whose probe is not distinguishable from the best, {fmt.number(found['best_probe'])} at "
+        f"{place(found['best'])}"
+    )
+    text = f"The fine-tuned features say: keep {place(index)}, {reason} (AUPRC {fmt.number(found['probe'])})."
+    if found["trained"] is None:
+        return f"{text} The search did not train there; it chose {place(found['chosen'])}."
+    behind = found["best_trained"] - found["trained"]
+    told = "the best of those compared" if behind <= 0 else f"{fmt.number(behind)} below the best of those compared"
+    chosen = "so did the search" if index == found["chosen"] else f"the search chose {place(found['chosen'])}"
+    return f"{text} Trained there, validation AUPRC is {fmt.number(found['trained'])}, {told}; {chosen}."
+
+
 def _model(run: RunFiles, cite: Cite) -> str:
     source = look_up(run.results, "backbone.load_report.source")
     chosen = look_up(run.results, "chosen", {})
@@ -179,7 +209,8 @@ def _search(run: RunFiles, cite: Cite) -> str:
     if len((run.choice or {}).get("candidates", ())) < 2:
         return f"{depth_sentence(chosen, is_searched=False)}.{budget}"
     trials = look_up(run.results, "search.num_trials")
-    words, reference = SEARCHES[look_up(run.results, "search.method", "two-stage")]
+    method = look_up(run.results, "search.method", "two-stage")
+    words, reference = SEARCHES[f"{method} from ftl" if look_up(run.results, "search.start") == "ftl" else method]
     text = f"The depth was chosen on validation alone by average precision, {words}"
     text += cite(reference) if reference else ""
     if trials:

@@ -12,7 +12,7 @@ from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, qu
 
 __all__ = ["cut_figure"]
 
-SEARCHED_ROLES: Final = ("stage", "neighbour", "incremental", "exhaustive", "overlap", "rung 1", "rung 2")
+SEARCHED_ROLES: Final = ("stage", "neighbour", "incremental", "exhaustive", "overlap", "guided", "rung 1", "rung 2")
 USUAL_TOLERANCE: Final = 0.01
 
 

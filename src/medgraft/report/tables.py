@@ -194,8 +194,27 @@ def cut_rows(run: RunFiles) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["cut"] is None, row["cut"]))
 
 
+def distance_rows(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
+    """One row per cut at which the distance to the source was measured.
+
+    Args:
+        analysis: ``analysis.json``.
+    """
+    measured = look_up(analysis, "distance.cuts", {})
+    names = {str(cut["index"]): cut["name"] for cut in analysis.get("cuts", ())}
+    return [
+        {
+            "cut": f"{index} {names.get(index, '')}".strip(),
+            "fid": fmt.with_interval(row["fid"]),
+            "kid": fmt.with_interval(row["kid"]) if "kid" in row else fmt.ABSENT,
+            "warning": str(row["fid"].get("warning", "")),
+        }
+        for index, row in measured.items()
+    ]
+
+
 def reuse_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per cut: similarity before and after transfer, and what frozen features promise.
+    """One row per cut: similarity before and after transfer (or to random weights), and what frozen features promise.
 
     Args:
         analysis: ``analysis.json``.
@@ -203,8 +222,9 @@ def reuse_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for cut in analysis["cuts"]:
         index = str(cut["index"])
-        alike = analysis["similarity"]["after"][index]
-        before, after = (analysis["signals"][key][index] for key in ("before", "after"))
+        similarity, signals = analysis["similarity"], analysis["signals"]
+        alike = (similarity.get("after") or similarity["random"])[index]
+        before = signals["before"][index]
         rows.append(
             {
                 "cut": f"{index} {cut['name']}",
@@ -216,7 +236,11 @@ def reuse_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
                     f"{key}_before": fmt.number(before.get(key))
                     for key in ("probe", "knn", "logme", "h_score", "nleep")
                 },
-                "probe_after": fmt.number(after["probe"]),
+                **{
+                    f"probe_{key}": fmt.number(signals[key][index]["probe"])
+                    for key in ("after", "random")
+                    if key in signals
+                },
             }
         )
     return rows

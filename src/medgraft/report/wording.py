@@ -24,6 +24,11 @@ SEARCHES: Final[dict[str, tuple[str, str]]] = {
         "peng",
     ),
     "guided": (
+        "a linear probe on the fully fine-tuned features at every cut naming what was truncated and trained, as far as "
+        "a budget in units of full fine-tuning went",
+        "",
+    ),
+    "guided from ftl": (
         "a linear probe on the fully fine-tuned features at every cut naming a few, which were truncated, started from "
         "the fine-tuned weights and trained in two rungs, the better ones twice",
         "",

@@ -1,119 +1,240 @@
-"""Feature reuse of a finished run: what transfer changed at every cut, what each cut is worth, and where to cut."""
+"""What networks make of a cohort, cut by cut: of a finished run, of two runs, or of a pretrained network alone."""
 
-import dataclasses
-import functools
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 import yaml
-from torch import Tensor
 
-from medgraft.analysis import (
-    SMALLEST_BATCH,
-    CkaSums,
-    CutReader,
-    Moments,
-    add_cuts,
-    area_between,
-    block_importance,
-    features_at_cuts,
-    h_score,
-    knn_probs,
-    linear_cka,
-    linear_probe,
-    logme,
-    nleep,
-    procrustes_distance,
-    pwcca,
-    random_reference,
-    svcca,
-    weight_changes,
-)
+from medgraft.analysis import features_at_cuts, statistics_of
 from medgraft.config import RunConfig
 from medgraft.data.split import write_splits
-from medgraft.deploy.artefact import load_artefact
+from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.errors import RunError
-from medgraft.metrics.classification import auprc
-from medgraft.report import write_report
-from medgraft.run.folder import read_json, write_json
+from medgraft.report import write_analysis, write_report
+from medgraft.run.folder import open_run, read_json, write_json
+from medgraft.run.measuring import changes, distances, read_source, similarity, worth_of_cuts
 from medgraft.run.prepare import Listener, Prepared, prepared
-from medgraft.run.trials import trial_context
-from medgraft.search.trial import TrialContext
-from medgraft.train.batches import ImageSet, iterate
+from medgraft.run.trials import trial_context, trial_spec
+from medgraft.search.rule import choose
+from medgraft.search.signals import sample_of
+from medgraft.search.trial import TrialContext, forget_weights, run_trial
+from medgraft.search.two_stage import stage_ends
 from medgraft.train.engine import Engine
-from medgraft.train.loop import predict_probs
 from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.model import TransferModel
+from medgraft.transfer.source import BELOW_STEM
 from medgraft.transfer.strategies import apply_strategy
-from medgraft.types import Cut, to_json
+from medgraft.types import Cut, Predictions, from_json
 
-__all__ = ["analyze"]
+__all__ = ["analyze", "analyze_cohort", "analyze_runs"]
 
-SCHEMA: Final = 1
-_BATCH: Final = 32
-_GRID: Final = np.linspace(0, 1, 51)
-# A direction of CCA estimated from fewer images than this is mostly chance.
-_IMAGES_PER_COMPONENT: Final = 10
+SCHEMA: Final = 2
 # Probes need more images than similarities, but features of all cuts are held in memory for them.
 _PROBED_PER_COMPARED: Final = 5
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Models:
-    """Three states of one architecture: before transfer, after full fine-tuning, and with random weights."""
-
-    before: TransferModel
-    after: TransferModel
-    random: TransferModel
-
-
-def analyze(run: str | Path, *, num_images: int = 1000, listener: Listener | None = None) -> dict[str, Any]:
+def analyze(
+    run: str | Path,
+    *,
+    num_images: int = 1000,
+    source: str | Path | None = None,
+    other: str | Path | None = None,
+    is_gain_wanted: bool = False,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
     """Analyse a finished run and return what stands in its `analysis.json`; the test set stays shut.
 
     Args:
         run: A folder of `medgraft fit`, whose data and weights are still where they were.
         num_images: At most so many training images, drawn with the run's seed.
+        source: Images the network was pretrained on, or their stored statistics, to measure the distance to.
+        other: A second run of the same network on the same images, to compare with.
+        is_gain_wanted: Train with the weights up to every stage end against random ones with their statistics
+            (WT-ST), as often as there are stages.
         listener: Told how things go.
 
     Raises:
-        RunError: It is no finished run, or its data or weights are not those it was made with.
+        RunError: It is no finished run, its data or weights are not those it was made with, or the other run is one of
+            another cohort or network.
         DataError: Too few images, or features that cannot be compared.
     """
     folder, told = Path(run), listener or Listener()
     config = _config_of(folder)
+    second = _second_run(folder, config, Path(other)) if other is not None else None
     with tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
         found = prepared(config, Path(place), told)
         _check_same(folder, found, Path(place))
-        models = _models(config, folder, found)
         context = trial_context(Path(place), found, Engine(device="cpu"))
-        order = np.random.default_rng(config.seed).permutation(len(context.train))
-        compared, probed = np.sort(order[:num_images]), np.sort(order[: _PROBED_PER_COMPARED * num_images])
-        told.say(f"Comparing {len(found.source.cuts)} cuts before and after transfer on {len(compared)} images.")
+        cuts = found.source.cuts
+        before, random = _untrained(config, found)
+        after = load_artefact(folder / "baseline").network
+        rows = _drawn(context, num_images, config.seed)
         results = {
             "schema": SCHEMA,
-            "num_images": len(compared),
-            "num_probed": len(probed),
-            "cuts": [_cut_facts(cut) for cut in found.source.cuts],
-            "similarity": _similarity(models, context, compared, told),
-            "signals": _signals(models, context, probed, config.seed, told),
-            **_changes(models, context, told),
+            "num_images": len(rows),
+            "cuts": [_cut_facts(cut) for cut in cuts],
+            **_transfer(config, folder, (before, after, random), context, num_images, told),
+            **changes(before, after, context, told),
         }
+        if second is not None:
+            name, loaded = second
+            told.say(f"Comparing the fine-tuned network with that of {name}.")
+            apart = similarity(after, loaded.network, cuts, context.train, rows, told)
+            results["other"] = {"run": name, "cuts": apart["cuts"], "cka": apart["across"]}
+        if source is not None:
+            results["distance"] = _distance(before, found, context, Path(source), num_images, config.seed, told)
+        if is_gain_wanted:
+            results["gain"] = _gain(config, folder, found, told)
     write_json(folder / "analysis.json", results)
     write_report(folder)
     return results
 
 
+def _transfer(
+    config: RunConfig,
+    folder: Path,
+    models: tuple[TransferModel, TransferModel, TransferModel],
+    context: TrialContext,
+    num_images: int,
+    told: Listener,
+) -> dict[str, Any]:
+    """What transfer did to the features of every cut: of the network before, after, and with random weights."""
+    before, after, random = models
+    cuts, rows = context.source.cuts, _drawn(context, num_images, config.seed)
+    told.say(f"Comparing {len(cuts)} cuts before and after transfer on {len(rows)} images.")
+    tuned = similarity(before, after, cuts, context.train, rows, told)
+    chance = similarity(before, random, cuts, context.train, rows, told)
+    sample = sample_of(context, _PROBED_PER_COMPARED * num_images, config.seed)
+    worth_before, _ = worth_of_cuts(before, sample, config.seed, told)
+    worth_after, probes = worth_of_cuts(after, sample, config.seed, told)
+    return {
+        "num_probed": len(sample.train),
+        "similarity": {
+            "after": tuned["cuts"],
+            "random": chance["cuts"],
+            "cka_before_after": tuned["across"],
+            "cka_after": tuned["within"],
+        },
+        "signals": {"before": worth_before, "after": worth_after},
+        "decision": _decision(config, folder, cuts, probes),
+    }
+
+
+def analyze_cohort(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    num_images: int = 1000,
+    source: str | Path | None = None,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """What a pretrained network makes of a cohort before any training, into `out`; the test set stays shut.
+
+    Writes `analysis.json`, `analysis.html`, and `statistics.npz` with the mean and covariance of the training images'
+    features at every cut: enough for somebody else to measure a distance to this cohort without its images.
+
+    Args:
+        config: Cohort and network.
+        out: New or empty folder, or that of the same analysis.
+        num_images: At most so many training images, drawn with the seed.
+        source: Images the network was pretrained on, or their stored statistics.
+        listener: Told how things go.
+
+    Raises:
+        MedgraftError: Whatever is wrong with data, weights or the folder.
+    """
+    folder, told = Path(out), listener or Listener()
+    with open_run(folder, config), tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
+        found = prepared(config, Path(place), told)
+        context = trial_context(Path(place), found, Engine(device="cpu"))
+        cuts = found.source.cuts
+        before, random = _untrained(config, found)
+        rows = _drawn(context, num_images, config.seed)
+        told.say(f"Comparing {len(cuts)} cuts of the pretrained network with random weights on {len(rows)} images.")
+        chance = similarity(random, before, cuts, context.train, rows, told)
+        sample = sample_of(context, _PROBED_PER_COMPARED * num_images, config.seed)
+        worth, _ = worth_of_cuts(before, sample, config.seed, told)
+        worth_random, _ = worth_of_cuts(random, sample, config.seed, told)
+        results = {
+            "schema": SCHEMA,
+            "network": found.source.backbone.spec.name,
+            "data": str(config.data.source),
+            "num_images": len(rows),
+            "num_probed": len(sample.train),
+            "cuts": [_cut_facts(cut) for cut in cuts],
+            "similarity": {"random": chance["cuts"], "cka_before": chance["within"]},
+            "signals": {"before": worth, "random": worth_random},
+        }
+        if source is not None:
+            results["distance"] = _distance(before, found, sample, Path(source), num_images, config.seed, told)
+        _write_statistics(folder / "statistics.npz", before, cuts, sample)
+    write_json(folder / "analysis.json", results)
+    write_analysis(folder)
+    return results
+
+
+def analyze_runs(runs: Sequence[str | Path], **options: Any) -> list[dict[str, Any]]:
+    """Analyse several runs with the same options of `analyze`, and show in each report where all of them lie.
+
+    With `source` and `is_gain_wanted` every run is a point: its distance to the source against what the pretrained
+    weights brought it.
+
+    References:
+        Matsoukas et al. What makes transfer learning work for medical images. CVPR 2022, Fig. 2.
+    """
+    found = [analyze(run, **options) for run in runs]
+    points = [_point(Path(run), results) for run, results in zip(runs, found, strict=True)]
+    known = [point for point in points if point is not None]
+    if len(known) > 1:
+        for run, results in zip(runs, found, strict=True):
+            results["points"] = known
+            write_json(Path(run) / "analysis.json", results)
+            write_report(Path(run))
+    return found
+
+
+def _point(run: Path, results: Mapping[str, Any]) -> dict[str, Any] | None:
+    if "distance" not in results or "gain" not in results:
+        return None
+    last = str(results["cuts"][-1]["index"])
+    distance = results["distance"]["cuts"][last]["fid"]
+    gain = next(row["gain"] for row in results["gain"] if str(row["depth"]) == last)
+    return {"run": run.name, "fid": distance["value"], "ci95": distance["ci95"], "gain": gain}
+
+
 def _config_of(folder: Path) -> RunConfig:
     if not (folder / "results.json").is_file() or not (folder / "config.yaml").is_file():
-        raise RunError(f"expected the folder of a finished `medgraft fit`, got {folder} without results.json.")
+        raise RunError(
+            f"expected the folder of a finished `medgraft fit`, got {folder} without results.json. "
+            "For a cohort give --out."
+        )
     config = RunConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    # A time budget decides the epochs of a run; its settings do not hold them.
+    epochs = read_json(folder / "results.json")["train"]["epochs"]
+    config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
     if config.data.folds > 1:
         raise RunError(f"expected a run on one division, got {config.data.folds} folds. Give {folder}/fold_1.")
     return config
+
+
+def _second_run(folder: Path, config: RunConfig, other: Path) -> tuple[str, LoadedModel]:
+    """Name and fully fine-tuned network of the other run, which must be one of the same images and architecture."""
+    second = _config_of(other)
+    one, two = (read_json(place / "results.json") for place in (folder, other))
+    if one["splits"]["sha256"] != two["splits"]["sha256"]:
+        raise RunError(
+            f"expected two runs on the same images and split, got others in {other}. Fit both on one cohort."
+        )
+    same = ("name", "args", "size")
+    if any(getattr(config.backbone, key) != getattr(second.backbone, key) for key in same):
+        raise RunError(
+            f"expected two runs of one network, got {config.backbone.name} and {second.backbone.name} (name, arguments "
+            "or size differ). Compare runs of one architecture."
+        )
+    return other.name, load_artefact(other / "baseline")
 
 
 def _check_same(folder: Path, found: Prepared, place: Path) -> None:
@@ -125,120 +246,94 @@ def _check_same(folder: Path, found: Prepared, place: Path) -> None:
         )
 
 
-def _models(config: RunConfig, folder: Path, found: Prepared) -> _Models:
-    artefact = load_artefact(folder / "baseline")
-    after = artefact.network
+def _untrained(config: RunConfig, found: Prepared) -> tuple[TransferModel, TransferModel]:
+    """The network with its pretrained and with random weights."""
     head = HeadSettings(num_outputs=1)
-    last = found.source.cuts[-1]
     before, random = (
-        apply_strategy(name, found.source, last, head, lr=1.0, seed=config.seed)[0] for name in ("ftl", "scratch")
+        apply_strategy(name, found.source, found.source.cuts[-1], head, lr=1.0, seed=config.seed)[0]
+        for name in ("ftl", "scratch")
     )
-    return _Models(before=before, after=after, random=random)
+    return before, random
+
+
+def _drawn(context: TrialContext, num_images: int, seed: int) -> np.ndarray:
+    return np.sort(np.random.default_rng(seed).permutation(len(context.train))[:num_images])
 
 
 def _cut_facts(cut: Cut) -> dict[str, Any]:
     return {"index": cut.index, "name": cut.name, "stage": cut.stage, "num_params": cut.num_params, "macs": cut.macs}
 
 
-def _images(data: ImageSet, rows: np.ndarray) -> Iterator[Tensor]:
-    for images, _, _ in iterate(data, rows, _BATCH, torch.device("cpu")):
-        yield images
-
-
-def _similarity(models: _Models, context: TrialContext, rows: np.ndarray, told: Listener) -> dict[str, Any]:
-    """Vertical: pretrained against fine-tuned and against random; horizontal: every cut against every other one."""
-    cuts = context.source.cuts
-    names = {cut.index: cut.name for cut in cuts}
-    readers = [CutReader(model, cuts) for model in (models.before, models.after, models.random)]
-    tuned: dict[int, Moments] = {}
-    random: dict[int, Moments] = {}
-    across, within = CkaSums(), CkaSums()
-    done = 0
-    for images in _images(context.train, rows):
-        before, after, other = ({i: r.numpy() for i, r in reader(images).items()} for reader in readers)
-        add_cuts(tuned, before, after, names)
-        add_cuts(random, before, other, names)
-        if len(images) >= SMALLEST_BATCH:
-            layers = list(after.values())
-            across.add(list(before.values()), layers)
-            within.add(layers, layers)
-        done += len(images)
-        told.step("comparing features", done, len(rows))
+def _decision(
+    config: RunConfig, folder: Path, cuts: tuple[Cut, ...], probes: Mapping[int, Predictions]
+) -> dict[str, Any]:
+    """Where the probes on fine-tuned features would cut, by the run's rule, and how right that was."""
+    choice = choose(
+        {index: [predictions] for index, predictions in probes.items()},
+        cuts,
+        {cut.index: cut.num_params for cut in cuts},
+        config.transfer.rule,
+        tolerance=config.transfer.tolerance,
+        replicates=config.evaluate.replicates,
+        seed=config.seed,
+    )
+    scores = {candidate.cut: candidate.score for candidate in choice.candidates}
+    trained = {one["cut"]: one["score"] for one in read_json(folder / "choice.json")["candidates"]}
+    chosen = read_json(folder / "results.json")["chosen"]["cut"]["index"]
     return {
-        "after": {str(index): _measures(pair) for index, pair in tuned.items()},
-        "random": {str(index): _measures(pair) for index, pair in random.items()},
-        "cka_before_after": across.matrix().tolist(),
-        "cka_after": within.matrix().tolist(),
+        "cut": _cut_facts(cuts[choice.chosen - 1]),
+        "rule": choice.rule,
+        "probe": scores[choice.chosen],
+        "best": choice.best,
+        "best_probe": scores[choice.best],
+        "chosen": chosen,
+        "trained": trained.get(choice.chosen),
+        "best_trained": max(trained.values()),
+        "num_trained": len(trained),
     }
 
 
-def _measures(pair: Moments) -> dict[str, Any]:
-    most = max(1, pair.num_rows // _IMAGES_PER_COMPONENT)
-    coefficients = svcca(pair, max_components=most)
-    reference = _reference(pair.num_rows, *pair.widths, most)
-    return {
-        "svcca": _on_grid(coefficients),
-        "reference": _on_grid(reference),
-        "num_components": len(coefficients),
-        "mean": float(coefficients.mean()),
-        "area": area_between(coefficients, reference),
-        "pwcca": pwcca(pair, max_components=most),
-        "cka": linear_cka(pair),
-        "procrustes": procrustes_distance(pair),
-    }
+def _distance(
+    before: TransferModel,
+    found: Prepared,
+    sample: TrialContext,
+    source: Path,
+    num_images: int,
+    seed: int,
+    told: Listener,
+) -> dict[str, Any]:
+    """From the source to the training images, in pretrained features at the ends of the stages."""
+    other = read_source(source, found.preprocessing, num_images, seed, told)
+    part = sample_of(sample, num_images, seed)
+    ends = tuple(stage_ends(found.source.cuts))
+    return {"source": source.name, "cuts": distances(before, part, ends, other, told)}
 
 
-@functools.cache
-def _reference(num_rows: int, num_x: int, num_y: int, most: int) -> np.ndarray:
-    # Chance depends on sizes alone, and several cuts and both comparisons share these.
-    return random_reference(num_rows, num_x, num_y, max_components=most)
+def _gain(config: RunConfig, folder: Path, found: Prepared, told: Listener) -> list[dict[str, Any]]:
+    """Validation AUPRC with the weights of the first blocks, at the ends of the stages; random weights are depth 0."""
+    engine = from_json(Engine, read_json(folder / "engine.json"))
+    context = trial_context(folder, found, engine)
+    cuts = found.source.cuts
+    rows: list[dict[str, Any]] = []
+    for depth in (BELOW_STEM, *stage_ends(cuts)):
+        name = "ftl" if depth.index == len(cuts) else "wtst"
+        spec = trial_spec(config, found, name, depth, config.seed)
+        label = f"weights up to cut {depth.index}, statistics above"
+        trial = run_trial(spec, context, lambda done, total, label=label: told.step(label, done, total))  # type: ignore[misc]
+        forget_weights(trial)
+        told.say(f"  {label}: val AUPRC {trial.val_auprc:.4f}")
+        rows.append(
+            {"depth": depth.index, "name": depth.name, "val_auprc": trial.val_auprc, "val_auroc": trial.val_auroc}
+        )
+    return [row | {"gain": row["val_auprc"] - rows[0]["val_auprc"]} for row in rows]
 
 
-def _on_grid(coefficients: np.ndarray) -> list[float]:
-    places = np.linspace(0, 1, len(coefficients))
-    return [round(float(value), 5) for value in np.interp(_GRID, places, coefficients)]
-
-
-def _signals(models: _Models, context: TrialContext, rows: np.ndarray, seed: int, told: Listener) -> dict[str, Any]:
-    """What frozen features are worth at every cut before and after transfer: probes on validation, LogME and kin."""
-    cuts, whole = context.source.cuts, context.train
-    train = dataclasses.replace(whole, rows=whole.rows[rows], targets=whole.targets[rows])
-    part = dataclasses.replace(context, train=train, train_groups=context.train_groups[rows])
-    results: dict[str, Any] = {}
-    for name, model in (("before", models.before), ("after", models.after)):
-        features, queries = (features_at_cuts(model, cuts, data, part.engine) for data in (part.train, part.val))
-        results[name] = {}
-        for done, cut in enumerate(cuts):
-            told.step(f"probing features {name} transfer", done, len(cuts))
-            results[name][str(cut.index)] = _worth(part, features[cut.index], queries[cut.index], seed)
-    return results
-
-
-def _worth(context: TrialContext, features: np.ndarray, queries: np.ndarray, seed: int) -> dict[str, float]:
-    train = context.labelled(features)
-    truth = train.targets if train.task == "multilabel" else np.eye(train.num_classes)[train.targets]
-    worth = {
-        "probe": auprc(context.val_predictions(linear_probe(train, queries, seed))),
-        "knn": auprc(context.val_predictions(knn_probs(features, truth, queries))),
-        "logme": logme(features, truth),
-    }
-    if train.task != "multilabel":
-        worth["h_score"] = h_score(features, train.targets)
-        worth["nleep"] = nleep(features, train.targets, seed=seed)
-    return worth
-
-
-def _changes(models: _Models, context: TrialContext, told: Listener) -> dict[str, Any]:
-    """How far each layer's weights moved, and what putting a block back costs on validation."""
-    source, after = context.source, models.after
-
-    def score() -> float:
-        return auprc(context.val_predictions(predict_probs(after, context.val, context.engine)))
-
-    told.say("Putting every block back to its pretrained state in turn.")
-    initial = dict(models.before.trunk.network.state_dict())
-    network = after.trunk.network
-    return {
-        "weights": to_json(weight_changes(models.before.trunk.network, network, source)),
-        "importance": {str(k): v for k, v in block_importance(network, initial, source, score).items()},
-    }
+def _write_statistics(path: Path, model: TransferModel, cuts: tuple[Cut, ...], sample: TrialContext) -> None:
+    features = features_at_cuts(model, cuts, sample.train, sample.engine)
+    arrays: dict[str, Any] = {"num_images": np.array(len(sample.train))}
+    for index, rows in features.items():
+        found = statistics_of(rows)
+        arrays |= {f"mean_{index}": found.mean, f"covariance_{index}": found.covariance}
+    temporary = path.with_name(path.name + ".tmp.npz")
+    np.savez_compressed(temporary, **arrays)
+    temporary.replace(path)

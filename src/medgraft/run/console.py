@@ -11,6 +11,7 @@ from rich.table import Table
 
 from medgraft.report.comparison_page import comparison_rows
 from medgraft.report.formatting import ABSENT
+from medgraft.report.prose import decision_sentence
 from medgraft.report.tables import reuse_rows
 from medgraft.report.wording import chosen_name
 from medgraft.run.prepare import Listener
@@ -109,12 +110,16 @@ def value_with_interval(found: dict[str, Any]) -> str:
     return f"{found['value']:.3f} [{low:.3f}, {high:.3f}]"
 
 
-def print_analysis(console: Console, results: dict[str, Any], run: Path) -> None:
-    """Print similarity and worth of every cut."""
-    heads = [("cut", False), ("SVCCA", True), ("to chance", True), ("CKA", True), ("probe", True), ("tuned", True)]
-    keys = ("cut", "svcca", "area", "cka", "probe_before", "probe_after")
-    print_table(console, heads, [[row[key] for key in keys] for row in reuse_rows(results)])
-    console.print(f"Report: {run / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+def print_analysis(console: Console, results: dict[str, Any], page: Path) -> None:
+    """Print similarity and worth of every cut, and the decision where there is one."""
+    rows = reuse_rows(results)
+    last = ("tuned", "probe_after") if "decision" in results else ("random", "probe_random")
+    heads = [("cut", False), ("SVCCA", True), ("to chance", True), ("CKA", True), ("probe", True), (last[0], True)]
+    keys = ("cut", "svcca", "area", "cka", "probe_before", last[1])
+    print_table(console, heads, [[row[key] for key in keys] for row in rows])
+    if sentence := decision_sentence(results):
+        console.print(sentence, markup=False, highlight=False)
+    console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_comparison(console: Console, results: dict[str, Any], out: Path) -> None:

@@ -9,9 +9,10 @@ import pandas as pd
 
 from medgraft.config import RunConfig
 from medgraft.deploy.predict import write_table
+from medgraft.metrics.classification import auprc
 from medgraft.run.folder import write_json
 from medgraft.run.trials import Runner, is_searched, second_cut, wanted_depth
-from medgraft.search.guided import cuts_to_try, guided
+from medgraft.search.guided import cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
 from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.rule import Choice, choose, is_clearly_behind
@@ -20,7 +21,7 @@ from medgraft.search.trial import Trial, TrialContext, load_trial_model
 from medgraft.search.two_stage import two_stage
 from medgraft.transfer.source import BELOW_STEM
 from medgraft.transfer.strategies import apply_strategy
-from medgraft.types import Cut
+from medgraft.types import Cut, Predictions
 
 __all__ = ["Explored", "explore", "is_after_ftl", "method_of", "search_effort"]
 
@@ -147,17 +148,28 @@ def _train_all(runner: Runner, score: Callable[[Cut, str], float], seeds: range,
 
 
 def _explore_guided(runner: Runner) -> Explored:
-    """Full fine-tuning, probes on its features at every cut, short warm starts at a few; see `search.guided`."""
-    config, found, context, told = runner.config, runner.found, runner.context, runner.told
+    """Full fine-tuning, probes on its features at every cut, and what they name; see `search.guided`."""
+    config, found, told = runner.config, runner.found, runner.told
     cuts = found.source.cuts
     ftl = runner.run("ftl", cuts[-1], config.seed, "baseline")
     start = time.perf_counter()
     told.say(f"Probing the fine-tuned features at {len(cuts)} cuts.")
-    sample = sample_of(context, _PROBED_IMAGES, config.seed)
-    probes = probe_cuts(load_trial_model(ftl, context)[0], sample, config.seed)
+    sample = sample_of(runner.context, _PROBED_IMAGES, config.seed)
+    probes = probe_cuts(load_trial_model(ftl, runner.context)[0], sample, config.seed)
+    _write_signals(runner, {index: {"probe": auprc(predictions)} for index, predictions in probes.items()})
     seconds = time.perf_counter() - start
-    probed = choose(
-        {index: [predictions] for index, predictions in probes.items()},
+    passed = float((len(sample.train) + len(sample.val)) * cuts[-1].macs)
+    wanted = cuts_to_try(_choose_probe(config, cuts, probes), len(cuts)) if len(cuts) > 1 else []
+    budget = config.search.extra * ftl.train_macs - passed
+    train = _halve if config.search.start == "ftl" else _train_within
+    choice, warm = train(runner, ftl, wanted, budget)
+    return Explored(choice=choice, warm=warm, pass_macs=passed, pass_seconds=seconds)
+
+
+def _choose_probe(config: RunConfig, cuts: tuple[Cut, ...], probes: Mapping[int, Predictions]) -> Choice:
+    """The rule among truncations; full fine-tuning takes part itself in the end."""
+    return choose(
+        {index: [predictions] for index, predictions in probes.items() if index < len(cuts)},
         cuts,
         {cut.index: cut.num_params for cut in cuts},
         config.transfer.rule,
@@ -165,8 +177,21 @@ def _explore_guided(runner: Runner) -> Explored:
         replicates=config.evaluate.replicates,
         seed=config.seed,
     )
-    _write_signals(runner, {candidate.cut: {"probe": candidate.score} for candidate in probed.candidates})
-    passed = float((len(sample.train) + len(sample.val)) * cuts[-1].macs)
+
+
+def _train_within(runner: Runner, ftl: Trial, wanted: Sequence[int], budget: float) -> tuple[Choice, tuple[int, ...]]:
+    """The wanted cuts from the source's weights, with all epochs, as far as the budget goes."""
+    cuts, config = runner.found.source.cuts, runner.config
+    cost = {cut.index: ftl.train_macs * cut.macs / cuts[-1].macs for cut in cuts[:-1]}
+    tried = {len(cuts): [ftl]}
+    for index in within_budget(wanted, cost, budget):
+        tried[index] = [runner.run("ttl", cuts[index - 1], config.seed, "guided")]
+    return _choose(config, runner.context, cuts, tried), ()
+
+
+def _halve(runner: Runner, ftl: Trial, wanted: Sequence[int], budget: float) -> tuple[Choice, tuple[int, ...]]:
+    """Short trainings from the fine-tuned trunk in two rungs; also the epochs of each that made the chosen model."""
+    cuts, config = runner.found.source.cuts, runner.config
     per_epoch = ftl.train_macs / len(ftl.history)
     # A training step costs three times its forward pass at every cut alike.
     epoch_cost = {cut.index: per_epoch * cut.macs / cuts[-1].macs for cut in cuts}
@@ -177,12 +202,10 @@ def _explore_guided(runner: Runner) -> Explored:
         latest[index] = runner.run("ttl", cuts[index - 1], config.seed, f"rung {rung}", epochs=epochs, parent=parent)
 
     def judge(tried: Sequence[int]) -> Choice:
-        return _choose(config, context, cuts, {index: [latest[index]] for index in (*tried, len(cuts))})
+        return _choose(config, runner.context, cuts, {index: [latest[index]] for index in (*tried, len(cuts))})
 
-    budget = config.search.extra * ftl.train_macs - passed
-    choice, rungs = guided(cuts_to_try(probed, len(cuts)), epoch_cost, budget, train, judge)
-    warm = tuple(epochs for tried, epochs in rungs if choice.chosen in tried)
-    return Explored(choice=choice, warm=warm, pass_macs=passed, pass_seconds=seconds)
+    choice, rungs = halving(wanted, epoch_cost, budget, train, judge)
+    return choice, tuple(epochs for tried, epochs in rungs if choice.chosen in tried)
 
 
 def _explore_svcca(runner: Runner) -> Explored:

@@ -58,7 +58,10 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     runner = Runner(config, folder, found, context, told)
     num_seeds, epochs = search_effort(config, len(np.unique(context.val_groups)))
     explored = explore(runner, num_seeds, epochs)
-    return _finish(runner, explored, {"method": method_of(config), "seeds": num_seeds, "epochs": epochs})
+    facts = {"method": method_of(config), "seeds": num_seeds, "epochs": epochs, "start": config.search.start}
+    if is_after_ftl(config):
+        facts |= {"seeds": 1, "epochs": config.train.epochs}
+    return _finish(runner, explored, facts)
 
 
 def best_trial(config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener) -> Trial:
@@ -100,7 +103,7 @@ def _finish(runner: Runner, explored: Explored, facts: dict[str, Any]) -> Search
         told.say(f"Chosen by the rule '{choice.rule}': cut {cut.index} {cut.name}.")
     seeds = range(config.seed, config.seed + config.seeds)
     # "final": trained longer than the search's trials, so not to be compared with their scores.
-    is_longer = facts["epochs"] != config.train.epochs and not is_after_ftl(config)
+    is_longer = facts["epochs"] != config.train.epochs
     final = "final " if is_longer else ""
     first = _chosen(runner, explored, seeds[0], f"{final}chosen")
     search = [trial for trial, _ in runner.rows]

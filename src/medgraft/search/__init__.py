@@ -1,6 +1,6 @@
 """Finding the cut: trials, the searches, what guides them, and the rule that decides."""
 
-from medgraft.search.guided import Rung, affordable, cuts_to_try, guided
+from medgraft.search.guided import Rung, affordable, cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
 from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
@@ -27,7 +27,7 @@ __all__ = [
     "choose",
     "cuts_to_try",
     "forget_weights",
-    "guided",
+    "halving",
     "incremental",
     "is_clearly_behind",
     "load_trial_model",
@@ -40,4 +40,5 @@ __all__ = [
     "sample_of",
     "stage_ends",
     "two_stage",
+    "within_budget",
 ]

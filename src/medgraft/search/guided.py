@@ -1,9 +1,9 @@
-"""Guided search: what full fine-tuning learned points to a few cuts; short warm starts from its trunk decide.
+"""Guided search: what full fine-tuning learned says which truncated networks are worth a training.
 
 Full fine-tuning, the baseline, is trained anyway. One pass over the images with its weights gives the features at
-every cut, and a linear probe at each says where the task can be read off. From there few cuts are left: each is
-truncated, starts from the fine-tuned trunk with the probe as its head, and trains for a share of the epochs; the
-better half goes on. Everything beyond the baseline stays within a budget in units of it.
+every cut, and a linear probe at each says where the task can be read off. What the probes name is trained as far as a
+budget in units of the baseline goes: from the source's weights, with all epochs; or, by halving, from the fine-tuned
+trunk for a share of the epochs, the better ones twice. The rule decides among them and full fine-tuning.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Final
 from medgraft.errors import ConfigError
 from medgraft.search.rule import Choice
 
-__all__ = ["Rung", "affordable", "cuts_to_try", "guided"]
+__all__ = ["Rung", "affordable", "cuts_to_try", "halving", "within_budget"]
 
 # Halving: the first rung's share of the budget; what is left goes to the second.
 _FIRST_SHARE: Final = 0.5
@@ -46,6 +46,37 @@ def cuts_to_try(choice: Choice, num_cuts: int) -> list[int]:
     return [cut for number, cut in enumerate(wanted) if 1 <= cut < num_cuts and cut not in wanted[:number]]
 
 
+def within_budget(wanted: Sequence[int], cost: Mapping[int, float], budget: float) -> list[int]:
+    """The wanted cuts, in their order, as far as the budget pays; where it pays for none, the largest below the first.
+
+    Args:
+        wanted: Cut indices, the most wanted first.
+        cost: Of a whole training at each cut, in any unit.
+        budget: In the same unit.
+
+    Raises:
+        ConfigError: The budget pays for no cut below the first.
+
+    Examples:
+        >>> cost = {1: 0.2, 2: 0.5, 3: 0.7, 4: 0.9}
+        >>> within_budget([3, 2, 1], cost, 1.0), within_budget([4], cost, 0.8)
+        ([3, 1], [3])
+    """
+    if not wanted:
+        return []
+    found: list[int] = []
+    for cut in wanted:
+        if sum(cost[one] for one in (*found, cut)) <= budget:
+            found.append(cut)
+    fallback = [cut for cut in cost if cut < wanted[0] and cost[cut] <= budget]
+    if not found and not fallback:
+        raise ConfigError(
+            f"expected a budget for the training of one truncated network, got {max(0.0, budget):.3g} against "
+            f"{min(cost.values()):.3g}. Raise search.extra, or use --search two-stage."
+        )
+    return found or [max(fallback)]
+
+
 def affordable(wanted: Sequence[int], epoch_cost: Mapping[int, float], budget: float) -> Rung:
     """As many of the wanted cuts, in their order, and epochs of each, as the budget pays.
 
@@ -65,7 +96,7 @@ def affordable(wanted: Sequence[int], epoch_cost: Mapping[int, float], budget: f
     return (), 0
 
 
-def guided(
+def halving(
     wanted: Sequence[int],
     epoch_cost: Mapping[int, float],
     budget: float,

@@ -13,10 +13,10 @@ from medgraft.search.trial import TrialContext
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
-__all__ = ["Reuse", "probe_cuts", "reuse_at_cuts", "sample_of"]
+__all__ = ["IMAGES_PER_COMPONENT", "Reuse", "probe_cuts", "reuse_at_cuts", "sample_of"]
 
 # A direction of CCA estimated from fewer images than this is mostly chance.
-_IMAGES_PER_COMPONENT: Final = 10
+IMAGES_PER_COMPONENT: Final = 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -72,7 +72,7 @@ def reuse_at_cuts(before: TransferModel, after: TransferModel, context: TrialCon
     add_cuts(moments, one, two, {cut.index: cut.name for cut in cuts})
     found = {}
     for index, pair in moments.items():
-        most = max(1, pair.num_rows // _IMAGES_PER_COMPONENT)
+        most = max(1, pair.num_rows // IMAGES_PER_COMPONENT)
         coefficients = svcca(pair, max_components=most)
         reference = random_reference(pair.num_rows, *pair.widths, max_components=most)
         found[index] = Reuse(coefficients=coefficients, reference=reference)
