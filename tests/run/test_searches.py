@@ -13,7 +13,9 @@ import medgraft.run.trials as room
 from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import predict_files
 from medgraft.errors import ConfigError
+from medgraft.run import budget
 from medgraft.run.fit import fit
+from medgraft.run.prepare import Listener, prepared
 from small_runs import small_config
 
 NUM_CUTS = 9
@@ -185,3 +187,16 @@ def test_too_small_a_budget_is_told(phantom: Path, tmp_path: Path) -> None:
     config = _config(phantom, "guided", train={"epochs": 1}, search={"method": "guided", "extra": 0.01})
     with pytest.raises(ConfigError, match=r"search\.extra"):
         fit(config, tmp_path / "run")
+
+
+def test_a_time_budget_pays_for_what_the_search_may_spend(phantom: Path, tmp_path: Path) -> None:
+    decided = {}
+    for name, extra in (("little", 1.0), ("much", 4.0)):
+        search = {"method": "guided", "extra": extra}
+        config = _config(
+            phantom, "guided", search=search, deterministic=False, budget_minutes=0.4,
+            train={"epochs": 400, "precision": "float32"},
+        )  # fmt: skip
+        seconds = 0.02
+        decided[name] = budget._decide(config, prepared(config, tmp_path / name, Listener()), seconds)["epochs"]
+    assert decided["much"] == pytest.approx(decided["little"] * 2 / 5, abs=1)

@@ -10,7 +10,7 @@ import torch
 
 from medgraft.config import RunConfig
 from medgraft.errors import ConfigError
-from medgraft.run.exploring import search_effort
+from medgraft.run.exploring import is_after_ftl, method_of, search_effort
 from medgraft.run.folder import read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.trials import trial_spec
@@ -41,9 +41,10 @@ def fit_budget(config: RunConfig, folder: Path, found: Prepared, engine: Engine,
     else:
         decided = _decide(config, found, _epoch_seconds(config, found, engine))
         write_json(path, decided)
+    most = "" if is_after_ftl(config) else f", at most {decided['max_trials']} cuts besides full fine-tuning"
     told.say(
-        f"Budget {config.budget_minutes:g} min: {decided['epochs']} epochs, at most {decided['max_trials']} cuts "
-        f"besides full fine-tuning (one epoch of it takes about {decided['epoch_seconds']:.1f} s)."
+        f"Budget {config.budget_minutes:g} min: {decided['epochs']} epochs{most} "
+        f"(one epoch of full fine-tuning takes about {decided['epoch_seconds']:.1f} s)."
     )
     train = config.train.model_copy(update={"epochs": decided["epochs"]})
     search = config.search.model_copy(update={"max_trials": decided["max_trials"]})
@@ -60,6 +61,10 @@ def _decide(config: RunConfig, found: Prepared, epoch_seconds: float) -> dict[st
     seconds = (config.budget_minutes or 0) * 60 * _SHARE
 
     def needed(num: int, epochs: int) -> float:
+        if is_after_ftl(config):
+            # The baseline, what goes on after it, and with a warm start the baseline trained on as long.
+            spent = 1.0 if method_of(config) == "svcca" else config.search.extra
+            return config.seeds * (1 + spent * (2 if config.search.start == "ftl" else 1)) * epochs * epoch_seconds
         train = config.train.model_copy(update={"epochs": epochs})
         seeds, shared = search_effort(config.model_copy(update={"train": train}), num_val_groups)
         # Chosen and baseline of each seed; what the search has trained already with all epochs is not trained again.

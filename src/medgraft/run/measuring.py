@@ -2,7 +2,7 @@
 
 import functools
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,7 +38,7 @@ from medgraft.analysis import (
 from medgraft.config import DataConfig
 from medgraft.data.cache import build_cache
 from medgraft.deploy.predict import find_images
-from medgraft.errors import DataError
+from medgraft.errors import DataError, MedgraftError
 from medgraft.io.image import read_image
 from medgraft.io.preprocess import intensity_scale, prepare
 from medgraft.metrics.classification import auprc
@@ -55,6 +55,7 @@ __all__ = ["changes", "distances", "read_source", "similarity", "worth_of_cuts"]
 _BATCH: Final = 32
 _GRID: Final = np.linspace(0, 1, 51)
 _REPLICATES: Final = 100
+_FEWEST: Final = 2
 
 
 def similarity(
@@ -195,7 +196,7 @@ def read_source(
     if path.is_dir():
         files = find_images([path])
         drawn = [files[i] for i in np.sort(rng.permutation(len(files))[:num_images])]
-        images = np.stack([prepare(read_image(file)[0], preprocessing).astype(np.uint16) for file in drawn])
+        images = _read(drawn, preprocessing, told)
     else:
         cohort = open_cohort(DataConfig(source=str(path), resize=preprocessing.resize), told)
         with tempfile.TemporaryDirectory(prefix="medgraft-source-") as place:
@@ -213,6 +214,19 @@ def read_source(
         positive=None,
         num_classes=2,
     )
+
+
+def _read(files: Sequence[Path], preprocessing: Preprocessing, told: Listener) -> np.ndarray:
+    found = []
+    for done, file in enumerate(files):
+        told.step("reading the source", done, len(files))
+        try:
+            found.append(prepare(read_image(file)[0], preprocessing).astype(np.uint16))
+        except MedgraftError as error:
+            told.say(f"warn: {file.name} is left out: {error}")
+    if len(found) < _FEWEST:
+        raise DataError(f"expected at least {_FEWEST} readable images of the source, got {len(found)}.")
+    return np.stack(found)
 
 
 def _stored_statistics(path: Path) -> dict[int, FeatureStatistics]:
