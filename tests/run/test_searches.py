@@ -197,6 +197,6 @@ def test_a_time_budget_pays_for_what_the_search_may_spend(phantom: Path, tmp_pat
             phantom, "guided", search=search, deterministic=False, budget_minutes=0.4,
             train={"epochs": 400, "precision": "float32"},
         )  # fmt: skip
-        seconds = 0.02
+        seconds = 0.1
         decided[name] = budget._decide(config, prepared(config, tmp_path / name, Listener()), seconds)["epochs"]
     assert decided["much"] == pytest.approx(decided["little"] * 2 / 5, abs=1)
