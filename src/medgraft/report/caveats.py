@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
-from medgraft.report.formatting import integer, percent, share, value_of
+from medgraft.report.formatting import integer, percent, share, signed_with_interval, value_of
 from medgraft.report.reading import RunFiles, look_up, num_unscored
 
 __all__ = ["Caveat", "find_caveats", "is_phantom", "is_patient_known"]
@@ -187,6 +187,17 @@ def _weights(run: RunFiles) -> Iterator[Caveat]:
         )
 
 
+def _warm_start(run: RunFiles) -> Iterator[Caveat]:
+    gain = look_up(run.results, "continued.difference.auroc")
+    if gain is not None:
+        yield Caveat(
+            weight="strong" if look_up(run.results, "test.verdict") == "better" and gain["ci95"][0] <= 0 else "note",
+            title="Trained longer than its baseline",
+            text="The chosen model went on from the weights of full fine-tuning. Against full fine-tuning that was "
+            f"trained on for the same computation its AUROC differs by {signed_with_interval(gain)}.",
+        )
+
+
 def _verdict(run: RunFiles) -> Iterator[Caveat]:
     if look_up(run.results, "test.verdict") == "inconclusive":
         yield Caveat(
@@ -237,6 +248,7 @@ RULES: Final[tuple[Callable[[RunFiles], Iterator[Caveat]], ...]] = (
     _audit_findings,
     _patients,
     _weights,
+    _warm_start,
     _verdict,
     _seeds,
     _unreadable,

@@ -56,16 +56,19 @@ def cut_figure(
         upper = figure.subplots()
         upper.set_xlabel("cut (1 = stem)")
     _stage_bands(upper, trials, is_named=True)
+    _score_axes(upper, trials, means, baseline)
     if signals is not None and "probe" in signals:
+        low, high = upper.get_ylim()
+        upper.set_ylim(min(low, signals["probe"].min() - 0.02 * (high - low)), high)
         upper.plot(signals["cut"], signals["probe"], ".-", color=COLOURS["muted"], linewidth=0.9, markersize=4,
                    label="probe on fine-tuned features")  # fmt: skip
-    _score_axes(upper, trials, means, baseline)
     if choice:
         _mark_choice(upper, means, choice)
     # Depth 0 (nothing stays frozen) stands left of the stem.
     first, last = min(1, int(search["cut"].min())), int(search["cut"].max())
     upper.set(ylabel=score_name, xlim=(first - 0.6, last + 0.6))
-    upper.set_xticks(sorted({int(cut) for cut in search["cut"]}))
+    shown = search["cut"] if signals is None else pd.concat([search["cut"], signals["cut"]])
+    upper.set_xticks(sorted({int(cut) for cut in shown}))
     legend_above(upper, num_columns=4)
     quiet_axes(upper)
     upper.grid(visible=False, axis="x")

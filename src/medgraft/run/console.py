@@ -84,6 +84,9 @@ def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
                 f"{cost['cpu_ms']:.1f}",
             ]
         )
+    if continued := results.get("continued"):
+        values = [value_with_interval(continued[key]) for key in ("auroc", "auprc")]
+        rows.append(["full fine-tuning, trained on", *values, rows[1][3], rows[1][4], rows[1][5]])
     columns = [
         ("test set", False),
         ("AUROC [95 %]", True),

@@ -136,7 +136,7 @@ def halving(
         for cut in second[0]:
             train(cut, second[1], 2)
         rungs.append(second)
-        choice = judge(second[0])
+        choice = judge(first[0])
     return choice, tuple(rungs)
 
 
