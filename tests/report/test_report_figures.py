@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medgraft.report.analysis_figures import distance_figure, gain_figure, other_figure
 from medgraft.report.curves import confusion_figure, ranking_figure, reliability_figure
 from medgraft.report.drawing import STYLE, new_figure, to_svg
 from medgraft.report.figures import TREATMENTS, answer_figure, history_figure, plan_figure
@@ -160,3 +161,28 @@ def test_an_incremental_search_is_drawn_down_to_depth_zero() -> None:
     drawn = cut_figure(table, None)
     assert len(set(re.findall(r'<use xlink:href="#[^"]+" x="([\d.]+)"', drawn))) >= 3
     assert drawn != cut_figure(table[table["cut"] > 0], None)
+
+
+def test_the_figure_of_a_guided_search_shows_probes_and_each_cut_as_it_was_in_the_end() -> None:
+    rows = [
+        (9, 0, 0.80, "baseline"), (4, 0, 0.61, "rung 1"), (5, 0, 0.62, "rung 1"), (5, 0, 0.71, "rung 2"),
+        (9, 0, 0.99, "continued"),
+    ]  # fmt: skip
+    search = pd.DataFrame(rows, columns=["cut", "seed", "val_auprc", "role"])
+    signals = pd.DataFrame({"cut": range(1, 10), "probe": np.linspace(0.1, 0.7, 9)})
+    svg = cut_figure(search, None, signals=signals)
+    assert "probe on fine-tuned features" in svg
+    assert {str(cut) for cut in range(1, 10)} <= set(texts(svg))
+    without = cut_figure(search[search["val_auprc"] != 0.62], None, signals=signals)
+    assert without == svg
+
+
+def test_other_gain_and_distance_are_drawn() -> None:
+    gain = [{"depth": depth, "gain": depth / 10} for depth in (0, 3, 9)]
+    assert {"0", "3", "9"} <= set(texts(gain_figure(gain)))
+    points = [{"run": HOSTILE, "fid": 3.0, "ci95": [2.5, 3.5], "gain": 0.1}] * 2
+    assert HOSTILE in "".join(texts(distance_figure(points)))
+    cuts = [{"index": 1}, {"index": 2}]
+    measures = {"mean": 0.5, "cka": 0.4, "reference": [0.2, 0.1]}
+    other = {"run": HOSTILE, "cuts": {"1": measures, "2": measures}, "cka": np.eye(2).tolist()}
+    assert HOSTILE in "".join(texts(other_figure(other, cuts)))

@@ -13,6 +13,10 @@ import yaml
 from medgraft.errors import DataError, RunError
 from medgraft.report.prose import decision_sentence
 from medgraft.run.analyzing import analyze, analyze_cohort, analyze_runs
+from medgraft.run.measuring import read_source
+from medgraft.run.prepare import Listener
+from medgraft.train import ImageSet
+from medgraft.types import Preprocessing
 from small_runs import small_config
 
 
@@ -164,7 +168,10 @@ def test_a_cohort_is_analysed_before_any_training(phantom: Path, tmp_path: Path)
         again = analyze_cohort(small_config(phantom), tmp_path / "again", num_images=60, source=out / "statistics.npz")
     assert set(results["signals"]) == {"before", "random"}
     assert {path.name for path in out.iterdir()} >= {"analysis.json", "analysis.html", "statistics.npz", "config.yaml"}
-    assert "Frozen features are worth most at cut" in (out / "analysis.html").read_text()
+    page = html.unescape((out / "analysis.html").read_text())
+    probes, chance = ([one["probe"] for one in results["signals"][key].values()] for key in ("before", "random"))
+    is_worth = max(probes) > max(chance)
+    assert ("worth most at cut" in page, "no more than those of random weights" in page) == (is_worth, not is_worth)
     # Stored statistics of the very same images: no distance, and only FID without images.
     for row in again["distance"]["cuts"].values():
         assert set(row) == {"fid"}
@@ -185,3 +192,23 @@ def test_statistics_of_another_network_are_refused(phantom: Path, tmp_path: Path
         analyze_cohort(small_config(phantom), tmp_path / "out", num_images=60, source=tmp_path / "other.npz")
     with pytest.raises(DataError, match="found nothing"):
         analyze_cohort(small_config(phantom), tmp_path / "out", num_images=60, source=tmp_path / "nowhere")
+
+
+def test_a_source_with_broken_images_is_read_as_far_as_it_goes(phantom: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    images = sorted(phantom.parent.rglob("*.png"))[:6]
+    for image in images:
+        shutil.copy(image, source)
+    (source / "broken.png").write_bytes(b"no image")
+    said: list[str] = []
+    preprocessing = Preprocessing(size=32, channels=1, intensity_max=255)
+    found = read_source(source, preprocessing, 100, 0, Listener(say=said.append))
+    assert isinstance(found, ImageSet)
+    assert found.images.shape == (6, 1, 32, 32)
+    assert any("broken.png is left out" in text for text in said)
+    assert len(read_source(source, preprocessing, 3, 0, Listener())) <= 3
+    for image in source.glob("*.png"):
+        image.write_bytes(b"no image")
+    with pytest.raises(DataError, match="at least 2 readable images"):
+        read_source(source, preprocessing, 100, 0, Listener())

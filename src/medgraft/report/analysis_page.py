@@ -1,6 +1,8 @@
 """The page of a pretrained network on a cohort, before any training."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -20,15 +22,12 @@ def write_analysis(folder: Path) -> Path:
         RunError: There is no finished analysis, or the page cannot be written.
     """
     results = read_results(folder, "analysis.json")
-    probes = {cut["index"]: results["signals"]["before"][str(cut["index"])]["probe"] for cut in results["cuts"]}
-    best = max(probes, key=lambda index: probes[index])
-    name = next(cut["name"] for cut in results["cuts"] if cut["index"] == best)
     page = (
         environment(is_html=True)
         .get_template("analysis.html.j2")
         .render(
             results=results,
-            headline=f"Frozen features are worth most at cut {best} ({name}): AUPRC {fmt.number(probes[best])}.",
+            headline=_headline(results),
             reuse_svg=Markup(reuse_figure(results, {})),
             reuse=reuse_rows(results),
             distances=distance_rows(results),
@@ -36,3 +35,22 @@ def write_analysis(folder: Path) -> Path:
         )
     )
     return write_whole(folder / "analysis.html", page)
+
+
+def _headline(results: Mapping[str, Any]) -> str:
+    """Where frozen features are worth most, unless random weights do as well."""
+    names = {str(cut["index"]): cut["name"] for cut in results["cuts"]}
+    probes, chance = (
+        {index: worth["probe"] for index, worth in results["signals"][key].items()} for key in ("before", "random")
+    )
+    best = max(probes, key=lambda index: probes[index])
+    reached, by_chance = probes[best], max(chance.values())
+    if reached <= by_chance:
+        return (
+            "Frozen pretrained features are worth no more than those of random weights: AUPRC "
+            f"{fmt.number(reached)} against {fmt.number(by_chance)}."
+        )
+    return (
+        f"Frozen features are worth most at cut {best} ({names[best]}): AUPRC {fmt.number(reached)}, "
+        f"{fmt.number(by_chance)} with random weights."
+    )

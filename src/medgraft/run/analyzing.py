@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import yaml
 
-from medgraft.analysis import features_at_cuts, statistics_of
+from medgraft.analysis import FeatureStatistics, features_at_cuts, statistics_of
 from medgraft.config import RunConfig
 from medgraft.data.split import write_splits
 from medgraft.deploy.artefact import LoadedModel, load_artefact
@@ -22,6 +22,7 @@ from medgraft.search.rule import choose
 from medgraft.search.signals import sample_of
 from medgraft.search.trial import TrialContext, forget_weights, run_trial
 from medgraft.search.two_stage import stage_ends
+from medgraft.train.batches import ImageSet
 from medgraft.train.engine import Engine
 from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.model import TransferModel
@@ -68,6 +69,7 @@ def analyze(
         found = prepared(config, Path(place), told)
         _check_same(folder, found, Path(place))
         context = trial_context(Path(place), found, Engine(device="cpu"))
+        far = _far(source, found, num_images, config.seed, told)
         cuts = found.source.cuts
         before, random = _untrained(config, found)
         after = load_artefact(folder / "baseline").network
@@ -84,8 +86,8 @@ def analyze(
             told.say(f"Comparing the fine-tuned network with that of {name}.")
             apart = similarity(after, loaded.network, cuts, context.train, rows, told)
             results["other"] = {"run": name, "cuts": apart["cuts"], "cka": apart["across"]}
-        if source is not None:
-            results["distance"] = _distance(before, found, context, Path(source), num_images, config.seed, told)
+        if far is not None:
+            results["distance"] = _distance(before, context, far, num_images, config.seed, told)
         if is_gain_wanted:
             results["gain"] = _gain(config, folder, found, told)
     write_json(folder / "analysis.json", results)
@@ -150,6 +152,7 @@ def analyze_cohort(
     with open_run(folder, config), tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
         found = prepared(config, Path(place), told)
         context = trial_context(Path(place), found, Engine(device="cpu"))
+        far = _far(source, found, num_images, config.seed, told)
         cuts = found.source.cuts
         before, random = _untrained(config, found)
         rows = _drawn(context, num_images, config.seed)
@@ -161,15 +164,15 @@ def analyze_cohort(
         results = {
             "schema": SCHEMA,
             "network": found.source.backbone.spec.name,
-            "data": str(config.data.source),
+            "data": Path(config.data.source).name,
             "num_images": len(rows),
             "num_probed": len(sample.train),
             "cuts": [_cut_facts(cut) for cut in cuts],
             "similarity": {"random": chance["cuts"], "cka_before": chance["within"]},
             "signals": {"before": worth, "random": worth_random},
         }
-        if source is not None:
-            results["distance"] = _distance(before, found, sample, Path(source), num_images, config.seed, told)
+        if far is not None:
+            results["distance"] = _distance(before, context, far, num_images, config.seed, told)
         _write_statistics(folder / "statistics.npz", before, cuts, sample)
     write_json(folder / "analysis.json", results)
     write_analysis(folder)
@@ -293,20 +296,27 @@ def _decision(
     }
 
 
+def _far(
+    source: str | Path | None, found: Prepared, num_images: int, seed: int, told: Listener
+) -> tuple[str, ImageSet | dict[int, FeatureStatistics]] | None:
+    """The source by name, read before anything is computed: what cannot be read is told at once."""
+    if source is None:
+        return None
+    return Path(source).name, read_source(Path(source), found.preprocessing, num_images, seed, told)
+
+
 def _distance(
     before: TransferModel,
-    found: Prepared,
-    sample: TrialContext,
-    source: Path,
+    context: TrialContext,
+    source: tuple[str, ImageSet | dict[int, FeatureStatistics]],
     num_images: int,
     seed: int,
     told: Listener,
 ) -> dict[str, Any]:
     """From the source to the training images, in pretrained features at the ends of the stages."""
-    other = read_source(source, found.preprocessing, num_images, seed, told)
-    part = sample_of(sample, num_images, seed)
-    ends = tuple(stage_ends(found.source.cuts))
-    return {"source": source.name, "cuts": distances(before, part, ends, other, told)}
+    name, other = source
+    part = sample_of(context, num_images, seed)
+    return {"source": name, "cuts": distances(before, part, tuple(stage_ends(context.source.cuts)), other, told)}
 
 
 def _gain(config: RunConfig, folder: Path, found: Prepared, told: Listener) -> list[dict[str, Any]]:
