@@ -245,31 +245,58 @@ def judge(pair: str, config: RunConfig, found: Prepared, context: TrialContext, 
     (options.out / f"{pair}.json").write_text(json.dumps(facts, indent=1))
 
 
+def table(out: Path) -> None:
+    """Markdown of all pairs that were judged."""
+    found = [json.loads(path.read_text()) for pair in PAIRS if (path := out / f"{pair}.json").exists()]
+    heads = ("pair", "search", "cuts picked", "at its cut: AUPRC", "regret", "handed back: AUPRC", "regret")
+    for rule in ("compact", "best"):
+        say(f"\nRule `{rule}`:\n")
+        say_cells(*heads, "FTL trained on", "cost", "time")
+        say_cells(*["---"] * (len(heads) + 3))
+        for facts in found:
+            for row in facts["rows"]:
+                if row["rule"] == rule:
+                    say_row(facts["pair"], row)
+    names = list(found[0]["ranks"])
+    say("")
+    say_cells("rank correlation", *names)
+    say_cells(*["---"] * (len(names) + 1))
+    for facts in found:
+        say_cells(facts["pair"], *(f"{facts['ranks'][name]:+.2f}" for name in names))
+    say("")
+    for facts in found:
+        curve = " ".join(f"{value:.3f}" for value in facts["truth"])
+        say(f"- {facts['pair']}, AUPRC from the stem up: {curve}; SD over seeds {np.mean(facts['sd']):.3f}")
+
+
+def say_cells(*cells: str) -> None:
+    say(f"| {' | '.join(cells)} |")
+
+
 def say_row(pair: str, row: dict[str, Any]) -> None:
-    """One line of Markdown."""
+    """One search: picks, what they are worth, cost and time beyond full fine-tuning in units of it."""
 
-    def shown(name: str) -> str:
-        if name not in row:
-            return "–"
+    def shown(name: str) -> tuple[str, str]:
         one = row[name]
-        return f"{one['auprc']:.3f} | {one['regret']:+.3f} ({one['ci95'][0]:+.3f} to {one['ci95'][1]:+.3f})"
+        return f"{one['auprc']:.3f}", f"{one['regret']:+.3f} ({one['ci95'][0]:+.3f} to {one['ci95'][1]:+.3f})"
 
+    continued = f"{row['continued']['auprc']:.3f}" if "continued" in row else "–"
+    cost, seconds = f"{np.mean(row['beyond_ftl']):.2f}", f"{np.mean(row['seconds_in_ftl']) - 1:.1f}"
     picks = " ".join(map(str, row["picks"]))
-    cost = np.mean(row["beyond_ftl"])
-    say(
-        f"| {pair} | {row['method']}, {row['rule']} | {picks} | {shown('pick')} | {shown('delivered')} | "
-        f"{shown('continued')} | {cost:.2f} | {np.mean(row['seconds_in_ftl']):.2f} |"
-    )
+    say_cells(pair, row["method"], picks, *shown("pick"), *shown("delivered"), continued, cost, seconds)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shared", type=Path, required=True, help="folder with data/ and weights/")
+    parser.add_argument("--shared", type=Path, default=Path("../shared"), help="folder with data/ and weights/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=list(PAIRS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--table", action="store_true", help="only print the table of what was judged")
     options = parser.parse_args()
-    for pair in options.pairs:
+    if options.table:
+        table(options.out)
+    for pair in [] if options.table else options.pairs:
         config, found, context = opened(pair, options)
         for seed in range(options.seeds):
             for cut in reversed(found.source.cuts):
