@@ -6,6 +6,7 @@ import scipy.linalg
 from hypothesis import given
 from hypothesis import strategies as st
 
+import medgraft.analysis.similarity as room
 from medgraft.analysis import (
     Moments,
     area_between,
@@ -194,3 +195,14 @@ def test_constant_features_and_too_few_images_are_refused():
     with pytest.raises(DataError, match="Use linear CKA"):
         rbf_cka(x[:3], y[:3])
     assert svcca(moments_of([(x, y)]), max_components=2).shape == (2,)
+
+
+@pytest.mark.parametrize("shape", [(6, 6), (4, 9), (9, 4)])
+@pytest.mark.parametrize("smallest", [0.5, 1e-3, 1e-5, 0.0])
+def test_singular_values_keep_their_digits_whatever_the_smallest(shape, smallest):
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.normal(size=(n, n)))[0] for n in shape)
+    values = np.sort(np.append(rng.random(min(shape) - 1), smallest))[::-1]
+    middle = np.zeros(shape)
+    np.fill_diagonal(middle, values)
+    np.testing.assert_allclose(room._singular_values(u @ middle @ v.T), values, atol=1e-11)
