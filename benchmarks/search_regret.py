@@ -32,7 +32,7 @@ from medgraft.run.judging import count_opening
 from medgraft.run.prepare import Listener, Prepared, image_set, prepared
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context, trial_spec
-from medgraft.search import Trial, TrialContext, load_trial_model, reuse_at_cuts, run_trial, sample_of
+from medgraft.search import Trial, TrialContext, load_trial_model, reuse_at_cuts, run_trial
 from medgraft.train.loop import predict_probs
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Predictions
@@ -201,7 +201,7 @@ def signals(config: RunConfig, found: Prepared, context: TrialContext, seed: int
     ftl = trained(config, found, context, len(cuts), seed)
     before, _ = apply_strategy("ftl", found.source, cuts[-1], ftl.spec.head, lr=1.0, seed=0)
     after, _ = load_trial_model(ftl, context)
-    sample = sample_of(context, 2000, seed)
+    sample = context.sample(2000, seed)
     kept: dict[str, Any] = {"parameters": [cut.num_params for cut in cuts]}
     for name, model in (("pretrained", before), ("fine-tuned", after)):
         train, val = (features_at_cuts(model, cuts, data, context.engine) for data in (sample.train, sample.val))
@@ -215,7 +215,7 @@ def signals(config: RunConfig, found: Prepared, context: TrialContext, seed: int
             }
             for key, value in values.items():
                 kept.setdefault(f"{key}, {name}", []).append(value)
-    reuse = reuse_at_cuts(before, after, sample_of(context, 1000, seed))
+    reuse = reuse_at_cuts(before, after, context.sample(1000, seed))
     kept["SVCCA"] = [float(reuse[cut.index].coefficients.mean()) for cut in cuts]
     path.write_text(json.dumps(kept))
     return kept

@@ -9,7 +9,7 @@ from scipy.stats import ks_2samp
 
 from medgraft.analysis import linear_probe, moments_of, svcca
 from medgraft.errors import DataError
-from medgraft.search import overlap_share, overlapping_cut, probe_cuts, reuse_at_cuts, sample_of
+from medgraft.search import overlap_share, overlapping_cut, probe_cuts, reuse_at_cuts
 from medgraft.train.features import FeatureReader, extract_features
 from medgraft.transfer import HeadSettings, apply_strategy
 
@@ -22,12 +22,13 @@ def whole(context, seed=0):
 
 
 def test_probes_equal_those_of_the_truncated_networks(context) -> None:
-    found = probe_cuts(whole(context), context, seed=3)
+    found, features = probe_cuts(whole(context), context, seed=3)
     assert sorted(found) == [cut.index for cut in context.source.cuts]
     for cut in context.source.cuts:
         model, _ = apply_strategy("ttl", context.source, cut, HeadSettings(num_outputs=1), lr=1.0, seed=0)
         reader = FeatureReader(model)
         train, val = (extract_features(reader, data, context.engine) for data in (context.train, context.val))
+        np.testing.assert_allclose(features[cut.index], train, rtol=1e-5, atol=1e-6)
         wanted = linear_probe(context.labelled(train), val, 3)
         np.testing.assert_allclose(found[cut.index].probs, wanted, rtol=1e-5)
         np.testing.assert_array_equal(found[cut.index].targets, context.val.targets)
@@ -52,14 +53,15 @@ def test_reuse_is_one_where_nothing_changed_and_less_where_it_did(context) -> No
 
 
 def test_a_sample_is_drawn_with_its_seed_and_keeps_rows_together(context) -> None:
-    one, again, other = (sample_of(context, 10, seed) for seed in (0, 0, 1))
-    assert len(one.train) == 10
+    one, again, other = (context.sample(10, seed) for seed in (0, 0, 1))
+    assert 10 <= len(one.train) <= 15
+    assert np.bincount(one.train.targets).min() >= 5
     np.testing.assert_array_equal(one.train.rows, again.train.rows)
     assert set(one.train.rows) != set(other.train.rows)
     for row, target, group in zip(one.train.rows, one.train.targets, one.train_groups, strict=True):
         place = list(context.train.rows).index(row)
         assert (context.train.targets[place], context.train_groups[place]) == (target, group)
-    assert len(sample_of(context, 10_000, 0).train) == len(context.train)
+    assert len(context.sample(10_000, 0).train) == len(context.train)
 
 
 def test_features_that_are_not_finite_are_refused_by_name(context) -> None:
@@ -92,3 +94,11 @@ def test_signals_never_read_what_is_neither_training_nor_validation(context) -> 
     probe_cuts(whole(context), context, 0)
     reuse_at_cuts(whole(context), whole(context), dataclasses.replace(context))
     assert context.train.images.read <= set(range(48))
+
+
+def test_a_sample_keeps_some_of_a_rare_class(context) -> None:
+    targets = np.zeros(len(context.train), dtype=np.int64)
+    targets[[3, 17]] = 1
+    rare = dataclasses.replace(context, train=dataclasses.replace(context.train, targets=targets))
+    for seed in range(5):
+        assert rare.sample(8, seed).train.targets.sum() == 2

@@ -19,7 +19,6 @@ from medgraft.run.measuring import changes, distances, read_source, similarity, 
 from medgraft.run.prepare import Listener, Prepared, prepared
 from medgraft.run.trials import trial_context, trial_spec
 from medgraft.search.rule import choose
-from medgraft.search.signals import sample_of
 from medgraft.search.trial import TrialContext, forget_weights, run_trial
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.batches import ImageSet
@@ -109,7 +108,7 @@ def _transfer(
     told.say(f"Comparing {len(cuts)} cuts before and after transfer on {len(rows)} images.")
     tuned = similarity(before, after, cuts, context.train, rows, told)
     chance = similarity(before, random, cuts, context.train, rows, told)
-    sample = sample_of(context, _PROBED_PER_COMPARED * num_images, config.seed)
+    sample = context.sample(_PROBED_PER_COMPARED * num_images, config.seed)
     worth_before, _ = worth_of_cuts(before, sample, config.seed, told)
     worth_after, probes = worth_of_cuts(after, sample, config.seed, told)
     return {
@@ -158,7 +157,7 @@ def analyze_cohort(
         rows = _drawn(context, num_images, config.seed)
         told.say(f"Comparing {len(cuts)} cuts of the pretrained network with random weights on {len(rows)} images.")
         chance = similarity(random, before, cuts, context.train, rows, told)
-        sample = sample_of(context, _PROBED_PER_COMPARED * num_images, config.seed)
+        sample = context.sample(_PROBED_PER_COMPARED * num_images, config.seed)
         worth, _ = worth_of_cuts(before, sample, config.seed, told)
         worth_random, _ = worth_of_cuts(random, sample, config.seed, told)
         results = {
@@ -315,7 +314,7 @@ def _distance(
 ) -> dict[str, Any]:
     """From the source to the training images, in pretrained features at the ends of the stages."""
     name, other = source
-    part = sample_of(context, num_images, seed)
+    part = context.sample(num_images, seed)
     return {"source": name, "cuts": distances(before, part, tuple(stage_ends(context.source.cuts)), other, told)}
 
 

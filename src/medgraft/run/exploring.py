@@ -16,9 +16,10 @@ from medgraft.search.guided import cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
 from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.rule import Choice, choose, is_clearly_behind
-from medgraft.search.signals import probe_cuts, reuse_at_cuts, sample_of
-from medgraft.search.trial import Trial, TrialContext, load_trial_model
+from medgraft.search.signals import probe_cuts, reuse_at_cuts
+from medgraft.search.trial import Trial, TrialContext, feature_path, load_trial_model, probed_sample
 from medgraft.search.two_stage import two_stage
+from medgraft.train.features import keep_features
 from medgraft.transfer.source import BELOW_STEM
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Cut, Predictions
@@ -28,7 +29,6 @@ __all__ = ["Explored", "explore", "is_after_ftl", "method_of", "search_effort"]
 _SMALL_VALIDATION: Final = 200
 _SEEDS_WHEN_SMALL: Final = 3
 _MIN_EPOCHS: Final = 5
-_PROBED_IMAGES: Final = 2000
 _COMPARED_IMAGES: Final = 1000
 
 
@@ -154,13 +154,17 @@ def _explore_guided(runner: Runner) -> Explored:
     ftl = runner.run("ftl", cuts[-1], config.seed, "baseline")
     start = time.perf_counter()
     told.say(f"Probing the fine-tuned features at {len(cuts)} cuts.")
-    sample = sample_of(runner.context, _PROBED_IMAGES, config.seed)
-    probes = probe_cuts(load_trial_model(ftl, runner.context)[0], sample, config.seed)
+    sample = probed_sample(runner.context, config.seed)
+    probes, features = probe_cuts(load_trial_model(ftl, runner.context)[0], sample, config.seed)
     _write_signals(runner, {index: {"probe": auprc(predictions)} for index, predictions in probes.items()})
     seconds = time.perf_counter() - start
     passed = float((len(sample.train) + len(sample.val)) * cuts[-1].macs)
     wanted = cuts_to_try(_choose_probe(config, cuts, probes), len(cuts)) if len(cuts) > 1 else []
     budget = config.search.extra * ftl.train_macs - passed
+    if config.search.start == "ftl":
+        for index in wanted:
+            # The heads of warm starts are these probes: no further pass.
+            keep_features(feature_path(runner.context, ftl.spec.key(), index, "pooled", "sample"), features[index])
     train = _halve if config.search.start == "ftl" else _train_within
     choice, warm = train(runner, ftl, wanted, budget)
     return Explored(choice=choice, warm=warm, pass_macs=passed, pass_seconds=seconds)
@@ -215,7 +219,7 @@ def _explore_svcca(runner: Runner) -> Explored:
     ftl = runner.run("ftl", cuts[-1], config.seed, "baseline")
     start = time.perf_counter()
     runner.told.say(f"Comparing features before and after full fine-tuning at {len(cuts)} cuts.")
-    sample = sample_of(context, _COMPARED_IMAGES, config.seed)
+    sample = context.sample(_COMPARED_IMAGES, config.seed)
     before, _ = apply_strategy("ftl", found.source, cuts[-1], ftl.spec.head, lr=ftl.spec.lr, seed=config.seed)
     reuse = reuse_at_cuts(before, load_trial_model(ftl, context)[0], sample)
     seconds = time.perf_counter() - start

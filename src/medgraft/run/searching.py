@@ -1,6 +1,7 @@
 """From a prepared split to the models of a run: the search for the cut, the further seeds, the baseline."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def _continued(runner: Runner, explored: Explored, ftl: Trial, extra: float) -> 
     """Full fine-tuning trained on for what the search cost beyond it, so that time is not mistaken for truncation."""
     if not explored.warm:
         return None
-    epochs = max(1, round(extra * len(ftl.history)))
+    epochs = max(1, math.ceil(extra * len(ftl.history)))
     return runner.run("ftl", ftl.cut, ftl.spec.seed, "continued", epochs=epochs, parent=ftl)
 
 

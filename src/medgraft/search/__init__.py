@@ -4,13 +4,14 @@ from medgraft.search.guided import Rung, affordable, cuts_to_try, halving, withi
 from medgraft.search.incremental import incremental
 from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
-from medgraft.search.signals import Reuse, probe_cuts, reuse_at_cuts, sample_of
+from medgraft.search.signals import Reuse, probe_cuts, reuse_at_cuts
 from medgraft.search.trial import (
     Trial,
     TrialContext,
     TrialSpec,
     forget_weights,
     load_trial_model,
+    probed_sample,
     run_trial,
 )
 from medgraft.search.two_stage import neighbours, stage_ends, two_stage
@@ -35,9 +36,9 @@ __all__ = [
     "overlap_share",
     "overlapping_cut",
     "probe_cuts",
+    "probed_sample",
     "reuse_at_cuts",
     "run_trial",
-    "sample_of",
     "stage_ends",
     "two_stage",
     "within_budget",

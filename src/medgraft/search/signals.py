@@ -13,7 +13,7 @@ from medgraft.search.trial import TrialContext
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
-__all__ = ["IMAGES_PER_COMPONENT", "Reuse", "probe_cuts", "reuse_at_cuts", "sample_of"]
+__all__ = ["IMAGES_PER_COMPONENT", "Reuse", "probe_cuts", "reuse_at_cuts"]
 
 # A direction of CCA estimated from fewer images than this is mostly chance.
 IMAGES_PER_COMPONENT: Final = 10
@@ -27,16 +27,10 @@ class Reuse:
     reference: np.ndarray
 
 
-def sample_of(context: TrialContext, num_images: int, seed: int) -> TrialContext:
-    """`context` with at most so many training images, drawn with `seed`, in their order."""
-    train = context.train
-    rows = np.sort(np.random.default_rng(seed).permutation(len(train))[:num_images])
-    part = dataclasses.replace(train, rows=train.rows[rows], targets=train.targets[rows])
-    return dataclasses.replace(context, train=part, train_groups=context.train_groups[rows])
-
-
-def probe_cuts(model: TransferModel, context: TrialContext, seed: int) -> dict[int, Predictions]:
-    """Validation predictions of a linear probe on the pooled features at every cut of `model`.
+def probe_cuts(
+    model: TransferModel, context: TrialContext, seed: int
+) -> tuple[dict[int, Predictions], dict[int, np.ndarray]]:
+    """Validation predictions of a linear probe at every cut of `model`, and the training features it was solved on.
 
     Args:
         model: Untruncated.
@@ -48,10 +42,11 @@ def probe_cuts(model: TransferModel, context: TrialContext, seed: int) -> dict[i
     """
     cuts = context.source.cuts
     train, val = (features_at_cuts(model, cuts, data, context.engine) for data in (context.train, context.val))
-    return {
-        cut.index: context.val_predictions(linear_probe(context.labelled(train[cut.index]), val[cut.index], seed))
-        for cut in cuts
-    }
+    probes = {}
+    for cut in cuts:
+        probs = linear_probe(context.labelled(train[cut.index]), val[cut.index], seed)
+        probes[cut.index] = context.val_predictions(probs)
+    return probes, train
 
 
 def reuse_at_cuts(before: TransferModel, after: TransferModel, context: TrialContext) -> dict[int, Reuse]:

@@ -43,11 +43,15 @@ __all__ = [
     "is_finished",
     "load_trial_model",
     "num_stored",
+    "probed_sample",
     "run_trial",
     "slim_of",
     "step_macs",
 ]
 
+# Of a sample, where the training set has as many.
+_FEWEST_OF_A_CLASS: Final = 20
+_HEAD_IMAGES: Final = 2000
 _RESULTS: Final = ("val_auprc", "val_auroc", "best_epoch", "seconds", "train_macs", "num_params", "macs")
 
 
@@ -120,6 +124,22 @@ class TrialContext:
             positive=train.positive,
             num_classes=train.num_classes,
         )
+
+    def sample(self, num_images: int, seed: int) -> "TrialContext":
+        """The same with about so many training images at most, drawn with `seed`, in their order.
+
+        Of every class (label) at least a few stay, so that a rare one can still be told apart.
+        """
+        train = self.train
+        order = np.random.default_rng(seed).permutation(len(train))
+        truth = train.targets if train.targets.ndim == 2 else np.eye(train.num_classes)[train.targets]
+        kept = {*order[:num_images].tolist()}
+        fewest = min(_FEWEST_OF_A_CLASS, num_images // train.num_classes)
+        for column in truth.T > 0:
+            kept |= {*order[column[order]][:fewest].tolist()}
+        rows = np.array(sorted(kept))
+        part = dataclasses.replace(train, rows=train.rows[rows], targets=train.targets[rows])
+        return dataclasses.replace(self, train=part, train_groups=self.train_groups[rows])
 
     def val_predictions(self, probs: np.ndarray) -> Predictions:
         """`probs` of the validation set with its truth."""
@@ -196,8 +216,7 @@ def run_trial(
     _write_plan(folder, plan)
     if on_plan is not None:
         on_plan(plan)
-    if spec.parent:
-        _start_from_parent(spec, context, model)
+    passed, seconds = _start_from_parent(spec, context, model) if spec.parent else (0.0, 0.0)
     if spec.is_solved:
         found, train_macs = _solve(spec, context, folder, model)
     else:
@@ -208,8 +227,8 @@ def run_trial(
         "val_auprc": auprc(predictions),
         "val_auroc": auroc(predictions),
         "best_epoch": found.best_epoch,
-        "seconds": found.seconds,
-        "train_macs": train_macs,
+        "seconds": seconds + found.seconds,
+        "train_macs": passed + train_macs,
         "num_params": num_stored(model),
         "macs": model.trunk.cut.macs + head_macs(model.head),
     }
@@ -244,8 +263,12 @@ def _train(
     return found, train_macs
 
 
-def _start_from_parent(spec: TrialSpec, context: TrialContext, model: TransferModel) -> None:
-    """The trunk of the parent, and its head where it ends at the same cut; elsewhere a head solved on its features."""
+def _start_from_parent(spec: TrialSpec, context: TrialContext, model: TransferModel) -> tuple[float, float]:
+    """The trunk of the parent, and its head where it ends at the same cut; elsewhere a probe of its features.
+
+    Returns the multiply-accumulates of the forward pass, 0 where the features were kept, and the seconds it took.
+    """
+    start = time.perf_counter()
     folder = context.folder / spec.parent
     if not (folder / "best.safetensors").is_file():
         raise RunError(f"expected the weights of the trial to start from in {folder}, got none. Delete the trials.")
@@ -254,11 +277,19 @@ def _start_from_parent(spec: TrialSpec, context: TrialContext, model: TransferMo
     model.trunk.load_state_dict(_below("trunk.", weights), strict=False)
     if json.loads((folder / "result.json").read_text())["spec"]["cut"] == spec.cut:
         model.head.load_state_dict(_below("head.", weights))
-        return
-    path = feature_path(context, spec.parent, spec.cut, spec.head.kind, "train")
+        return 0.0, time.perf_counter() - start
+    sample = probed_sample(context, spec.seed)
+    path = feature_path(context, spec.parent, spec.cut, spec.head.kind, "sample")
+    passed = 0.0 if path.is_file() else float(len(sample.train) * model.trunk.cut.macs)
     with running(context.engine):
-        features = cached_features(path, FeatureReader(model), context.train, context.engine)
-    model.head = solve_head(model.cpu(), spec.head, context.labelled(features), spec.seed)
+        features = cached_features(path, FeatureReader(model), sample.train, context.engine)
+    model.head = solve_head(model.cpu(), spec.head, sample.labelled(features), spec.seed)
+    return passed, time.perf_counter() - start
+
+
+def probed_sample(context: TrialContext, seed: int) -> TrialContext:
+    """The training images on which probes, and the heads of warm starts, are solved."""
+    return context.sample(_HEAD_IMAGES, seed)
 
 
 def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

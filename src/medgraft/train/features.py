@@ -11,7 +11,7 @@ from medgraft.train.batches import ImageSet, iterate
 from medgraft.train.engine import Engine, forward
 from medgraft.transfer.model import TransferModel
 
-__all__ = ["FeatureReader", "cached_features", "extract_features"]
+__all__ = ["FeatureReader", "cached_features", "extract_features", "keep_features"]
 
 _BATCH = 64
 
@@ -43,6 +43,22 @@ def extract_features(model: nn.Module, data: ImageSet, engine: Engine) -> np.nda
         return np.concatenate([forward(model, images, engine).float().cpu().numpy() for images, _, _ in batches])
 
 
+def keep_features(path: Path, features: np.ndarray) -> None:
+    """Write features where `cached_features` will find them.
+
+    Raises:
+        RunError: `path` cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.tmp")
+        with temporary.open("wb") as file:
+            np.save(file, features)
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(f"could not write features to {path}: {error}. Free some space; then run again.") from error
+
+
 def cached_features(path: Path, model: nn.Module, data: ImageSet, engine: Engine) -> np.ndarray:
     """As `extract_features`, read from `path` when it is there and written to it otherwise.
 
@@ -51,11 +67,7 @@ def cached_features(path: Path, model: nn.Module, data: ImageSet, engine: Engine
     """
     try:
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{path.name}.tmp")
-            with temporary.open("wb") as file:
-                np.save(file, extract_features(model, data, engine))
-            temporary.replace(path)
+            keep_features(path, extract_features(model, data, engine))
         found: np.ndarray = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise RunError(f"could not write or read features at {path}: {error}. Delete it; free some space.") from error
