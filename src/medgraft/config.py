@@ -107,7 +107,7 @@ class SearchConfig(_Frozen):
     """How the cut is searched."""
 
     method: Literal["auto", "two-stage", "guided", "svcca", "exhaustive", "incremental"] = Field(
-        "auto", description="auto: guided for ttl, else two-stage; guided and svcca: ttl alone; incremental: lwft alone"
+        "auto", description="auto: two-stage; guided and svcca: ttl alone; incremental: lwft alone"
     )
     start: Literal["source", "ftl"] = Field(
         "source", description="Of guided: train from the source's weights, or by halving from the fine-tuned trunk"

@@ -89,14 +89,22 @@ def test_patients_are_known_from_the_run_or_from_its_predictions(make_run, drop)
 
 
 @pytest.mark.parametrize(
-    ("low", "verdict", "weight"),
-    [(-0.01, "better", "strong"), (0.005, "better", "note"), (-0.01, "inconclusive", "note")],
+    ("verdict", "continued", "weight"),
+    [
+        ("better", "inconclusive", "strong"),
+        ("non-inferior", "worse", "strong"),
+        ("better", "better", "note"),
+        ("inconclusive", "inconclusive", "note"),
+        ("worse", "better", "note"),
+    ],
 )
-def test_a_warm_start_is_told_and_weighs_when_it_explains_the_gain(make_run, finished_runs, low, verdict, weight):
+def test_a_warm_start_is_told_and_weighs_when_it_explains_the_gain(make_run, finished_runs, verdict, continued, weight):
     title = "Trained longer than its baseline"
     assert title not in titles(finished_runs["binary"])
-    gain = {"value": 0.01, "ci95": [low, 0.03], "p": 0.2}
-    run = read_run(make_run(changes={"continued.difference.auroc": gain, "test.verdict": verdict}))
+    gain = {"value": 0.01, "ci95": [-0.01, 0.03], "p": 0.2}
+    changes = {"continued.difference.auroc": gain, "continued.verdict": continued, "test.verdict": verdict}
+    run = read_run(make_run(changes=changes))
     (caveat,) = [caveat for caveat in find_caveats(run) if caveat.title == title]
     assert caveat.weight == weight
     assert "+0.010 (" in caveat.text
+    assert caveat.text.endswith(f": {continued}.")

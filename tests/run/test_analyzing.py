@@ -109,9 +109,12 @@ def test_the_decision_is_said_with_how_right_it_was(analysed: tuple[Path, dict])
 )
 def test_the_sentence_tells_every_case(found: dict, told: str) -> None:
     cuts = [{"index": 1, "name": "one"}, {"index": 2, "name": "two"}]
-    decision = {"cut": cuts[0], "probe": 0.7, "best": 2, "best_probe": 0.71, "best_trained": 0.9, **found}
+    decision = {"cut": cuts[0], "probe": 0.7, "best": 2, "best_probe": 0.71, "best_trained": 0.9, "is_truncated": True}
+    decision |= found
     assert told in decision_sentence({"cuts": cuts, "decision": decision})
     assert decision_sentence({"cuts": cuts}) == ""
+    other = decision_sentence({"cuts": cuts, "decision": {**decision, "is_truncated": False}})
+    assert other.endswith("(AUPRC 0.700).")
 
 
 def test_a_second_run_a_source_and_the_gain_are_shown(analysed: tuple[Path, dict], tmp_path: Path) -> None:
@@ -119,6 +122,7 @@ def test_a_second_run_a_source_and_the_gain_are_shown(analysed: tuple[Path, dict
     images = Path(pd.read_csv(run / "predictions.csv")["path"].iloc[0])
     source = next(p for p in Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["source"]).parents)
     assert (source / images).is_file()
+    source = source / images.parts[0]
     twin = tmp_path / "twin"
     shutil.copytree(run, twin)
     (first, second) = analyze_runs([run, twin], num_images=60, source=source, other=twin, is_gain_wanted=True)
@@ -128,8 +132,11 @@ def test_a_second_run_a_source_and_the_gain_are_shown(analysed: tuple[Path, dict
         assert measures["cka"] == pytest.approx(1)
     ends = [cut for cut in first["cuts"] if str(cut["index"]) in first["distance"]["cuts"]]
     assert ends[-1]["index"] == 9
-    assert all("fewer images" in row["fid"]["warning"] or row["fid"]["value"] >= 0
-               for row in first["distance"]["cuts"].values())  # fmt: skip
+    for row in first["distance"]["cuts"].values():
+        assert row["fid"]["ci95"][0] <= row["fid"]["value"] <= row["fid"]["ci95"][1]
+        assert row["kid"]["ci95"][0] <= row["kid"]["value"] <= row["kid"]["ci95"][1]
+    # The source holds these very images and the other splits: nearer than another cohort could be.
+    assert first["distance"]["cuts"]["9"]["kid"]["value"] < 0.05
     depths = [row["depth"] for row in first["gain"]]
     assert depths[0] == 0
     assert depths[-1] == 9
@@ -187,8 +194,8 @@ def _covariance(out: Path, row: dict, results: dict) -> np.ndarray:
 
 
 def test_statistics_of_another_network_are_refused(phantom: Path, tmp_path: Path) -> None:
-    np.savez(tmp_path / "other.npz", num_images=np.array(9), mean_9=np.zeros(3), covariance_9=np.eye(3))
-    with pytest.raises(DataError, match="another network's"):
+    np.savez(tmp_path / "other.npz", num_images=np.array(9), network=np.array("resnet"), mean_9=np.zeros(3))
+    with pytest.raises(DataError, match="got those of resnet"):
         analyze_cohort(small_config(phantom), tmp_path / "out", num_images=60, source=tmp_path / "other.npz")
     with pytest.raises(DataError, match="found nothing"):
         analyze_cohort(small_config(phantom), tmp_path / "out", num_images=60, source=tmp_path / "nowhere")
@@ -198,17 +205,20 @@ def test_a_source_with_broken_images_is_read_as_far_as_it_goes(phantom: Path, tm
     source = tmp_path / "source"
     source.mkdir()
     images = sorted(phantom.parent.rglob("*.png"))[:6]
-    for image in images:
-        shutil.copy(image, source)
+    for number in range(24):
+        shutil.copy(images[number % 6], source / f"{number}.png")
     (source / "broken.png").write_bytes(b"no image")
     said: list[str] = []
     preprocessing = Preprocessing(size=32, channels=1, intensity_max=255)
-    found = read_source(source, preprocessing, 100, 0, Listener(say=said.append))
+    found = read_source(source, preprocessing, "network", 100, 0, Listener(say=said.append))
     assert isinstance(found, ImageSet)
-    assert found.images.shape == (6, 1, 32, 32)
+    assert found.images.shape == (24, 1, 32, 32)
     assert any("broken.png is left out" in text for text in said)
-    assert len(read_source(source, preprocessing, 3, 0, Listener())) <= 3
-    for image in source.glob("*.png"):
-        image.write_bytes(b"no image")
-    with pytest.raises(DataError, match="at least 2 readable images"):
-        read_source(source, preprocessing, 100, 0, Listener())
+    for number in range(10):
+        (source / f"{number}.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="at least 20 readable images"):
+        read_source(source, preprocessing, "network", 100, 0, Listener())
+    for content in (b"", b"PK\x03\x04 half an archive"):
+        (tmp_path / "broken.npz").write_bytes(content)
+        with pytest.raises(DataError, match=r"broken\.npz"):
+            read_source(tmp_path / "broken.npz", preprocessing, "network", 100, 0, Listener())

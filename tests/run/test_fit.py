@@ -61,7 +61,6 @@ def test_results_hold_every_key_of_the_contract(finished: Path) -> None:
             "method",
             "seeds",
             "epochs",
-            "start",
         ),
     }
     assert results["ledger"]["openings"] == 1

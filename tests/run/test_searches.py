@@ -12,10 +12,11 @@ import torch
 import medgraft.run.trials as room
 from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import predict_files
-from medgraft.errors import ConfigError
-from medgraft.run import budget
+from medgraft.errors import ConfigError, DataError
+from medgraft.run import budget, exploring
 from medgraft.run.fit import fit
 from medgraft.run.prepare import Listener, prepared
+from medgraft.search import Choice, choose
 from small_runs import small_config
 
 NUM_CUTS = 9
@@ -43,8 +44,16 @@ def halved(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("halved") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-searches"))
+        patch.setattr(exploring, "choose", _never_whole)
         fit(_halving(phantom), run)
     return run
+
+
+def _never_whole(tried: Any, cuts: Any, *rest: Any, **options: Any) -> Choice:
+    """The rule, kept from the whole network: what follows a warm start must be seen on every machine."""
+    if len(tried) > 1:
+        tried = {index: predictions for index, predictions in tried.items() if index < NUM_CUTS}
+    return choose(tried, cuts, *rest, **options)
 
 
 def _halving(phantom: Path) -> Any:
@@ -102,8 +111,6 @@ def test_halving_trains_few_cuts(halved: Path) -> None:
 
 def test_the_halved_model_goes_on_from_full_fine_tuning_with_every_seed(halved: Path) -> None:
     results, trials = _results(halved), pd.read_csv(halved / "search.csv")
-    if results["chosen"]["cut"]["index"] == NUM_CUTS:
-        pytest.skip("the search kept the whole network on this machine")
     assert results["chosen"]["init"] == "ftl"
     cut = results["chosen"]["cut"]["index"]
     rungs = trials[(trials["seed"] == 0) & (trials["cut"] == cut) & trials["role"].str.startswith("rung")]
@@ -143,6 +150,7 @@ def test_an_interrupted_halving_goes_on_to_the_bit(
         return real(spec, *rest)
 
     config = _halving(phantom)
+    monkeypatch.setattr(exploring, "choose", _never_whole)
     with monkeypatch.context() as patched:
         patched.setattr(room, "run_trial", dying)
         with pytest.raises(KeyboardInterrupt):
@@ -183,10 +191,53 @@ def test_a_search_for_another_strategy_is_refused(phantom: Path, tmp_path: Path,
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())
 
 
-def test_too_small_a_budget_is_told(phantom: Path, tmp_path: Path) -> None:
-    config = _config(phantom, "guided", train={"epochs": 1}, search={"method": "guided", "extra": 0.01})
+@pytest.mark.parametrize("start", ["source", "ftl"])
+def test_too_small_a_budget_is_told_before_anything_is_trained(
+    phantom: Path, tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "run_trial", None)
+    config = _config(phantom, "guided", search={"method": "guided", "start": start, "extra": 0.01})
     with pytest.raises(ConfigError, match=r"search\.extra"):
         fit(config, tmp_path / "run")
+
+
+def test_a_class_that_cannot_be_probed_is_told_before_anything_is_trained(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "run_trial", None)
+    table = pd.read_csv(phantom)
+    rare = table.index[(table["label"] == "mass") & (table["split"] == "train")]
+    patients = table.loc[rare, "patient"].unique()[1:]
+    table = table[~((table["label"] == "mass") & (table["split"] == "train") & table["patient"].isin(patients))]
+    table = table.drop(columns="mask").assign(path=[str(phantom.parent / path) for path in table["path"]])
+    table.to_csv(tmp_path / "rare.csv", index=False)
+    with pytest.raises(DataError, match="with and without mass"):
+        fit(_config(tmp_path / "rare.csv", "guided"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"search": {"method": "two-stage", "start": "ftl"}}, "belongs to --search guided"),
+        ({"search": {"method": "guided", "start": "ftl"}, "data": {"folds": 3}}, "one division"),
+        ({"search": {"method": "guided", "start": "ftl"}, "transfer": {"head": "flattened"}}, "pooled head"),
+    ],
+)
+def test_a_warm_start_where_it_cannot_be_judged_is_refused(
+    phantom: Path, tmp_path: Path, options: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        fit(_config(phantom, "guided", **options), tmp_path / "run")
+
+
+def test_an_exhaustive_search_is_priced_whole(phantom: Path, tmp_path: Path) -> None:
+    config = _config(phantom, "exhaustive", deterministic=False, budget_minutes=0.4, train={"epochs": 400})
+    found = prepared(config, tmp_path / "cache", Listener())
+    decided = budget._decide(config, found, 0.1)
+    assert decided["max_trials"] == NUM_CUTS - 1
+    share = sum(cut.macs for cut in found.source.cuts) / found.source.cuts[-1].macs
+    assert decided["epochs"] == pytest.approx(0.4 * 60 * 0.85 / 0.1 / share, rel=0.3)
+    assert decided["epochs"] * share * 0.1 <= 0.4 * 60
 
 
 def test_a_time_budget_pays_for_what_the_search_may_spend(phantom: Path, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ __all__ = ["Caveat", "find_caveats", "is_phantom", "is_patient_known"]
 FEW_GROUPS: Final = 20
 MODEST_GROUPS: Final = 100
 FEW_CASES_OF_A_CLASS: Final = 10
+# From the weakest statement to the strongest.
+_VERDICTS: Final = ("worse", "inconclusive", "non-inferior", "better")
 SUSPECT_KINDS: Final = {"conflict": "Contradicting labels", "confounding": "A shortcut in the data"}
 
 
@@ -190,11 +192,14 @@ def _weights(run: RunFiles) -> Iterator[Caveat]:
 def _warm_start(run: RunFiles) -> Iterator[Caveat]:
     gain = look_up(run.results, "continued.difference.auroc")
     if gain is not None:
+        verdicts = [look_up(run.results, f"{place}.verdict") for place in ("test", "continued")]
+        ranks = [_VERDICTS.index(verdict) if verdict in _VERDICTS else 0 for verdict in verdicts]
         yield Caveat(
-            weight="strong" if look_up(run.results, "test.verdict") == "better" and gain["ci95"][0] <= 0 else "note",
+            weight="strong" if ranks[1] < ranks[0] else "note",
             title="Trained longer than its baseline",
             text="The chosen model went on from the weights of full fine-tuning. Against full fine-tuning that was "
-            f"trained on for the same computation its AUROC differs by {signed_with_interval(gain)}.",
+            f"trained on for the same computation its AUROC differs by {signed_with_interval(gain)}: "
+            f"{verdicts[1]}.",
         )
 
 

@@ -131,6 +131,8 @@ def decision_sentence(analysis: Mapping[str, Any]) -> str:
         f"{place(found['best'])}"
     )
     text = f"The fine-tuned features say: keep {place(index)}, {reason} (AUPRC {fmt.number(found['probe'])})."
+    if not found["is_truncated"]:
+        return text
     if found["trained"] is None:
         return f"{text} The search did not train there; it chose {place(found['chosen'])}."
     behind = found["best_trained"] - found["trained"]
@@ -210,7 +212,8 @@ def _search(run: RunFiles, cite: Cite) -> str:
         return f"{depth_sentence(chosen, is_searched=False)}.{budget}"
     trials = look_up(run.results, "search.num_trials")
     method = look_up(run.results, "search.method", "two-stage")
-    words, reference = SEARCHES[f"{method} from ftl" if look_up(run.results, "search.start") == "ftl" else method]
+    is_warm = method == "guided" and look_up(run.results, "search.start") == "ftl"
+    words, reference = SEARCHES["guided from ftl" if is_warm else method]
     text = f"The depth was chosen on validation alone by average precision, {words}"
     text += cite(reference) if reference else ""
     if trials:

@@ -40,9 +40,10 @@ def cut_figure(
         True
     """
     trials = search[search["role"].isin(SEARCHED_ROLES)]
-    if "seed" in trials:
-        # A cut that was trained again is shown as it was in the end.
-        trials = trials.groupby(["cut", "seed"]).tail(1)
+    is_rung = trials["role"].str.startswith("rung")
+    if is_rung.any():
+        # A cut that was trained on is shown as it was in the end.
+        trials = pd.concat([trials[~is_rung], trials[is_rung].groupby(["cut", "seed"]).tail(1)])
     baseline = search[search["role"] == "baseline"]
     means = trials.groupby("cut").mean(numeric_only=True).sort_index()
     has_sizes = {"num_params", "macs"} <= set(means.columns)

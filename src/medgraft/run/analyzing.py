@@ -12,17 +12,17 @@ from medgraft.analysis import FeatureStatistics, features_at_cuts, statistics_of
 from medgraft.config import RunConfig
 from medgraft.data.split import write_splits
 from medgraft.deploy.artefact import LoadedModel, load_artefact
-from medgraft.errors import RunError
+from medgraft.errors import ConfigError, RunError
 from medgraft.report import write_analysis, write_report
 from medgraft.run.folder import open_run, read_json, write_json
 from medgraft.run.measuring import changes, distances, read_source, similarity, worth_of_cuts
 from medgraft.run.prepare import Listener, Prepared, prepared
-from medgraft.run.trials import trial_context, trial_spec
+from medgraft.run.trials import source_name, trial_context, trial_spec
 from medgraft.search.rule import choose
 from medgraft.search.trial import TrialContext, forget_weights, run_trial
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.batches import ImageSet
-from medgraft.train.engine import Engine
+from medgraft.train.engine import Engine, pick_device
 from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.model import TransferModel
 from medgraft.transfer.source import BELOW_STEM
@@ -87,6 +87,7 @@ def analyze(
             results["other"] = {"run": name, "cuts": apart["cuts"], "cka": apart["across"]}
         if far is not None:
             results["distance"] = _distance(before, context, far, num_images, config.seed, told)
+        write_json(folder / "analysis.json", results)
         if is_gain_wanted:
             results["gain"] = _gain(config, folder, found, told)
     write_json(folder / "analysis.json", results)
@@ -172,7 +173,7 @@ def analyze_cohort(
         }
         if far is not None:
             results["distance"] = _distance(before, context, far, num_images, config.seed, told)
-        _write_statistics(folder / "statistics.npz", before, cuts, sample)
+        _write_statistics(folder / "statistics.npz", before, sample, source_name(found.source))
     write_json(folder / "analysis.json", results)
     write_analysis(folder)
     return results
@@ -285,6 +286,8 @@ def _decision(
     return {
         "cut": _cut_facts(cuts[choice.chosen - 1]),
         "rule": choice.rule,
+        # Depths of other strategies mean something else; their scores say nothing about a cut here.
+        "is_truncated": config.transfer.strategy in ("ttl", "ftl"),
         "probe": scores[choice.chosen],
         "best": choice.best,
         "best_probe": scores[choice.best],
@@ -301,7 +304,8 @@ def _far(
     """The source by name, read before anything is computed: what cannot be read is told at once."""
     if source is None:
         return None
-    return Path(source).name, read_source(Path(source), found.preprocessing, num_images, seed, told)
+    network = source_name(found.source)
+    return Path(source).name, read_source(Path(source), found.preprocessing, network, num_images, seed, told)
 
 
 def _distance(
@@ -320,7 +324,10 @@ def _distance(
 
 def _gain(config: RunConfig, folder: Path, found: Prepared, told: Listener) -> list[dict[str, Any]]:
     """Validation AUPRC with the weights of the first blocks, at the ends of the stages; random weights are depth 0."""
-    engine = from_json(Engine, read_json(folder / "engine.json"))
+    engine: Engine = from_json(Engine, read_json(folder / "engine.json"))
+    if engine.device.partition(":")[0] != "cpu" and not _has_device(engine.device):
+        told.say(f"The run was trained on {engine.device}, which is not here: the trainings run on the CPU in float32.")
+        engine = Engine(device="cpu")
     context = trial_context(folder, found, engine)
     cuts = found.source.cuts
     rows: list[dict[str, Any]] = []
@@ -337,9 +344,17 @@ def _gain(config: RunConfig, folder: Path, found: Prepared, told: Listener) -> l
     return [row | {"gain": row["val_auprc"] - rows[0]["val_auprc"]} for row in rows]
 
 
-def _write_statistics(path: Path, model: TransferModel, cuts: tuple[Cut, ...], sample: TrialContext) -> None:
-    features = features_at_cuts(model, cuts, sample.train, sample.engine)
-    arrays: dict[str, Any] = {"num_images": np.array(len(sample.train))}
+def _has_device(device: str) -> bool:
+    try:
+        pick_device(device)
+    except ConfigError:
+        return False
+    return True
+
+
+def _write_statistics(path: Path, model: TransferModel, sample: TrialContext, network: str) -> None:
+    features = features_at_cuts(model, sample.source.cuts, sample.train, sample.engine)
+    arrays: dict[str, Any] = {"num_images": np.array(len(sample.train)), "network": np.array(network)}
     for index, rows in features.items():
         found = statistics_of(rows)
         arrays |= {f"mean_{index}": found.mean, f"covariance_{index}": found.covariance}

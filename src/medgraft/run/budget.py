@@ -57,6 +57,9 @@ def _decide(config: RunConfig, found: Prepared, epoch_seconds: float) -> dict[st
     is_searched = STRATEGIES[config.transfer.strategy].is_searched and config.transfer.cut == "auto"
     ends = sorted((cut.macs / full for cut in stage_ends(cuts)[:-1]), reverse=True) if is_searched else [1.0]
     candidates = ends + [1.0] * (_NEIGHBOURS if is_searched else 0)
+    is_exhaustive = is_searched and method_of(config) == "exhaustive"
+    if is_exhaustive:
+        candidates = [cut.macs / full for cut in cuts[:-1]]
     num_val_groups = len(np.unique(found.groups[found.cohort.rows("val")]))
     seconds = (config.budget_minutes or 0) * 60 * _SHARE
 
@@ -71,13 +74,14 @@ def _decide(config: RunConfig, found: Prepared, epoch_seconds: float) -> dict[st
         final = 2 * (config.seeds - (min(seeds, config.seeds) if shared == epochs else 0))
         return ((1 + sum(candidates[:num])) * seeds * shared + final * epochs) * epoch_seconds
 
-    for num in range(len(candidates), 0, -1):
+    fewest = len(candidates) if is_exhaustive else 1
+    for num in range(len(candidates), fewest - 1, -1):
         for epochs in range(config.train.epochs, min(_MIN_EPOCHS, config.train.epochs) - 1, -1):
             if needed(num, epochs) <= seconds:
                 return {"epochs": epochs, "max_trials": num, "epoch_seconds": epoch_seconds}
-    least = needed(1, min(_MIN_EPOCHS, config.train.epochs)) / 60 / _SHARE
+    least = needed(fewest, min(_MIN_EPOCHS, config.train.epochs)) / 60 / _SHARE
     raise ConfigError(
-        f"expected a budget of at least {math.ceil(least)} min (one cut and full fine-tuning with {_MIN_EPOCHS} "
+        f"expected a budget of at least {math.ceil(least)} min ({fewest} cuts and full fine-tuning with {_MIN_EPOCHS} "
         f"epochs, one epoch of full fine-tuning takes {epoch_seconds:.0f} s here), got {config.budget_minutes:g}. "
         "Use a smaller --size."
     )

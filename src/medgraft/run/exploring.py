@@ -5,10 +5,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from medgraft.config import RunConfig
 from medgraft.deploy.predict import write_table
+from medgraft.errors import ConfigError, DataError
 from medgraft.metrics.classification import auprc
 from medgraft.run.folder import write_json
 from medgraft.run.trials import Runner, is_searched, second_cut, wanted_depth
@@ -30,6 +32,7 @@ _SMALL_VALIDATION: Final = 200
 _SEEDS_WHEN_SMALL: Final = 3
 _MIN_EPOCHS: Final = 5
 _COMPARED_IMAGES: Final = 1000
+_MIN_GROUPS: Final = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -150,11 +153,11 @@ def _train_all(runner: Runner, score: Callable[[Cut, str], float], seeds: range,
 def _explore_guided(runner: Runner) -> Explored:
     """Full fine-tuning, probes on its features at every cut, and what they name; see `search.guided`."""
     config, found, told = runner.config, runner.found, runner.told
-    cuts = found.source.cuts
+    cuts, sample = found.source.cuts, probed_sample(runner.context, config.seed)
+    _refuse_guided(config, runner.context, sample)
     ftl = runner.run("ftl", cuts[-1], config.seed, "baseline")
     start = time.perf_counter()
     told.say(f"Probing the fine-tuned features at {len(cuts)} cuts.")
-    sample = probed_sample(runner.context, config.seed)
     probes, features = probe_cuts(load_trial_model(ftl, runner.context)[0], sample, config.seed)
     _write_signals(runner, {index: {"probe": auprc(predictions)} for index, predictions in probes.items()})
     seconds = time.perf_counter() - start
@@ -168,6 +171,28 @@ def _explore_guided(runner: Runner) -> Explored:
     train = _halve if config.search.start == "ftl" else _train_within
     choice, warm = train(runner, ftl, wanted, budget)
     return Explored(choice=choice, warm=warm, pass_macs=passed, pass_seconds=seconds)
+
+
+def _refuse_guided(config: RunConfig, context: TrialContext, sample: TrialContext) -> None:
+    """Refuse before the first training what could not be probed or paid for after it."""
+    train, cuts, epochs = context.train, context.source.cuts, config.train.epochs
+    truth = train.targets if train.targets.ndim == 2 else np.eye(train.num_classes)[train.targets]
+    for name, column in zip(context.classes, truth.T > 0, strict=True):
+        fewest = min(len(np.unique(context.train_groups[rows])) for rows in (column, ~column))
+        if fewest < _MIN_GROUPS:
+            raise DataError(
+                f"expected at least {_MIN_GROUPS} training groups with and without {name} to probe features, got "
+                f"{fewest}. Use --search two-stage."
+            )
+    passes = (len(sample.train) + len(sample.val)) / (3 * len(train) * epochs)
+    # The cheapest whole training, or one epoch of the dearest short one.
+    least = cuts[0].macs if config.search.start == "source" else cuts[-2 if len(cuts) > 1 else 0].macs / epochs
+    needed = passes + least / cuts[-1].macs
+    if config.search.extra < needed:
+        raise ConfigError(
+            f"expected search.extra to pay for signals ({passes:.2f}) and one training, at least {needed:.2f} in all, "
+            f"got {config.search.extra:g}. Raise it, or use --search two-stage."
+        )
 
 
 def _choose_probe(config: RunConfig, cuts: tuple[Cut, ...], probes: Mapping[int, Predictions]) -> Choice:

@@ -17,6 +17,7 @@ from medgraft.evaluate.operating_point import parse_operating_point
 from medgraft.report import write_report
 from medgraft.run.budget import fit_budget
 from medgraft.run.examples import write_examples
+from medgraft.run.exploring import method_of
 from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
 from medgraft.run.folds import fit_folds
 from medgraft.run.judging import Tested, open_test_set
@@ -98,6 +99,15 @@ def _refuse_search(config: RunConfig) -> None:
     meant = {"incremental": "lwft", "guided": "ttl", "svcca": "ttl"}.get(method, name)
     if name != meant:
         raise ConfigError(f"--search {method} is a search for {meant}, got --strategy {name}. Use --search two-stage.")
+    if config.search.start != "ftl":
+        return
+    if method_of(config) != "guided":
+        raise ConfigError(f"search.start=ftl belongs to --search guided, got {method_of(config)}.")
+    if config.data.folds > 1 or config.transfer.head == "flattened":
+        raise ConfigError(
+            "search.start=ftl needs one division and a pooled head, got --folds or --head flattened. "
+            "Leave search.start=source."
+        )
 
 
 def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, command: str | None) -> dict[str, Any]:

@@ -59,7 +59,9 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     runner = Runner(config, folder, found, context, told)
     num_seeds, epochs = search_effort(config, len(np.unique(context.val_groups)))
     explored = explore(runner, num_seeds, epochs)
-    facts = {"method": method_of(config), "seeds": num_seeds, "epochs": epochs, "start": config.search.start}
+    facts: dict[str, Any] = {"method": method_of(config), "seeds": num_seeds, "epochs": epochs}
+    if method_of(config) == "guided":
+        facts["start"] = config.search.start
     if is_after_ftl(config):
         facts |= {"seeds": 1, "epochs": config.train.epochs}
     return _finish(runner, explored, facts)

@@ -28,6 +28,7 @@ __all__ = [
     "is_whole",
     "say_blocks",
     "second_cut",
+    "source_name",
     "trial_context",
     "trial_spec",
     "usual_depth",
@@ -107,10 +108,8 @@ def trial_spec(
     train = config.train
     num_train = len(found.cohort.rows("train"))
     augment = dataclasses.replace(AUGMENTATIONS[train.augment], flip=train.flip)
-    backbone = found.source.backbone
-    weights = backbone.report.sha256 or backbone.report.source
     return TrialSpec(
-        source=f"{backbone.spec.name} {backbone.spec.args} {backbone.size} px {weights}",
+        source=source_name(found.source),
         strategy=strategy,
         cut=cut.index,
         seed=seed,
@@ -133,6 +132,13 @@ def trial_spec(
             seed=seed,
         ),
     )
+
+
+def source_name(source: Source) -> str:
+    """What decides a source's features: its network, arguments, input size and weights."""
+    backbone = source.backbone
+    weights = backbone.report.sha256 or backbone.report.source
+    return f"{backbone.spec.name} {backbone.spec.args} {backbone.size} px {weights}"
 
 
 def is_searched(config: RunConfig) -> bool:
