@@ -102,7 +102,8 @@ def test_halving_stays_within_one_full_fine_tuning(halved: Path) -> None:
     assert cost["cost_in_ftl"] == pytest.approx(cost["beyond_ftl"] + 1)
 
 
-def test_halving_trains_few_cuts(halved: Path) -> None:
+def test_halving_trains_few_cuts_and_leaves_no_features_behind(halved: Path) -> None:
+    assert not (halved / "checkpoints" / "features").exists()
     trials = pd.read_csv(halved / "search.csv")
     tried = set(trials[trials["role"].str.startswith("rung")]["cut"])
     assert tried < set(range(1, NUM_CUTS))

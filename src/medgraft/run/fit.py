@@ -126,6 +126,7 @@ def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, 
     write_report(folder)
     for trial in searched.trials:
         forget_weights(trial)
+    shutil.rmtree(context.folder / "features", ignore_errors=True)
     log_event(folder, "done", verdict=results["test"]["verdict"])
     return results
 
