@@ -14,11 +14,11 @@ from medgraft.data.split import write_splits
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.errors import ConfigError, RunError
 from medgraft.report import write_analysis, write_report
+from medgraft.run.exploring import choose_probe
 from medgraft.run.folder import open_run, read_json, write_json
 from medgraft.run.measuring import changes, distances, read_source, similarity, worth_of_cuts
 from medgraft.run.prepare import Listener, Prepared, prepared
 from medgraft.run.trials import source_name, trial_context, trial_spec
-from medgraft.search.rule import choose
 from medgraft.search.trial import TrialContext, forget_weights, run_trial
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.batches import ImageSet
@@ -271,15 +271,7 @@ def _decision(
     config: RunConfig, folder: Path, cuts: tuple[Cut, ...], probes: Mapping[int, Predictions]
 ) -> dict[str, Any]:
     """Where the probes on fine-tuned features would cut, by the run's rule, and how right that was."""
-    choice = choose(
-        {index: [predictions] for index, predictions in probes.items()},
-        cuts,
-        {cut.index: cut.num_params for cut in cuts},
-        config.transfer.rule,
-        tolerance=config.transfer.tolerance,
-        replicates=config.evaluate.replicates,
-        seed=config.seed,
-    )
+    choice = choose_probe(config, cuts, probes)
     scores = {candidate.cut: candidate.score for candidate in choice.candidates}
     trained = {one["cut"]: one["score"] for one in read_json(folder / "choice.json")["candidates"]}
     chosen = read_json(folder / "results.json")["chosen"]["cut"]["index"]

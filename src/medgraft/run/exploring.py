@@ -26,7 +26,7 @@ from medgraft.transfer.source import BELOW_STEM
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Cut, Predictions
 
-__all__ = ["Explored", "explore", "is_after_ftl", "method_of", "search_effort"]
+__all__ = ["Explored", "choose_probe", "explore", "is_after_ftl", "method_of", "search_effort"]
 
 _SMALL_VALIDATION: Final = 200
 _SEEDS_WHEN_SMALL: Final = 3
@@ -162,7 +162,9 @@ def _explore_guided(runner: Runner) -> Explored:
     _write_signals(runner, {index: {"probe": auprc(predictions)} for index, predictions in probes.items()})
     seconds = time.perf_counter() - start
     passed = float((len(sample.train) + len(sample.val)) * cuts[-1].macs)
-    wanted = cuts_to_try(_choose_probe(config, cuts, probes), len(cuts)) if len(cuts) > 1 else []
+    # Full fine-tuning is trained and takes part itself in the end: the probes choose among truncations.
+    truncations = {index: predictions for index, predictions in probes.items() if index < len(cuts)}
+    wanted = cuts_to_try(choose_probe(config, cuts, truncations), len(cuts)) if truncations else []
     budget = config.search.extra * ftl.train_macs - passed
     if config.search.start == "ftl":
         for index in wanted:
@@ -195,10 +197,10 @@ def _refuse_guided(config: RunConfig, context: TrialContext, sample: TrialContex
         )
 
 
-def _choose_probe(config: RunConfig, cuts: tuple[Cut, ...], probes: Mapping[int, Predictions]) -> Choice:
-    """The rule among truncations; full fine-tuning takes part itself in the end."""
+def choose_probe(config: RunConfig, cuts: tuple[Cut, ...], probes: Mapping[int, Predictions]) -> Choice:
+    """The run's rule among the probes at these cuts, by what each cut keeps of the network."""
     return choose(
-        {index: [predictions] for index, predictions in probes.items() if index < len(cuts)},
+        {index: [predictions] for index, predictions in probes.items()},
         cuts,
         {cut.index: cut.num_params for cut in cuts},
         config.transfer.rule,
