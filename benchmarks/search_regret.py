@@ -20,8 +20,6 @@ from typing import Any, Final
 import numpy as np
 from scipy.stats import spearmanr
 
-from medgraft.analysis import knn_probs, linear_probe, logme
-from medgraft.analysis.layers import features_at_cuts
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import RunConfig, make_config
 from medgraft.data.phantom import DEMO, write_phantom
@@ -29,6 +27,7 @@ from medgraft.evaluate.bootstrap import paired_difference
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.metrics.classification import auprc
 from medgraft.run.judging import count_opening
+from medgraft.run.measuring import worth_of_cuts
 from medgraft.run.prepare import Listener, Prepared, image_set, prepared
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context, trial_spec
@@ -204,17 +203,9 @@ def signals(config: RunConfig, found: Prepared, context: TrialContext, seed: int
     sample = context.sample(2000, seed)
     kept: dict[str, Any] = {"parameters": [cut.num_params for cut in cuts]}
     for name, model in (("pretrained", before), ("fine-tuned", after)):
-        train, val = (features_at_cuts(model, cuts, data, context.engine) for data in (sample.train, sample.val))
-        truth = np.eye(sample.train.num_classes)[sample.train.targets]
-        for cut in cuts:
-            labelled, queries = sample.labelled(train[cut.index]), val[cut.index]
-            values = {
-                "probe": auprc(context.val_predictions(linear_probe(labelled, queries, seed))),
-                "kNN": auprc(context.val_predictions(knn_probs(labelled.features, truth, queries))),
-                "LogME": logme(labelled.features, truth),
-            }
-            for key, value in values.items():
-                kept.setdefault(f"{key}, {name}", []).append(value)
+        worth, _ = worth_of_cuts(model, sample, seed, Listener())
+        for title, key in (("probe", "probe"), ("kNN", "knn"), ("LogME", "logme")):
+            kept[f"{title}, {name}"] = [worth[str(cut.index)][key] for cut in cuts]
     reuse = reuse_at_cuts(before, after, context.sample(1000, seed))
     kept["SVCCA"] = [float(reuse[cut.index].coefficients.mean()) for cut in cuts]
     path.write_text(json.dumps(kept))

@@ -12,7 +12,7 @@ from medgraft.analysis.domains import (
     statistics_of,
 )
 from medgraft.analysis.layers import CutReader, features_at_cuts, sample_positions
-from medgraft.analysis.reuse import SMALLEST_BATCH, CkaSums, add_cuts
+from medgraft.analysis.reuse import SMALLEST_BATCH, CkaSums, Reuse, add_cuts, most_components, reuse_of
 from medgraft.analysis.similarity import (
     Moments,
     area_between,
@@ -35,6 +35,7 @@ __all__ = [
     "FeatureStatistics",
     "LayerChange",
     "Moments",
+    "Reuse",
     "add_cuts",
     "area_between",
     "block_importance",
@@ -51,11 +52,13 @@ __all__ = [
     "linear_probe",
     "logme",
     "moments_of",
+    "most_components",
     "nleep",
     "procrustes_distance",
     "pwcca",
     "random_reference",
     "rbf_cka",
+    "reuse_of",
     "sample_positions",
     "statistics_of",
     "svcca",

@@ -1,17 +1,22 @@
 """How transfer changed a network: each cut before against after, and each block against each other one."""
 
+import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from medgraft.analysis.rows import finite_rows
-from medgraft.analysis.similarity import Moments
+from medgraft.analysis.similarity import Moments, random_reference, svcca
 from medgraft.errors import DataError
 
-__all__ = ["SMALLEST_BATCH", "CkaSums", "add_cuts"]
+__all__ = ["SMALLEST_BATCH", "CkaSums", "Reuse", "add_cuts", "most_components", "reuse_of"]
 
 SMALLEST_BATCH: Final = 4
+
+# A direction of CCA estimated from fewer images than this is mostly chance.
+_IMAGES_PER_COMPONENT: Final = 10
 
 Rows = Mapping[int, np.ndarray]
 
@@ -33,6 +38,35 @@ def add_cuts(moments: dict[int, Moments], first: Rows, second: Rows, names: Mapp
             widths = first[index].shape[1], second[index].shape[1]
             moments[index] = Moments(*widths, names.get(index, f"cut {index}"))
         moments[index].add(first[index], second[index])
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Reuse:
+    """SVCCA coefficients between two representations, and those of random features of the same size."""
+
+    coefficients: np.ndarray
+    reference: np.ndarray
+
+
+def most_components(pair: Moments) -> int:
+    """Principal components a side that the images at hand can carry: one per ten."""
+    return max(1, pair.num_rows // _IMAGES_PER_COMPONENT)
+
+
+def reuse_of(pair: Moments) -> Reuse:
+    """SVCCA beside chance, with at most `most_components` a side.
+
+    Raises:
+        DataError: Too few rows, or constant features.
+    """
+    most = most_components(pair)
+    return Reuse(coefficients=svcca(pair, max_components=most), reference=_chance(pair.num_rows, *pair.widths, most))
+
+
+@functools.cache
+def _chance(num_rows: int, num_x: int, num_y: int, most: int) -> np.ndarray:
+    # It depends on sizes alone, and several cuts and comparisons share these.
+    return random_reference(num_rows, num_x, num_y, max_components=most)
 
 
 class CkaSums:

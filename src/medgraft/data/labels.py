@@ -242,3 +242,15 @@ def class_matrix(task: Task, targets: np.ndarray, num_classes: int) -> np.ndarra
     if task == "multilabel":
         return np.concatenate([targets > 0.5, targets <= 0.5], axis=1)
     return np.asarray(targets[:, None] == np.arange(num_classes))
+
+
+def rarest_class(task: Task, targets: np.ndarray, num_classes: int, groups: np.ndarray) -> tuple[int, int]:
+    """Index of the class (label) with the fewest groups that show it, or lack it for a label; and how many these are.
+
+    Examples:
+        >>> rarest_class("multiclass", np.array([0, 0, 1, 1, 2]), 3, np.array([1, 2, 3, 4, 5]))
+        (2, 1)
+    """
+    columns = class_matrix(task, targets, num_classes).T
+    counts = [len(np.unique(groups[column])) for column in columns]
+    return int(np.argmin(counts)) % num_classes, min(counts)

@@ -18,7 +18,7 @@ from medgraft.run.exploring import choose_probe
 from medgraft.run.folder import open_run, read_json, write_json
 from medgraft.run.measuring import changes, distances, read_source, similarity, worth_of_cuts
 from medgraft.run.prepare import Listener, Prepared, prepared
-from medgraft.run.trials import source_name, trial_context, trial_spec
+from medgraft.run.trials import is_whole, source_name, trial_context, trial_spec
 from medgraft.search.trial import TrialContext, forget_weights, run_trial
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.batches import ImageSet
@@ -324,7 +324,7 @@ def _gain(config: RunConfig, folder: Path, found: Prepared, told: Listener) -> l
     cuts = found.source.cuts
     rows: list[dict[str, Any]] = []
     for depth in (BELOW_STEM, *stage_ends(cuts)):
-        name = "ftl" if depth.index == len(cuts) else "wtst"
+        name = "ftl" if is_whole("wtst", depth, cuts) else "wtst"
         spec = trial_spec(config, found, name, depth, config.seed)
         label = f"weights up to cut {depth.index}, statistics above"
         trial = run_trial(spec, context, lambda done, total, label=label: told.step(label, done, total))  # type: ignore[misc]

@@ -13,11 +13,11 @@ from medgraft.errors import ConfigError
 from medgraft.run.exploring import is_after_ftl, method_of, search_effort
 from medgraft.run.folder import read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, image_set
-from medgraft.run.trials import trial_spec
+from medgraft.run.trials import is_searched, trial_spec
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.batches import iterate
 from medgraft.train.engine import Engine, forward, running
-from medgraft.transfer.strategies import STRATEGIES, apply_strategy
+from medgraft.transfer.strategies import apply_strategy
 
 __all__ = ["fit_budget"]
 
@@ -54,10 +54,9 @@ def fit_budget(config: RunConfig, folder: Path, found: Prepared, engine: Engine,
 def _decide(config: RunConfig, found: Prepared, epoch_seconds: float) -> dict[str, float]:
     cuts = found.source.cuts
     full = cuts[-1].macs
-    is_searched = STRATEGIES[config.transfer.strategy].is_searched and config.transfer.cut == "auto"
-    ends = sorted((cut.macs / full for cut in stage_ends(cuts)[:-1]), reverse=True) if is_searched else [1.0]
-    candidates = ends + [1.0] * (_NEIGHBOURS if is_searched else 0)
-    is_exhaustive = is_searched and method_of(config) == "exhaustive"
+    ends = sorted((cut.macs / full for cut in stage_ends(cuts)[:-1]), reverse=True) if is_searched(config) else [1.0]
+    candidates = ends + [1.0] * (_NEIGHBOURS if is_searched(config) else 0)
+    is_exhaustive = is_searched(config) and method_of(config) == "exhaustive"
     if is_exhaustive:
         candidates = [cut.macs / full for cut in cuts[:-1]]
     num_val_groups = len(np.unique(found.groups[found.cohort.rows("val")]))

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from medgraft.config import CompareConfig, RunConfig
-from medgraft.data.labels import class_matrix
+from medgraft.data.labels import rarest_class
 from medgraft.data.split import train_fractions, write_splits
 from medgraft.deploy.predict import write_table
 from medgraft.errors import BackboneError, ConfigError
@@ -167,13 +167,11 @@ def _check_classes(cohorts: dict[float, Cohort], found: Prepared, names: Sequenc
         return
     for fraction, cohort in cohorts.items():
         rows = cohort.rows("train")
-        matrix = class_matrix(cohort.task, cohort.targets, len(cohort.classes))[rows]
-        columns = [len(np.unique(found.groups[rows][column])) for column in matrix.T]
-        if min(columns) < _MIN_GROUPS:
-            rare = cohort.classes[int(np.argmin(columns)) % len(cohort.classes)]
+        rare, fewest = rarest_class(cohort.task, cohort.targets[rows], len(cohort.classes), found.groups[rows])
+        if fewest < _MIN_GROUPS:
             raise ConfigError(
-                f"expected at least {_MIN_GROUPS} training groups of {rare} at fraction {fraction:g} for "
-                f"{' and '.join(solved)}, got {min(columns)}. Use a larger fraction, or leave them out."
+                f"expected at least {_MIN_GROUPS} training groups of {cohort.classes[rare]} at fraction {fraction:g} "
+                f"for {' and '.join(solved)}, got {fewest}. Use a larger fraction, or leave them out."
             )
 
 

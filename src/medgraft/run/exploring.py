@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from medgraft.config import RunConfig
+from medgraft.data.labels import rarest_class
 from medgraft.deploy.predict import write_table
 from medgraft.errors import ConfigError, DataError
 from medgraft.metrics.classification import auprc
@@ -97,9 +97,7 @@ def explore(runner: Runner, num_seeds: int, epochs: int) -> Explored:
 
 def method_of(config: RunConfig) -> str:
     """The search of this run, where ``auto`` leaves it open."""
-    if config.search.method != "auto":
-        return config.search.method
-    return "two-stage"
+    return "two-stage" if config.search.method == "auto" else config.search.method
 
 
 def is_after_ftl(config: RunConfig) -> bool:
@@ -166,26 +164,26 @@ def _explore_guided(runner: Runner) -> Explored:
     truncations = {index: predictions for index, predictions in probes.items() if index < len(cuts)}
     wanted = cuts_to_try(choose_probe(config, cuts, truncations), len(cuts)) if truncations else []
     budget = config.search.extra * ftl.train_macs - passed
+    warm: tuple[int, ...] = ()
     if config.search.start == "ftl":
         for index in wanted:
             # The heads of warm starts are these probes: no further pass.
             keep_features(feature_path(runner.context, ftl.spec.key(), index, "pooled", "sample"), features[index])
-    train = _halve if config.search.start == "ftl" else _train_within
-    choice, warm = train(runner, ftl, wanted, budget)
+        choice, warm = _halve(runner, ftl, wanted, budget)
+    else:
+        choice = _train_within(runner, ftl, wanted, budget)
     return Explored(choice=choice, warm=warm, pass_macs=passed, pass_seconds=seconds)
 
 
 def _refuse_guided(config: RunConfig, context: TrialContext, sample: TrialContext) -> None:
     """Refuse before the first training what could not be probed or paid for after it."""
     train, cuts, epochs = context.train, context.source.cuts, config.train.epochs
-    truth = train.targets if train.targets.ndim == 2 else np.eye(train.num_classes)[train.targets]
-    for name, column in zip(context.classes, truth.T > 0, strict=True):
-        fewest = min(len(np.unique(context.train_groups[rows])) for rows in (column, ~column))
-        if fewest < _MIN_GROUPS:
-            raise DataError(
-                f"expected at least {_MIN_GROUPS} training groups with and without {name} to probe features, got "
-                f"{fewest}. Use --search two-stage."
-            )
+    rare, fewest = rarest_class(train.task, train.targets, train.num_classes, context.train_groups)
+    if fewest < _MIN_GROUPS:
+        raise DataError(
+            f"expected at least {_MIN_GROUPS} training groups with and without {context.classes[rare]} to probe "
+            f"features, got {fewest}. Use --search two-stage."
+        )
     passes = (len(sample.train) + len(sample.val)) / (3 * len(train) * epochs)
     # The cheapest whole training, or one epoch of the dearest short one.
     least = cuts[0].macs if config.search.start == "source" else cuts[-2 if len(cuts) > 1 else 0].macs / epochs
@@ -210,14 +208,14 @@ def choose_probe(config: RunConfig, cuts: tuple[Cut, ...], probes: Mapping[int, 
     )
 
 
-def _train_within(runner: Runner, ftl: Trial, wanted: Sequence[int], budget: float) -> tuple[Choice, tuple[int, ...]]:
+def _train_within(runner: Runner, ftl: Trial, wanted: Sequence[int], budget: float) -> Choice:
     """The wanted cuts from the source's weights, with all epochs, as far as the budget goes."""
     cuts, config = runner.found.source.cuts, runner.config
     cost = {cut.index: ftl.train_macs * cut.macs / cuts[-1].macs for cut in cuts[:-1]}
     tried = {len(cuts): [ftl]}
     for index in within_budget(wanted, cost, budget):
         tried[index] = [runner.run("ttl", cuts[index - 1], config.seed, "guided")]
-    return _choose(config, runner.context, cuts, tried), ()
+    return _choose(config, runner.context, cuts, tried)
 
 
 def _halve(runner: Runner, ftl: Trial, wanted: Sequence[int], budget: float) -> tuple[Choice, tuple[int, ...]]:

@@ -1,6 +1,5 @@
 """What networks are measured by in an analysis: similarity of features, worth of every cut, changes, distances."""
 
-import functools
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,11 +28,11 @@ from medgraft.analysis import (
     linear_cka,
     linear_probe,
     logme,
+    most_components,
     nleep,
     procrustes_distance,
     pwcca,
-    random_reference,
-    svcca,
+    reuse_of,
     weight_changes,
 )
 from medgraft.config import DataConfig
@@ -44,7 +43,6 @@ from medgraft.io.image import read_image
 from medgraft.io.preprocess import intensity_scale, prepare
 from medgraft.metrics.classification import auprc
 from medgraft.run.prepare import Listener, open_cohort
-from medgraft.search.signals import IMAGES_PER_COMPONENT
 from medgraft.search.trial import TrialContext
 from medgraft.train.batches import ImageSet, iterate
 from medgraft.train.loop import predict_probs
@@ -102,25 +100,17 @@ def _images(data: ImageSet, rows: np.ndarray) -> Iterator[Tensor]:
 
 
 def _measures(pair: Moments) -> dict[str, Any]:
-    most = max(1, pair.num_rows // IMAGES_PER_COMPONENT)
-    coefficients = svcca(pair, max_components=most)
-    reference = _reference(pair.num_rows, *pair.widths, most)
+    reuse = reuse_of(pair)
     return {
-        "svcca": _on_grid(coefficients),
-        "reference": _on_grid(reference),
-        "num_components": len(coefficients),
-        "mean": float(coefficients.mean()),
-        "area": area_between(coefficients, reference),
-        "pwcca": pwcca(pair, max_components=most),
+        "svcca": _on_grid(reuse.coefficients),
+        "reference": _on_grid(reuse.reference),
+        "num_components": len(reuse.coefficients),
+        "mean": float(reuse.coefficients.mean()),
+        "area": area_between(reuse.coefficients, reuse.reference),
+        "pwcca": pwcca(pair, max_components=most_components(pair)),
         "cka": linear_cka(pair),
         "procrustes": procrustes_distance(pair),
     }
-
-
-@functools.cache
-def _reference(num_rows: int, num_x: int, num_y: int, most: int) -> np.ndarray:
-    # Chance depends on sizes alone, and several cuts and comparisons share these.
-    return random_reference(num_rows, num_x, num_y, max_components=most)
 
 
 def _on_grid(coefficients: np.ndarray) -> list[float]:
@@ -202,8 +192,8 @@ def read_source(
     else:
         cohort = open_cohort(DataConfig(source=str(path), resize=preprocessing.resize), told)
         with tempfile.TemporaryDirectory(prefix="medgraft-source-") as place:
-            settings = {"size": preprocessing.size, "channels": preprocessing.channels, "resize": preprocessing.resize}
-            decoded = build_cache(cohort, Path(place), **settings)  # type: ignore[arg-type]
+            size, channels, resize = preprocessing.size, preprocessing.channels, preprocessing.resize
+            decoded = build_cache(cohort, Path(place), size=size, channels=channels, resize=resize)
             rows = np.sort(rng.permutation(len(decoded.images))[:num_images])
             images = np.asarray(decoded.images[rows])
     told.say(f"{len(images)} images of {path} to measure the distance to.")

@@ -4,7 +4,7 @@ from medgraft.search.guided import Rung, affordable, cuts_to_try, halving, withi
 from medgraft.search.incremental import incremental
 from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
-from medgraft.search.signals import Reuse, probe_cuts, reuse_at_cuts
+from medgraft.search.signals import probe_cuts, reuse_at_cuts
 from medgraft.search.trial import (
     Trial,
     TrialContext,
@@ -19,7 +19,6 @@ from medgraft.search.two_stage import neighbours, stage_ends, two_stage
 __all__ = [
     "Candidate",
     "Choice",
-    "Reuse",
     "Rung",
     "Trial",
     "TrialContext",

@@ -1,30 +1,16 @@
 """What one pass over the images says of every cut: probes on its features, and what fine-tuning left of them."""
 
-import dataclasses
-from typing import Final
-
 import numpy as np
 
 from medgraft.analysis.layers import features_at_cuts
-from medgraft.analysis.reuse import add_cuts
-from medgraft.analysis.similarity import Moments, random_reference, svcca
+from medgraft.analysis.reuse import Reuse, add_cuts, reuse_of
+from medgraft.analysis.similarity import Moments
 from medgraft.analysis.transferability import linear_probe
 from medgraft.search.trial import TrialContext
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
-__all__ = ["IMAGES_PER_COMPONENT", "Reuse", "probe_cuts", "reuse_at_cuts"]
-
-# A direction of CCA estimated from fewer images than this is mostly chance.
-IMAGES_PER_COMPONENT: Final = 10
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Reuse:
-    """SVCCA coefficients at a cut before against after transfer, and of random features of the same size."""
-
-    coefficients: np.ndarray
-    reference: np.ndarray
+__all__ = ["probe_cuts", "reuse_at_cuts"]
 
 
 def probe_cuts(
@@ -65,10 +51,4 @@ def reuse_at_cuts(before: TransferModel, after: TransferModel, context: TrialCon
     cuts, moments = context.source.cuts, dict[int, Moments]()
     one, two = (features_at_cuts(model, cuts, context.train, context.engine) for model in (before, after))
     add_cuts(moments, one, two, {cut.index: cut.name for cut in cuts})
-    found = {}
-    for index, pair in moments.items():
-        most = max(1, pair.num_rows // IMAGES_PER_COMPONENT)
-        coefficients = svcca(pair, max_components=most)
-        reference = random_reference(pair.num_rows, *pair.widths, max_components=most)
-        found[index] = Reuse(coefficients=coefficients, reference=reference)
-    return found
+    return {index: reuse_of(pair) for index, pair in moments.items()}

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medgraft.data.labels import class_matrix
 from medgraft.errors import RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.batches import ImageSet
@@ -132,10 +133,10 @@ class TrialContext:
         """
         train = self.train
         order = np.random.default_rng(seed).permutation(len(train))
-        truth = train.targets if train.targets.ndim == 2 else np.eye(train.num_classes)[train.targets]
+        shown = class_matrix(train.task, train.targets, train.num_classes)[:, : train.num_classes]
         kept = {*order[:num_images].tolist()}
         fewest = min(_FEWEST_OF_A_CLASS, num_images // train.num_classes)
-        for column in truth.T > 0:
+        for column in shown.T:
             kept |= {*order[column[order]][:fewest].tolist()}
         rows = np.array(sorted(kept))
         part = dataclasses.replace(train, rows=train.rows[rows], targets=train.targets[rows])
