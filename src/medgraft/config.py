@@ -107,7 +107,9 @@ class SearchConfig(_Frozen):
     """How the cut is searched."""
 
     method: Literal["auto", "two-stage", "guided", "svcca", "exhaustive", "incremental"] = Field(
-        "auto", description="auto: two-stage; guided and svcca: ttl alone; incremental: lwft alone"
+        "auto",
+        description="auto: guided for ttl, two-stage for others and where its own settings (seeds, epochs, max_trials) "
+        "are given; guided and svcca: ttl alone; incremental: lwft alone",
     )
     start: Literal["source", "ftl"] = Field(
         "source", description="Of guided: train from the source's weights, or by halving from the fine-tuned trunk"
@@ -181,7 +183,7 @@ PRESETS: Final[dict[Preset, dict[str, Any]]] = {
             "average": 0.0,
         },
         "transfer": {"rule": "best"},
-        "search": {"seeds": 1},
+        "search": {"method": "two-stage", "seeds": 1},
         "seeds": 3,
     },
 }

@@ -177,6 +177,19 @@ def test_the_figure_of_a_guided_search_shows_probes_and_each_cut_as_it_was_in_th
     assert without == svg
 
 
+def test_a_search_of_two_trainings_shows_size_and_stage_of_every_cut() -> None:
+    sizes = {"num_params": [10 * n for n in range(1, 10)], "macs": [100 + n for n in range(1, 10)]}
+    signals = pd.DataFrame({"cut": range(1, 10), "stage": [0, 0, 0, 1, 1, 2, 2, 3, 3], **sizes})
+    search = signals.iloc[[5, 8]].assign(val_auprc=[0.9, 0.8], role=["guided", "baseline"], seed=0)
+    found = [{"cut": 6, "score": 0.9, "sd_difference": 0.0}, {"cut": 9, "score": 0.8, "sd_difference": 0.02}]
+    choice = {"rule": "compact", "chosen": 6, "best": 6, "candidates": found}
+    svg = cut_figure(search, choice, signals=signals)
+    assert {f"stage {number}" for number in range(4)} <= set(texts(svg))
+    curves = [line for line in re.findall(r'<path d="([^"]+)"', svg) if line.count("L") == 8]
+    assert len(curves) == 2
+    assert not [line for line in re.findall(r'<path d="([^"]+)"', cut_figure(search, choice)) if line.count("L") == 8]
+
+
 def test_other_gain_and_distance_are_drawn() -> None:
     gain = [{"depth": depth, "gain": depth / 10} for depth in (0, 3, 9)]
     assert {"0", "3", "9"} <= set(texts(gain_figure(gain)))

@@ -10,7 +10,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, cross_val_score
 
 from medgraft import TransferClassifier
-from medgraft.errors import DataError
+from medgraft.errors import ConfigError, DataError
 from medgraft.run import trials
 from medgraft.search.trial import Trial, TrialSpec
 
@@ -58,6 +58,8 @@ def test_the_cut_is_searched_on_request() -> None:
     images, labels = discs(80)
     model = quick(cut="auto", epochs=1).fit(images, labels)
     assert 1 <= model.cut_.index <= 9
+    with pytest.raises(ConfigError, match="is a search for ttl"):
+        quick(cut="auto", search="guided", strategy="lwft").fit(images, labels)
 
 
 def test_file_names_are_read_like_arrays(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_a_small_validation_set_is_searched_with_three_seeds_as_in_fit(monkeypat
 
     monkeypatch.setattr(trials, "run_trial", watched)
     images, labels = discs(60)
-    quick(cut="auto", epochs=6, preset="balanced").fit(images, labels)
+    quick(cut="auto", epochs=6, preset="balanced", search="two-stage").fit(images, labels)
     assert {spec.seed for spec in asked} == {0, 1, 2}
     assert [spec.train.epochs for spec in asked[:-1]] == [5] * (len(asked) - 1)
     assert (asked[-1].train.epochs, asked[-1].seed) == (6, 0)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import medgraft.run.trials as room
+from medgraft.config import make_config
 from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import predict_files
 from medgraft.errors import ConfigError, DataError
@@ -214,6 +215,42 @@ def test_a_class_that_cannot_be_probed_is_told_before_anything_is_trained(
     table.to_csv(tmp_path / "rare.csv", index=False)
     with pytest.raises(DataError, match="with and without mass"):
         fit(_config(tmp_path / "rare.csv", "guided"), tmp_path / "run")
+    monkeypatch.undo()
+    lines: list[str] = []
+    results = fit(
+        _config(tmp_path / "rare.csv", "auto", train={"epochs": 1}),
+        tmp_path / "left",
+        listener=Listener(say=lines.append),
+    )
+    assert results["search"]["method"] == "two-stage"
+    assert any("is two-stage, because" in line and "mass" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [
+        ({}, "guided"),
+        ({"search": {"seeds": 1}}, "guided"),
+        ({"search": {"seeds": 3}}, "two-stage"),
+        ({"search": {"epochs": 4}}, "two-stage"),
+        ({"search": {"max_trials": 2}}, "two-stage"),
+        ({"search": {"method": "guided", "seeds": 3}}, "guided"),
+        ({"transfer": {"strategy": "lwft"}}, "two-stage"),
+    ],
+)
+def test_the_default_search_is_guided_unless_its_settings_are_anothers(options: dict[str, Any], method: str) -> None:
+    assert exploring.method_of(make_config("images", options=options)) == method
+
+
+def test_guided_searches_every_fold(phantom: Path, tmp_path: Path) -> None:
+    results = fit(_config(phantom, "auto", data={"folds": 3}, train={"epochs": 3}), tmp_path / "run")
+    folds = [json.loads((tmp_path / "run" / f"fold_{k}" / "results.json").read_text()) for k in (1, 2, 3)]
+    assert [one["search"]["method"] for one in folds] == ["guided"] * 3
+    assert all(one["search"]["beyond_ftl"] <= 1 for one in folds)
+    assert results["search"]["method"] == "guided"
+    tables = [pd.read_csv(tmp_path / "run" / f"fold_{k}" / "signals.csv") for k in (1, 2, 3)]
+    merged = pd.read_csv(tmp_path / "run" / "signals.csv")
+    np.testing.assert_allclose(merged["probe"], np.mean([table["probe"] for table in tables], axis=0))
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,8 @@ def cut_figure(
             is_pretrained.
         choice: ``rule``, ``chosen``, ``best`` and ``candidates`` as the search wrote them; without it nothing
             is marked.
-        signals: One row per cut, with ``probe`` where a linear probe was solved at each.
+        signals: One row per cut with its stage, num_params, macs and is_pretrained, and ``probe`` where a linear
+            probe was solved at each.
         score_name: Label of the upper axis.
 
     Examples:
@@ -47,38 +48,35 @@ def cut_figure(
     baseline = search[search["role"] == "baseline"]
     means = trials.groupby("cut").mean(numeric_only=True).sort_index()
     has_sizes = {"num_params", "macs"} <= set(means.columns)
+    # A search that begins with full fine-tuning trains few cuts, but has looked at all of them.
+    seen = trials if signals is None else pd.concat([trials, signals])
     figure = new_figure(1000, 490 if has_sizes else 340)
     if has_sizes:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(2.2, 1))
-        _size_axes(lower, means, baseline)
-        _stage_bands(lower, trials, is_named=False)
+        _size_axes(lower, seen.groupby("cut").first().sort_index(), baseline)
+        _stage_bands(lower, seen, is_named=False)
         lower.set_xlabel("cut (1 = stem)")
     else:
         upper = figure.subplots()
         upper.set_xlabel("cut (1 = stem)")
-    _stage_bands(upper, trials, is_named=True)
-    _score_axes(upper, trials, means, baseline)
-    if signals is not None and "probe" in signals:
-        low, high = upper.get_ylim()
-        upper.set_ylim(min(low, signals["probe"].min() - 0.02 * (high - low)), high)
-        upper.plot(signals["cut"], signals["probe"], ".-", color=COLOURS["muted"], linewidth=0.9, markersize=4,
-                   label="probe on fine-tuned features")  # fmt: skip
+    _stage_bands(upper, seen, is_named=True)
+    probes = None if signals is None or "probe" not in signals else signals.set_index("cut")["probe"]
+    _score_axes(upper, trials, means, baseline, probes)
     if choice:
-        _mark_choice(upper, means, choice)
+        _mark_choice(upper, means, choice, is_dense=signals is None)
     # Depth 0 (nothing stays frozen) stands left of the stem.
     first, last = min(1, int(search["cut"].min())), int(search["cut"].max())
     upper.set(ylabel=score_name, xlim=(first - 0.6, last + 0.6))
-    shown = search["cut"] if signals is None else pd.concat([search["cut"], signals["cut"]])
-    upper.set_xticks(sorted({int(cut) for cut in shown}))
+    upper.set_xticks(sorted({int(cut) for cut in (*search["cut"], *seen["cut"])}))
     legend_above(upper, num_columns=4)
     quiet_axes(upper)
     upper.grid(visible=False, axis="x")
     return to_svg(figure, name="cuts", label=f"{score_name} and size against the cut")
 
 
-def _stage_bands(axes: Axes, trials: pd.DataFrame, *, is_named: bool) -> None:
-    if "stage" in trials.columns and len(trials):
-        spans = trials.groupby("stage")["cut"].agg(["min", "max"]).sort_index()
+def _stage_bands(axes: Axes, seen: pd.DataFrame, *, is_named: bool) -> None:
+    if "stage" in seen.columns and len(seen):
+        spans = seen.groupby("stage")["cut"].agg(["min", "max"]).sort_index()
         edges = [
             0.4,
             *((spans["max"].to_numpy()[:-1] + spans["min"].to_numpy()[1:]) / 2),
@@ -98,8 +96,8 @@ def _stage_bands(axes: Axes, trials: pd.DataFrame, *, is_named: bool) -> None:
                     color=COLOURS["muted"],
                     fontsize=7.5,
                 )
-    if "is_pretrained" in trials.columns:
-        partly_random = trials[trials["is_pretrained"].astype(str).str.lower().isin(("false", "0", "0.0"))]
+    if "is_pretrained" in seen.columns:
+        partly_random = seen[seen["is_pretrained"].astype(str).str.lower().isin(("false", "0", "0.0"))]
         for count, cut in enumerate(sorted(set(partly_random["cut"]))):
             label = "partly random weights" if is_named and not count else None
             axes.axvspan(
@@ -113,7 +111,9 @@ def _stage_bands(axes: Axes, trials: pd.DataFrame, *, is_named: bool) -> None:
             )
 
 
-def _score_axes(axes: Axes, trials: pd.DataFrame, means: pd.DataFrame, baseline: pd.DataFrame) -> None:
+def _score_axes(
+    axes: Axes, trials: pd.DataFrame, means: pd.DataFrame, baseline: pd.DataFrame, probes: "pd.Series[float] | None"
+) -> None:
     if len(baseline):
         level = baseline["val_auprc"].mean()
         axes.axhline(level, color=COLOURS["baseline"], linewidth=1.2, linestyle=(0, (5, 3)), label="full fine-tuning")
@@ -131,22 +131,33 @@ def _score_axes(axes: Axes, trials: pd.DataFrame, means: pd.DataFrame, baseline:
             label="each seed",
         )
     axes.plot(means.index, means["val_auprc"], "o", color="white", markeredgecolor=COLOURS["chosen"], markersize=6)
-    scores = pd.concat([trials["val_auprc"], baseline["val_auprc"]])
+    if probes is not None:
+        axes.plot(probes.index, probes, ".-", color=COLOURS["muted"], linewidth=0.9, markersize=4,
+                  label="probe on fine-tuned features")  # fmt: skip
+    scores = pd.concat([trials["val_auprc"], baseline["val_auprc"], *([] if probes is None else [probes])])
     reach = max(float(scores.max() - scores.min()), 0.01)
     # Room above for the names of the stages.
     axes.set_ylim(scores.min() - 0.1 * reach, scores.max() + 0.22 * reach)
 
 
-def _mark_choice(axes: Axes, means: pd.DataFrame, choice: Mapping[str, Any]) -> None:
+def _mark_choice(axes: Axes, means: pd.DataFrame, choice: Mapping[str, Any], *, is_dense: bool) -> None:
     candidates = pd.DataFrame(list(choice.get("candidates") or ()))
     chosen, best = int(choice.get("chosen") or 0), int(choice.get("best") or 0)
     if len(candidates) and {"cut", "score", "sd_difference"} <= set(candidates.columns):
         known = candidates.sort_values("cut")
         sd = pd.to_numeric(known["sd_difference"], errors="coerce").fillna(0.0)
-        axes.fill_between(
-            known["cut"], known["score"] - sd, known["score"] + sd, color=COLOURS["chosen"],
-            alpha=0.12, linewidth=0, label="± 1 SD of the difference to the best",
-        )  # fmt: skip
+        label = "± 1 SD of the difference to the best"
+        if is_dense:
+            axes.fill_between(
+                known["cut"], known["score"] - sd, known["score"] + sd, color=COLOURS["chosen"],
+                alpha=0.12, linewidth=0, label=label,
+            )  # fmt: skip
+        else:
+            # Far from each other nothing is known about what lies between.
+            axes.errorbar(
+                known["cut"], known["score"], sd, color=COLOURS["chosen"], alpha=0.25, linewidth=9, linestyle="none",
+                label=label,
+            )  # fmt: skip
         if choice.get("rule") == "compact" and best in set(known["cut"]):
             threshold = float(known.loc[known["cut"] == best, "score"].iloc[0]) - np.minimum(
                 sd, choice.get("tolerance", USUAL_TOLERANCE)
@@ -163,17 +174,19 @@ def _mark_choice(axes: Axes, means: pd.DataFrame, choice: Mapping[str, Any]) -> 
         axes.plot([chosen], [score], "o", color=COLOURS["chosen"], markersize=9, zorder=5, label="chosen")
 
 
-def _size_axes(axes: Axes, means: pd.DataFrame, baseline: pd.DataFrame) -> None:
+def _size_axes(axes: Axes, sizes: pd.DataFrame, baseline: pd.DataFrame) -> None:
     for column, colour, label in (
         ("num_params", COLOURS["good"], "parameters"),
         ("macs", COLOURS["second"], "MACs"),
     ):
-        whole = baseline[column].mean() if len(baseline) and column in baseline else means[column].max()
+        whole = baseline[column].mean() if len(baseline) and column in baseline else sizes[column].max()
         if not whole or np.isnan(whole):
             continue
-        cuts = [*means.index, *([baseline["cut"].mean()] if len(baseline) else [])]
-        shares = [*(100 * means[column] / whole), *([100.0] if len(baseline) else [])]
-        axes.plot(cuts, shares, "o-", color=colour, markersize=3.5, label=label)
+        known = 100 * sizes[column].dropna() / whole
+        shares = dict(zip(known.index.tolist(), known.tolist(), strict=True))
+        if len(baseline):
+            shares[int(baseline["cut"].mean())] = 100.0
+        axes.plot(list(shares), list(shares.values()), "o-", color=colour, markersize=3.5, label=label)
     axes.set(ylim=(0, None), ylabel="% of full network")
     axes.set_ylim(0, max(105.0, axes.get_ylim()[1]))
     axes.legend(loc="upper left")

@@ -19,6 +19,7 @@ from medgraft.deploy.artefact import LoadedModel
 from medgraft.deploy.predict import predict_pixels
 from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare
+from medgraft.run.exploring import settled_search
 from medgraft.run.judging import artefact_of
 from medgraft.run.prepare import Listener, Prepared, network_of, preprocessing_of
 from medgraft.run.searching import best_trial
@@ -44,6 +45,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backbone_args: Of the network's constructor.
         cut: ``auto``, an index or a name.
         rule: ``compact`` or ``best``.
+        search: As for `medgraft fit`.
         strategy: A key of `medgraft.transfer.STRATEGIES`.
         head: ``pooled``, ``flattened``, or a classical one for ``hybrid``; None for the strategy's own.
         size: Input side in px, None for the network's own.
@@ -61,6 +63,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         backbone_args: dict[str, Any] | None = None,
         cut: str | int = "auto",
         rule: Literal["compact", "best"] = "compact",
+        search: str = "auto",
         strategy: str = "ttl",
         head: str | None = None,
         size: int | None = None,
@@ -75,6 +78,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.backbone_args = backbone_args
         self.cut = cut
         self.rule = rule
+        self.search = search
         self.strategy = strategy
         self.head = head
         self.size = size
@@ -110,7 +114,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             found = _prepared(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
             quiet = Listener()
             context = trial_context(folder, found, engine_for(config, folder, found, quiet))
-            trial = best_trial(config, folder, found, context, quiet)
+            trial = best_trial(settled_search(config, context, quiet), folder, found, context, quiet)
             network, _ = load_trial_model(trial, context)
         self.cut_ = trial.cut
         self.val_auprc_ = trial.val_auprc
@@ -140,6 +144,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             },
             "transfer": {"strategy": self.strategy, "head": self.head, "cut": str(self.cut), "rule": self.rule},
             "train": {"epochs": self.epochs},
+            "search": {"method": self.search},
             "seed": self.seed,
             "device": self.device,
             "offline": self.offline,

@@ -13,6 +13,7 @@ from medgraft.deploy.predict import write_table
 from medgraft.errors import ConfigError, DataError
 from medgraft.metrics.classification import auprc
 from medgraft.run.folder import write_json
+from medgraft.run.prepare import Listener
 from medgraft.run.trials import Runner, is_searched, second_cut, wanted_depth
 from medgraft.search.guided import cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
@@ -26,7 +27,16 @@ from medgraft.transfer.source import BELOW_STEM
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Cut, Predictions
 
-__all__ = ["Explored", "choose_probe", "explore", "is_after_ftl", "method_of", "search_effort"]
+__all__ = [
+    "Explored",
+    "choose_probe",
+    "explore",
+    "is_after_ftl",
+    "method_of",
+    "refuse_search",
+    "search_effort",
+    "settled_search",
+]
 
 _SMALL_VALIDATION: Final = 200
 _SEEDS_WHEN_SMALL: Final = 3
@@ -96,8 +106,63 @@ def explore(runner: Runner, num_seeds: int, epochs: int) -> Explored:
 
 
 def method_of(config: RunConfig) -> str:
-    """The search of this run, where ``auto`` leaves it open."""
-    return "two-stage" if config.search.method == "auto" else config.search.method
+    """The search of this run, where ``auto`` leaves it open.
+
+    Examples:
+        >>> from medgraft.config import make_config
+        >>> [method_of(make_config("images", preset=name)) for name in ("fast", "balanced", "thorough", "paper")]
+        ['guided', 'guided', 'two-stage', 'two-stage']
+    """
+    search = config.search
+    if search.method != "auto":
+        return search.method
+    # Guided takes one seed, all epochs and no number of trials: who asks for more of these means the other search.
+    is_told_more = search.seeds > 1 or search.epochs > 0 or search.max_trials > 0
+    return "guided" if config.transfer.strategy == "ttl" and not is_told_more else "two-stage"
+
+
+def refuse_search(config: RunConfig) -> None:
+    """Refuse a search that is not meant for the strategy, before an image is read.
+
+    Raises:
+        ConfigError: It is meant for another strategy, or its start suits neither search, division nor head.
+    """
+    name, method = config.transfer.strategy, config.search.method
+    meant = {"incremental": "lwft", "guided": "ttl", "svcca": "ttl"}.get(method, name)
+    if name != meant:
+        raise ConfigError(f"--search {method} is a search for {meant}, got --strategy {name}. Use --search two-stage.")
+    if config.search.start != "ftl":
+        return
+    if method_of(config) != "guided":
+        raise ConfigError(f"search.start=ftl belongs to --search guided, got {method_of(config)}.")
+    if config.data.folds > 1 or config.transfer.head == "flattened":
+        raise ConfigError(
+            "search.start=ftl needs one division and a pooled head, got --folds or --head flattened. "
+            "Leave search.start=source."
+        )
+
+
+def settled_search(config: RunConfig, context: TrialContext, told: Listener) -> RunConfig:
+    """`config` with a search that these images allow; decided and said before anything is trained.
+
+    Raises:
+        ConfigError: The search is not meant for the strategy, or ``search.extra`` pays for nothing and guided was
+            asked for by name.
+        DataError: A class cannot be probed, and guided was asked for by name.
+    """
+    if not is_searched(config):
+        return config
+    refuse_search(config)
+    method = method_of(config)
+    if method == "guided":
+        try:
+            _refuse_guided(config, context)
+        except (ConfigError, DataError) as error:
+            if config.search.method == "guided" or config.search.start == "ftl":
+                raise
+            told.say(f"The search is two-stage, because guided is not possible here: {error}")
+            method = "two-stage"
+    return config.model_copy(update={"search": config.search.model_copy(update={"method": method})})
 
 
 def is_after_ftl(config: RunConfig) -> bool:
@@ -152,7 +217,6 @@ def _explore_guided(runner: Runner) -> Explored:
     """Full fine-tuning, probes on its features at every cut, and what they name; see `search.guided`."""
     config, found, told = runner.config, runner.found, runner.told
     cuts, sample = found.source.cuts, probed_sample(runner.context, config.seed)
-    _refuse_guided(config, runner.context, sample)
     ftl = runner.run("ftl", cuts[-1], config.seed, "baseline")
     start = time.perf_counter()
     told.say(f"Probing the fine-tuned features at {len(cuts)} cuts.")
@@ -175,8 +239,9 @@ def _explore_guided(runner: Runner) -> Explored:
     return Explored(choice=choice, warm=warm, pass_macs=passed, pass_seconds=seconds)
 
 
-def _refuse_guided(config: RunConfig, context: TrialContext, sample: TrialContext) -> None:
+def _refuse_guided(config: RunConfig, context: TrialContext) -> None:
     """Refuse before the first training what could not be probed or paid for after it."""
+    sample = probed_sample(context, config.seed)
     train, cuts, epochs = context.train, context.source.cuts, config.train.epochs
     rare, fewest = rarest_class(train.task, train.targets, train.num_classes, context.train_groups)
     if fewest < _MIN_GROUPS:
@@ -270,7 +335,14 @@ _AFTER_FTL: Final[dict[str, Callable[[Runner], Explored]]] = {"guided": _explore
 
 def _write_signals(runner: Runner, signals: Mapping[int, Mapping[str, float]]) -> None:
     cuts = runner.found.source.cuts
-    rows = [{"cut": index, "name": cuts[index - 1].name, **values} for index, values in sorted(signals.items())]
+    rows = [
+        {
+            "cut": index, "name": cuts[index - 1].name, "stage": cuts[index - 1].stage,
+            "num_params": cuts[index - 1].num_params, "macs": cuts[index - 1].macs,
+            "is_pretrained": cuts[index - 1].is_pretrained, **values,
+        }
+        for index, values in sorted(signals.items())
+    ]  # fmt: skip
     write_table(pd.DataFrame(rows), runner.folder / "signals.csv")
 
 

@@ -17,7 +17,7 @@ from medgraft.evaluate.operating_point import parse_operating_point
 from medgraft.report import write_report
 from medgraft.run.budget import fit_budget
 from medgraft.run.examples import write_examples
-from medgraft.run.exploring import method_of
+from medgraft.run.exploring import refuse_search, settled_search
 from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
 from medgraft.run.folds import fit_folds
 from medgraft.run.judging import Tested, open_test_set
@@ -87,27 +87,11 @@ def _refuse_early(config: RunConfig) -> None:
     head = config.transfer.head
     if head in CLASSICAL and name != "hybrid":
         raise ConfigError(f"--head {head} is a head of hybrid, got --strategy {name}. Use --strategy hybrid.")
-    _refuse_search(config)
+    refuse_search(config)
     if not STRATEGIES[name].has_depth and config.transfer.cut != "auto":
         raise ConfigError(f"{name} has no depth and takes no --cut, got {config.transfer.cut!r}. Use ttl to keep less.")
     if config.budget_minutes is not None and config.deterministic:
         raise ConfigError("--budget measures this machine and --deterministic measures nothing: give --epochs instead.")
-
-
-def _refuse_search(config: RunConfig) -> None:
-    name, method = config.transfer.strategy, config.search.method
-    meant = {"incremental": "lwft", "guided": "ttl", "svcca": "ttl"}.get(method, name)
-    if name != meant:
-        raise ConfigError(f"--search {method} is a search for {meant}, got --strategy {name}. Use --search two-stage.")
-    if config.search.start != "ftl":
-        return
-    if method_of(config) != "guided":
-        raise ConfigError(f"search.start=ftl belongs to --search guided, got {method_of(config)}.")
-    if config.data.folds > 1 or config.transfer.head == "flattened":
-        raise ConfigError(
-            "search.start=ftl needs one division and a pooled head, got --folds or --head flattened. "
-            "Leave search.start=source."
-        )
 
 
 def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, command: str | None) -> dict[str, Any]:
@@ -115,8 +99,8 @@ def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, 
     digest = write_splits(found.cohort, found.groups, folder / "splits.csv")
     _write_audit(folder, found)
     engine = engine_for(config, folder, found, told)
-    config = fit_budget(config, folder, found, engine, told)
     context = trial_context(folder, found, engine)
+    config = fit_budget(settled_search(config, context, told), folder, found, engine, told)
     _say_source(found, told)
     searched = search_cut(config, folder, found, context, told)
     tested = open_test_set(config, folder, found, context, searched, run_id_of(folder), told)

@@ -160,6 +160,9 @@ def _merge_files(folder: Path, places: list[Path], results: list[dict[str, Any]]
         # The fold takes the place of the seed, so that curves show their spread over folds.
         tables = [pd.read_csv(place / name).assign(seed=i) for i, place in enumerate(places, 1)]
         write_table(pd.concat(tables), folder / name)
+    if all((place / "signals.csv").exists() for place in places):
+        signals = pd.concat([pd.read_csv(place / "signals.csv") for place in places])
+        write_table(signals.groupby(["cut", "name"], as_index=False).mean(), folder / "signals.csv")
     for name in ("choice.json", "audit.json"):
         shutil.copyfile(places[0] / name, folder / name)
     write_table(
