@@ -190,6 +190,16 @@ def test_a_search_of_two_trainings_shows_size_and_stage_of_every_cut() -> None:
     assert not [line for line in re.findall(r'<path d="([^"]+)"', cut_figure(search, choice)) if line.count("L") == 8]
 
 
+def test_the_whole_network_is_marked_when_it_was_chosen_and_later_seeds_are_left_out() -> None:
+    rows = [(6, 0, 0.7, "guided"), (9, 0, 0.9, "baseline"), (9, 1, 0.1, "baseline")]
+    search = pd.DataFrame(rows, columns=["cut", "seed", "val_auprc", "role"])
+    found = [{"cut": 6, "score": 0.7, "sd_difference": 0.02}, {"cut": 9, "score": 0.9, "sd_difference": 0.0}]
+    choice = {"rule": "compact", "chosen": 9, "best": 9, "candidates": found}
+    svg = cut_figure(search, choice)
+    assert {"chosen", "best"} <= set(texts(svg))
+    assert svg == cut_figure(search[search["seed"] == 0], choice)
+
+
 def test_other_gain_and_distance_are_drawn() -> None:
     gain = [{"depth": depth, "gain": depth / 10} for depth in (0, 3, 9)]
     assert {"0", "3", "9"} <= set(texts(gain_figure(gain)))

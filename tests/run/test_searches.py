@@ -1,5 +1,6 @@
 """Every search from the folder to the report: what it trains, what it may spend, and what stands beside its choice."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from medgraft.run import budget, exploring
 from medgraft.run.fit import fit
 from medgraft.run.prepare import Listener, prepared
 from medgraft.search import Choice, choose
+from medgraft.train.engine import Engine
 from small_runs import small_config
 
 NUM_CUTS = 9
@@ -164,6 +166,22 @@ def test_an_interrupted_halving_goes_on_to_the_bit(
     assert _results(halved)["test"]["chosen"]["auprc"] == _results(tmp_path / "run")["test"]["chosen"]["auprc"]
 
 
+def test_a_sample_keeps_two_groups_with_and_without_a_rare_label(phantom: Path, tmp_path: Path) -> None:
+    found = prepared(_config(phantom, "guided"), tmp_path / "cache", Listener())
+    context = room.trial_context(tmp_path, found, Engine(device="cpu"))
+    targets = np.zeros((len(context.train), 3), np.float32)
+    targets[:, 0] = 1
+    targets[[5, 17], 0] = 0
+    targets[:40, 1] = 1
+    groups = np.where(np.arange(len(targets)) < 39, 0, 1 + np.arange(len(targets)))
+    train = dataclasses.replace(context.train, targets=targets, task="multilabel")
+    small = dataclasses.replace(context, train=train, train_groups=groups).sample(12, 0)
+    kept, ids = small.train.targets, small.train_groups
+    assert (kept[:, 0] == 0).sum() == 2
+    assert len(np.unique(ids[kept[:, 1] == 1])) == 2
+    assert len(kept) < 40
+
+
 def test_svcca_trains_twice_and_keeps_the_cut_where_chance_begins(phantom: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     results = fit(_config(phantom, "svcca"), run)
@@ -175,6 +193,7 @@ def test_svcca_trains_twice_and_keeps_the_cut_where_chance_begins(phantom: Path,
     assert len(trials) == (1 if wanted == NUM_CUTS else 2)
     assert results["search"]["cost_in_ftl"] <= 2 + 1e-9 + 2 / 3
     assert results["continued"] is None
+    assert "from training images alone, where canonical" in (run / "report.html").read_text()
 
 
 def test_exhaustive_trains_every_cut(phantom: Path, tmp_path: Path) -> None:
@@ -242,12 +261,42 @@ def test_the_default_search_is_guided_unless_its_settings_are_anothers(options: 
     assert exploring.method_of(make_config("images", options=options)) == method
 
 
+def test_a_flattened_head_is_searched_in_two_stages(phantom: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    config = _config(phantom, "auto", transfer={"head": "flattened"})
+    context = room.trial_context(tmp_path, prepared(config, tmp_path / "c", Listener()), Engine(device="cpu"))
+    settled = exploring.settled_search(config, context, Listener(say=lines.append))
+    assert settled.search.method == "two-stage"
+    assert "pooled" in lines[-1]
+    with pytest.raises(ConfigError, match="pooled"):
+        exploring.settled_search(_config(phantom, "guided", transfer={"head": "flattened"}), context, Listener())
+
+
+def test_whoever_gives_guided_a_budget_asks_for_it(phantom: Path, tmp_path: Path) -> None:
+    config = _config(phantom, "auto", search={"extra": 0.1})
+    context = room.trial_context(tmp_path, prepared(config, tmp_path / "c", Listener()), Engine(device="cpu"))
+    with pytest.raises(ConfigError, match=r"search\.extra"):
+        exploring.settled_search(config, context, Listener())
+    # A time budget may leave three epochs, in which the pass for signals weighs ten times as much.
+    tight = {"search": {"extra": 0.5}, "train": {"epochs": 30}, "deterministic": False}
+    assert exploring.settled_search(_config(phantom, "auto", **tight), context, Listener()).search.method == "guided"
+    with pytest.raises(ConfigError, match=r"search\.extra"):
+        exploring.settled_search(_config(phantom, "auto", **tight, budget_minutes=1), context, Listener())
+
+
+def test_a_given_cut_is_no_search(phantom: Path, tmp_path: Path) -> None:
+    results = fit(_config(phantom, "auto", transfer={"cut": "3"}, train={"epochs": 1}), tmp_path / "run")
+    assert results["search"]["method"] == "given"
+    assert "as fixed beforehand" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_guided_searches_every_fold(phantom: Path, tmp_path: Path) -> None:
     results = fit(_config(phantom, "auto", data={"folds": 3}, train={"epochs": 3}), tmp_path / "run")
     folds = [json.loads((tmp_path / "run" / f"fold_{k}" / "results.json").read_text()) for k in (1, 2, 3)]
     assert [one["search"]["method"] for one in folds] == ["guided"] * 3
     assert all(one["search"]["beyond_ftl"] <= 1 for one in folds)
     assert results["search"]["method"] == "guided"
+    assert results["search"]["num_trials"] == sum(one["search"]["num_trials"] for one in folds)
     tables = [pd.read_csv(tmp_path / "run" / f"fold_{k}" / "signals.csv") for k in (1, 2, 3)]
     merged = pd.read_csv(tmp_path / "run" / "signals.csv")
     np.testing.assert_allclose(merged["probe"], np.mean([table["probe"] for table in tables], axis=0))

@@ -23,7 +23,7 @@ from medgraft.report.checklist import GUIDELINES, checklist
 from medgraft.report.curves import MAX_NAMED_CLASSES, confusion_figure, ranking_figure, reliability_figure
 from medgraft.report.figures import answer_figure, history_figure, plan_figure
 from medgraft.report.prose import citation, decision_sentence, methods, summary_sentence
-from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run
+from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run, was_searched
 from medgraft.report.rendering import environment, write_whole
 from medgraft.report.search_figure import USUAL_TOLERANCE, cut_figure
 from medgraft.report.wording import chosen_name, depth_sentence
@@ -85,9 +85,9 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "distances": tables.distance_rows(run.analysis or {}),
         "source": look_up(run.analysis, "distance.source", ""),
         "other_run": look_up(run.analysis, "other.run", ""),
-        "cuts": tables.cut_rows(run) if _is_searched(run) else [],
+        "cuts": tables.cut_rows(run) if was_searched(run) else [],
         "tolerance": fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE)),
-        "search_cost": _search_cost(run) if _is_searched(run) else "",
+        "search_cost": _search_cost(run) if was_searched(run) else "",
         "metrics": tables.metric_rows(run),
         "has_second": bool(results.get("second_baseline")),
         "has_continued": bool(results.get("continued")),
@@ -124,9 +124,9 @@ def _answer(run: RunFiles) -> dict[str, Any]:
         "positive": results.get("positive"),
         "is_phantom": is_phantom(run),
         "strategy": chosen_name(chosen),
-        "rule": chosen.get("rule", "") if _is_searched(run) else "",
+        "rule": chosen.get("rule", "") if was_searched(run) else "",
         "is_truncated": chosen.get("strategy") == "ttl",
-        "depth": depth_sentence(chosen, is_searched=_is_searched(run)),
+        "depth": depth_sentence(chosen, is_searched=was_searched(run)),
         "verdict": verdict,
         "tone": VERDICT_TONES.get(verdict, "open"),
         "sentence": sentence,
@@ -137,10 +137,6 @@ def _answer(run: RunFiles) -> dict[str, Any]:
         "auroc": _big_metric(run, "auroc"),
         "costs": tables.headline(run),
     }
-
-
-def _is_searched(run: RunFiles) -> bool:
-    return len((run.choice or {}).get("candidates") or ()) > 1
 
 
 def _figures(run: RunFiles) -> dict[str, Any]:
@@ -160,7 +156,7 @@ def _figures(run: RunFiles) -> dict[str, Any]:
         if difference
         else "",
         "cut_svg": cut_figure(run.search, run.choice, signals=run.signals)
-        if run.search is not None and _is_searched(run)
+        if run.search is not None and was_searched(run)
         else "",
         "ranking_svg": ranking_figure(chosen, baseline) if chosen is not None else "",
         "reliability_svg": reliability_figure(chosen, baseline) if chosen is not None else "",

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known, is_phantom
-from medgraft.report.reading import RunFiles, look_up
+from medgraft.report.reading import RunFiles, look_up, was_searched
 from medgraft.report.search_figure import USUAL_TOLERANCE
 from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, strategy_words
 
@@ -208,13 +208,14 @@ def _search(run: RunFiles, cite: Cite) -> str:
             " The final model goes on from the weights of full fine-tuning; full fine-tuning itself, trained on for "
             f"what the search cost beyond it ({extra} of its computation), stands beside{over}."
         )
-    if len((run.choice or {}).get("candidates", ())) < 2:
+    if not was_searched(run):
         return f"{depth_sentence(chosen, is_searched=False)}.{budget}"
     trials = look_up(run.results, "search.num_trials")
     method = look_up(run.results, "search.method", "two-stage")
     is_warm = method == "guided" and look_up(run.results, "search.start") == "ftl"
     words, reference = SEARCHES["guided from ftl" if is_warm else method]
-    text = f"The depth was chosen on validation alone by average precision, {words}"
+    judge = "from training images alone, " if method == "svcca" else "on validation alone by average precision, "
+    text = f"The depth was chosen {judge}{words}"
     text += cite(reference) if reference else ""
     if trials:
         seeds, epochs = look_up(run.results, "search.seeds", 1), look_up(run.results, "search.epochs")

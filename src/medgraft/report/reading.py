@@ -13,7 +13,16 @@ import pandas as pd
 from medgraft.errors import RunError
 from medgraft.types import Predictions, Task
 
-__all__ = ["RunFiles", "image_data_uri", "look_up", "num_unscored", "read_predictions", "read_results", "read_run"]
+__all__ = [
+    "RunFiles",
+    "image_data_uri",
+    "look_up",
+    "num_unscored",
+    "read_predictions",
+    "read_results",
+    "read_run",
+    "was_searched",
+]
 
 PREDICTION_FILES: Final = {
     "test": "predictions.csv",
@@ -104,6 +113,12 @@ def read_results(folder: Path, name: str) -> dict[str, Any]:
         raise RunError(f"expected a finished job with {name}, got {folder}. Run it again: it continues.")
     found: dict[str, Any] = _json(folder / name)
     return found
+
+
+def was_searched(run: RunFiles) -> bool:
+    """Whether the run looked for its depth: it compared several, or its search says that it did."""
+    method = look_up(run.results, "search.method", "given")
+    return method != "given" or len((run.choice or {}).get("candidates") or ()) > 1
 
 
 def look_up(tree: Any, path: str, default: Any = None) -> Any:

@@ -46,6 +46,9 @@ def cut_figure(
         # A cut that was trained on is shown as it was in the end.
         trials = pd.concat([trials[~is_rung], trials[is_rung].groupby(["cut", "seed"]).tail(1)])
     baseline = search[search["role"] == "baseline"]
+    if "seed" in search and len(trials):
+        # Seeds that were trained only to repeat the choice say nothing about the search.
+        baseline = baseline[baseline["seed"].isin(trials["seed"])]
     means = trials.groupby("cut").mean(numeric_only=True).sort_index()
     has_sizes = {"num_params", "macs"} <= set(means.columns)
     # A search that begins with full fine-tuning trains few cuts, but has looked at all of them.
@@ -61,9 +64,9 @@ def cut_figure(
         upper.set_xlabel("cut (1 = stem)")
     _stage_bands(upper, seen, is_named=True)
     probes = None if signals is None or "probe" not in signals else signals.set_index("cut")["probe"]
-    _score_axes(upper, trials, means, baseline, probes)
+    _score_axes(upper, trials, baseline, probes, is_dense=signals is None)
     if choice:
-        _mark_choice(upper, means, choice, is_dense=signals is None)
+        _mark_choice(upper, choice, is_dense=signals is None)
     # Depth 0 (nothing stays frozen) stands left of the stem.
     first, last = min(1, int(search["cut"].min())), int(search["cut"].max())
     upper.set(ylabel=score_name, xlim=(first - 0.6, last + 0.6))
@@ -112,14 +115,16 @@ def _stage_bands(axes: Axes, seen: pd.DataFrame, *, is_named: bool) -> None:
 
 
 def _score_axes(
-    axes: Axes, trials: pd.DataFrame, means: pd.DataFrame, baseline: pd.DataFrame, probes: "pd.Series[float] | None"
+    axes: Axes, trials: pd.DataFrame, baseline: pd.DataFrame, probes: "pd.Series[float] | None", *, is_dense: bool
 ) -> None:
+    means = trials.groupby("cut").mean(numeric_only=True).sort_index()
     if len(baseline):
         level = baseline["val_auprc"].mean()
         axes.axhline(level, color=COLOURS["baseline"], linewidth=1.2, linestyle=(0, (5, 3)), label="full fine-tuning")
         cut = baseline["cut"].mean()
         axes.plot([cut], [level], "D", color=COLOURS["baseline"], markersize=6, zorder=4)
-    axes.plot(means.index, means["val_auprc"], color=COLOURS["chosen"], alpha=0.55, linewidth=1.3)
+    if is_dense:
+        axes.plot(means.index, means["val_auprc"], color=COLOURS["chosen"], alpha=0.55, linewidth=1.3)
     if trials.groupby("cut").size().max() > 1:
         axes.plot(
             trials["cut"],
@@ -140,7 +145,7 @@ def _score_axes(
     axes.set_ylim(scores.min() - 0.1 * reach, scores.max() + 0.22 * reach)
 
 
-def _mark_choice(axes: Axes, means: pd.DataFrame, choice: Mapping[str, Any], *, is_dense: bool) -> None:
+def _mark_choice(axes: Axes, choice: Mapping[str, Any], *, is_dense: bool) -> None:
     candidates = pd.DataFrame(list(choice.get("candidates") or ()))
     chosen, best = int(choice.get("chosen") or 0), int(choice.get("best") or 0)
     if len(candidates) and {"cut", "score", "sd_difference"} <= set(candidates.columns):
@@ -166,12 +171,12 @@ def _mark_choice(axes: Axes, means: pd.DataFrame, choice: Mapping[str, Any], *, 
                 known["cut"], threshold, "_", color=COLOURS["best"], markersize=15, markeredgewidth=1.6,
                 label="compact threshold",
             )  # fmt: skip
-    if best in means.index:
-        axes.plot([best], [means["val_auprc"][best]], "o", color="none", markeredgecolor=COLOURS["best"],
+    scores = {int(one["cut"]): float(one["score"]) for one in choice.get("candidates") or () if "score" in one}
+    if best in scores:
+        axes.plot([best], [scores[best]], "o", color="none", markeredgecolor=COLOURS["best"],
                   markersize=15, markeredgewidth=1.4, label="best")  # fmt: skip
-    if chosen in means.index:
-        score = means["val_auprc"][chosen]
-        axes.plot([chosen], [score], "o", color=COLOURS["chosen"], markersize=9, zorder=5, label="chosen")
+    if chosen in scores:
+        axes.plot([chosen], [scores[chosen]], "o", color=COLOURS["chosen"], markersize=9, zorder=5, label="chosen")
 
 
 def _size_axes(axes: Axes, sizes: pd.DataFrame, baseline: pd.DataFrame) -> None:

@@ -10,7 +10,8 @@ from medgraft.types import to_json
 
 __all__ = ["SEARCHES", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "strategy_words"]
 
-# How each search goes on after "The depth was chosen on validation alone by average precision, "; whom to cite.
+# How each search goes on after "The depth was chosen on validation alone by average precision, " (svcca: "from training
+# images alone, "); whom to cite.
 SEARCHES: Final[dict[str, tuple[str, str]]] = {
     "two-stage": ("first among the ends of stages, then among their neighbours", "peng"),
     "incremental": (
@@ -19,7 +20,7 @@ SEARCHES: Final[dict[str, tuple[str, str]]] = {
     ),
     "exhaustive": ("every cut being trained", ""),
     "svcca": (
-        "not among scores but where canonical correlations between the features before and after full fine-tuning "
+        "where canonical correlations between the features before and after full fine-tuning "
         "overlap those of random features by half",
         "peng",
     ),
@@ -175,11 +176,16 @@ def depth_sentence(chosen: Mapping[str, Any], *, is_searched: bool) -> str:
         'Everything up to layer1.1 (cut 3) stayed frozen, as fixed beforehand'
         >>> depth_sentence({"strategy": "l2sp", "cut": cut}, is_searched=False)
         'The strategy l2sp has no depth: all of the network was kept'
+        >>> depth_sentence({"strategy": "ftl", "cut": cut}, is_searched=True)
+        'All of the network was kept, chosen on validation alone'
     """
     name, cut = str(chosen.get("strategy", "")), look_up(chosen, "cut", {})
+    judge = "training images" if chosen.get("rule") == "overlap" else "validation"
+    if is_searched and name == "ftl":
+        return f"All of the network was kept, chosen on {judge} alone"
     wording = WORDINGS.get(name)
     if wording is None or not cut or not wording.depth:
         return f"The strategy {name} has no depth: all of the network was kept"
     place = f"{cut.get('name')} (cut {cut.get('index')})"
     text = wording.nothing if cut.get("index") == 0 else wording.depth.format(cut=place)
-    return f"{text}, chosen on validation alone" if is_searched else f"{text}, as fixed beforehand"
+    return f"{text}, chosen on {judge} alone" if is_searched else f"{text}, as fixed beforehand"

@@ -19,11 +19,11 @@ from medgraft.deploy.artefact import LoadedModel
 from medgraft.deploy.predict import predict_pixels
 from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare
-from medgraft.run.exploring import settled_search
+from medgraft.run.exploring import method_of, settled_search
 from medgraft.run.judging import artefact_of
 from medgraft.run.prepare import Listener, Prepared, network_of, preprocessing_of
 from medgraft.run.searching import best_trial
-from medgraft.run.trials import engine_for, trial_context
+from medgraft.run.trials import engine_for, is_searched, trial_context
 from medgraft.search.trial import load_trial_model
 from medgraft.transfer.source import prepare_source
 from medgraft.types import Cohort
@@ -37,7 +37,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A truncated pretrained network as a scikit-learn classifier.
 
     A fifth of the training images (whole groups) is held back to choose epoch and cut, with the search of
-    `medgraft fit`. No test set is opened: that is the caller's, e.g. `cross_val_score`'s.
+    `medgraft fit`; `search_` says which it was. No test set is opened: that is the caller's, e.g. `cross_val_score`'s.
 
     Args:
         backbone: As for `medgraft fit`.
@@ -114,9 +114,11 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             found = _prepared(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
             quiet = Listener()
             context = trial_context(folder, found, engine_for(config, folder, found, quiet))
-            trial = best_trial(settled_search(config, context, quiet), folder, found, context, quiet)
+            config = settled_search(config, context, quiet)
+            trial = best_trial(config, folder, found, context, quiet)
             network, _ = load_trial_model(trial, context)
         self.cut_ = trial.cut
+        self.search_ = method_of(config) if is_searched(config) else "given"
         self.val_auprc_ = trial.val_auprc
         self.model_ = LoadedModel(artefact=artefact_of(found, trial, network), network=network, folder=Path())
         return self

@@ -7,7 +7,7 @@ from typing import Final
 
 import pandas as pd
 
-from medgraft.config import RunConfig
+from medgraft.config import RunConfig, SearchConfig
 from medgraft.data.labels import rarest_class
 from medgraft.deploy.predict import write_table
 from medgraft.errors import ConfigError, DataError
@@ -20,7 +20,14 @@ from medgraft.search.incremental import incremental
 from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.rule import Choice, choose, is_clearly_behind
 from medgraft.search.signals import probe_cuts, reuse_at_cuts
-from medgraft.search.trial import Trial, TrialContext, feature_path, load_trial_model, probed_sample
+from medgraft.search.trial import (
+    PROBED_IMAGES,
+    Trial,
+    TrialContext,
+    feature_path,
+    load_trial_model,
+    probed_sample,
+)
 from medgraft.search.two_stage import two_stage
 from medgraft.train.features import keep_features
 from medgraft.transfer.source import BELOW_STEM
@@ -28,6 +35,7 @@ from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Cut, Predictions
 
 __all__ = [
+    "BUDGET_EPOCHS",
     "Explored",
     "choose_probe",
     "explore",
@@ -43,6 +51,8 @@ _SEEDS_WHEN_SMALL: Final = 3
 _MIN_EPOCHS: Final = 5
 _COMPARED_IMAGES: Final = 1000
 _MIN_GROUPS: Final = 2
+BUDGET_EPOCHS: Final = 3
+"""Fewest epochs of a training that a time budget leaves."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -90,7 +100,6 @@ def explore(runner: Runner, num_seeds: int, epochs: int) -> Explored:
     """Train at the depths that the search wants to see, and let the rule choose.
 
     Raises:
-        ConfigError: The search is not meant for the strategy.
         CutError: There is no such cut.
     """
     config = runner.config
@@ -146,23 +155,30 @@ def settled_search(config: RunConfig, context: TrialContext, told: Listener) -> 
     """`config` with a search that these images allow; decided and said before anything is trained.
 
     Raises:
-        ConfigError: The search is not meant for the strategy, or ``search.extra`` pays for nothing and guided was
-            asked for by name.
-        DataError: A class cannot be probed, and guided was asked for by name.
+        ConfigError: The search is not meant for the strategy, or guided was asked for and is not possible.
+        DataError: Guided was asked for, and a class cannot be probed.
     """
     if not is_searched(config):
         return config
     refuse_search(config)
-    method = method_of(config)
-    if method == "guided":
-        try:
-            _refuse_guided(config, context)
-        except (ConfigError, DataError) as error:
-            if config.search.method == "guided" or config.search.start == "ftl":
-                raise
-            told.say(f"The search is two-stage, because guided is not possible here: {error}")
-            method = "two-stage"
-    return config.model_copy(update={"search": config.search.model_copy(update={"method": method})})
+    search, method = config.search, method_of(config)
+    if method == "guided" and (obstacle := _obstacle(config, context)):
+        kind, reason = obstacle
+        # Whoever gives guided a start or a budget of its own has asked for it.
+        if search.method == "guided" or search.start == "ftl" or search.extra != SearchConfig().extra:
+            raise kind(f"{reason} Use --search two-stage.")
+        told.say(f"The search is two-stage, because guided is not possible here: {reason}")
+        method = "two-stage"
+    return config.model_copy(update={"search": search.model_copy(update={"method": method})})
+
+
+def _least_extra(config: RunConfig, context: TrialContext, epochs: int) -> float:
+    """What guided needs beyond full fine-tuning, in units of it: the pass for signals and the cheapest training."""
+    cuts, num_train = context.source.cuts, len(context.train)
+    passes = (min(num_train, PROBED_IMAGES) + len(context.val)) / (3 * num_train * epochs)
+    # The cheapest whole training, or one epoch of the dearest short one.
+    least = cuts[0].macs if config.search.start == "source" else cuts[-2 if len(cuts) > 1 else 0].macs / epochs
+    return passes + least / cuts[-1].macs
 
 
 def is_after_ftl(config: RunConfig) -> bool:
@@ -239,25 +255,27 @@ def _explore_guided(runner: Runner) -> Explored:
     return Explored(choice=choice, warm=warm, pass_macs=passed, pass_seconds=seconds)
 
 
-def _refuse_guided(config: RunConfig, context: TrialContext) -> None:
-    """Refuse before the first training what could not be probed or paid for after it."""
+def _obstacle(config: RunConfig, context: TrialContext) -> tuple[type[ConfigError] | type[DataError], str] | None:
+    """What stands in the way of a guided search: what could not be probed or paid for after the first training."""
+    if config.transfer.head == "flattened":
+        return ConfigError, "expected a pooled head to judge cuts by probes on pooled features, got --head flattened."
     sample = probed_sample(context, config.seed)
-    train, cuts, epochs = context.train, context.source.cuts, config.train.epochs
-    rare, fewest = rarest_class(train.task, train.targets, train.num_classes, context.train_groups)
+    train = sample.train
+    rare, fewest = rarest_class(train.task, train.targets, train.num_classes, sample.train_groups)
     if fewest < _MIN_GROUPS:
-        raise DataError(
+        return DataError, (
             f"expected at least {_MIN_GROUPS} training groups with and without {context.classes[rare]} to probe "
-            f"features, got {fewest}. Use --search two-stage."
+            f"features, got {fewest}."
         )
-    passes = (len(sample.train) + len(sample.val)) / (3 * len(train) * epochs)
-    # The cheapest whole training, or one epoch of the dearest short one.
-    least = cuts[0].macs if config.search.start == "source" else cuts[-2 if len(cuts) > 1 else 0].macs / epochs
-    needed = passes + least / cuts[-1].macs
+    # A time budget may lower the epochs later.
+    epochs = config.train.epochs if config.budget_minutes is None else min(BUDGET_EPOCHS, config.train.epochs)
+    needed = _least_extra(config, context, epochs)
     if config.search.extra < needed:
-        raise ConfigError(
-            f"expected search.extra to pay for signals ({passes:.2f}) and one training, at least {needed:.2f} in all, "
-            f"got {config.search.extra:g}. Raise it, or use --search two-stage."
+        return ConfigError, (
+            f"expected search.extra to pay for signals and one training, at least {needed:.2f} in all, "
+            f"got {config.search.extra:g}: raise it or --epochs."
         )
+    return None
 
 
 def choose_probe(config: RunConfig, cuts: tuple[Cut, ...], probes: Mapping[int, Predictions]) -> Choice:

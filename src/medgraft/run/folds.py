@@ -66,19 +66,23 @@ def fit_folds(config: RunConfig, folder: Path, found: Prepared, run_split: RunSp
 def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict[str, Any]]) -> dict[str, Any]:
     places = [folder / f"fold_{number}" for number in range(1, len(results) + 1)]
     test = _pooled_test(config, folder, places, found, results)
-    _merge_files(folder, places, results)
     picks = collections.Counter(r["chosen"]["cut"]["index"] for r in results)
-    typical = next(r for r in results if r["chosen"]["cut"]["index"] == picks.most_common(1)[0][0])
+    number = next(i for i, r in enumerate(results) if r["chosen"]["cut"]["index"] == picks.most_common(1)[0][0])
+    typical = results[number]
+    _merge_files(folder, places, results, typical=places[number])
     notes = [
         f"Nested cross-validation, {len(results)} folds by group; test figures are pooled over the folds.",
         "Cuts chosen per fold: " + ", ".join(r["chosen"]["cut"]["name"] for r in results) + ".",
         "The saved model is that of fold 1.",
+        f"The table of the search is that of fold {number + 1}; its figure shows all folds.",
+        *_several_searches(results),
     ]
     return {
         **results[0],
         "chosen": typical["chosen"],
         "efficiency": typical["efficiency"],
         "plan": typical["plan"],
+        "search": {**typical["search"], **_cost_of_folds([r["search"] for r in results])},
         "test": test,
         "second_baseline": None,
         "continued": None,
@@ -155,7 +159,19 @@ def _summary(pooled: Predictions, folds: list[dict[str, Any]], weights: np.ndarr
     return {**{name: details[name] for name in _RANKING}, **plain, "details": details}
 
 
-def _merge_files(folder: Path, places: list[Path], results: list[dict[str, Any]]) -> None:
+def _several_searches(results: list[dict[str, Any]]) -> list[str]:
+    """A rare class may forbid in one fold what others do."""
+    methods = [r["search"]["method"] for r in results]
+    return [f"Searches per fold: {', '.join(methods)}."] if len(set(methods)) > 1 else []
+
+
+def _cost_of_folds(costs: list[dict[str, Any]]) -> dict[str, Any]:
+    """Trials and seconds of all folds; in units of full fine-tuning, of which each fold has its own, their mean."""
+    sums = {key: sum(cost[key] for cost in costs) for key in ("num_trials", "seconds", "baseline_seconds")}
+    return sums | {key: float(np.mean([cost[key] for cost in costs])) for key in ("cost_in_ftl", "beyond_ftl")}
+
+
+def _merge_files(folder: Path, places: list[Path], results: list[dict[str, Any]], *, typical: Path) -> None:
     for name in ("search.csv", "history.csv"):
         # The fold takes the place of the seed, so that curves show their spread over folds.
         tables = [pd.read_csv(place / name).assign(seed=i) for i, place in enumerate(places, 1)]
@@ -163,8 +179,8 @@ def _merge_files(folder: Path, places: list[Path], results: list[dict[str, Any]]
     if all((place / "signals.csv").exists() for place in places):
         signals = pd.concat([pd.read_csv(place / "signals.csv") for place in places])
         write_table(signals.groupby(["cut", "name"], as_index=False).mean(), folder / "signals.csv")
-    for name in ("choice.json", "audit.json"):
-        shutil.copyfile(places[0] / name, folder / name)
+    shutil.copyfile(typical / "choice.json", folder / "choice.json")
+    shutil.copyfile(places[0] / "audit.json", folder / "audit.json")
     write_table(
         pd.concat([pd.read_csv(p / "splits.csv").assign(fold=i) for i, p in enumerate(places, 1)]),
         folder / "splits.csv",

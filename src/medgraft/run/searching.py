@@ -53,14 +53,15 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     """Train the baseline, find the cut the rule picks on validation, then train the further seeds.
 
     Raises:
-        ConfigError: The search is not meant for the strategy, or its budget pays for nothing.
+        ConfigError: The search's budget pays for nothing.
         CutError: There is no such cut.
     """
     runner = Runner(config, folder, found, context, told)
     num_seeds, epochs = search_effort(config, len(np.unique(context.val_groups)))
     explored = explore(runner, num_seeds, epochs)
-    facts: dict[str, Any] = {"method": method_of(config), "seeds": num_seeds, "epochs": epochs}
-    if method_of(config) == "guided":
+    method = method_of(config) if is_searched(config) else "given"
+    facts: dict[str, Any] = {"method": method, "seeds": num_seeds, "epochs": epochs}
+    if method == "guided":
         facts["start"] = config.search.start
     if is_after_ftl(config):
         facts |= {"seeds": 1, "epochs": config.train.epochs}
@@ -71,7 +72,7 @@ def best_trial(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     """The same search without further seeds: the model at the chosen depth as `fit` makes it.
 
     Raises:
-        ConfigError: The search is not meant for the strategy, or its budget pays for nothing.
+        ConfigError: The search's budget pays for nothing.
         CutError: There is no such cut.
     """
     runner = Runner(config, folder, found, context, told)

@@ -35,6 +35,7 @@ from medgraft.transfer.strategies import STRATEGIES, StrategySettings, apply_str
 from medgraft.types import Cut, Predictions, TransferPlan, to_json
 
 __all__ = [
+    "PROBED_IMAGES",
     "Trial",
     "TrialContext",
     "TrialSpec",
@@ -52,7 +53,8 @@ __all__ = [
 
 # Of a sample, where the training set has as many.
 _FEWEST_OF_A_CLASS: Final = 20
-_HEAD_IMAGES: Final = 2000
+PROBED_IMAGES: Final = 2000
+"""Training images, about, on which probes and the heads of warm starts are solved."""
 _RESULTS: Final = ("val_auprc", "val_auroc", "best_epoch", "seconds", "train_macs", "num_params", "macs")
 
 
@@ -129,15 +131,18 @@ class TrialContext:
     def sample(self, num_images: int, seed: int) -> "TrialContext":
         """The same with about so many training images at most, drawn with `seed`, in their order.
 
-        Of every class (label) at least a few stay, so that a rare one can still be told apart.
+        Of every class (and of the cases without a label) a few stay, from different groups, so that a rare one can
+        still be told apart.
         """
         train = self.train
         order = np.random.default_rng(seed).permutation(len(train))
-        shown = class_matrix(train.task, train.targets, train.num_classes)[:, : train.num_classes]
+        columns = class_matrix(train.task, train.targets, train.num_classes).T
         kept = {*order[:num_images].tolist()}
-        fewest = min(_FEWEST_OF_A_CLASS, num_images // train.num_classes)
-        for column in shown.T:
-            kept |= {*order[column[order]][:fewest].tolist()}
+        fewest = min(_FEWEST_OF_A_CLASS, num_images // len(columns))
+        for column in columns:
+            shown = order[column[order]]
+            firsts = np.sort(np.unique(self.train_groups[shown], return_index=True)[1])
+            kept |= {*shown[:fewest].tolist(), *shown[firsts[:fewest]].tolist()}
         rows = np.array(sorted(kept))
         part = dataclasses.replace(train, rows=train.rows[rows], targets=train.targets[rows])
         return dataclasses.replace(self, train=part, train_groups=self.train_groups[rows])
@@ -290,7 +295,7 @@ def _start_from_parent(spec: TrialSpec, context: TrialContext, model: TransferMo
 
 def probed_sample(context: TrialContext, seed: int) -> TrialContext:
     """The training images on which probes, and the heads of warm starts, are solved."""
-    return context.sample(_HEAD_IMAGES, seed)
+    return context.sample(PROBED_IMAGES, seed)
 
 
 def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
