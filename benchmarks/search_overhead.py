@@ -9,7 +9,7 @@ a whole. The seconds that every finished trial stored are taken off:
     share    = overhead / training
 
 Both sums come from the trials' histories. `share with start-up` also counts tracing the network and measuring the
-engine, once per run.
+engine, once per run. Passes and probes of a guided search are no training and count as overhead.
 """
 
 import argparse
@@ -43,6 +43,7 @@ def config_of(options: argparse.Namespace, work: Path) -> RunConfig:
         options={
             "backbone": {"name": options.backbone, "weights": options.weights, "size": options.size},
             "train": {"epochs": options.epochs},
+            "search": {"method": options.search},
             "device": options.device,
             "offline": True,
         },
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, help="side of the input, px; default: the network's own")
     parser.add_argument("--preset", default="fast")
     parser.add_argument("--epochs", type=int, help="instead of the preset's")
+    parser.add_argument("--search", default="auto", help="as of `medgraft fit`")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=Path("search_overhead.json"))
     options = parser.parse_args()
