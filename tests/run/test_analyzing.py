@@ -104,6 +104,7 @@ def test_the_decision_is_said_with_how_right_it_was(analysed: tuple[Path, dict])
     [
         ({"trained": 0.8, "chosen": 2}, "Trained there, validation AUPRC is 0.800, 0.100 below the best"),
         ({"trained": 0.9, "chosen": 1}, "the best of those compared; so did the search"),
+        ({"trained": 0.8997, "chosen": 2}, "is 0.900, as good as the best; the search chose cut 2 (two)"),
         ({"trained": None, "chosen": 2}, "The search did not train there; it chose cut 2 (two)"),
     ],
 )

@@ -136,7 +136,10 @@ def decision_sentence(analysis: Mapping[str, Any]) -> str:
     if found["trained"] is None:
         return f"{text} The search did not train there; it chose {place(found['chosen'])}."
     behind = found["best_trained"] - found["trained"]
-    told = "the best of those compared" if behind <= 0 else f"{fmt.number(behind)} below the best of those compared"
+    if behind <= 0:
+        told = "the best of those compared"
+    else:
+        told = f"{fmt.number(behind)} below the best of those compared" if behind >= 0.0005 else "as good as the best"
     chosen = "so did the search" if index == found["chosen"] else f"the search chose {place(found['chosen'])}"
     return f"{text} Trained there, validation AUPRC is {fmt.number(found['trained'])}, {told}; {chosen}."
 
