@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medgraft.errors import ConfigError
 
@@ -50,6 +50,19 @@ class DataConfig(_Frozen):
     folds: int = Field(1, ge=1, le=20, description="1: one split; else grouped nested cross-validation")
     channels: Literal[1, 3] | None = Field(None, description="None: grey unless images are coloured")
     resize: Literal["squash", "pad"] = "squash"
+    rescale: Literal["auto", "always", "never"] = Field(
+        "auto", description="DICOM's rescaling without a window; auto: CT and PET"
+    )
+    windows: tuple[str, ...] = Field(("file",), description="file (DICOM's own), none, or one or three names for CT")
+    scaling: Literal["auto", "range", "percentile", "z-score"] = Field(
+        "auto", description="Where there is no window; auto: percentile for MR and PET, -1024 to 3071 HU for CT"
+    )
+
+    @field_validator("windows", mode="before")
+    @classmethod
+    def _as_names(cls, value: Any) -> Any:
+        names = value.split(",") if isinstance(value, str) else value
+        return () if list(names) == ["none"] else tuple(names)
 
 
 class BackboneConfig(_Frozen):

@@ -4,13 +4,15 @@ Frozen, slotted, keyword-only; `to_json` turns any of them into plain JSON types
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 
 __all__ = [
+    "USUAL_READING",
     "BlockPlan",
     "Cohort",
     "Cut",
@@ -18,6 +20,7 @@ __all__ = [
     "LoadReport",
     "Predictions",
     "Preprocessing",
+    "Reading",
     "Split",
     "Task",
     "TransferPlan",
@@ -44,6 +47,7 @@ class Cohort:
         targets: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multilabel.
         notes: What was inferred while reading, one sentence each, for the user.
         arrays: Only for the layouts npz and array: split name to the (N, H, W) or (N, H, W, 3) images.
+        files: ``path`` to the files behind it, relative to `root`, where it is a pseudonym (DICOM).
     """
 
     root: Path
@@ -55,6 +59,7 @@ class Cohort:
     targets: np.ndarray
     notes: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] | None = None
+    files: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -62,6 +67,11 @@ class Cohort:
     def rows(self, split: str) -> np.ndarray:
         """Row numbers (int64) of one split, in table order."""
         return np.flatnonzero((self.table["split"] == split).to_numpy())
+
+    def files_of(self, row: int) -> tuple[Path, ...]:
+        """The files of one row."""
+        name = str(self.table["path"].iat[row])
+        return tuple(self.root / file for file in self.files.get(name, (name,)))
 
     def sites(self, rows: np.ndarray) -> list[str | None]:
         """The site of each of `rows`, None where it is not stated."""
@@ -81,8 +91,11 @@ class ImageFacts:
         height: Rows, px.
         width: Columns, px.
         channels: 1 (grey) or 3 (RGB).
-        bits: Bits of the stored integers (8 or 16).
-        mode: The decoder's own word for the pixel format, e.g. ``I;16``.
+        bits: Bits of the integers that decoding hands on (8 or 16).
+        mode: The decoder's own word for the pixel format, e.g. ``I;16``, or ``DICOM``, ``NIfTI``.
+        modality: Of DICOM, e.g. ``CT``; else empty.
+        steps: What was done to the stored numbers, in order, e.g. ``rescaled``, ``window``, ``inverted``.
+        spacing_mm: Between rows and columns (of volumes slices, rows, columns); empty when unknown.
     """
 
     height: int
@@ -90,6 +103,29 @@ class ImageFacts:
     channels: int
     bits: int
     mode: str
+    modality: str = ""
+    steps: tuple[str, ...] = ()
+    spacing_mm: tuple[float, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How stored numbers of medical files become intensities; pictures (PNG, JPEG …) keep theirs.
+
+    Args:
+        rescale: Whether DICOM's rescaling is applied where no window asks for it; ``auto``: to CT and PET.
+        windows: ``("file",)`` for the file's own window or LUT, empty for none, else names of
+            `medgraft.io.intensity.CT_WINDOWS`, each a channel.
+        scaling: What becomes 0 and 1 where there is no window: ``range`` (what the file can store), ``percentile`` (of
+            the image), ``z-score``; ``auto``: percentile for MR, PET and NIfTI, −1024 to 3071 HU for CT, else range.
+    """
+
+    rescale: Literal["auto", "always", "never"] = "auto"
+    windows: tuple[str, ...] = ("file",)
+    scaling: Literal["auto", "range", "percentile", "z-score"] = "auto"
+
+
+USUAL_READING: Final = Reading()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +140,7 @@ class Preprocessing:
         normalisation: ``weights`` (mean and std below) or ``image`` (z-score of each image).
         mean: Per channel of the network's input, on the scale 0 to 1.
         std: Per channel of the network's input, on the scale 0 to 1.
+        reading: From the file to the integers.
     """
 
     size: int
@@ -113,6 +150,7 @@ class Preprocessing:
     normalisation: Literal["weights", "image"] = "weights"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    reading: Reading = USUAL_READING
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,4 +304,7 @@ def from_json(kind: type, value: dict[str, Any]) -> Any:
         True
     """
     names = {field.name for field in dataclasses.fields(kind)}
-    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in names})
+    found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in names}
+    if isinstance(found.get("reading"), dict):
+        found["reading"] = from_json(Reading, found["reading"])
+    return kind(**found)

@@ -16,13 +16,13 @@ import pandas as pd
 from medgraft.data.decode import FACTS, Decoded, decode_row, header_row, in_order, read_row
 from medgraft.data.fingerprint import THUMBNAIL
 from medgraft.errors import ConfigError, DataError, MedgraftError, RunError
-from medgraft.types import Cohort, Preprocessing
+from medgraft.types import USUAL_READING, Cohort, Preprocessing, Reading
 
 __all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache"]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
-VERSION: Final = 1
+VERSION: Final = 2
 """Part of the key; a change of decoding or of the files' layout raises it."""
 SAMPLE: Final = 32
 SPARE_BYTES: Final = 64 * 2**20
@@ -52,6 +52,7 @@ class DecodedCohort:
         bits: 8 or 16.
         size: Side of the images, px.
         resize: ``squash`` or ``pad``.
+        reading: How the files were read.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class DecodedCohort:
     bits: int
     size: int
     resize: Literal["squash", "pad"]
+    reading: Reading = USUAL_READING
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -95,6 +97,7 @@ def build_cache(
     size: int,
     channels: int | None = None,
     resize: Literal["squash", "pad"] = "squash",
+    reading: Reading = USUAL_READING,
     progress: Progress | None = None,
 ) -> DecodedCohort:
     """The decoded cohort, from a valid cache in `folder` or from one pass over all files.
@@ -108,6 +111,7 @@ def build_cache(
         size: Side of the square images, px.
         channels: 1 or 3; by default 3 where at least one of up to 32 sampled RGB images is truly coloured.
         resize: ``squash`` or ``pad``.
+        reading: How stored numbers of medical files become intensities.
         progress: Told about every image.
 
     Raises:
@@ -118,7 +122,7 @@ def build_cache(
         raise ConfigError(f"channels must be 1 (grey), 3 (RGB) or left out, got {channels}.")
     if size < 1:
         raise ConfigError(f"size must be at least 1 px, got {size}. Typical: 28 to 512.")
-    key = _key(cohort, size, channels, resize)
+    key = _key(cohort, size, channels, resize, reading)
     final = Path(folder) / key
     if not (final / "meta.json").is_file():
         partial = Path(folder) / f"{key}.partial"
@@ -127,25 +131,28 @@ def build_cache(
                 shutil.rmtree(partial)
             partial.mkdir(parents=True)
             try:
-                _write(cohort, partial, size=size, channels=channels, resize=resize, progress=progress)
+                settings = Preprocessing(
+                    size=size, channels=channels or 0, intensity_max=0, resize=resize, reading=reading
+                )
+                _write(cohort, partial, settings, progress)
                 if final.exists():
                     shutil.rmtree(final)
                 partial.replace(final)
             finally:
                 shutil.rmtree(partial, ignore_errors=True)
-    return _open(final, cohort)
+    return _open(final, cohort, reading)
 
 
-def _key(cohort: Cohort, size: int, channels: int | None, resize: str) -> str:
-    digest = hashlib.sha256(f"{VERSION} {size} {channels} {resize} {cohort.root}\n".encode())
+def _key(cohort: Cohort, size: int, channels: int | None, resize: str, reading: Reading) -> str:
+    digest = hashlib.sha256(f"{VERSION} {size} {channels} {resize} {reading} {cohort.root}\n".encode())
     if cohort.arrays is not None and not cohort.root.is_file():
         for name, array in sorted(cohort.arrays.items()):
             digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
             for image in array:
                 digest.update(np.ascontiguousarray(image).data)
     stamp = _stamp(cohort.root) if cohort.arrays is not None else ""
-    for name in cohort.table["path"]:
-        entry = stamp or _stamp(cohort.root / name)
+    for row, name in enumerate(cohort.table["path"]):
+        entry = stamp or " ".join(_stamp(file) for file in cohort.files_of(row))
         digest.update(f"{name}\0{entry}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
@@ -169,7 +176,7 @@ def _refuse_disk_errors(path: Path) -> Iterator[None]:
         raise RunError(f"{message}. Free space, check rights, or choose another folder.") from error
 
 
-def _survey(cohort: Cohort, channels: int | None) -> tuple[int, int]:
+def _survey(cohort: Cohort, channels: int, reading: Reading) -> tuple[int, int]:
     """Channels and bits of the cache, from all headers and a sample of decoded colour images."""
     bits, coloured = 8, []
     headers = in_order(functools.partial(header_row, cohort), range(len(cohort)))
@@ -178,32 +185,25 @@ def _survey(cohort: Cohort, channels: int | None) -> tuple[int, int]:
             bits = max(bits, facts.bits)
             if facts.channels == 3:
                 coloured.append(row)
-    if channels is not None:
+    if channels:
         return channels, bits
     picked = [coloured[i] for i in np.unique(np.linspace(0, len(coloured) - 1, SAMPLE).astype(int))] if coloured else []
-    return (3 if any(_is_coloured(cohort, row) for row in picked) else 1), bits
+    return (3 if any(_is_coloured(cohort, row, reading) for row in picked) else 1), bits
 
 
-def _is_coloured(cohort: Cohort, row: int) -> bool:
+def _is_coloured(cohort: Cohort, row: int, reading: Reading) -> bool:
     try:
-        return read_row(cohort, row)[1].channels == 3
+        return read_row(cohort, row, reading)[1].channels == 3
     except DataError:
         return False  # told by decode_row
 
 
-def _write(
-    cohort: Cohort,
-    folder: Path,
-    *,
-    size: int,
-    channels: int | None,
-    resize: Literal["squash", "pad"],
-    progress: Progress | None,
-) -> None:
-    channels, bits = _survey(cohort, channels)
+def _write(cohort: Cohort, folder: Path, settings: Preprocessing, progress: Progress | None) -> None:
+    size, resize, reading = settings.size, settings.resize, settings.reading
+    channels, bits = _survey(cohort, settings.channels, reading)
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
     _check_space(folder, len(cohort) * (channels * size * size * dtype.itemsize + THUMBNAIL**2 + FACTS.itemsize))
-    preprocessing = Preprocessing(size=size, channels=channels, intensity_max=2**bits - 1, resize=resize)
+    preprocessing = dataclasses.replace(settings, channels=channels, intensity_max=2**bits - 1)
     decode = functools.partial(decode_row, cohort, preprocessing=preprocessing, bits=bits)
     rows: list[int] = []
     broken: list[dict[str, str]] = []
@@ -252,7 +252,7 @@ def _check_space(folder: Path, needed: int) -> None:
         raise RunError(f"{folder.parent}: the image cache {sizes}. Free space, lower --size, or choose another folder.")
 
 
-def _open(folder: Path, cohort: Cohort) -> DecodedCohort:
+def _open(folder: Path, cohort: Cohort, reading: Reading) -> DecodedCohort:
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
         rows = np.load(folder / "rows.npy")
@@ -273,4 +273,5 @@ def _open(folder: Path, cohort: Cohort) -> DecodedCohort:
         bits=meta["bits"],
         size=meta["size"],
         resize=meta["resize"],
+        reading=reading,
     )

@@ -2,13 +2,17 @@
 
 import dataclasses
 import difflib
+import functools
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
 
+from medgraft.data.decode import in_order
+from medgraft.data.identity import case_name
 from medgraft.data.labels import (
     choose_positive,
     class_matrix,
@@ -22,6 +26,7 @@ from medgraft.data.layouts import Listing, list_folder, tables_in
 from medgraft.data.medmnist import read_medmnist
 from medgraft.data.tables import FIRST_LINE, list_table, peek_table
 from medgraft.errors import ConfigError, DataError
+from medgraft.io.dicom import is_dicom, read_header
 from medgraft.types import Cohort
 
 __all__ = ["MIN_PATIENTS", "read_cohort"]
@@ -83,6 +88,8 @@ def read_cohort(
         cohort = _encode(_listing(path, asked), positive)
     if patient_regex is not None:
         cohort = _with_patients(cohort, patient_regex)
+    if cohort.arrays is None:
+        cohort = _with_dicom(cohort)
     _check_enough(cohort)
     return cohort
 
@@ -162,6 +169,45 @@ def _with_patients(cohort: Cohort, pattern: str) -> Cohort:
     note = f"Patients come from the paths by {pattern!r}: {len(set(patients))} patients, e.g. {patients[0]}."
     table = cohort.table.assign(patient=pd.Series(patients, dtype=object))
     return dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note))
+
+
+def _with_dicom(cohort: Cohort) -> Cohort:
+    """Patients by the PatientID of DICOM files, where nothing else tells them, and pseudonyms for their paths."""
+    headers = list(in_order(functools.partial(_dicom_patient, cohort), range(len(cohort))))
+    rows = [row for row, (is_file, _) in enumerate(headers) if is_file]
+    if not rows:
+        return cohort
+    table, notes = cohort.table.copy(), list(cohort.notes)
+    if table["patient"].isna().all():
+        table["patient"], note = _patients_of([patient for _, patient in headers])
+        notes += note
+    paths = table["path"].tolist()
+    names = {row: case_name(paths[row]) for row in rows}
+    table["path"] = [names.get(row, path) for row, path in enumerate(paths)]
+    notes.append(f"{len(rows)} DICOM files are called by pseudonyms in everything written.")
+    files = {names[row]: (paths[row],) for row in rows}
+    return dataclasses.replace(cohort, table=table, notes=tuple(notes), files=files)
+
+
+def _dicom_patient(cohort: Cohort, row: int) -> tuple[bool, str | None]:
+    """Whether a row is a DICOM file, and its PatientID."""
+    (path,) = cohort.files_of(row)
+    try:
+        return (True, read_header(path).patient_id or None) if is_dicom(path) else (False, None)
+    except DataError:
+        return True, None  # decoding names the file and its reason
+
+
+def _patients_of(given: Sequence[str | None]) -> tuple["pd.Series[Any]", list[str]]:
+    patients: pd.Series[Any] = pd.Series(list(given), dtype=object)
+    num, lost = patients.nunique(), int(patients.isna().sum())
+    if num == 0:
+        return patients, []
+    if num == 1 and len(patients) > 1:
+        note = "All DICOM files have one PatientID (an anonymised export?): patients are unknown. See --patient-column."
+        return pd.Series([None] * len(patients), dtype=object), [note]
+    note = f"Patients come from the DICOM headers: {num} patients"
+    return patients, [note + (f"; {lost} images name none and stand alone." if lost else ".")]
 
 
 def _check_enough(cohort: Cohort) -> None:

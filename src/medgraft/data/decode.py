@@ -11,11 +11,12 @@ import numpy as np
 
 from medgraft.data.fingerprint import perceptual_hash, pixel_digest, thumbnail
 from medgraft.errors import DataError
-from medgraft.io.image import grey_if_equal, read_facts, read_image
+from medgraft.io.case import read_case, read_case_facts
+from medgraft.io.image import grey_if_equal
 from medgraft.io.preprocess import prepare
-from medgraft.types import Cohort, ImageFacts, Preprocessing
+from medgraft.types import USUAL_READING, Cohort, ImageFacts, Preprocessing, Reading
 
-__all__ = ["FACTS", "Decoded", "decode_row", "header_row", "in_order", "read_row"]
+__all__ = ["FACTS", "STEPS", "Decoded", "decode_row", "header_row", "in_order", "read_row"]
 
 FACTS: Final = np.dtype(
     [
@@ -28,9 +29,13 @@ FACTS: Final = np.dtype(
         ("hash", "<u8"),
         ("sha256", "V32"),
         ("mode", "S8"),
+        ("modality", "S4"),
+        ("steps", "u1"),
     ]
 )
-"""One record per image: size in px, channels (1 or 3), bits (8 or 16), smallest and largest pixel, hashes."""
+"""One record per image: size in px, channels (1 or 3), bits (8 or 16), smallest and largest pixel, hashes, DICOM's
+modality, and one bit for each of `STEPS`."""
+STEPS: Final = ("modality LUT", "rescaled", "VOI LUT", "window", "inverted", "palette")
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -51,19 +56,20 @@ class Decoded:
     thumb: np.ndarray
 
 
-def read_row(cohort: Cohort, row: int) -> tuple[np.ndarray, ImageFacts]:
+def read_row(cohort: Cohort, row: int, reading: Reading = USUAL_READING) -> tuple[np.ndarray, ImageFacts]:
     """Native pixels and facts of one row, from its file or its array.
 
     Args:
         cohort: Of any layout.
         row: Row number.
+        reading: How stored numbers of medical files become intensities.
 
     Raises:
         DataError: The file cannot be read.
     """
     name = str(cohort.table["path"].iat[row])
     if cohort.arrays is None:
-        return read_image(cohort.root / name)
+        return read_case(cohort.files_of(row)[0], reading)
     split, index = name.rsplit("/", 1)
     pixels = grey_if_equal(np.ascontiguousarray(cohort.arrays[split][int(index)]))
     return pixels, _array_facts(pixels)
@@ -81,7 +87,7 @@ def header_row(cohort: Cohort, row: int) -> ImageFacts | None:
         split, index = name.rsplit("/", 1)
         return _array_facts(cohort.arrays[split][int(index)])
     try:
-        return read_facts(cohort.root / name)
+        return read_case_facts(cohort.files_of(row)[0])
     except DataError:
         return None  # decode_row meets the same file and tells its reason
 
@@ -98,22 +104,33 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
     Args:
         cohort: Of any layout.
         row: Row number.
-        preprocessing: Size, channels and way of resizing.
+        preprocessing: Reading, size, channels and way of resizing.
         bits: Of the cache, 8 or 16; an 8-bit image keeps its values in a 16-bit cache.
     """
     try:
-        pixels, facts = read_row(cohort, row)
+        pixels, facts = read_row(cohort, row, preprocessing.reading)
     except DataError as error:
-        return str(error)
+        return _unnamed(str(error), cohort, row)
     thumb = thumbnail(pixels)
     record = np.zeros((), dtype=FACTS)
     record["height"], record["width"] = facts.height, facts.width
     record["channels"], record["bits"], record["mode"] = facts.channels, facts.bits, facts.mode.encode()
+    record["modality"] = facts.modality.encode()
+    record["steps"] = sum(1 << bit for bit, step in enumerate(STEPS) if step in facts.steps)
     record["low"], record["high"] = pixels.min(), pixels.max()
     record["hash"] = perceptual_hash(thumb)
     record["sha256"] = np.void(pixel_digest(pixels))
     image = prepare(pixels, preprocessing)
     return Decoded(image=image.astype(np.uint8 if bits == 8 else np.uint16), facts=record, thumb=thumb)
+
+
+def _unnamed(reason: str, cohort: Cohort, row: int) -> str:
+    """The reason without the paths that the cohort calls by a pseudonym."""
+    name = str(cohort.table["path"].iat[row])
+    if name in cohort.files:
+        for file in cohort.files_of(row):
+            reason = reason.replace(str(file), name).replace(file.name, name)
+    return reason
 
 
 def in_order(

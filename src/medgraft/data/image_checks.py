@@ -5,6 +5,7 @@ from typing import Final
 import numpy as np
 
 from medgraft.data.cache import DecodedCohort
+from medgraft.data.decode import STEPS
 from medgraft.data.findings import MAX_ROWS, Finding, finding_of
 from medgraft.types import Cohort
 
@@ -27,6 +28,7 @@ def image_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         *_constant(cohort, np.flatnonzero(decoded.facts["low"] == decoded.facts["high"])),
         *_odd_sizes(cohort, decoded),
         *_mixed(cohort, decoded),
+        *_dicom(cohort, decoded),
     ]
 
 
@@ -72,4 +74,27 @@ def _mixed(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     elif decoded.channels == 3 and 0 < len(coloured) < len(cohort):
         message = f"{len(coloured)} of {len(cohort)} images are coloured, the others grey."
         findings.append(finding_of(cohort, "mixed-colour", "info", message, len(coloured), coloured))
+    return findings
+
+
+def _dicom(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
+    """What was done to DICOM files, and where it was not done to all of them."""
+    modality, steps = decoded.facts["modality"], decoded.facts["steps"]
+    is_dicom = modality != b""
+    if not is_dicom.any():
+        return []
+    done = {step: is_dicom & ((steps & (1 << bit)) > 0) for bit, step in enumerate(STEPS)}
+    names, counts = np.unique(modality[is_dicom], return_counts=True)
+    kinds = ", ".join(f"{count} {name.decode()}" for name, count in zip(names, counts, strict=True))
+    told = ", ".join(f"{step} {mask.sum()}" for step, mask in done.items() if mask.any())
+    message = f"DICOM: {kinds}. Applied: {told or 'nothing'}."
+    findings = [finding_of(cohort, "dicom", "info", message, int(is_dicom.sum()), [])]
+    is_shown = done["window"] | done["VOI LUT"] | done["palette"]
+    bare = np.flatnonzero(is_dicom & ~is_shown & (decoded.facts["channels"] == 1))
+    if is_shown.any() and len(bare):
+        message = (
+            f"{len(bare)} DICOM images have no window of their own, the other {int(is_shown.sum())} have one: "
+            "brightness may tell them apart. Compare them, or read all alike with --set data.windows=none."
+        )
+        findings.append(finding_of(cohort, "mixed-window", "warn", message, len(bare), bare))
     return findings

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import pandas as pd
 
 from medgraft.errors import DataError
-from medgraft.io.image import IMAGE_SUFFIXES
+from medgraft.io.case import is_case
 
 __all__ = ["COLUMNS", "SPLIT_NAMES", "TABLE_SUFFIXES", "Listing", "list_folder", "tables_in"]
 
@@ -102,7 +102,7 @@ def list_folder(root: Path) -> Listing | None:
     if skipped:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
         notes.append(f"Skipped inside the class folders: {counts}.")
-    loose = sum(_is_image(entry.name) for entry in root.iterdir() if entry.is_file())
+    loose = sum(is_case(entry) for entry in root.iterdir() if entry.is_file() and _is_visible(entry.name))
     if loose:
         notes.append(f"{loose} images lie outside any class folder and have no label; they were left out.")
     layout: Literal["folder", "split-folder"] = "split-folder" if by_split else "folder"
@@ -113,8 +113,9 @@ def _class_rows(root: Path, folder: Path, split: str | None, skipped: Counter[st
     """One tuple in the order of `COLUMNS` per image."""
     rows: list[tuple[str | None, ...]] = []
     for parent, names in _walk(folder, skipped):
-        images = [name for name in names if _is_image(name)]
-        skipped.update(f"{Path(name).suffix.lower() or 'other'} files" for name in names if not _is_image(name))
+        images = [name for name in names if is_case(parent / name)]
+        others = set(names) - set(images)
+        skipped.update(f"{Path(name).suffix.lower() or 'other'} files" for name in names if name in others)
         owners = _mask_owners(images)
         relative = parent.relative_to(root).as_posix()
         first_mask: dict[str, str] = {}
@@ -154,10 +155,6 @@ def _subfolders(folder: Path) -> list[Path]:
         return sorted(entry for entry in folder.iterdir() if entry.is_dir() and _is_visible(entry.name))
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}). Check its rights.") from error
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in IMAGE_SUFFIXES and _is_visible(name)
 
 
 def _is_visible(name: str) -> bool:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import DataError, MedgraftError
-from medgraft.io.image import IMAGE_SUFFIXES, read_image
+from medgraft.io.case import is_case, read_case
 from medgraft.io.preprocess import prepare
 from medgraft.train.batches import ImageSet
 from medgraft.train.engine import Engine
@@ -50,7 +50,7 @@ def predict_files(
         pixels, rows = [], []
         for row in range(start, stop):
             try:
-                found, facts = read_image(paths[row])
+                found, facts = read_case(paths[row], model.artefact.preprocessing.reading)
             except MedgraftError as error:
                 status[row] = f"unreadable: {error}"
                 continue
@@ -99,12 +99,10 @@ def find_images(inputs: Iterable[Path]) -> list[Path]:
             inside = sorted(
                 p
                 for p in path.rglob("*")
-                if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not any(s.startswith(".") for s in p.parts)
+                if p.is_file() and not any(s.startswith(".") for s in p.relative_to(path).parts) and is_case(p)
             )
             if not inside:
-                raise DataError(
-                    f"expected images in {path}, got none with the endings {', '.join(sorted(IMAGE_SUFFIXES))}."
-                )
+                raise DataError(f"expected images (PNG, JPEG, TIFF, BMP, DICOM) in {path}, got none.")
             found += inside
         elif path.is_file():
             found.append(path)

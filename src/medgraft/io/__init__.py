@@ -1,15 +1,25 @@
-"""Reading one image or one archive, and turning pixels into the network's input."""
+"""Reading one case or one archive, and turning pixels into the network's input."""
 
 from medgraft.io.archive import read_archive
+from medgraft.io.case import is_case, read_case, read_case_facts
+from medgraft.io.dicom import read_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES, MAX_PIXELS, read_facts, read_image
+from medgraft.io.intensity import CT_WINDOWS, to_sixteen_bits
 from medgraft.io.preprocess import intensity_scale, prepare
 
 __all__ = [
+    "CT_WINDOWS",
     "IMAGE_SUFFIXES",
     "MAX_PIXELS",
     "intensity_scale",
+    "is_case",
     "prepare",
     "read_archive",
+    "read_case",
+    "read_case_facts",
+    "read_dicom",
     "read_facts",
+    "read_header",
     "read_image",
+    "to_sixteen_bits",
 ]

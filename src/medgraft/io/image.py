@@ -165,7 +165,7 @@ def _header(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
 
 def _stranger(magic: bytes) -> str:
     if magic[128:132] == b"DICM":
-        return "a DICOM file: export it as 16-bit PNG first"
+        return "a DICOM file, which is read as a case"
     for start, words in STRANGERS.items():
         if magic.lstrip().startswith(start):
             return words

@@ -128,7 +128,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "model_")
         settings = self.model_.artefact.preprocessing
         cohort = _cohort(X, self.classes_, np.zeros(len(X), dtype=np.int64), None, 0)
-        images = [prepare(read_row(cohort, row)[0], settings) for row in range(len(cohort))]
+        images = [prepare(read_row(cohort, row, settings.reading)[0], settings) for row in range(len(cohort))]
         return predict_pixels(self.model_, np.stack(images))
 
     def predict(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """A finished model on an external cohort: the same metrics and intervals, per site when known."""
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from medgraft.config import DataConfig
 from medgraft.data.groups import groups_of
+from medgraft.data.identity import pseudonym
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.deploy.predict import predict_pixels, predictions_table, write_table
 from medgraft.errors import DataError
@@ -15,7 +17,7 @@ from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import metric_interval, site_metrics
 from medgraft.metrics.classification import METRICS
-from medgraft.run.folder import pseudonym, write_json
+from medgraft.run.folder import write_json
 from medgraft.run.prepare import Listener, audited, open_cohort
 from medgraft.types import Cohort, Predictions, to_json
 
@@ -50,7 +52,8 @@ def evaluate(
     cohort = open_cohort(config, told)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
         settings = model.artefact.preprocessing
-        config = config.model_copy(update={"resize": settings.resize})
+        # As in training, whatever the options say.
+        config = config.model_copy(update={"resize": settings.resize, **dataclasses.asdict(settings.reading)})
         readable, decoded, audit = audited(cohort, Path(folder), config, settings.size, settings.channels, told)
         probs = predict_pixels(model, decoded.images)
         high = decoded.facts["high"]

@@ -2,11 +2,7 @@
 
 import contextlib
 import datetime
-import hashlib
-import hmac
 import json
-import os
-import secrets
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -16,11 +12,11 @@ from typing import Any
 import psutil
 import yaml
 
-from medgraft.config import RunConfig, home, to_yaml
+from medgraft.config import RunConfig, to_yaml
 from medgraft.errors import MedgraftError, RunError
 from medgraft.types import to_json
 
-__all__ = ["log_event", "open_run", "pseudonym", "read_json", "run_id_of", "write_json", "write_text"]
+__all__ = ["log_event", "open_run", "read_json", "run_id_of", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
@@ -134,22 +130,6 @@ def log_event(folder: Path, event: str, **facts: Any) -> None:
     line = json.dumps({"time": _now(), "event": event, **to_json(facts)}, ensure_ascii=False)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")
-
-
-def pseudonym(identity: str) -> str:
-    """A keyed pseudonym of a patient; the key stays on this machine, outside every run folder."""
-    path = home() / "pseudonym.key"
-    try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileExistsError):
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-                with os.fdopen(descriptor, "w") as file:
-                    file.write(secrets.token_hex(32))
-        key = path.read_text()
-    except OSError as error:
-        raise RunError(f"could not keep the pseudonym key in {path}: {error.strerror}. Set MEDGRAFT_HOME.") from error
-    return "p" + hmac.new(key.encode(), identity.encode(), hashlib.sha256).hexdigest()[:12]
 
 
 def _now() -> str:

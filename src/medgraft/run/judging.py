@@ -10,13 +10,14 @@ import pandas as pd
 import torch
 
 from medgraft.config import RunConfig
+from medgraft.data.identity import pseudonym
 from medgraft.deploy.artefact import Artefact, save_artefact
 from medgraft.deploy.predict import predictions_table, write_table
 from medgraft.evaluate.efficiency import file_bytes, latency_ms
 from medgraft.evaluate.ledger import open_test
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare, site_metrics, summarise
-from medgraft.run.folder import log_event, pseudonym
+from medgraft.run.folder import log_event
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.searching import Searched
 from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of

@@ -39,7 +39,7 @@ from medgraft.config import DataConfig
 from medgraft.data.cache import build_cache
 from medgraft.deploy.predict import find_images
 from medgraft.errors import DataError, MedgraftError
-from medgraft.io.image import read_image
+from medgraft.io.case import read_case
 from medgraft.io.preprocess import intensity_scale, prepare
 from medgraft.metrics.classification import auprc
 from medgraft.run.prepare import Listener, open_cohort
@@ -193,7 +193,9 @@ def read_source(
         cohort = open_cohort(DataConfig(source=str(path), resize=preprocessing.resize), told)
         with tempfile.TemporaryDirectory(prefix="medgraft-source-") as place:
             size, channels, resize = preprocessing.size, preprocessing.channels, preprocessing.resize
-            decoded = build_cache(cohort, Path(place), size=size, channels=channels, resize=resize)
+            decoded = build_cache(
+                cohort, Path(place), size=size, channels=channels, resize=resize, reading=preprocessing.reading
+            )
             rows = np.sort(rng.permutation(len(decoded.images))[:num_images])
             images = np.asarray(decoded.images[rows])
     told.say(f"{len(images)} images of {path} to measure the distance to.")
@@ -213,7 +215,7 @@ def _read(files: Sequence[Path], preprocessing: Preprocessing, told: Listener) -
     for done, file in enumerate(files):
         told.step("reading the source", done, len(files))
         try:
-            found.append(prepare(read_image(file)[0], preprocessing).astype(np.uint16))
+            found.append(prepare(read_case(file, preprocessing.reading)[0], preprocessing).astype(np.uint16))
         except MedgraftError as error:
             told.say(f"warn: {file.name} is left out: {error}")
     if len(found) < _FEWEST:

@@ -16,15 +16,17 @@ from medgraft.data.cohort import read_cohort
 from medgraft.data.decode import header_row
 from medgraft.data.findings import Audit
 from medgraft.data.groups import groups_of
+from medgraft.data.identity import keep_names
 from medgraft.data.leaks import apply_leaks
 from medgraft.data.split import split_cohort
 from medgraft.errors import BackboneError, ConfigError
+from medgraft.io.intensity import ct_windows
 from medgraft.io.preprocess import intensity_scale
 from medgraft.train.batches import ImageSet
 from medgraft.transfer.source import Source, prepare_source
-from medgraft.types import Cohort, Preprocessing
+from medgraft.types import Cohort, Preprocessing, Reading
 
-__all__ = ["Listener", "Prepared", "audited", "image_set", "network_of", "open_cohort", "prepared"]
+__all__ = ["Listener", "Prepared", "audited", "image_set", "network_of", "open_cohort", "prepared", "reading_of"]
 
 _SAMPLE: Final = 32
 _LARGEST_DEFAULT: Final = 224
@@ -82,6 +84,8 @@ def open_cohort(config: DataConfig, listener: Listener) -> Cohort:
         listener.say(f"Positive class: {cohort.positive} (of {' and '.join(cohort.classes)}).")
     for note in cohort.notes:
         listener.say(note)
+    if cohort.files:
+        listener.say(f"Which is which stands in {keep_names(cohort.root, cohort.files)}, on this machine alone.")
     return cohort
 
 
@@ -95,6 +99,7 @@ def audited(
         size=size,
         channels=config.channels if config.channels is not None else channels,
         resize=config.resize,
+        reading=reading_of(config),
         progress=lambda done, total: listener.step("reading images", done, total),
     )
     readable = cohort.select(decoded.rows)
@@ -104,6 +109,21 @@ def audited(
     if not audit.findings:
         listener.say("The audit found nothing.")
     return readable, decoded, audit
+
+
+def reading_of(config: DataConfig) -> Reading:
+    """How stored numbers of medical files become intensities.
+
+    Raises:
+        ConfigError: No such window for CT, or neither one nor three.
+    """
+    if config.windows != ("file",):
+        ct_windows(config.windows)
+        if len(config.windows) not in (0, 1, 3):
+            raise ConfigError(
+                f"expected one or three windows (a grey or a colour image), got {', '.join(config.windows)}."
+            )
+    return Reading(rescale=config.rescale, windows=config.windows, scaling=config.scaling)
 
 
 def network_of(config: RunConfig, cohort: Cohort) -> tuple[Backbone, int]:
@@ -168,6 +188,7 @@ def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndar
         normalisation=backbone.normalisation,
         mean=backbone.mean,
         std=backbone.std,
+        reading=decoded.reading,
     )
 
 

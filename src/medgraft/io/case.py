@@ -1,0 +1,107 @@
+"""One case from its file to integers and facts: the one way in for training and for prediction."""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from medgraft.errors import DataError
+from medgraft.io.dicom import DicomFile, FrameValues, is_dicom, read_dicom, read_header
+from medgraft.io.image import IMAGE_SUFFIXES, grey_if_equal, read_facts, read_image
+from medgraft.io.intensity import ct_windows, to_sixteen_bits
+from medgraft.types import ImageFacts, Reading
+
+__all__ = ["is_case", "read_case", "read_case_facts"]
+
+DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom", ".ima"})
+BY_PERCENTILE: Final = frozenset({"MR", "PT", "NM"})
+HOUNSFIELD: Final = (-1024.0, 3071.0)
+"""What 12 bits of a CT scanner cover."""
+_FRAME: Final = "It is a volume or a film: use a network for volumes, or export the frame you mean."
+
+
+def is_case(path: Path) -> bool:
+    """Whether a file is an image by its ending; DICOM exports often have none, so these are opened.
+
+    Args:
+        path: An existing file.
+    """
+    suffix = path.suffix.lower()
+    if suffix in IMAGE_SUFFIXES or suffix in DICOM_SUFFIXES:
+        return True
+    # UIDs as names end in a dot and a number.
+    return (not suffix or suffix[1:].isdigit()) and is_dicom(path)
+
+
+def read_case(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
+    """Integers of one image, and what decoding found and did.
+
+    Pictures keep their stored integers (`read_image`); DICOM becomes 16 bits on the scale that `reading` says.
+
+    Args:
+        path: PNG, JPEG, TIFF, BMP or a DICOM file of one frame.
+        reading: How stored numbers become intensities.
+
+    Returns:
+        (H, W) or (H, W, 3), uint8 or uint16.
+
+    Raises:
+        DataError: The file cannot be read, holds several frames, or is no CT while a window for CT was asked for.
+    """
+    if not _is_dicom(path):
+        return read_image(path)
+    windows = None if reading.windows == ("file",) else ct_windows(reading.windows)
+    header = read_header(path)
+    if len(header.frames) != 1:
+        raise DataError(f"{path}: holds {len(header.frames)} frames, expected one. {_FRAME}")
+    if windows and header.modality != "CT":
+        kind = header.modality or "no modality"
+        raise DataError(f"{path}: expected CT for the windows {', '.join(reading.windows)}, got {kind}.")
+    header, frames = read_dicom(path, rescale=reading.rescale, windows=windows)
+    pixels = grey_if_equal(_scaled(header, frames[0], reading))
+    channels = 1 if pixels.ndim == 2 else 3
+    return np.ascontiguousarray(pixels), _facts(header, channels, frames[0].steps)
+
+
+def read_case_facts(path: Path) -> ImageFacts:
+    """What the header alone declares; no pixel is decoded.
+
+    Raises:
+        DataError: As in `read_case`, as far as the header shows it.
+    """
+    if not _is_dicom(path):
+        return read_facts(path)
+    header = read_header(path)
+    return _facts(header, 3 if header.samples == 3 or header.photometric == "PALETTE COLOR" else 1, ())
+
+
+def _is_dicom(path: Path) -> bool:
+    return path.is_file() and is_dicom(path)
+
+
+def _scaled(header: DicomFile, frame: FrameValues, reading: Reading) -> np.ndarray:
+    low, high, scaling = frame.low, frame.high, reading.scaling
+    is_colour = frame.values.ndim == 3
+    is_shown = bool({"window", "VOI LUT", "palette"} & set(frame.steps))
+    if is_colour or is_shown:
+        scaling = "range"
+    elif scaling == "auto":
+        scaling = "percentile" if header.modality in BY_PERCENTILE else "range"
+        if header.modality == "CT" and "rescaled" in frame.steps:
+            # Inversion mirrored the values at the middle of their range.
+            mirrored = (low + high - HOUNSFIELD[1], low + high - HOUNSFIELD[0])
+            low, high = mirrored if "inverted" in frame.steps else HOUNSFIELD
+    return to_sixteen_bits(frame.values, low, high, scaling)
+
+
+def _facts(header: DicomFile, channels: int, steps: tuple[str, ...]) -> ImageFacts:
+    return ImageFacts(
+        height=header.rows,
+        width=header.columns,
+        channels=channels,
+        bits=16,
+        mode="DICOM",
+        modality=header.modality,
+        steps=steps,
+        spacing_mm=header.frames[0].spacing_mm,
+    )

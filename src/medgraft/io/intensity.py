@@ -1,0 +1,97 @@
+"""Real values to 16-bit integers: windows, ranges, percentiles, z-scores; one rule for training and prediction."""
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import numpy as np
+
+from medgraft.errors import ConfigError, DataError
+
+__all__ = ["CT_WINDOWS", "FULL_SCALE", "Scaling", "ct_windows", "through_window", "to_sixteen_bits"]
+
+Scaling = Literal["range", "percentile", "z-score"]
+FULL_SCALE: Final = 65535
+CT_WINDOWS: Final[dict[str, tuple[float, float]]] = {
+    "lung": (-600.0, 1500.0),
+    "mediastinum": (40.0, 400.0),
+    "bone": (400.0, 1800.0),
+    "pe": (100.0, 700.0),
+    "brain": (40.0, 80.0),
+    "abdomen": (60.0, 400.0),
+}
+"""Centre and width in Hounsfield units."""
+_PERCENTILES: Final = (0.5, 99.5)
+_DEVIATIONS: Final = 5.0
+
+
+def ct_windows(names: Sequence[str]) -> tuple[tuple[float, float], ...]:
+    """Centre and width, HU, of each name.
+
+    Raises:
+        ConfigError: There is no such window.
+
+    Examples:
+        >>> ct_windows(["lung"])
+        ((-600.0, 1500.0),)
+    """
+    for name in names:
+        if name not in CT_WINDOWS:
+            raise ConfigError(f"expected windows among file, none, {', '.join(CT_WINDOWS)}, got {name!r}.")
+    return tuple(CT_WINDOWS[name] for name in names)
+
+
+def to_sixteen_bits(values: np.ndarray, low: float, high: float, scaling: Scaling = "range") -> np.ndarray:
+    """Integers 0 to 65535 of `values`; what lies outside is clipped.
+
+    Args:
+        values: Of any shape; finite.
+        low: What becomes 0 where `scaling` is ``range``.
+        high: What becomes 65535 there.
+        scaling: ``range`` (between `low` and `high`), ``percentile`` (between the 0.5th and the 99.5th of these values)
+            or ``z-score`` (five standard deviations either side of their mean).
+
+    Examples:
+        >>> to_sixteen_bits(np.array([0.0, 50.0, 100.0]), 0, 100).tolist()
+        [0, 32768, 65535]
+    """
+    if scaling == "percentile":
+        low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
+    elif scaling == "z-score":
+        middle, reach = float(values.mean(dtype=np.float64)), _DEVIATIONS * float(values.std(dtype=np.float64))
+        low, high = middle - reach, middle + reach
+    # A constant image has no contrast to keep.
+    shares = (values.astype(np.float64) - low) / (high - low) if high > low else np.zeros(values.shape)
+    return np.asarray(np.rint(shares.clip(0, 1) * FULL_SCALE), dtype=np.uint16)
+
+
+def through_window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
+    """`values` through a window, 0 to 1, float64.
+
+    Args:
+        values: Of any shape.
+        centre: Of the window.
+        width: Of the window; at least 1 for LINEAR, else above 0.
+        function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
+
+    Raises:
+        DataError: The width is too small, or there is no such function.
+
+    References:
+        DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3.
+
+    Examples:
+        >>> through_window(np.array([-160.0, 39.5, 240.0]), 40, 400).tolist()
+        [0.0, 0.5, 1.0]
+    """
+    if not (width >= 1 if function == "LINEAR" else width > 0):
+        raise DataError(f"expected a window width of at least 1 (LINEAR) or above 0, got {width:g} ({function}).")
+    shifted = values.astype(np.float64) - centre
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * shifted / width, -700, 700))))
+    if function == "LINEAR_EXACT":
+        return np.asarray((shifted / width + 0.5).clip(0, 1))
+    if function != "LINEAR":
+        raise DataError(f"expected VOILUTFunction LINEAR, LINEAR_EXACT or SIGMOID, got {function!r}.")
+    if width == 1:
+        return np.asarray(shifted > -0.5, dtype=np.float64)
+    return np.asarray(((shifted + 0.5) / (width - 1) + 0.5).clip(0, 1))

@@ -1,0 +1,156 @@
+"""DICOM exports from the folder to the prediction: patients from headers, one reading for training and afterwards."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from dicom_files import dicom, save
+from medgraft.cli import app
+from medgraft.config import home, make_config
+from medgraft.data.cohort import read_cohort
+from medgraft.deploy.artefact import load_artefact
+from medgraft.deploy.predict import find_images, predict_files
+from medgraft.errors import ConfigError
+from medgraft.run.evaluate import evaluate
+from medgraft.run.fit import fit
+from medgraft.types import Reading
+from small_runs import small_config
+
+NUM = 72
+
+
+def film(number: int, rng: np.random.Generator) -> np.ndarray:
+    """A dark 12-bit film; every second one has a bright disc."""
+    stored = rng.integers(100, 900, (40, 36))
+    if number % 2:
+        y, x = np.ogrid[:40, :36]
+        stored[(y - rng.integers(12, 28)) ** 2 + (x - rng.integers(12, 24)) ** 2 < 49] += 2000
+    return stored.astype(np.uint16)
+
+
+def export(root: Path) -> Path:
+    """Class folders of mixed CR and DX, MONOCHROME1 and 2, with and without ending, two films a patient."""
+    rng = np.random.default_rng(0)
+    for number in range(NUM):
+        stored, is_inverted = film(number, rng), number % 3 == 0
+        made = dicom(
+            4095 - stored if is_inverted else stored,
+            modality="CR" if number % 5 else "DX",
+            photometric="MONOCHROME1" if is_inverted else "MONOCHROME2",
+            window=(2048, 4096),
+            PatientID=f"patient {number // 4}-{number % 2}",
+        )
+        name = f"IM{number:06}" if number % 4 else f"{number}.dcm"
+        save(made, root / ("disc" if number % 2 else "clear") / name)
+    (root / "clear" / "README").write_text("not an image")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _home_of_dicom(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One key for all, because names of cases depend on it."""
+    monkeypatch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-dicom"))
+
+
+@pytest.fixture(scope="module")
+def pacs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export."""
+    return export(tmp_path_factory.mktemp("pacs") / "films")
+
+
+@pytest.fixture(scope="module")
+def trained(pacs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on it."""
+    run = tmp_path_factory.mktemp("dicom-run") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-dicom"))
+        fit(small_config(pacs, train={"epochs": 6}, transfer={"cut": "4"}), run)
+    return run
+
+
+def test_patients_come_from_the_headers(pacs: Path) -> None:
+    cohort = read_cohort(pacs)
+    assert len(cohort) == NUM
+    assert cohort.table["patient"].nunique() == NUM // 2
+    assert any("Patients come from the DICOM headers: 36 patients" in note for note in cohort.notes)
+
+
+def test_one_patient_id_for_all_is_none(tmp_path: Path) -> None:
+    for number in range(8):
+        made = dicom(film(number, np.random.default_rng(number)), PatientID="ANON")
+        save(made, tmp_path / ("disc" if number % 2 else "clear") / f"{number}.dcm")
+    cohort = read_cohort(tmp_path)
+    assert cohort.table["patient"].isna().all()
+    assert any("have one PatientID" in note for note in cohort.notes)
+
+
+def test_a_run_keeps_patients_apart_and_says_what_was_done(trained: Path) -> None:
+    results = json.loads((trained / "results.json").read_text())
+    splits = pd.read_csv(trained / "splits.csv")
+    assert results["splits"]["group_kind"] == "patient"
+    assert splits.groupby("group")["split"].nunique().max() == 1
+    found = {finding["kind"]: finding["message"] for finding in results["audit"]["findings"]}
+    assert found["dicom"] == f"DICOM: {NUM - 15} CR, 15 DX. Applied: window {NUM}, inverted 24."
+    assert results["preprocessing"]["reading"] == {"rescale": "auto", "windows": ["file"], "scaling": "auto"}
+    assert load_artefact(trained).artefact.preprocessing.reading == Reading()
+
+
+def test_the_user_can_look_up_which_case_is_which(trained: Path, pacs: Path) -> None:
+    (names,) = (home() / "names").iterdir()
+    table = pd.read_csv(names, index_col="case")["file"]
+    known = pd.read_csv(trained / "predictions.csv")
+    assert set(known["path"]) <= set(table.index)
+    assert all((pacs / file).is_file() for file in table)
+    assert names.stat().st_mode & 0o077 == 0
+
+
+def test_no_identity_leaves_the_machine(trained: Path) -> None:
+    for file in trained.rglob("*"):
+        if file.is_file() and file.suffix in (".json", ".csv", ".html", ".md", ".jsonl", ".yaml"):
+            text = file.read_text(encoding="utf-8")
+            assert not {name for name in ("patient 0-0", "IM000001", "4.dcm") if name in text}, file
+
+
+def test_prediction_from_the_raw_files_is_that_of_the_test(trained: Path, pacs: Path) -> None:
+    known = pd.read_csv(trained / "predictions.csv")
+    model = load_artefact(trained)
+    files = read_cohort(pacs).files
+    again = predict_files(model, [pacs / files[name][0] for name in known["path"]])
+    assert set(again["status"]) == {"ok"}
+    np.testing.assert_allclose(again["prob_disc"], known["prob_disc"], atol=1e-5)
+    assert len(find_images([pacs])) == NUM
+
+
+def test_an_external_cohort_is_read_as_in_training(trained: Path, pacs: Path, tmp_path: Path) -> None:
+    found = evaluate(trained, make_config(str(pacs), options={"data": {"windows": ("lung",)}}).data, replicates=200)
+    assert found["num_images"] == NUM
+
+
+def test_windows_must_exist_and_make_a_picture(pacs: Path, tmp_path: Path) -> None:
+    for windows, told in (("lungs", "expected windows among"), ("lung,bone", "one or three")):
+        with pytest.raises(ConfigError, match=told):
+            fit(small_config(pacs, data={"windows": windows}), tmp_path / windows)
+
+
+@pytest.mark.parametrize(
+    ("told", "windows"), [("none", ()), ("lung,bone,pe", ("lung", "bone", "pe")), (None, ("file",))]
+)
+def test_windows_are_named_in_one_word(told: Any, windows: tuple[str, ...]) -> None:
+    assert make_config("images", options={"data": {"windows": told}}).data.windows == windows
+
+
+def test_the_command_line_reads_and_predicts(trained: Path, pacs: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.dcm").write_bytes(b"\0" * 128 + b"DICM" + b"nonsense")
+    called = CliRunner().invoke(
+        app,
+        ["predict", str(trained), str(pacs / "disc"), str(tmp_path / "broken.dcm"), "-o", str(tmp_path / "out.csv")],
+    )
+    assert called.exit_code == 0, called.output
+    table = pd.read_csv(tmp_path / "out.csv")
+    assert table["status"].str.startswith("unreadable").sum() == 1
+    assert len(table) == NUM // 2 + 1
