@@ -348,3 +348,15 @@ def test_cores_are_those_the_process_may_use(monkeypatch):
 
 def test_the_python_of_the_environment_is_named():
     assert sys.executable in find("python").message
+
+
+def test_every_transfer_syntax_has_its_line(monkeypatch):
+    import medgraft.io.dicom as reading
+
+    lines = room._dicom()
+    assert len(lines) == len(reading.COMPRESSED)
+    assert {check.status for check in lines} == {"ok"}
+    monkeypatch.setattr(reading, "get_decoder", lambda uid: type("None", (), {"available_plugins": ()}))
+    missing = room._dicom()
+    assert {check.status for check in missing} == {"warn"}
+    assert all("medgraft[dicom]" in check.message for check in missing)

@@ -19,9 +19,9 @@ import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.pixels import apply_color_lut, apply_modality_lut, pixel_array
+from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, pixel_array
 from pydicom.pixels.processing import apply_voi
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from medgraft.errors import DataError
 from medgraft.io.intensity import through_window
@@ -36,6 +36,7 @@ __all__ = [
     "is_dicom",
     "read_dicom",
     "read_header",
+    "decoders",
 ]
 
 Rescale = Literal["auto", "always", "never"]
@@ -58,6 +59,11 @@ STACKS: Final = (
     "ContentTime",
 )
 GREY: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
+COMPRESSED: Final = (
+    *("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57"),
+    *("1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.90"),
+    *("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"),
+)
 PREAMBLE: Final = 128
 INFLATED: Final = 2**30
 BLOCK: Final = 2**20
@@ -170,6 +176,16 @@ class FrameValues:
     low: float
     high: float
     steps: tuple[str, ...]
+
+
+def decoders() -> dict[str, tuple[str, ...]]:
+    """Compressed transfer syntaxes and the installed plugins that decode each, the first one first; empty for none.
+
+    Examples:
+        >>> "pydicom" in decoders()["RLE Lossless"]
+        True
+    """
+    return {UID(uid).name: tuple(get_decoder(UID(uid)).available_plugins) for uid in COMPRESSED}
 
 
 def is_dicom(path: Path) -> bool:

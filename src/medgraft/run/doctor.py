@@ -76,7 +76,7 @@ def doctor() -> Diagnosis:
         >>> [check.name for check in doctor().checks][0]
         'python'
     """
-    parts = (_python, _packages, _builds, _cpu, _cuda, _mps, _memory, _codecs, _packaged, _hub, _disk, _home)
+    parts = (_python, _packages, _builds, _cpu, _cuda, _mps, _memory, _codecs, _dicom, _packaged, _hub, _disk, _home)
     return Diagnosis(checks=tuple(check for part in parts for check in part()))
 
 
@@ -261,6 +261,22 @@ def _codecs() -> list[Check]:
             message = f"Pillow was built without {codec}: {kind} files cannot be read. Run: pip install pillow"
             checks.append(_fail("codecs", message) if severity == "fail" else _warn("codecs", message))
     return [_ok("codecs", ", ".join(there)), *checks]
+
+
+def _dicom() -> list[Check]:
+    """Which plugin decodes which transfer syntax; what none decodes needs the extra."""
+    try:
+        from medgraft.io.dicom import decoders
+
+        found = decoders()
+    except _BROKEN_IMPORT as error:
+        return [_fail("dicom", f"pydicom cannot be imported ({error}). Run: pip install --force-reinstall pydicom")]
+    return [
+        _ok("dicom", f"{syntax}: {', '.join(plugins)}")
+        if plugins
+        else _warn("dicom", f"{syntax}: no decoder. Run: pip install 'medgraft[dicom]'")
+        for syntax, plugins in found.items()
+    ]
 
 
 def _packaged() -> list[Check]:
