@@ -17,13 +17,14 @@ from typing import Any, Final, Literal
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder, pixel_array
 from pydicom.pixels.processing import apply_voi
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from medgraft.errors import DataError
+from medgraft.io.codec_process import decode_apart
 from medgraft.io.intensity import through_window
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "read_dicom",
     "read_header",
     "decoders",
+    "stored_pixels",
 ]
 
 Rescale = Literal["auto", "always", "never"]
@@ -64,12 +66,16 @@ COMPRESSED: Final = (
     *("1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.90"),
     *("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"),
 )
+# The first of these that is installed for a syntax decodes it.
+PLUGINS: Final = ("pydicom", "pyjpegls", "pylibjpeg", "pillow", "gdcm")
+CRASHING: Final = frozenset({"gdcm"})
 PREAMBLE: Final = 128
 INFLATED: Final = 2**30
 BLOCK: Final = 2**20
 # What pydicom and its codecs let through on damaged bytes; UserWarning is for callers that turn warnings into errors.
 BROKEN: Final = (
     InvalidDicomError,
+    BytesLengthException,
     OSError,
     ValueError,
     TypeError,
@@ -226,8 +232,8 @@ def read_dicom(
     """
     dataset = _dataset(path)
     header = _header(dataset, path)
-    with _refusing(path, header.syntax), _quiet():
-        raw = pixel_array(dataset, allow_excess_frames=False)
+    with _refusing(path), _quiet():
+        raw = _pixels(dataset, path, header.syntax)
         stored = raw.reshape(
             len(header.frames), header.rows, header.columns, *raw.shape[raw.ndim - (header.samples == 3) :]
         )
@@ -235,6 +241,26 @@ def read_dicom(
             _values(dataset, header, frame, pixels, rescale, windows)
             for frame, pixels in zip(header.frames, stored, strict=True)
         ]
+
+
+def stored_pixels(path: Path, plugin: str) -> np.ndarray:
+    """All frames as stored, by one of pydicom's plugins; its errors are pydicom's (`BROKEN`)."""
+    with _quiet():
+        return np.asarray(pixel_array(path, decoding_plugin=plugin, allow_excess_frames=False))
+
+
+def _pixels(dataset: Dataset, path: Path, syntax: str) -> np.ndarray:
+    """By the plugin that is safe for the syntax; where only a crashing one is left, in a process of its own."""
+    uid = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
+    if uid not in COMPRESSED:
+        return np.asarray(pixel_array(dataset, allow_excess_frames=False))
+    there = get_decoder(UID(uid)).available_plugins
+    plugin = next((name for name in PLUGINS if name in there), None)
+    if plugin is None:
+        raise DataError(f"{path}: {syntax} needs a codec that is not installed. Run pip install 'medgraft[dicom]'.")
+    if plugin in CRASHING:
+        return decode_apart(path, plugin)
+    return np.asarray(pixel_array(dataset, decoding_plugin=plugin, allow_excess_frames=False))
 
 
 def _dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
@@ -262,8 +288,8 @@ def _refuse_inflation(path: Path) -> None:
 def _header(dataset: Dataset, path: Path) -> DicomFile:
     with _refusing(path), _quiet():
         if "Rows" not in dataset or "Columns" not in dataset:
-            kind = dataset.get("Modality") or "object"
-            raise DataError(f"{path}: holds no image (a {kind} without rows and columns). Leave it out.")
+            kind = dataset.get("Modality") or "no modality"
+            raise DataError(f"{path}: holds no image ({kind}, no rows and columns). Leave it out.")
         samples = int(dataset.get("SamplesPerPixel", 1))
         num_frames = max(1, int(dataset.get("NumberOfFrames") or 1))
         rows, columns = int(dataset.Rows), int(dataset.Columns)
@@ -426,7 +452,7 @@ def _numbers(value: Any, count: int) -> tuple[float, ...]:
 
 
 @contextlib.contextmanager
-def _refusing(path: Path, syntax: str = "") -> Iterator[None]:
+def _refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
@@ -435,12 +461,10 @@ def _refusing(path: Path, syntax: str = "") -> Iterator[None]:
         raise DataError(f"{path}: not enough memory for its pixels.") from error
     except BROKEN as error:
         reason = " ".join(str(error).split())[:160] or type(error).__name__
-        if "missing dependencies" in reason or "requires" in reason:
-            message = f"{path}: {syntax} needs a codec that is not installed. Run pip install 'medgraft[dicom]'."
-            raise DataError(message) from error
-        raise DataError(
-            f"{path}: damaged or not readable as DICOM ({reason}). Export it again or leave it out."
-        ) from error
+        # The one gap: what decodes it is under the GPL, so it is the user's to install.
+        advice = "Run pip install pylibjpeg-libjpeg" if "12-bit precision" in reason else "Export it again"
+        message = f"{path}: damaged or not readable as DICOM ({reason}). {advice}, or leave it out."
+        raise DataError(message) from error
 
 
 _lock = threading.Lock()
