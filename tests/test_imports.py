@@ -47,6 +47,8 @@ ADAPTERS = {
 LONG_FUNCTIONS = {("run/fit.py", "_results"): "one literal: results.json in its order"}
 MANY_PARAMETERS = {
     ("cli.py", "fit"): "one parameter per option",
+    ("cli.py", "check"): "one parameter per option",
+    ("cli.py", "evaluate"): "one parameter per option",
     ("cli.py", "compare"): "one parameter per option",
     ("cli.py", "advise"): "one parameter per option",
     ("cli.py", "analyze"): "one parameter per option",

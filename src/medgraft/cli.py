@@ -33,6 +33,8 @@ PathColumn = Annotated[str | None, typer.Option(help="Column of file names.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Column of labels; several, comma-separated: multilabel.")]
 PatientColumn = Annotated[str | None, typer.Option(help="Column of patients; the split keeps patients whole.")]
 PatientRegex = Annotated[str | None, typer.Option(help="Pattern in the path whose first group is the patient.")]
+Labels = Annotated[Path | None, typer.Option(help="Table that labels a PACS export; see --key.")]
+Key = Annotated[str | None, typer.Option(help="path, SOPInstanceUID, SeriesInstanceUID, … AccessionNumber, PatientID.")]
 Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
 Weights = Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")]
 Size = Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")]
@@ -113,6 +115,8 @@ def fit(
     label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    labels: Labels = None,
+    key: Key = None,
     folds: Annotated[int | None, typer.Option(help="Grouped nested cross-validation with this many folds.")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Reproducible to the bit; measures nothing.")
@@ -155,6 +159,8 @@ def check(
     label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    labels: Labels = None,
+    key: Key = None,
     positive: Positive = None,
     seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,
 ) -> None:
@@ -248,6 +254,8 @@ def evaluate(
     label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    labels: Labels = None,
+    key: Key = None,
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""
     from medgraft.config import DataConfig
@@ -304,6 +312,8 @@ def compare(
     label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    labels: Labels = None,
+    key: Key = None,
     device: Device = None,
     offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
@@ -385,8 +395,8 @@ def analyze(
 
 def _cohort(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options about the cohort, which several commands share, out of those that were given."""
-    names = ("path_column", "label_column", "patient_column", "patient_regex", "positive", "leaks")
-    return {name: given[name] for name in names}
+    names = ("path_column", "label_column", "patient_column", "patient_regex", "positive", "leaks", "labels", "key")
+    return {name: str(given[name]) for name in names if given.get(name) is not None}
 
 
 def _network(given: Mapping[str, Any]) -> dict[str, Any]:

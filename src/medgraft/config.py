@@ -41,6 +41,10 @@ class DataConfig(_Frozen):
     """Where the images are and how they are read."""
 
     source: str = Field(description="Folder, table or .npz")
+    labels: str | None = Field(None, description="Table that labels the images of a folder by an identifier")
+    key: Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"] = (
+        Field("path", description="Identifier by which --labels names them")
+    )
     path_column: str | None = None
     label_column: str | None = Field(None, description="Several, comma-separated, for multilabel")
     patient_column: str | None = None

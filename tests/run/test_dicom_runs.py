@@ -154,3 +154,28 @@ def test_the_command_line_reads_and_predicts(trained: Path, pacs: Path, tmp_path
     table = pd.read_csv(tmp_path / "out.csv")
     assert table["status"].str.startswith("unreadable").sum() == 1
     assert len(table) == NUM // 2 + 1
+
+
+def test_an_export_is_labelled_by_a_table_from_the_command_line(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    rows = []
+    for number in range(60):
+        made = dicom(film(number, rng), PatientID=f"Q{number}", AccessionNumber=f"ACC-{number}")
+        save(made, tmp_path / "export" / f"STUDY{number % 7}" / f"IM{number:05}")
+        rows.append({"Accession Number": f"ACC-{number}", "diagnosis": "disc" if number % 2 else "clear"})
+    pd.DataFrame([*rows, {"Accession Number": "ACC-999", "diagnosis": "disc"}]).to_csv(tmp_path / "l.csv", index=False)
+    known = ["--labels", str(tmp_path / "l.csv"), "--key", "AccessionNumber"]
+    checked = CliRunner().invoke(app, ["check", str(tmp_path / "export"), *known])
+    assert checked.exit_code == 0, checked.output
+    said = " ".join(checked.output.split())
+    assert "60 of 60 images found their AccessionNumber in l.csv; 0 images have no row, 1 rows have no image." in said
+    run = tmp_path / "run"
+    called = CliRunner().invoke(
+        app,
+        ["fit", str(tmp_path / "export"), *known, "--out", str(run), "--preset", "fast", "--epochs", "1", "--size", "32",
+         "--cut", "3", "--device", "cpu", "--deterministic", "--offline"],
+    )  # fmt: skip
+    assert called.exit_code == 0, called.output
+    assert "ACC-" not in (run / "predictions.csv").read_text() + (run / "report.html").read_text()
+    wrong = CliRunner().invoke(app, ["check", str(tmp_path / "export"), *known[:2], "--key", "Room"])
+    assert wrong.exit_code != 0

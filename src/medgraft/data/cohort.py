@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medgraft.data.decode import in_order
+from medgraft.data.export import Key, list_export
 from medgraft.data.identity import case_name
 from medgraft.data.labels import (
     choose_positive,
@@ -44,6 +45,8 @@ def read_cohort(
     patient_column: str | None = None,
     patient_regex: str | None = None,
     positive: str | None = None,
+    labels: str | Path | None = None,
+    key: Key = "path",
 ) -> Cohort:
     """The cohort found at `source`; everything inferred on the way is in its notes.
 
@@ -59,6 +62,8 @@ def read_cohort(
         patient_column: Column of patients.
         patient_regex: Pattern searched in each path; its first group (or whole match) is the patient.
         positive: Positive class of a binary task.
+        labels: Table that labels the images of a folder by an identifier, e.g. of a PACS export.
+        key: Which identifier.
 
     Raises:
         DataError: Nothing there, a file, column or label is missing, one class only, too few patients.
@@ -81,7 +86,11 @@ def read_cohort(
         raise DataError(f"{path}: expected a folder, table or .npz, found nothing. {nearest(path.name, siblings)}")
     columns = {"path_column": path_column, "label_column": label_column, "patient_column": patient_column}
     asked = {name: column for name, column in columns.items() if column is not None}
-    if path.suffix.lower() == ".npz" and path.is_file():
+    if labels is not None:
+        if not path.is_dir():
+            raise ConfigError(f"--labels is for a folder of images, got {path}. Leave it out.")
+        cohort = _encode(list_export(path, Path(labels).expanduser(), key, label_column), positive)
+    elif path.suffix.lower() == ".npz" and path.is_file():
         _refuse_columns(asked, path)
         cohort = read_medmnist(path, positive=positive)
     else:

@@ -12,7 +12,7 @@ from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, SPLIT_NAMES, TABLE_SUFFIXES, Listing
 from medgraft.errors import DataError
 
-__all__ = ["list_table", "peek_table"]
+__all__ = ["find_column", "label_columns", "list_table", "peek_table", "read_table", "split_names"]
 
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
@@ -46,25 +46,18 @@ def list_table(
     Raises:
         DataError: The table cannot be read, or a column, a label or a file is missing; names line and value.
     """
-    frame = _read(path)
+    frame = read_table(path)
     columns = _columns(frame, path, path_column, label_column, patient_column)
     notes = [f"{len(frame)} rows in {path.name}; columns: {_describe(columns, label_column)}."]
     table = pd.DataFrame(index=frame.index, columns=list(COLUMNS), dtype=object)
     table = table.where(table.notna(), None)
     for ours, theirs in columns.items():
         table[ours] = frame[theirs]
-    flags = None
-    if label_column is not None and "," in label_column and label_column not in frame.columns:
-        names = [name.strip() for name in label_column.split(",") if name.strip()]
-        for name in names:
-            _demand(frame, name, path)
-            _refuse_blank(frame[name], name, path)
-        flags = {name: frame[name].tolist() for name in names}
-    else:
-        _refuse_blank(table["label"], columns["label"], path)
+    names, is_flags = label_columns(frame, path, label_column)
+    flags = {name: frame[name].tolist() for name in names} if is_flags else None
     _refuse_blank(table["path"], columns["path"], path)
     table["path"] = pd.Series([_relative(text, path.parent) for text in table["path"]], dtype=object)
-    table["split"] = pd.Series(_splits(table["split"], path), dtype=object)
+    table["split"] = pd.Series(split_names(table["split"], path), dtype=object)
     _check_files(table, path)
     table, flags, dropped = _merge_repeats(table, flags, path)
     if dropped:
@@ -76,6 +69,32 @@ def list_table(
     return Listing(layout="table", root=root, table=table, where=str(path), flags=flags, notes=tuple(notes))
 
 
+def label_columns(frame: pd.DataFrame, path: Path, label_column: str | None) -> tuple[list[str], bool]:
+    """The columns of labels, none of them blank anywhere, and whether they are several of 0 and 1.
+
+    Args:
+        frame: The table.
+        path: Of the table, for errors.
+        label_column: As given by the user; None to find it by name.
+
+    Raises:
+        DataError: There is no such column, or a blank in it.
+    """
+    is_flags = label_column is not None and "," in label_column and label_column not in frame.columns
+    if label_column is None:
+        names = [found] if (found := find_column(frame, "label")) else []
+    else:
+        names = [name.strip() for name in label_column.split(",") if name.strip()] if is_flags else [label_column]
+    if not names:
+        listed = ", ".join(str(name) for name in frame.columns)
+        message = f"{path}: expected a column 'label' (or {', '.join(ALIASES['label'][1:4])}), got {listed}"
+        raise DataError(f"{message}. Name it with --label-column.")
+    for name in names:
+        _demand(frame, name, path)
+        _refuse_blank(frame[name], name, path)
+    return names, is_flags
+
+
 def peek_table(path: Path) -> tuple[set[str], dict[str, str]]:
     """Which of our columns a table has under any known name, and its labels by path; nothing is checked.
 
@@ -85,15 +104,20 @@ def peek_table(path: Path) -> tuple[set[str], dict[str, str]]:
     Raises:
         DataError: The table cannot be read.
     """
-    frame = _read(path)
-    columns = {ours: name for ours in COLUMNS if (name := _find(frame, ours))}
+    frame = read_table(path)
+    columns = {ours: name for ours in COLUMNS if (name := find_column(frame, ours))}
     if not {"path", "label"} <= columns.keys():
         return set(columns), {}
     rows = zip(frame[columns["path"]], frame[columns["label"]], strict=True)
     return set(columns), {_relative(name, path.parent): label for name, label in rows if name and label}
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """All of a table as text; None where a cell is blank.
+
+    Raises:
+        DataError: It cannot be read, or is empty.
+    """
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(f"{path}: expected a .csv, .tsv, .parquet or .npz file, or a folder, got {path.suffix!r}.")
     try:
@@ -173,7 +197,7 @@ def _columns(
             continue
         if theirs is not None:
             columns[ours] = _demand(frame, theirs, path)
-        elif found := _find(frame, ours):
+        elif found := find_column(frame, ours):
             columns[ours] = found
         elif ours in ("path", "label"):
             names = ", ".join(str(name) for name in frame.columns)
@@ -182,7 +206,8 @@ def _columns(
     return columns
 
 
-def _find(frame: pd.DataFrame, ours: str) -> str | None:
+def find_column(frame: pd.DataFrame, ours: str) -> str | None:
+    """The column that one of ours goes by in a table, or None."""
     by_name = {str(name).casefold(): str(name) for name in frame.columns}
     return next((by_name[alias] for alias in ALIASES[ours] if alias in by_name), None)
 
@@ -218,7 +243,12 @@ def _relative(text: str, root: Path) -> str:
     return absolute.removeprefix(base).replace(os.sep, "/")
 
 
-def _splits(values: "pd.Series[str]", path: Path) -> list[str | None]:
+def split_names(values: "pd.Series[str]", path: Path) -> list[str | None]:
+    """``train``, ``val`` or ``test`` for each row, or None for all.
+
+    Raises:
+        DataError: Another word, or a blank beside others.
+    """
     texts: Sequence[str | None] = values.tolist()
     names = [None if value is None else SPLIT_NAMES.get(value.strip().casefold(), value) for value in texts]
     if all(name is None for name in names):

@@ -79,6 +79,8 @@ def open_cohort(config: DataConfig, listener: Listener) -> Cohort:
         patient_column=config.patient_column,
         patient_regex=config.patient_regex,
         positive=config.positive,
+        labels=config.labels,
+        key=config.key,
     )
     if cohort.positive is not None:
         listener.say(f"Positive class: {cohort.positive} (of {' and '.join(cohort.classes)}).")

@@ -1,0 +1,119 @@
+"""A PACS export: a folder of DICOM files in any arrangement, labelled by a table that names them by an identifier."""
+
+import functools
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import pandas as pd
+
+from medgraft.data.decode import in_order
+from medgraft.data.labels import nearest
+from medgraft.data.layouts import COLUMNS, Listing
+from medgraft.data.tables import FIRST_LINE, find_column, label_columns, read_table, split_names
+from medgraft.errors import DataError
+from medgraft.io.case import is_case
+from medgraft.io.dicom import is_dicom, read_header
+
+__all__ = ["Key", "list_export"]
+
+Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
+FIELDS: Final = {
+    "SOPInstanceUID": "sop_uid",
+    "SeriesInstanceUID": "series_uid",
+    "StudyInstanceUID": "study_uid",
+    "AccessionNumber": "accession",
+    "PatientID": "patient_id",
+}
+MAX_SHOWN: Final = 3
+
+
+def list_export(root: Path, labels: Path, key: Key, label_column: str | None = None) -> Listing:
+    """Every image below `root` whose identifier stands in the table; what finds no partner on either side is counted.
+
+    Args:
+        root: Folder of images, in any arrangement.
+        labels: CSV, TSV or Parquet with a column named as `key` (in any spelling) and one or several of labels; columns
+            of patients, sites and splits are taken along.
+        key: What the table names images by; ``path`` is relative to `root`.
+        label_column: Column of labels, or several of 0 and 1 separated by commas.
+
+    Raises:
+        DataError: No image, no such column, two labels for one identifier, or no identifier in common.
+    """
+    frame = read_table(labels)
+    column = _key_column(frame, key, labels)
+    columns = {ours: theirs for ours in ("patient", "site", "split") if (theirs := find_column(frame, ours))}
+    names, is_flags = label_columns(frame, labels, label_column)
+    rows = _rows_by_key(frame, column, [*names, *columns.values()], labels)
+    files = [path for path in sorted(root.rglob("*")) if _is_image(path, root)]
+    if not files:
+        raise DataError(f"{root}: no images found. Expected DICOM, PNG, JPEG, TIFF or BMP below it.")
+    found = list(in_order(functools.partial(_identifier, root, key), files))
+    known = [(path, rows[name]) for path, name in zip(files, found, strict=True) if name in rows]
+    if not known:
+        example = next((name for name in found if name), "nothing")
+        raise DataError(
+            f"{labels}: none of its {len(rows)} values of {column} is the {key} of an image below {root}, e.g. "
+            f"{next(iter(rows))!r} against {example!r}. Choose another --key, or correct the table."
+        )
+    picked = frame.iloc[[row for _, row in known]].reset_index(drop=True)
+    table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(known)), dtype=object)
+    table["path"] = [path.relative_to(root).as_posix() for path, _ in known]
+    for ours, theirs in columns.items():
+        table[ours] = picked[theirs]
+    table["split"] = pd.Series(split_names(table["split"], labels), dtype=object)
+    if not is_flags:
+        table["label"] = picked[names[0]]
+    matched = {row for _, row in known}
+    notes = [
+        f"{len(known)} of {len(files)} images found their {key} in {labels.name}; "
+        f"{len(files) - len(known)} images have no row, {len(rows) - len(matched)} rows have no image."
+    ]
+    flags = {name: picked[name].tolist() for name in names} if is_flags else None
+    return Listing(layout="table", root=root, table=table, where=str(labels), flags=flags, notes=tuple(notes))
+
+
+def _is_image(path: Path, root: Path) -> bool:
+    is_hidden = any(part.startswith((".", "__")) for part in path.relative_to(root).parts)
+    return not is_hidden and path.is_file() and is_case(path)
+
+
+def _identifier(root: Path, key: Key, path: Path) -> str:
+    if key == "path":
+        return path.relative_to(root).as_posix()
+    try:
+        return str(getattr(read_header(path), FIELDS[key])) if is_dicom(path) else ""
+    except DataError:
+        return ""  # counted as an image without a row
+
+
+def _spelling(name: str) -> str:
+    return re.sub(r"[\s_\-]", "", name).casefold()
+
+
+def _key_column(frame: pd.DataFrame, key: Key, labels: Path) -> str:
+    if key not in get_args(Key):
+        raise DataError(f"expected --key among {', '.join(get_args(Key))}, got {key!r}.")
+    wanted = {_spelling(key), *({"accession"} if key == "AccessionNumber" else ())}
+    found = [str(name) for name in frame.columns if _spelling(str(name)) in wanted]
+    if not found and key in ("path", "PatientID"):
+        found = [name for name in [find_column(frame, "path" if key == "path" else "patient")] if name]
+    if not found:
+        names = [str(name) for name in frame.columns]
+        raise DataError(f"{labels}: has no column {key!r}. {nearest(key, names)}")
+    return found[0]
+
+
+def _rows_by_key(frame: pd.DataFrame, column: str, used: Sequence[str], labels: Path) -> dict[str, int]:
+    """Each identifier's first row; a later one must say the same."""
+    rows: dict[str, int] = {}
+    for row, value in enumerate(frame[column]):
+        if value is None or not str(value).strip():
+            raise DataError(f"{labels}: column {column} is blank in line {FIRST_LINE + row}. Fill it in.")
+        first = rows.setdefault(str(value).strip(), row)
+        if first != row and not frame[used].iloc[first].equals(frame[used].iloc[row]):
+            lines = f"{FIRST_LINE + first} and {FIRST_LINE + row}"
+            raise DataError(f"{labels}: one {column} has different values in lines {lines}. Keep one row for each.")
+    return rows

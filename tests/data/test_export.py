@@ -1,0 +1,114 @@
+"""PACS exports: which image finds which row of the table."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from dicom_files import dicom, save
+from medgraft.data.cohort import read_cohort
+from medgraft.errors import ConfigError, DataError
+
+STORED = np.zeros((8, 8), np.uint16)
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Path:
+    """Twenty films of ten studies of ten patients in folders that mean nothing, and a picture."""
+    for number in range(20):
+        made = dicom(
+            STORED + number, PatientID=f"P{number // 2}", AccessionNumber=f"A{number // 2}",
+            StudyInstanceUID=f"1.2.{number // 2}", SeriesInstanceUID=f"1.2.{number // 2}.{number % 2}",
+            SOPInstanceUID=f"1.2.{number // 2}.{number % 2}.1",
+        )  # fmt: skip
+        save(made, tmp_path / "pacs" / f"ST{number // 2:04}" / f"IM{number:04}")
+    return tmp_path / "pacs"
+
+
+def table(pacs: Path, **columns: list[str]) -> Path:
+    """A CSV beside the export."""
+    path = pacs.parent / "labels.csv"
+    pd.DataFrame(columns).to_csv(path, index=False)
+    return path
+
+
+CASES = {
+    "AccessionNumber": [f"A{n}" for n in range(10)],
+    "PatientID": [f"P{n}" for n in range(10)],
+    "StudyInstanceUID": [f"1.2.{n}" for n in range(10)],
+}
+
+
+@pytest.mark.parametrize("spelling", [str, str.lower, lambda name: name.replace("ID", "_id"), lambda name: f" {name} "])
+@pytest.mark.parametrize("key", CASES)
+def test_a_row_labels_all_images_of_its_identifier(pacs: Path, key: str, spelling) -> None:
+    labels = table(pacs, **{spelling(key): CASES[key], "label": ["clear", "ill"] * 5})
+    cohort = read_cohort(pacs, labels=labels, key=key)
+    assert len(cohort) == 20
+    assert cohort.classes == ("clear", "ill")
+    patients = cohort.table["patient"].tolist()
+    assert [(int(p[1:]) % 2) for p in patients] == cohort.targets.tolist()
+    assert len(cohort.files) == 20
+
+
+@pytest.mark.parametrize(("key", "depth"), [("SeriesInstanceUID", "{}.{}"), ("SOPInstanceUID", "{}.{}.1")])
+def test_an_image_may_be_named_by_its_own_uid(pacs: Path, key: str, depth: str) -> None:
+    names = ["1.2." + depth.format(n // 2, n % 2) for n in range(20)]
+    cohort = read_cohort(pacs, labels=table(pacs, **{key: names, "label": ["a", "b"] * 10}), key=key)
+    assert np.bincount(cohort.targets).tolist() == [10, 10]
+
+
+def test_paths_work_for_any_image(pacs: Path) -> None:
+    names = [f"ST{n // 2:04}/IM{n:04}" for n in range(20)]
+    cohort = read_cohort(pacs, labels=table(pacs, file=names, label=["a", "b"] * 10))
+    assert len(cohort) == 20
+
+
+def test_both_sides_are_counted(pacs: Path) -> None:
+    labels = table(pacs, AccessionNumber=[*CASES["AccessionNumber"][:8], "A77"], label=[*"ababababa"])
+    (note,) = [n for n in read_cohort(pacs, labels=labels, key="AccessionNumber").notes if "found their" in n]
+    assert note.startswith(
+        "16 of 20 images found their AccessionNumber in labels.csv; 4 images have no row, 1 rows have"
+    )
+
+
+def test_several_labels_sites_and_splits_are_taken_along(pacs: Path) -> None:
+    labels = table(
+        pacs, PatientID=CASES["PatientID"], mass=list("0101010101"), fluid=list("0011110010"), site=list("xxyyxxyyxx"),
+    )  # fmt: skip
+    cohort = read_cohort(pacs, labels=labels, key="PatientID", label_column="mass,fluid")
+    assert (cohort.task, cohort.classes) == ("multilabel", ("mass", "fluid"))
+    assert cohort.targets.sum(0).tolist() == [10, 10]
+    assert set(cohort.table["site"]) == {"x", "y"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "key", "told"),
+    [
+        (
+            {"AccessionNumber": ["A0", "A0"], "label": ["a", "b"]},
+            "AccessionNumber",
+            "different values in lines 2 and 3",
+        ),
+        ({"AccessionNumber": ["A0", ""], "label": ["a", "b"]}, "AccessionNumber", "blank in line 3"),
+        (
+            {"AccessionNumber": ["B0", "B1"], "label": ["a", "b"]},
+            "AccessionNumber",
+            "none of its 2 values .* 'B0' against",
+        ),
+        ({"Accesion": ["A0", "A1"], "label": ["a", "b"]}, "AccessionNumber", "no column 'AccessionNumber'"),
+        ({"PatientID": ["P0", "P1"], "finding": ["a", "b"]}, "PatientID", "expected a column 'label'"),
+    ],
+)
+def test_a_table_that_cannot_label_is_refused(pacs: Path, columns: dict, key: str, told: str) -> None:
+    with pytest.raises(DataError, match=told):
+        read_cohort(pacs, labels=table(pacs, **columns), key=key)
+
+
+def test_labels_are_for_folders(pacs: Path) -> None:
+    with pytest.raises(ConfigError, match="--labels is for a folder"):
+        read_cohort(table(pacs, path=["x"], label=["a"]), labels="other.csv")
+    (pacs.parent / "empty").mkdir()
+    with pytest.raises(DataError, match="no images found"):
+        read_cohort(pacs.parent / "empty", labels=table(pacs, PatientID=["P0"], label=["a"]), key="PatientID")
