@@ -117,6 +117,7 @@ def fit(
     patient_regex: PatientRegex = None,
     labels: Labels = None,
     key: Key = None,
+    unit: Annotated[str | None, typer.Option(help="image, series, study or patient: judged as one.")] = None,
     folds: Annotated[int | None, typer.Option(help="Grouped nested cross-validation with this many folds.")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Reproducible to the bit; measures nothing.")
@@ -133,7 +134,7 @@ def fit(
     from medgraft.run.fit import fit as run_fit
 
     options = {
-        "data": {**_cohort(locals()), "folds": folds},
+        "data": {**_cohort(locals()), "folds": folds, "unit": unit},
         "backbone": _network(locals()),
         "transfer": {"strategy": strategy, "head": head, "cut": cut, "rule": rule},
         "search": {"method": search},

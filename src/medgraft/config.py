@@ -45,6 +45,9 @@ class DataConfig(_Frozen):
     key: Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"] = (
         Field("path", description="Identifier by which --labels names them")
     )
+    unit: Literal["image", "series", "study", "patient"] = Field(
+        "image", description="What is judged as one where --labels is given; probabilities are averaged within it"
+    )
     path_column: str | None = None
     label_column: str | None = Field(None, description="Several, comma-separated, for multilabel")
     patient_column: str | None = None

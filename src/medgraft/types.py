@@ -42,8 +42,9 @@ class Cohort:
         task: What is predicted.
         classes: Class names in the order of the model's outputs.
         positive: The positive class of a binary task, else None.
-        table: One row per image, columns ``path label patient site split mask`` (str or None). ``path`` is
-            relative to `root` with forward slashes; for npz ``<split>/<row>``, e.g. ``train/17``.
+        table: One row per image, columns ``path label patient site split mask unit`` (str or None). ``path`` is
+            relative to `root` with forward slashes; for npz ``<split>/<row>``, e.g. ``train/17``. Images of one
+            ``unit`` (an examination) are judged together.
         targets: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multilabel.
         notes: What was inferred while reading, one sentence each, for the user.
         arrays: Only for the layouts npz and array: split name to the (N, H, W) or (N, H, W, 3) images.
@@ -67,6 +68,19 @@ class Cohort:
     def rows(self, split: str) -> np.ndarray:
         """Row numbers (int64) of one split, in table order."""
         return np.flatnonzero((self.table["split"] == split).to_numpy())
+
+    def units(self, rows: np.ndarray) -> np.ndarray:
+        """(n,) int64 number of the unit of each of `rows`, by first appearance; without one an image is its own."""
+        if "unit" not in self.table or self.table["unit"].isna().all():
+            return np.arange(len(rows))
+        given = self.table["unit"].iloc[rows].reset_index(drop=True)
+        alone = pd.Series([f"\0{row}" for row in range(len(rows))], dtype=object)
+        return np.asarray(pd.factorize(given.where(given.notna(), alone))[0], dtype=np.int64)
+
+    def case_rows(self, split: str) -> np.ndarray:
+        """Row numbers of one split, of each unit its first: one for each case that is judged."""
+        rows = self.rows(split)
+        return np.asarray(rows[np.unique(self.units(rows), return_index=True)[1]])
 
     def files_of(self, row: int) -> tuple[Path, ...]:
         """The files of one row."""

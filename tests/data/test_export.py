@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from dicom_files import dicom, save
 from medgraft.data.cohort import read_cohort
+from medgraft.data.groups import groups_of
 from medgraft.errors import ConfigError, DataError
 
 STORED = np.zeros((8, 8), np.uint16)
@@ -112,3 +114,31 @@ def test_labels_are_for_folders(pacs: Path) -> None:
     (pacs.parent / "empty").mkdir()
     with pytest.raises(DataError, match="no images found"):
         read_cohort(pacs.parent / "empty", labels=table(pacs, PatientID=["P0"], label=["a"]), key="PatientID")
+
+
+@pytest.mark.parametrize(("unit", "num"), [("image", 20), ("series", 20), ("study", 10), ("patient", 10)])
+def test_units_are_judged_together(pacs: Path, unit: str, num: int) -> None:
+    labels = table(pacs, PatientID=CASES["PatientID"], label=["a", "b"] * 5)
+    cohort = read_cohort(pacs, labels=labels, key="PatientID", unit=unit)
+    assert len(np.unique(cohort.units(np.arange(20)))) == num
+    assert any("judged as 10 units" in note for note in cohort.notes) == (num == 10)
+
+
+def test_a_unit_has_one_label_and_one_split(pacs: Path) -> None:
+    names = [f"1.2.{n // 2}.{n % 2}.1" for n in range(20)]
+    labels = table(pacs, SOPInstanceUID=names, label=["a", "b"] * 10)
+    with pytest.raises(DataError, match="images of one unit have different labels"):
+        read_cohort(pacs, labels=labels, key="SOPInstanceUID", unit="study")
+    split = ["train", "val", *["train"] * 6, *["val"] * 6, *["test"] * 6]
+    labels = table(pacs, SOPInstanceUID=names, label=[*"aabb" * 5], split=split)
+    with pytest.raises(DataError, match="images of one unit differ in split"):
+        read_cohort(pacs, labels=labels, key="SOPInstanceUID", unit="study")
+
+
+def test_without_patients_a_unit_stays_whole(tmp_path: Path) -> None:
+    for number in range(12):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"{number}.png")
+    rows = {"path": [f"{n}.png" for n in range(12)], "label": [*"aabb" * 3], "unit": [f"u{n // 2}" for n in range(12)]}
+    pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
+    cohort = read_cohort(tmp_path / "t.csv")
+    assert groups_of(cohort, []).tolist() == [n // 2 for n in range(12)]

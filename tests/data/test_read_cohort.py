@@ -120,6 +120,7 @@ def test_all_columns_of_a_table_are_read(tmp_path):
         "site": "s1",
         "split": "train",
         "mask": "0.png",
+        "unit": None,
     }
     assert cohort.table["split"].tolist() == ["train"] * 2 + ["val"] * 2 + ["test"] * 2
     assert "path = image" in cohort.notes[0]

@@ -18,6 +18,7 @@ from medgraft.deploy.predict import find_images, predict_files
 from medgraft.errors import ConfigError
 from medgraft.run.evaluate import evaluate
 from medgraft.run.fit import fit
+from medgraft.run.prepare import Listener
 from medgraft.types import Reading
 from small_runs import small_config
 
@@ -179,3 +180,36 @@ def test_an_export_is_labelled_by_a_table_from_the_command_line(tmp_path: Path) 
     assert "ACC-" not in (run / "predictions.csv").read_text() + (run / "report.html").read_text()
     wrong = CliRunner().invoke(app, ["check", str(tmp_path / "export"), *known[:2], "--key", "Room"])
     assert wrong.exit_code != 0
+
+
+def test_units_are_pooled_wherever_something_is_judged(tmp_path: Path) -> None:
+    rng, rows = np.random.default_rng(2), []
+    for number in range(120):
+        study = number // 2
+        made = dicom(film(study, rng), PatientID=f"R{study}", StudyInstanceUID=f"1.2.{study}")
+        save(made, tmp_path / "export" / f"IM{number:05}")
+        rows.append({"StudyInstanceUID": f"1.2.{study}", "label": "disc" if study % 2 else "clear"})
+    pd.DataFrame(rows).drop_duplicates().to_csv(tmp_path / "l.csv", index=False)
+    data = {"labels": str(tmp_path / "l.csv"), "key": "StudyInstanceUID", "unit": "study"}
+    lines: list[str] = []
+    config = small_config(tmp_path / "export", data=data, train={"epochs": 3}, transfer={"cut": "4"})
+    results = fit(config, tmp_path / "run", listener=Listener(say=lines.append))
+    judged = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    cohort = read_cohort(tmp_path / "export", **data)
+    splits = pd.read_csv(tmp_path / "run" / "splits.csv")
+    num = int((splits["split"] == "test").sum())
+    assert results["test"]["num_cases"] == len(judged) == num // 2
+    assert any(f"({num // 2} units of {num} images)" in line for line in lines)
+    model = load_artefact(tmp_path / "run")
+    by_case = dict(zip(cohort.table["path"], cohort.table["unit"], strict=True))
+    files = {unit: [] for unit in by_case.values()}
+    for case, unit in by_case.items():
+        files[unit].append(tmp_path / "export" / cohort.files[case][0])
+    for case, prob in zip(judged["path"], judged["prob_disc"], strict=True):
+        alone = predict_files(model, files[by_case[case]])["prob_disc"]
+        assert len(alone) == 2
+        assert prob == pytest.approx(alone.mean(), abs=1e-5)
+    again = evaluate(tmp_path / "run", config.data, replicates=200, out=tmp_path / "evaluated")
+    assert (again["num_images"], again["num_cases"]) == (120, 60)
+    assert len(pd.read_csv(tmp_path / "evaluated" / "predictions.csv")) == 60
+    assert "1.2.3" not in (tmp_path / "run" / "splits.csv").read_text()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from medgraft.data.decode import in_order
-from medgraft.data.export import Key, list_export
+from medgraft.data.export import Key, Unit, list_export
 from medgraft.data.identity import case_name
 from medgraft.data.labels import (
     choose_positive,
@@ -47,6 +47,7 @@ def read_cohort(
     positive: str | None = None,
     labels: str | Path | None = None,
     key: Key = "path",
+    unit: Unit = "image",
 ) -> Cohort:
     """The cohort found at `source`; everything inferred on the way is in its notes.
 
@@ -64,6 +65,7 @@ def read_cohort(
         positive: Positive class of a binary task.
         labels: Table that labels the images of a folder by an identifier, e.g. of a PACS export.
         key: Which identifier.
+        unit: What is judged as one where `labels` is given.
 
     Raises:
         DataError: Nothing there, a file, column or label is missing, one class only, too few patients.
@@ -89,7 +91,9 @@ def read_cohort(
     if labels is not None:
         if not path.is_dir():
             raise ConfigError(f"--labels is for a folder of images, got {path}. Leave it out.")
-        cohort = _encode(list_export(path, Path(labels).expanduser(), key, label_column), positive)
+        cohort = _encode(
+            list_export(path, Path(labels).expanduser(), key, unit=unit, label_column=label_column), positive
+        )
     elif path.suffix.lower() == ".npz" and path.is_file():
         _refuse_columns(asked, path)
         cohort = read_medmnist(path, positive=positive)
@@ -100,7 +104,7 @@ def read_cohort(
     if cohort.arrays is None:
         cohort = _with_dicom(cohort)
     _check_enough(cohort)
-    return cohort
+    return _with_units(cohort)
 
 
 def _refuse_columns(asked: dict[str, str], path: Path) -> None:
@@ -217,6 +221,31 @@ def _patients_of(given: Sequence[str | None]) -> tuple["pd.Series[Any]", list[st
         return pd.Series([None] * len(patients), dtype=object), [note]
     note = f"Patients come from the DICOM headers: {num} patients"
     return patients, [note + (f"; {lost} images name none and stand alone." if lost else ".")]
+
+
+def _with_units(cohort: Cohort) -> Cohort:
+    """Refuses units that contradict themselves, and says how many there are."""
+    units = cohort.units(np.arange(len(cohort)))
+    first = np.unique(units, return_index=True)[1]
+    if len(first) == len(cohort):
+        return cohort
+    for column in ("patient", "split", "site"):
+        values = cohort.table[column].to_numpy(dtype=object)
+        odd = np.flatnonzero(values != values[first[units]])
+        if len(odd):
+            raise DataError(
+                f"{cohort.root}: images of one unit differ in {column}, e.g. {cohort.table['path'].iat[odd[0]]}. "
+                "Give a unit one of each."
+            )
+    same = cohort.targets == cohort.targets[first[units]]
+    odd = np.flatnonzero(~(same if same.ndim == 1 else same.all(1)))
+    if len(odd):
+        raise DataError(
+            f"{cohort.root}: images of one unit have different labels, e.g. {cohort.table['path'].iat[odd[0]]}. "
+            "Label the unit, or judge images."
+        )
+    note = f"{len(cohort)} images are judged as {len(first)} units: probabilities are averaged within each."
+    return dataclasses.replace(cohort, notes=(*cohort.notes, note))
 
 
 def _check_enough(cohort: Cohort) -> None:

@@ -16,9 +16,11 @@ from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.dicom import is_dicom, read_header
 
-__all__ = ["Key", "list_export"]
+__all__ = ["Key", "Unit", "list_export"]
 
 Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
+Unit = Literal["image", "series", "study", "patient"]
+UNITS: Final[dict[Unit, Key]] = {"series": "SeriesInstanceUID", "study": "StudyInstanceUID", "patient": "PatientID"}
 FIELDS: Final = {
     "SOPInstanceUID": "sop_uid",
     "SeriesInstanceUID": "series_uid",
@@ -29,7 +31,9 @@ FIELDS: Final = {
 MAX_SHOWN: Final = 3
 
 
-def list_export(root: Path, labels: Path, key: Key, label_column: str | None = None) -> Listing:
+def list_export(
+    root: Path, labels: Path, key: Key, *, unit: Unit = "image", label_column: str | None = None
+) -> Listing:
     """Every image below `root` whose identifier stands in the table; what finds no partner on either side is counted.
 
     Args:
@@ -37,6 +41,7 @@ def list_export(root: Path, labels: Path, key: Key, label_column: str | None = N
         labels: CSV, TSV or Parquet with a column named as `key` (in any spelling) and one or several of labels; columns
             of patients, sites and splits are taken along.
         key: What the table names images by; ``path`` is relative to `root`.
+        unit: What is judged as one: an image, or all images of a series, study or patient together.
         label_column: Column of labels, or several of 0 and 1 separated by commas.
 
     Raises:
@@ -66,6 +71,8 @@ def list_export(root: Path, labels: Path, key: Key, label_column: str | None = N
     table["split"] = pd.Series(split_names(table["split"], labels), dtype=object)
     if not is_flags:
         table["label"] = picked[names[0]]
+    if unit != "image":
+        table["unit"] = _units(root, [path for path, _ in known], unit)
     matched = {row for _, row in known}
     notes = [
         f"{len(known)} of {len(files)} images found their {key} in {labels.name}; "
@@ -87,6 +94,14 @@ def _identifier(root: Path, key: Key, path: Path) -> str:
         return str(getattr(read_header(path), FIELDS[key])) if is_dicom(path) else ""
     except DataError:
         return ""  # counted as an image without a row
+
+
+def _units(root: Path, files: Sequence[Path], unit: Unit) -> list[str]:
+    key = UNITS[unit]
+    found = list(in_order(functools.partial(_identifier, root, key), files))
+    if "" in found:
+        raise DataError(f"{files[found.index('')]}: has no {key} to be judged by {unit}. Use --set data.unit=image.")
+    return found
 
 
 def _spelling(name: str) -> str:

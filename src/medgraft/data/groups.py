@@ -19,7 +19,7 @@ def groups_of(
     exact_duplicates: Iterable[Sequence[int]],
     near_duplicates: Iterable[Sequence[float]] = (),
 ) -> np.ndarray:
-    """The group of each image: its patient when known, else its set of exact duplicates, else itself.
+    """The group of each image: its patient when known, else its unit, its set of exact duplicates, or itself.
 
     Groups that share exact duplicates or confirmed near-duplicates are joined, the pairs in the given
     order, as long as the joined group stays within 5 % of the cohort (a pair of images may always join). A
@@ -45,6 +45,9 @@ def groups_of(
     codes = pd.factorize(patients)[0]
     alone = codes.max(initial=-1) + 1 + np.arange(len(cohort))
     forest = _Forest(np.where(codes >= 0, codes, alone))
+    units = cohort.units(np.arange(len(cohort)))
+    for row, first in enumerate(np.unique(units, return_index=True)[1][units]):
+        forest.join(int(first), row, cap=len(cohort))
     cap = max(2, int(MAX_SHARE * len(cohort)))
     for rows in exact_duplicates:
         unknown = [int(row) for row in rows if codes[row] < 0]

@@ -14,7 +14,7 @@ from medgraft.io.case import is_case
 
 __all__ = ["COLUMNS", "SPLIT_NAMES", "TABLE_SUFFIXES", "Listing", "list_folder", "tables_in"]
 
-COLUMNS: Final = ("path", "label", "patient", "site", "split", "mask")
+COLUMNS: Final = ("path", "label", "patient", "site", "split", "mask", "unit")
 TABLE_SUFFIXES: Final = frozenset({".csv", ".tsv", ".parquet"})
 SPLIT_NAMES: Final = {
     "train": "train",
@@ -125,7 +125,7 @@ def _class_rows(root: Path, folder: Path, split: str | None, skipped: Counter[st
         for name in images:
             if name not in owners:
                 mask = f"{relative}/{first_mask[name]}" if name in first_mask else None
-                rows.append((f"{relative}/{name}", folder.name, None, None, split, mask))
+                rows.append((f"{relative}/{name}", folder.name, None, None, split, mask, None))
     return rows
 
 

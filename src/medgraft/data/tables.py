@@ -21,6 +21,7 @@ ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "site": ("site", "hospital", "centre", "center"),
     "split": ("split", "fold_name", "subset"),
     "mask": ("mask", "mask_path"),
+    "unit": ("unit",),
 }
 MISSING: Final = ("", "nan", "NaN")
 FIRST_LINE: Final = 2

@@ -7,7 +7,7 @@ import numpy as np
 from medgraft.errors import DataError
 from medgraft.types import Predictions
 
-__all__ = ["OneVsRest", "check_predictions", "one_vs_rest", "predicted_targets"]
+__all__ = ["OneVsRest", "check_predictions", "one_vs_rest", "pooled", "predicted_targets"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -155,3 +155,26 @@ def predicted_targets(pred: Predictions) -> np.ndarray:
         is_positive = pred.probs[:, pred.positive] > 0.5
         return np.where(is_positive, pred.positive, 1 - pred.positive).astype(np.int64)
     return np.asarray(pred.probs.argmax(axis=1), dtype=np.int64)
+
+
+def pooled(pred: Predictions, units: np.ndarray) -> Predictions:
+    """One case for each unit: the mean of its images' probabilities, the truth and group of its first.
+
+    Args:
+        pred: Of images.
+        units: (N,) number of each image's unit, counted from 0 in order of first appearance.
+
+    Examples:
+        >>> pred = Predictions(probs=np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]]), targets=np.array([0, 0, 1]),
+        ...                    groups=np.array([4, 4, 7]), classes=("a", "b"), task="binary", positive=1)
+        >>> pooled(pred, np.array([0, 0, 1])).probs.tolist()
+        [[0.7, 0.3], [0.2, 0.8]]
+    """
+    if len(units) == 0 or units[-1] == len(units) - 1:
+        return pred
+    first, count = np.unique(units, return_index=True)[1], np.bincount(units)
+    probs = np.zeros((len(count), pred.probs.shape[1]))
+    np.add.at(probs, units, pred.probs)
+    return dataclasses.replace(
+        pred, probs=probs / count[:, None], targets=pred.targets[first], groups=pred.groups[first]
+    )

@@ -297,7 +297,7 @@ def _entry(
 
 
 def _tested(config: RunConfig, folder: Path, found: Prepared, entries: list[_Entry], told: Listener) -> dict[str, Any]:
-    rows = found.cohort.rows("test")
+    rows = found.cohort.case_rows("test")
     openings = count_opening(folder, found, run_id_of(folder))
     told.say(f"Opening the test set ({len(rows)} images) for all; on this machine this is time {openings}.")
     predictions = [[predict_split(t, e.found, e.context, "test") for t in e.trials] for e in entries]

@@ -16,6 +16,7 @@ from medgraft.errors import DataError
 from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import metric_interval, site_metrics
+from medgraft.metrics.cases import pooled
 from medgraft.metrics.classification import METRICS
 from medgraft.run.folder import write_json
 from medgraft.run.prepare import Listener, audited, open_cohort
@@ -58,21 +59,24 @@ def evaluate(
         probs = predict_pixels(model, decoded.images)
         high = decoded.facts["high"]
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)
-    predictions = _predictions(model, readable, probs, groups)
+    units = readable.units(np.arange(len(readable)))
+    predictions = pooled(_predictions(model, readable, probs, groups), units)
+    cases = np.unique(units, return_index=True)[1]
     above = int((high > settings.intensity_max).sum())
     result = _metrics(predictions, model, replicates, seed)
     result |= {
         "num_images": len(readable),
+        "num_cases": len(cases),
         "num_above_training_range": above,
         "audit": to_json(audit.findings),
     }
     if above:
         told.say(f"warn: {above} images hold values above the training range of {settings.intensity_max}.")
-    sites = readable.sites(np.arange(len(readable)))
+    sites = readable.sites(cases)
     if any(sites):
         result["sites"] = site_metrics(predictions, sites, num=replicates, seed=seed)
     if out is not None:
-        _write(Path(out), result, predictions, readable)
+        _write(Path(out), result, predictions, readable.select(cases))
     return result
 
 

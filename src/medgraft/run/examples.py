@@ -54,7 +54,7 @@ def _pairs(place: Path, found: Prepared) -> list[dict[str, Any]]:
 
 
 def _cases(place: Path, found: Prepared, predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
-    rows = found.cohort.rows("test")
+    rows = found.cohort.case_rows("test")
     probs, classes = predictions.probs, predictions.classes
     if predictions.targets.ndim == 2:
         is_hit = ((probs > 0.5) == (predictions.targets > 0.5)).all(1)

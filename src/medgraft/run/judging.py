@@ -17,6 +17,7 @@ from medgraft.evaluate.efficiency import file_bytes, latency_ms
 from medgraft.evaluate.ledger import open_test
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare, site_metrics, summarise
+from medgraft.metrics.cases import pooled
 from medgraft.run.folder import log_event
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.searching import Searched
@@ -64,10 +65,10 @@ def open_test_set(
     told: Listener,
 ) -> Tested:
     """Open the test set for the chosen model and the baselines, and write what was found."""
-    rows = found.cohort.rows("test")
+    rows = found.cohort.case_rows("test")
     openings = count_opening(folder, found, run_id)
     log_event(folder, "test opened", openings=openings)
-    told.say(f"Opening the test set ({len(rows)} images); on this machine this is time {openings}.")
+    told.say(f"Opening the test set ({_cases_in_words(found)}); on this machine this is time {openings}.")
     chosen = [predict_split(trial, found, context, "test") for trial in searched.chosen_seeds]
     baseline = [predict_split(trial, found, context, "test") for trial in searched.baseline_seeds]
     weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
@@ -148,19 +149,26 @@ def _beside(
 
 
 def predict_split(trial: Trial, found: Prepared, context: TrialContext, split: str) -> Predictions:
-    """What a trained model says of a split, in float32 whatever precision trained."""
+    """What a trained model says of a split, pooled by unit, in float32 whatever precision trained."""
     model, _ = load_trial_model(trial, context)
     # Reported numbers come from float32, whatever precision trained: that is what the artefact computes.
     engine = Engine(device=context.engine.device, is_deterministic=context.engine.is_deterministic)
     data = image_set(found, split)
-    return Predictions(
+    rows = found.cohort.rows(split)
+    predictions = Predictions(
         probs=predict_probs(model.to(engine.device), data, engine),
         targets=data.targets,
-        groups=found.groups[found.cohort.rows(split)],
+        groups=found.groups[rows],
         classes=found.cohort.classes,
         task=data.task,
         positive=data.positive,
     )
+    return pooled(predictions, found.cohort.units(rows))
+
+
+def _cases_in_words(found: Prepared) -> str:
+    images, cases = len(found.cohort.rows("test")), len(found.cohort.case_rows("test"))
+    return f"{images} images" if images == cases else f"{cases} units of {images} images"
 
 
 def _efficiency(
@@ -227,7 +235,7 @@ def _write_predictions(
         ("predictions_baseline.csv", baseline, "test"),
         ("predictions_val.csv", val, "val"),
     ):
-        table = found.cohort.table.iloc[found.cohort.rows(split)]
+        table = found.cohort.table.iloc[found.cohort.case_rows(split)]
         patients = [pseudonym(str(p)) if isinstance(p, str) else "" for p in table["patient"]]
         write_table(predictions_table(predictions, list(table["path"]), patients), folder / name)
     write_table(_history(searched.chosen_seeds, searched.baseline_seeds), folder / "history.csv")

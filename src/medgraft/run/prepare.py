@@ -81,6 +81,7 @@ def open_cohort(config: DataConfig, listener: Listener) -> Cohort:
         positive=config.positive,
         labels=config.labels,
         key=config.key,
+        unit=config.unit,
     )
     if cohort.positive is not None:
         listener.say(f"Positive class: {cohort.positive} (of {' and '.join(cohort.classes)}).")

@@ -70,6 +70,7 @@ def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext
         val=image_set(found, "val"),
         train_groups=found.groups[found.cohort.rows("train")],
         val_groups=found.groups[found.cohort.rows("val")],
+        val_units=found.cohort.units(found.cohort.rows("val")),
         classes=found.cohort.classes,
         engine=engine,
         folder=folder / "checkpoints",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medgraft.data.labels import class_matrix
 from medgraft.errors import RunError
+from medgraft.metrics.cases import pooled
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.batches import ImageSet
 from medgraft.train.checkpoint import load_best, remove_checkpoint, save_best
@@ -101,10 +102,11 @@ class TrialContext:
         train: Training set.
         val: Validation set.
         train_groups: (n,) group of each training case.
-        val_groups: (n,) group of each validation case.
+        val_groups: (n,) group of each validation image.
         classes: Class names.
         engine: Device and arithmetic.
         folder: Trials are kept below it, one folder each.
+        val_units: (n,) number of each validation image's unit; None where each is judged alone.
     """
 
     source: Source
@@ -115,6 +117,7 @@ class TrialContext:
     classes: tuple[str, ...]
     engine: Engine
     folder: Path
+    val_units: np.ndarray | None = None
 
     def labelled(self, features: np.ndarray) -> Labelled:
         """`features` of the training set with its truth and groups."""
@@ -148,8 +151,8 @@ class TrialContext:
         return dataclasses.replace(self, train=part, train_groups=self.train_groups[rows])
 
     def val_predictions(self, probs: np.ndarray) -> Predictions:
-        """`probs` of the validation set with its truth."""
-        return Predictions(
+        """`probs` of the validation set with its truth, pooled by unit."""
+        predictions = Predictions(
             probs=probs,
             targets=self.val.targets,
             groups=self.val_groups,
@@ -157,6 +160,7 @@ class TrialContext:
             task=self.val.task,
             positive=self.val.positive,
         )
+        return predictions if self.val_units is None else pooled(predictions, self.val_units)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
