@@ -40,7 +40,7 @@ ADAPTERS = {
     "timm": ("backbones/timm_models.py", "backbones/packaged.py"),
     "torch_pruning": ("transfer/slim.py",),
     "typer": ("cli.py",),
-    "pydicom": ("io/dicom.py",),
+    "pydicom": ("io/dicom.py", "io/dicom_header.py"),
     "yaml": ("config.py", "run/folder.py", "run/analyzing.py", "cli.py"),
 }
 # Larger than the house wishes, each for a reason.

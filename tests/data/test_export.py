@@ -108,6 +108,16 @@ def test_a_table_that_cannot_label_is_refused(pacs: Path, columns: dict, key: st
         read_cohort(pacs, labels=table(pacs, **columns), key=key)
 
 
+def test_a_column_of_patients_is_taken_from_the_table(pacs: Path) -> None:
+    labels = table(pacs, AccessionNumber=CASES["AccessionNumber"], label=["a", "b"] * 5, mrn=[*"1122334455"])
+    with pytest.raises(DataError, match="has no column 'mrm'"):
+        read_cohort(pacs, labels=labels, key="AccessionNumber", patient_column="mrm")
+    with pytest.raises(ConfigError, match="--path-column"):
+        read_cohort(pacs, labels=labels, key="AccessionNumber", path_column="mrn")
+    cohort = read_cohort(pacs, labels=labels, key="AccessionNumber", patient_column="mrn")
+    assert cohort.table["patient"].nunique() == 5
+
+
 def test_labels_are_for_folders(pacs: Path) -> None:
     with pytest.raises(ConfigError, match="--labels is for a folder"):
         read_cohort(table(pacs, path=["x"], label=["a"]), labels="other.csv")

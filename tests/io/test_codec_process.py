@@ -30,7 +30,7 @@ def test_the_child_hands_over_what_the_codec_decodes(film: Path) -> None:
 
 def test_a_crash_or_silence_is_a_refusal_and_the_next_file_is_read(film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decode_apart(film, "gdcm")
-    child = room._children[0]
+    child = room._children[0].process
     os.kill(child.pid, signal.SIGSTOP)
     monkeypatch.setattr(room, "_SECONDS", 0.2)
     with pytest.raises(DataError, match=r"film\.dcm: damaged; its decoder \(gdcm\) failed"):
@@ -38,9 +38,25 @@ def test_a_crash_or_silence_is_a_refusal_and_the_next_file_is_read(film: Path, m
     monkeypatch.undo()
     assert child.poll() is not None
     assert decode_apart(film, "gdcm").shape == (300, 200)
-    os.kill(room._children[0].pid, signal.SIGKILL)
-    room._children[0].wait()
+    os.kill(room._children[0].process.pid, signal.SIGKILL)
+    room._children[0].process.wait()
     assert decode_apart(film, "gdcm").shape == (300, 200)
+
+
+def test_an_interrupted_answer_is_never_the_next_files(
+    film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = np.random.default_rng(3).integers(0, 4096, (64, 64)).astype(np.uint16)
+    save(compressed(dicom(other), "1.2.840.10008.1.2.4.80"), tmp_path / "other.dcm")
+    decode_apart(film, "gdcm")
+
+    def interrupted(**_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(room._children[0].answers, "get", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        decode_apart(film, "gdcm")
+    np.testing.assert_array_equal(decode_apart(tmp_path / "other.dcm", "gdcm"), other)
 
 
 def test_what_the_codec_cannot_read_is_told(tmp_path: Path, film: Path) -> None:

@@ -1,6 +1,7 @@
 """DICOM files of every kind to real values, against pydicom's own transforms and arithmetic by hand."""
 
 import itertools
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.pixels import apply_modality_lut
-from pydicom.pixels.processing import apply_voi, apply_windowing
+from pydicom.pixels.processing import apply_windowing
 
 from dicom_files import compressed, dicom, enhanced, lut, save
 from medgraft.errors import DataError
 from medgraft.io.case import is_case, read_case, read_case_facts
-from medgraft.io.dicom import read_dicom, read_header
+from medgraft.io.dicom import read_dicom
+from medgraft.io.dicom_header import read_header
 from medgraft.types import Reading
 
 
@@ -103,7 +105,7 @@ def test_luts_are_applied_before_windows_and_in_order(tmp_path: Path) -> None:
     made.ModalityLUTSequence = lut(list(range(1000, 1256)), 0, 16)
     made.VOILUTSequence = lut([min(4095, 16 * n) for n in range(256)], 1000, 12)
     _, (frame,) = read_dicom(save(made, tmp_path / "x.dcm"))
-    expected = 4095 - apply_voi(apply_modality_lut(stored, made).astype(np.int64), made).astype(np.float32)
+    expected = 4095 - np.minimum(4095, 16.0 * stored)
     np.testing.assert_array_equal(frame.values, expected)
     assert frame.steps == ("modality LUT", "VOI LUT", "inverted")
     assert (frame.low, frame.high) == (0, 4095)
@@ -263,3 +265,77 @@ def test_a_missing_codec_names_the_extra(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(base.get_decoder(pydicom.uid.UID("1.2.840.10008.1.2.4.80")), "_available", {})
     with pytest.raises(DataError, match=r"JPEG-LS .*medgraft\[dicom\]"):
         read_case(file, Reading())
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "rescale", "entries", "first", "bits"),
+    [
+        ("u", None, 4096, 0, 8),  # more entries than their own bits can count
+        ("u", None, 2000, 1000, 12),
+        ("u", (2.0, 0.0), 4096, 0, 16),
+        ("u", (0.5, 0.0), 2048, 0, 16),
+        ("u", (1.0, -1024.0), 3000, -1024, 12),
+        ("u", (1.0, -1024.0), 3000, 64512, 12),  # the same as some files code it
+        ("i", None, 4096, -2048, 16),
+        ("u", None, 65536, 0, 16),
+    ],
+)
+def test_a_lookup_table_is_looked_up(
+    tmp_path: Path, kind: str, rescale: Any, entries: int, first: int, bits: int, is_packed: bool
+) -> None:
+    if entries == 65536 and not is_packed:
+        pytest.skip("more than an element of numbers holds")
+    stored = pixels(kind, 12, (40, 40))
+    table = (np.arange(entries) * 7) % 2**bits
+    made = dicom(stored, modality="CR", bits=12, rescale=rescale)
+    made.VOILUTSequence = lut([0, 1], 0, bits)
+    item = made.VOILUTSequence[0]
+    item["LUTDescriptor"].VR = "US" if first >= 0 else "SS"
+    if first < 0:
+        item.LUTDescriptor = [entries - 65536 if entries > 32767 else entries, first, bits]
+    else:
+        item.LUTDescriptor = [entries % 65536, first, bits]
+    if is_packed:
+        item.add_new("LUTData", "OW", table.astype("<u2").tobytes())
+    else:
+        item.add_new("LUTData", "US", table.tolist())
+    _, (frame,) = read_dicom(save(made, tmp_path / "x.dcm"))
+    real = stored * rescale[0] + rescale[1] if rescale else stored.astype(float)
+    begin = first - 65536 if first > 32767 else first
+    expected = table[(np.rint(real).astype(int) - begin).clip(0, entries - 1)]
+    np.testing.assert_array_equal(frame.values, expected)
+    assert (frame.low, frame.high) == (0, 2**bits - 1)
+
+
+def test_shared_groups_alone_speak_for_every_frame(tmp_path: Path) -> None:
+    made = enhanced(pixels("u", 12)[None], [0.0], slopes=[2.0])
+    made.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence = made.PerFrameFunctionalGroupsSequence[
+        0
+    ].PixelValueTransformationSequence
+    del made.PerFrameFunctionalGroupsSequence
+    _, (frame,) = read_dicom(save(made, tmp_path / "x.dcm"))
+    np.testing.assert_array_equal(frame.values, pixels("u", 12) * 2.0 - 1024)
+
+
+def test_thirty_two_bits_are_scaled_by_what_the_frame_holds(tmp_path: Path) -> None:
+    stored = (pixels("u", 12).astype(np.uint32) * 3 + 50_000).astype(np.uint32)
+    found, _ = read_case(save(dicom(stored, modality="OT", bits=32), tmp_path / "x.dcm"), Reading())
+    assert (found.min(), found.max()) == (0, 65535)
+
+
+def test_an_eight_bit_palette_is_bright(tmp_path: Path) -> None:
+    made = dicom(pixels("u", 8), modality="US", bits=8, photometric="PALETTE COLOR")
+    for name in ("Red", "Green", "Blue"):
+        setattr(made, f"{name}PaletteColorLookupTableDescriptor", [256, 0, 8])
+        setattr(made, f"{name}PaletteColorLookupTableData", np.arange(256, dtype=np.uint8).tobytes())
+        made[f"{name}PaletteColorLookupTableDescriptor"].VR = "US"
+    found, _ = read_case(save(made, tmp_path / "x.dcm"), Reading())
+    np.testing.assert_array_equal(found, pixels("u", 8).astype(np.uint16) * 257)
+
+
+def test_odd_entries_of_a_folder_are_no_cases(tmp_path: Path) -> None:
+    (tmp_path / "LINK").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "PIPE")
+    assert not is_case(tmp_path / "LINK")
+    assert not is_case(tmp_path / "PIPE")

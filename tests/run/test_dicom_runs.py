@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 from dicom_files import dicom, save
 from medgraft.cli import app
 from medgraft.config import home, make_config
+from medgraft.data.cache import build_cache
 from medgraft.data.cohort import read_cohort
+from medgraft.data.identity import keep_names, pseudonym
 from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import find_images, predict_files
-from medgraft.errors import ConfigError
+from medgraft.errors import ConfigError, RunError
 from medgraft.run.evaluate import evaluate
 from medgraft.run.fit import fit
 from medgraft.run.prepare import Listener
@@ -213,3 +215,48 @@ def test_units_are_pooled_wherever_something_is_judged(tmp_path: Path) -> None:
     assert (again["num_images"], again["num_cases"]) == (120, 60)
     assert len(pd.read_csv(tmp_path / "evaluated" / "predictions.csv")) == 60
     assert "1.2.3" not in (tmp_path / "run" / "splits.csv").read_text()
+
+
+def test_three_windows_make_a_colour_cohort(tmp_path: Path) -> None:
+    for number in range(8):
+        stored = film(number, np.random.default_rng(number))
+        made = dicom(stored, modality="CT", rescale=(1.0, -1024.0), PatientID=f"S{number}")
+        save(made, tmp_path / "films" / ("disc" if number % 2 else "clear") / f"{number}.dcm")
+    cohort = read_cohort(tmp_path / "films")
+    decoded = build_cache(cohort, tmp_path / "cache", size=32, reading=Reading(windows=("lung", "bone", "pe")))
+    assert decoded.channels == 3
+    assert not np.array_equal(decoded.images[0, 0], decoded.images[0, 1])
+
+
+def test_broken_files_are_pseudonyms_too(tmp_path: Path) -> None:
+    for number in range(8):
+        name = tmp_path / "films" / ("disc" if number % 2 else "clear") / f"DOE_JOHN_{number}.dcm"
+        save(dicom(film(number, np.random.default_rng(number)), PatientID=f"S{number}"), name)
+    (tmp_path / "films" / "clear" / "DOE_JANE.dcm").write_bytes(b"")
+    (tmp_path / "films" / "clear" / "DOE_JACK.dcm").write_bytes(b"short")
+    cohort = read_cohort(tmp_path / "films")
+    decoded = build_cache(cohort, tmp_path / "cache", size=32)
+    assert len(decoded.broken) == 2
+    assert "DOE" not in "".join(one.path + one.reason for one in decoded.broken)
+
+
+def test_names_of_another_table_on_the_same_folder_are_kept(tmp_path: Path) -> None:
+    place = keep_names(tmp_path, {"case-a": ('x "quoted", y.dcm',)})
+    assert keep_names(tmp_path, {"case-b": ("z.dcm",)}) == place
+    assert pd.read_csv(place).to_numpy().tolist() == [["case-a", 'x "quoted", y.dcm'], ["case-b", "z.dcm"]]
+
+
+def test_a_key_that_is_none_is_refused() -> None:
+    pseudonym("anybody")
+    key = home() / "pseudonym.key"
+    known = key.read_text()
+    key.write_text("")
+    with pytest.raises(RunError, match="expected a key of 64 characters"):
+        pseudonym("anybody")
+    key.write_text(known)
+
+
+def test_options_of_a_table_need_one(pacs: Path) -> None:
+    for options in ({"key": "PatientID"}, {"unit": "study"}):
+        with pytest.raises(ConfigError, match="Add --labels"):
+            read_cohort(pacs, **options)

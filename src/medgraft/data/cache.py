@@ -185,8 +185,8 @@ def _survey(cohort: Cohort, channels: int, reading: Reading) -> tuple[int, int]:
             bits = max(bits, facts.bits)
             if facts.channels == 3:
                 coloured.append(row)
-    if channels:
-        return channels, bits
+    if channels or len(reading.windows) == 3:
+        return channels or 3, bits
     picked = [coloured[i] for i in np.unique(np.linspace(0, len(coloured) - 1, SAMPLE).astype(int))] if coloured else []
     return (3 if any(_is_coloured(cohort, row, reading) for row in picked) else 1), bits
 

@@ -27,7 +27,8 @@ from medgraft.data.layouts import Listing, list_folder, tables_in
 from medgraft.data.medmnist import read_medmnist
 from medgraft.data.tables import FIRST_LINE, list_table, peek_table
 from medgraft.errors import ConfigError, DataError
-from medgraft.io.dicom import is_dicom, read_header
+from medgraft.io.dicom_header import is_dicom, read_header
+from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.types import Cohort
 
 __all__ = ["MIN_PATIENTS", "read_cohort"]
@@ -86,14 +87,17 @@ def read_cohort(
     if not path.exists():
         siblings = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
         raise DataError(f"{path}: expected a folder, table or .npz, found nothing. {nearest(path.name, siblings)}")
-    columns = {"path_column": path_column, "label_column": label_column, "patient_column": patient_column}
-    asked = {name: column for name, column in columns.items() if column is not None}
+    given = {"path_column": path_column, "label_column": label_column, "patient_column": patient_column}
+    asked = {name: column for name, column in given.items() if column is not None}
     if labels is not None:
         if not path.is_dir():
             raise ConfigError(f"--labels is for a folder of images, got {path}. Leave it out.")
-        cohort = _encode(
-            list_export(path, Path(labels).expanduser(), key, unit=unit, label_column=label_column), positive
-        )
+        if path_column is not None:
+            raise ConfigError("--path-column names no column of --labels: say --key path, and call the column path.")
+        columns = {"label_column": label_column, "patient_column": patient_column}
+        cohort = _encode(list_export(path, Path(labels).expanduser(), key, unit=unit, **columns), positive)
+    elif key != "path" or unit != "image":
+        raise ConfigError(f"--key and --unit say how --labels is meant, got {key} and {unit} without it. Add --labels.")
     elif path.suffix.lower() == ".npz" and path.is_file():
         _refuse_columns(asked, path)
         cohort = read_medmnist(path, positive=positive)
@@ -179,7 +183,7 @@ def _with_patients(cohort: Cohort, pattern: str) -> Cohort:
         message = f"--patient-regex {pattern!r} matches nothing in {len(lost)} of {len(paths)} paths"
         raise DataError(f"{message}, e.g. {', '.join(lost[:MAX_SHOWN])}. Correct the pattern.")
     patients = [match[1] if match.re.groups else match[0] for match in matches if match]
-    note = f"Patients come from the paths by {pattern!r}: {len(set(patients))} patients, e.g. {patients[0]}."
+    note = f"Patients come from the paths by {pattern!r}: {len(set(patients))} patients."
     table = cohort.table.assign(patient=pd.Series(patients, dtype=object))
     return dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note))
 
@@ -195,7 +199,7 @@ def _with_dicom(cohort: Cohort) -> Cohort:
         table["patient"], note = _patients_of([patient for _, patient in headers])
         notes += note
     paths = table["path"].tolist()
-    names = {row: case_name(paths[row]) for row in rows}
+    names = {row: case_name(f"{cohort.root}\0{paths[row]}") for row in rows}
     table["path"] = [names.get(row, path) for row, path in enumerate(paths)]
     notes.append(f"{len(rows)} DICOM files are called by pseudonyms in everything written.")
     files = {names[row]: (paths[row],) for row in rows}
@@ -205,8 +209,11 @@ def _with_dicom(cohort: Cohort) -> Cohort:
 def _dicom_patient(cohort: Cohort, row: int) -> tuple[bool, str | None]:
     """Whether a row is a DICOM file, and its PatientID."""
     (path,) = cohort.files_of(row)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return False, None
     try:
-        return (True, read_header(path).patient_id or None) if is_dicom(path) else (False, None)
+        # A broken one is called by a pseudonym, too.
+        return True, (read_header(path).patient_id or None) if is_dicom(path) else None
     except DataError:
         return True, None  # decoding names the file and its reason
 

@@ -111,6 +111,8 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
         pixels, facts = read_row(cohort, row, preprocessing.reading)
     except DataError as error:
         return _unnamed(str(error), cohort, row)
+    except MemoryError:
+        return f"{cohort.table['path'].iat[row]}: not enough memory."
     thumb = thumbnail(pixels)
     record = np.zeros((), dtype=FACTS)
     record["height"], record["width"] = facts.height, facts.width
@@ -129,7 +131,7 @@ def _unnamed(reason: str, cohort: Cohort, row: int) -> str:
     name = str(cohort.table["path"].iat[row])
     if name in cohort.files:
         for file in cohort.files_of(row):
-            reason = reason.replace(str(file), name).replace(file.name, name)
+            reason = reason.replace(str(file), name)
     return reason
 
 

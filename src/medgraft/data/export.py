@@ -11,10 +11,10 @@ import pandas as pd
 from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, Listing
-from medgraft.data.tables import FIRST_LINE, find_column, label_columns, read_table, split_names
+from medgraft.data.tables import FIRST_LINE, demand_column, find_column, label_columns, read_table, split_names
 from medgraft.errors import DataError
 from medgraft.io.case import is_case
-from medgraft.io.dicom import is_dicom, read_header
+from medgraft.io.dicom_header import is_dicom, read_header
 
 __all__ = ["Key", "Unit", "list_export"]
 
@@ -32,7 +32,13 @@ MAX_SHOWN: Final = 3
 
 
 def list_export(
-    root: Path, labels: Path, key: Key, *, unit: Unit = "image", label_column: str | None = None
+    root: Path,
+    labels: Path,
+    key: Key,
+    *,
+    unit: Unit = "image",
+    label_column: str | None = None,
+    patient_column: str | None = None,
 ) -> Listing:
     """Every image below `root` whose identifier stands in the table; what finds no partner on either side is counted.
 
@@ -43,6 +49,7 @@ def list_export(
         key: What the table names images by; ``path`` is relative to `root`.
         unit: What is judged as one: an image, or all images of a series, study or patient together.
         label_column: Column of labels, or several of 0 and 1 separated by commas.
+        patient_column: Column of patients; found by name when None.
 
     Raises:
         DataError: No image, no such column, two labels for one identifier, or no identifier in common.
@@ -50,6 +57,8 @@ def list_export(
     frame = read_table(labels)
     column = _key_column(frame, key, labels)
     columns = {ours: theirs for ours in ("patient", "site", "split") if (theirs := find_column(frame, ours))}
+    if patient_column is not None:
+        columns["patient"] = demand_column(frame, patient_column, labels)
     names, is_flags = label_columns(frame, labels, label_column)
     rows = _rows_by_key(frame, column, [*names, *columns.values()], labels)
     files = [path for path in sorted(root.rglob("*")) if _is_image(path, root)]

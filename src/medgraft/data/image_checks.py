@@ -80,12 +80,14 @@ def _mixed(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
 def _dicom(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     """What was done to DICOM files, and where it was not done to all of them."""
     modality, steps = decoded.facts["modality"], decoded.facts["steps"]
-    is_dicom = modality != b""
+    is_dicom = decoded.facts["mode"] == b"DICOM"
     if not is_dicom.any():
         return []
     done = {step: is_dicom & ((steps & (1 << bit)) > 0) for bit, step in enumerate(STEPS)}
     names, counts = np.unique(modality[is_dicom], return_counts=True)
-    kinds = ", ".join(f"{count} {name.decode()}" for name, count in zip(names, counts, strict=True))
+    kinds = ", ".join(
+        f"{count} {name.decode() or 'without modality'}" for name, count in zip(names, counts, strict=True)
+    )
     told = ", ".join(f"{step} {mask.sum()}" for step, mask in done.items() if mask.any())
     message = f"DICOM: {kinds}. Applied: {told or 'nothing'}."
     findings = [finding_of(cohort, "dicom", "info", message, int(is_dicom.sum()), [])]

@@ -12,7 +12,7 @@ from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, SPLIT_NAMES, TABLE_SUFFIXES, Listing
 from medgraft.errors import DataError
 
-__all__ = ["find_column", "label_columns", "list_table", "peek_table", "read_table", "split_names"]
+__all__ = ["demand_column", "find_column", "label_columns", "list_table", "peek_table", "read_table", "split_names"]
 
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
@@ -91,7 +91,7 @@ def label_columns(frame: pd.DataFrame, path: Path, label_column: str | None) -> 
         message = f"{path}: expected a column 'label' (or {', '.join(ALIASES['label'][1:4])}), got {listed}"
         raise DataError(f"{message}. Name it with --label-column.")
     for name in names:
-        _demand(frame, name, path)
+        demand_column(frame, name, path)
         _refuse_blank(frame[name], name, path)
     return names, is_flags
 
@@ -197,7 +197,7 @@ def _columns(
         if ours == "label" and theirs is not None and "," in theirs and theirs not in frame.columns:
             continue
         if theirs is not None:
-            columns[ours] = _demand(frame, theirs, path)
+            columns[ours] = demand_column(frame, theirs, path)
         elif found := find_column(frame, ours):
             columns[ours] = found
         elif ours in ("path", "label"):
@@ -213,7 +213,12 @@ def find_column(frame: pd.DataFrame, ours: str) -> str | None:
     return next((by_name[alias] for alias in ALIASES[ours] if alias in by_name), None)
 
 
-def _demand(frame: pd.DataFrame, name: str, path: Path) -> str:
+def demand_column(frame: pd.DataFrame, name: str, path: Path) -> str:
+    """`name`, when the table has such a column.
+
+    Raises:
+        DataError: It has none; the nearest are named.
+    """
     if name not in frame.columns:
         names = [str(column) for column in frame.columns]
         raise DataError(f"{path}: has no column {name!r}. {nearest(name, names)}")

@@ -2,7 +2,8 @@
 
 from medgraft.io.archive import read_archive
 from medgraft.io.case import is_case, read_case, read_case_facts
-from medgraft.io.dicom import read_dicom, read_header
+from medgraft.io.dicom import read_dicom
+from medgraft.io.dicom_header import read_header
 from medgraft.io.image import IMAGE_SUFFIXES, MAX_PIXELS, read_facts, read_image
 from medgraft.io.intensity import CT_WINDOWS, to_sixteen_bits
 from medgraft.io.preprocess import intensity_scale, prepare

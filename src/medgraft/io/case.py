@@ -1,13 +1,16 @@
 """One case from its file to integers and facts: the one way in for training and for prediction."""
 
+import contextlib
+import threading
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from medgraft.errors import DataError
-from medgraft.io.dicom import DicomFile, FrameValues, is_dicom, read_dicom, read_header
-from medgraft.io.image import IMAGE_SUFFIXES, grey_if_equal, read_facts, read_image
+from medgraft.io.dicom import FrameValues, read_dicom
+from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
+from medgraft.io.image import IMAGE_SUFFIXES, MAX_PIXELS, grey_if_equal, read_facts, read_image
 from medgraft.io.intensity import ct_windows, to_sixteen_bits
 from medgraft.types import ImageFacts, Reading
 
@@ -17,6 +20,8 @@ DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom", ".ima"})
 BY_PERCENTILE: Final = frozenset({"MR", "PT", "NM"})
 HOUNSFIELD: Final = (-1024.0, 3071.0)
 """What 12 bits of a CT scanner cover."""
+LARGE: Final = 2**23
+_large = threading.BoundedSemaphore(2)
 _FRAME: Final = "It is a volume or a film: use a network for volumes, or export the frame you mean."
 
 
@@ -30,7 +35,12 @@ def is_case(path: Path) -> bool:
     if suffix in IMAGE_SUFFIXES or suffix in DICOM_SUFFIXES:
         return True
     # UIDs as names end in a dot and a number.
-    return (not suffix or suffix[1:].isdigit()) and is_dicom(path)
+    if (suffix and not suffix[1:].isdigit()) or not path.is_file():
+        return False
+    try:
+        return is_dicom(path)
+    except DataError:
+        return False  # not to be opened; counted among what was skipped
 
 
 def read_case(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
@@ -57,8 +67,13 @@ def read_case(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     if windows and header.modality != "CT":
         kind = header.modality or "no modality"
         raise DataError(f"{path}: expected CT for the windows {', '.join(reading.windows)}, got {kind}.")
-    header, frames = read_dicom(path, rescale=reading.rescale, windows=windows)
-    pixels = grey_if_equal(_scaled(header, frames[0], reading))
+    if header.num_values > MAX_PIXELS:
+        sizes = f"{header.columns}×{header.rows}"
+        raise DataError(f"{path}: declares {sizes} pixels, over the limit of {MAX_PIXELS:,}.")
+    # Real values take some thirty bytes a pixel on their way.
+    with _large if header.num_values > LARGE else contextlib.nullcontext():
+        header, frames = read_dicom(path, rescale=reading.rescale, windows=windows)
+        pixels = grey_if_equal(_scaled(header, frames[0], reading))
     channels = 1 if pixels.ndim == 2 else 3
     return np.ascontiguousarray(pixels), _facts(header, channels, frames[0].steps)
 

@@ -6,26 +6,37 @@ when the first such file comes, and again after every crash.
 """
 
 import atexit
+import contextlib
+import dataclasses
 import json
 import os
-import selectors
+import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Final
 
 import numpy as np
 
-from medgraft.errors import DataError
+from medgraft.errors import DataError, RunError
 
 __all__ = ["decode_apart"]
 
 _SECONDS: Final = 10.0
 _START_SECONDS: Final = 120.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Child:
+    """A running decoder and what it has answered so far: a description and bytes, or None at its end."""
+
+    process: "subprocess.Popen[bytes]"
+    answers: "queue.Queue[tuple[dict[str, Any], bytes] | None]"
+
+
 _lock = threading.Lock()
-_children: list["subprocess.Popen[bytes]"] = []
+_children: list[_Child] = []
 
 
 def decode_apart(path: Path, plugin: str) -> np.ndarray:
@@ -37,105 +48,107 @@ def decode_apart(path: Path, plugin: str) -> np.ndarray:
 
     Raises:
         DataError: The file is damaged, or the codec crashed or took over ten seconds.
+        RunError: The process cannot be started.
     """
     with _lock:
         child = _started()
-        request = json.dumps({"path": os.fspath(path), "plugin": plugin}).encode() + b"\n"
         try:
-            _input(child).write(request)
-            _input(child).flush()
-            answer = json.loads(_line(child))
-            if "error" in answer:
-                raise DataError(f"{path}: damaged or not readable as DICOM ({answer['error']}). Export it again.")
-            return _array(child, answer)
-        except (OSError, EOFError, ValueError) as error:
+            answer, data = _asked(child, path, plugin)
+        except (OSError, EOFError, queue.Empty) as error:
             _stop(child)
-            if isinstance(error, DataError):
-                raise
             raise DataError(f"{path}: damaged; its decoder ({plugin}) failed on it. Export it again.") from error
+        except BaseException:
+            # Whatever came between, its answer must not be taken for the next file's.
+            _stop(child)
+            raise
+    if "error" in answer:
+        raise DataError(f"{path}: damaged or not readable as DICOM ({answer['error']}). Export it again.")
+    return np.frombuffer(data, dtype=answer["dtype"]).reshape(answer["shape"])
 
 
-def _started() -> "subprocess.Popen[bytes]":
-    if _children and _children[0].poll() is None:
+def _asked(child: _Child, path: Path, plugin: str) -> tuple[dict[str, Any], bytes]:
+    stream = child.process.stdin
+    if stream is None:
+        raise EOFError
+    stream.write(json.dumps({"path": os.fspath(path), "plugin": plugin}).encode() + b"\n")
+    stream.flush()
+    found = child.answers.get(timeout=_SECONDS)
+    if found is None:
+        raise EOFError
+    return found
+
+
+def _started() -> _Child:
+    if _children and _children[0].process.poll() is None:
         return _children[0]
-    _children.clear()
-    # What the codec prints of damaged files would stand between the lines of the program.
-    child = subprocess.Popen(
-        [sys.executable, "-m", "medgraft.io.codec_process"],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-    )  # fmt: skip
+    for child in list(_children):
+        _stop(child)
+    try:
+        # What the codec prints of damaged files would stand between the lines of the program.
+        process = subprocess.Popen(
+            [sys.executable, "-m", "medgraft.io.codec_process"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )  # fmt: skip
+    except OSError as error:
+        raise RunError(f"could not start the process that decodes lossless JPEG: {error}.") from error
+    child = _Child(process=process, answers=queue.Queue())
+    # A thread, because a pipe cannot be waited for with a limit on every system.
+    threading.Thread(target=_listen, args=(process.stdout, child.answers), daemon=True).start()
     _children.append(child)
     atexit.register(_stop, child)
-    if _line(child, _START_SECONDS) != b"ready\n":
-        raise EOFError
+    try:
+        is_there = child.answers.get(timeout=_START_SECONDS) is not None
+    except queue.Empty:
+        is_there = False
+    if not is_there:
+        _stop(child)
+        raise RunError("could not start the process that decodes lossless JPEG. See medgraft doctor.")
     return child
 
 
-def _stop(child: "subprocess.Popen[bytes]") -> None:
-    child.kill()
-    child.wait()
-    for stream in (child.stdin, child.stdout):
-        if stream is not None:
-            stream.close()
+def _listen(stream: IO[bytes], answers: "queue.Queue[tuple[dict[str, Any], bytes] | None]") -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while line := stream.readline():
+            answer = json.loads(line)
+            size = int(answer.get("bytes", 0))
+            data = stream.read(size)
+            if len(data) < size:
+                break
+            answers.put((answer, data))
+    answers.put(None)
+
+
+def _stop(child: _Child) -> None:
+    child.process.kill()
+    child.process.wait()
+    if child.process.stdin is not None:
+        with contextlib.suppress(OSError):
+            child.process.stdin.close()
     if child in _children:
         _children.remove(child)
 
 
-def _input(child: "subprocess.Popen[bytes]") -> IO[bytes]:
-    if child.stdin is None:
-        raise EOFError
-    return child.stdin
-
-
-def _read(child: "subprocess.Popen[bytes]", count: int, seconds: float) -> bytes:
-    if child.stdout is None:
-        raise EOFError
-    with selectors.DefaultSelector() as waiting:
-        waiting.register(child.stdout, selectors.EVENT_READ)
-        if not waiting.select(seconds):
-            raise EOFError
-    found = os.read(child.stdout.fileno(), count)
-    if not found:
-        raise EOFError
-    return found
-
-
-def _line(child: "subprocess.Popen[bytes]", seconds: float = _SECONDS) -> bytes:
-    line = b""
-    while not line.endswith(b"\n"):
-        line += _read(child, 1, seconds)
-    return line
-
-
-def _array(child: "subprocess.Popen[bytes]", answer: Mapping[str, Any]) -> np.ndarray:
-    found = np.empty(answer["shape"], dtype=answer["dtype"])
-    flat, done = found.reshape(-1).view(np.uint8), 0
-    while done < found.nbytes:
-        block = _read(child, found.nbytes - done, _SECONDS)
-        flat[done : done + len(block)] = np.frombuffer(block, np.uint8)
-        done += len(block)
-    return found
-
-
 def _serve() -> None:
     """The child: one file after the other until its input ends."""
-    from medgraft.io.dicom import BROKEN, stored_pixels
+    from medgraft.io.dicom import stored_pixels
+    from medgraft.io.dicom_header import BROKEN
 
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # Codecs print to the standard output, too.
     os.dup2(2, 1)
-    out.write(b"ready\n")
+    out.write(b"{}\n")
     out.flush()
     for line in sys.stdin.buffer:
         request = json.loads(line)
+        data, answer = b"", {}
         try:
             found = np.ascontiguousarray(stored_pixels(Path(request["path"]), request["plugin"]))
+            data = found.tobytes()
+            answer = {"shape": found.shape, "dtype": found.dtype.str, "bytes": len(data)}
         except (*BROKEN, MemoryError) as error:
-            out.write(json.dumps({"error": " ".join(str(error).split())[:160]}).encode() + b"\n")
-        else:
-            out.write(json.dumps({"shape": found.shape, "dtype": found.dtype.str}).encode() + b"\n")
-            out.write(found.tobytes())
+            answer = {"error": " ".join(str(error).split())[:160]}
+        out.write(json.dumps(answer).encode() + b"\n" + data)
         out.flush()
 
 
