@@ -166,11 +166,11 @@ def check(
     seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,
 ) -> None:
     """Audit a cohort. Exit code 0: clean, 1: leaks or broken files, 2: unusable."""
-    from medgraft.config import DataConfig
+    from medgraft.config import make_config
     from medgraft.run.check import check as run_check
     from medgraft.run.console import listening
 
-    config = DataConfig(source=str(data), **_cohort({**locals(), "leaks": "stop"}))
+    config = make_config(str(data), options={"data": _cohort({**locals(), "leaks": "stop"})}).data
     with listening(_console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
     is_clean = not audit.has_leaks and not audit.num_broken
@@ -259,11 +259,11 @@ def evaluate(
     key: Key = None,
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""
-    from medgraft.config import DataConfig
+    from medgraft.config import make_config
     from medgraft.run.console import listening, print_metrics, value_with_interval
     from medgraft.run.evaluate import evaluate as run_evaluate
 
-    config = DataConfig(source=str(data), **_cohort({**locals(), "positive": None, "leaks": "stop"}))
+    config = make_config(str(data), options={"data": _cohort({**locals(), "positive": None, "leaks": "stop"})}).data
     with listening(_console) as listener:
         result = run_evaluate(run, config, out=out, listener=listener)
     print_metrics(_console, result["metrics"], f"{result['num_images']} images")

@@ -134,6 +134,13 @@ def test_an_external_cohort_is_read_as_in_training(trained: Path, pacs: Path, tm
     assert found["num_images"] == NUM
 
 
+def test_an_export_without_labels_is_told_how_to_label_it(tmp_path: Path) -> None:
+    for number in range(39):
+        made = dicom(film(number, np.random.default_rng(number)), PatientID=f"T{number}")
+        save(made, tmp_path / f"ST{number // 3:04}" / f"IM{number}")
+    assert any("label it with --labels TABLE" in note for note in read_cohort(tmp_path).notes)
+
+
 def test_windows_must_exist_and_make_a_picture(pacs: Path, tmp_path: Path) -> None:
     for windows, told in (("lungs", "expected windows among"), ("lung,bone", "one or three")):
         with pytest.raises(ConfigError, match=told):
@@ -181,7 +188,8 @@ def test_an_export_is_labelled_by_a_table_from_the_command_line(tmp_path: Path) 
     assert called.exit_code == 0, called.output
     assert "ACC-" not in (run / "predictions.csv").read_text() + (run / "report.html").read_text()
     wrong = CliRunner().invoke(app, ["check", str(tmp_path / "export"), *known[:2], "--key", "Room"])
-    assert wrong.exit_code != 0
+    assert isinstance(wrong.exception, ConfigError)
+    assert "data.key" in str(wrong.exception)
 
 
 def test_units_are_pooled_wherever_something_is_judged(tmp_path: Path) -> None:

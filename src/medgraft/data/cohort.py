@@ -36,6 +36,7 @@ __all__ = ["MIN_PATIENTS", "read_cohort"]
 MIN_PATIENTS: Final = 3
 """Fewest patients (images, where patients are unknown) of a class: one each for train, val and test."""
 MAX_SHOWN: Final = 3
+MANY_CLASSES: Final = 12
 
 
 def read_cohort(
@@ -202,6 +203,11 @@ def _with_dicom(cohort: Cohort) -> Cohort:
     names = {row: case_name(f"{cohort.root}\0{paths[row]}") for row in rows}
     table["path"] = [names.get(row, path) for row, path in enumerate(paths)]
     notes.append(f"{len(rows)} DICOM files are called by pseudonyms in everything written.")
+    if cohort.layout == "folder" and len(cohort.classes) > MANY_CLASSES:
+        notes.append(
+            f"{len(cohort.classes)} folders were taken for classes. If this is a PACS export, label it with "
+            "--labels TABLE --key AccessionNumber (or another identifier)."
+        )
     files = {names[row]: (paths[row],) for row in rows}
     return dataclasses.replace(cohort, table=table, notes=tuple(notes), files=files)
 
