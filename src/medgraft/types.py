@@ -77,9 +77,9 @@ class Cohort:
         alone = pd.Series([f"\0{row}" for row in range(len(rows))], dtype=object)
         return np.asarray(pd.factorize(given.where(given.notna(), alone))[0], dtype=np.int64)
 
-    def case_rows(self, split: str) -> np.ndarray:
-        """Row numbers of one split, of each unit its first: one for each case that is judged."""
-        rows = self.rows(split)
+    def case_rows(self, split: str | None = None) -> np.ndarray:
+        """Row numbers of one split (of all), of each unit its first: one for each case that is judged."""
+        rows = np.arange(len(self)) if split is None else self.rows(split)
         return np.asarray(rows[np.unique(self.units(rows), return_index=True)[1]])
 
     def files_of(self, row: int) -> tuple[Path, ...]:

@@ -238,8 +238,7 @@ def _patients_of(given: Sequence[str | None]) -> tuple["pd.Series[Any]", list[st
 
 def _with_units(cohort: Cohort) -> Cohort:
     """Refuses units that contradict themselves, and says how many there are."""
-    units = cohort.units(np.arange(len(cohort)))
-    first = np.unique(units, return_index=True)[1]
+    units, first = cohort.units(np.arange(len(cohort))), cohort.case_rows()
     if len(first) == len(cohort):
         return cohort
     for column in ("patient", "split", "site"):

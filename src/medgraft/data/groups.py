@@ -46,7 +46,7 @@ def groups_of(
     alone = codes.max(initial=-1) + 1 + np.arange(len(cohort))
     forest = _Forest(np.where(codes >= 0, codes, alone))
     units = cohort.units(np.arange(len(cohort)))
-    for row, first in enumerate(np.unique(units, return_index=True)[1][units]):
+    for row, first in enumerate(cohort.case_rows()[units]):
         forest.join(int(first), row, cap=len(cohort))
     cap = max(2, int(MAX_SHARE * len(cohort)))
     for rows in exact_duplicates:

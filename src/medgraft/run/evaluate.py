@@ -59,9 +59,8 @@ def evaluate(
         probs = predict_pixels(model, decoded.images)
         high = decoded.facts["high"]
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)
-    units = readable.units(np.arange(len(readable)))
-    predictions = pooled(_predictions(model, readable, probs, groups), units)
-    cases = np.unique(units, return_index=True)[1]
+    predictions = pooled(_predictions(model, readable, probs, groups), readable.units(np.arange(len(readable))))
+    cases = readable.case_rows()
     above = int((high > settings.intensity_max).sum())
     result = _metrics(predictions, model, replicates, seed)
     result |= {
