@@ -268,3 +268,14 @@ def test_options_of_a_table_need_one(pacs: Path) -> None:
     for options in ({"key": "PatientID"}, {"unit": "study"}):
         with pytest.raises(ConfigError, match="Add --labels"):
             read_cohort(pacs, **options)
+
+
+def test_advice_and_analysis_take_an_export_too(pacs: Path, tmp_path: Path) -> None:
+    rows = [(path.relative_to(pacs).as_posix(), path.parent.name) for path in find_images([pacs])]
+    pd.DataFrame(rows, columns=["path", "label"]).to_csv(tmp_path / "l.csv", index=False)
+    known = ["--labels", str(tmp_path / "l.csv"), "--key", "path", "--size", "32", "--offline"]
+    advised = CliRunner().invoke(app, ["advise", str(pacs), *known, "--json"])
+    assert advised.exit_code == 0, advised.output
+    analysed = CliRunner().invoke(app, ["analyze", str(pacs), "--out", str(tmp_path / "a"), *known])
+    assert analysed.exit_code == 0, analysed.output
+    assert (tmp_path / "a" / "analysis.html").is_file()

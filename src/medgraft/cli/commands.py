@@ -3,7 +3,6 @@
 import json
 import shlex
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -11,6 +10,26 @@ import typer
 from rich.console import Console
 
 import medgraft
+from medgraft.cli.options import (
+    BackboneArgs,
+    Device,
+    Key,
+    LabelColumn,
+    Labels,
+    Leaks,
+    Offline,
+    PathColumn,
+    PatientColumn,
+    PatientRegex,
+    Positive,
+    Sets,
+    Size,
+    Weights,
+    backbone_args,
+    cohort_options,
+    fraction,
+    network_options,
+)
 from medgraft.errors import ConfigError, MedgraftError
 
 __all__ = ["app", "main"]
@@ -26,22 +45,6 @@ app = typer.Typer(
 # A pipe or a log file has no width; tables must not be folded there.
 _console = Console(width=None if sys.stdout.isatty() else 140)
 _errors = Console(stderr=True)
-
-BackboneArgs = Annotated[list[str], typer.Option("--backbone-arg", help="K=V for the constructor; may be repeated.")]
-Sets = Annotated[list[str], typer.Option("--set", help="Any setting: section.key=value; may be repeated.")]
-PathColumn = Annotated[str | None, typer.Option(help="Column of file names.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of labels; several, comma-separated: multilabel.")]
-PatientColumn = Annotated[str | None, typer.Option(help="Column of patients; the split keeps patients whole.")]
-PatientRegex = Annotated[str | None, typer.Option(help="Pattern in the path whose first group is the patient.")]
-Labels = Annotated[Path | None, typer.Option(help="Table that labels a PACS export; see --key.")]
-Key = Annotated[str | None, typer.Option(help="path, SOPInstanceUID, SeriesInstanceUID, … AccessionNumber, PatientID.")]
-Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
-Weights = Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")]
-Size = Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")]
-Leaks = Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
-
 
 # typer carries click under different names from release to release; this is its base of all usage errors.
 _UsageError: type[Any] = typer.BadParameter.__mro__[2]
@@ -134,8 +137,8 @@ def fit(
     from medgraft.run.fit import fit as run_fit
 
     options = {
-        "data": {**_cohort(locals()), "folds": folds, "unit": unit},
-        "backbone": _network(locals()),
+        "data": {**cohort_options(locals()), "folds": folds, "unit": unit},
+        "backbone": network_options(locals()),
         "transfer": {"strategy": strategy, "head": head, "cut": cut, "rule": rule},
         "search": {"method": search},
         "train": {"epochs": epochs, "imbalance": imbalance},
@@ -170,7 +173,7 @@ def check(
     from medgraft.run.check import check as run_check
     from medgraft.run.console import listening
 
-    config = make_config(str(data), options={"data": _cohort({**locals(), "leaks": "stop"})}).data
+    config = make_config(str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}).data
     with listening(_console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
     is_clean = not audit.has_leaks and not audit.num_broken
@@ -190,7 +193,7 @@ def cuts(
     from medgraft.transfer.source import cuts_of
     from medgraft.types import to_json
 
-    found = cuts_of(backbone, _backbone_args(backbone_arg), size)
+    found = cuts_of(backbone, backbone_args(backbone_arg), size)
     if as_json:
         typer.echo(json.dumps(to_json(found), indent=1))
         return
@@ -263,7 +266,9 @@ def evaluate(
     from medgraft.run.console import listening, print_metrics, value_with_interval
     from medgraft.run.evaluate import evaluate as run_evaluate
 
-    config = make_config(str(data), options={"data": _cohort({**locals(), "positive": None, "leaks": "stop"})}).data
+    config = make_config(
+        str(data), options={"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
+    ).data
     with listening(_console) as listener:
         result = run_evaluate(run, config, out=out, listener=listener)
     print_metrics(_console, result["metrics"], f"{result['num_images']} images")
@@ -325,14 +330,14 @@ def compare(
     from medgraft.run.console import listening, print_comparison
 
     options = {
-        "data": _cohort(locals()),
-        "backbone": _network(locals()),
+        "data": cohort_options(locals()),
+        "backbone": network_options(locals()),
         "transfer": {"head": head},
         "train": {"epochs": epochs},
         "evaluate": {"margin": margin},
         "compare": {
             "strategies": [name.strip() for name in strategies.split(",") if name.strip()],
-            "fractions": [_fraction(part) for part in fractions.split(",")],
+            "fractions": [fraction(part) for part in fractions.split(",")],
             "trials": trials,
         },
         "seeds": seeds,
@@ -372,6 +377,8 @@ def analyze(
     label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    labels: Labels = None,
+    key: Key = None,
     offline: Offline = False,
 ) -> None:
     """What transfer changed at every cut and what its features are worth; adds figures to the run's report."""
@@ -383,7 +390,12 @@ def analyze(
         raise ConfigError("--out is for one cohort without --gain and --against, which need finished runs.")
     with listening(_console) as listener:
         if out is not None:
-            given = {"data": _cohort(locals()), "backbone": _network(locals()), "seed": seed, "offline": offline}
+            given = {
+                "data": cohort_options(locals()),
+                "backbone": network_options(locals()),
+                "seed": seed,
+                "offline": offline,
+            }
             config = make_config(str(inputs[0]), options=given)
             results = [analyze_cohort(config, out, num_images=images, source=source, listener=listener)]
         else:
@@ -392,25 +404,6 @@ def analyze(
     pages = [out / "analysis.html"] if out is not None else [run / "report.html" for run in inputs]
     for found, page in zip(results, pages, strict=True):
         print_analysis(_console, found, page)
-
-
-def _cohort(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options about the cohort, which several commands share, out of those that were given."""
-    names = ("path_column", "label_column", "patient_column", "patient_regex", "positive", "leaks", "labels", "key")
-    return {name: str(given[name]) for name in names if given.get(name) is not None}
-
-
-def _network(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Likewise about the network."""
-    args = _backbone_args(given["backbone_arg"])
-    return {"name": given["backbone"], "args": args, "weights": given["weights"], "size": given["size"]}
-
-
-def _fraction(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError as error:
-        raise ConfigError(f"expected fractions such as 0.1,0.25,1, got {text!r}.") from error
 
 
 @app.command()
@@ -427,6 +420,8 @@ def advise(
     label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    labels: Labels = None,
+    key: Key = None,
     device: Device = None,
     offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -437,8 +432,8 @@ def advise(
     from medgraft.run.console import listening
 
     options = {
-        "data": _cohort(locals()),
-        "backbone": _network(locals()),
+        "data": cohort_options(locals()),
+        "backbone": network_options(locals()),
         "seed": seed,
         "device": device,
         "offline": offline or None,
@@ -470,31 +465,3 @@ def doctor() -> None:
 
 def _typed() -> str:
     return shlex.join(["medgraft", *sys.argv[1:]])
-
-
-def _backbone_args(pairs: list[str]) -> dict[str, Any]:
-    import yaml
-
-    found: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.isidentifier():
-            raise ConfigError(f"expected --backbone-arg NAME=VALUE, got {pair!r}.")
-        try:
-            found[key] = float(value) if "e" in value.lower() and _is_number(value) else yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"expected a plain value after {key}=, got {value!r}.") from error
-    return found
-
-
-def _is_number(text: str) -> bool:
-    # YAML 1.1 reads 1e-3 as a string.
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-if __name__ == "__main__":
-    main()

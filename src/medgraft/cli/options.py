@@ -1,0 +1,98 @@
+"""What several commands take, and how it becomes settings."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medgraft.errors import ConfigError
+
+__all__ = [
+    "BackboneArgs",
+    "Sets",
+    "PathColumn",
+    "LabelColumn",
+    "PatientColumn",
+    "PatientRegex",
+    "Labels",
+    "Key",
+    "Positive",
+    "Weights",
+    "Size",
+    "Leaks",
+    "Device",
+    "Offline",
+    "backbone_args",
+    "cohort_options",
+    "fraction",
+    "network_options",
+]
+
+BackboneArgs = Annotated[list[str], typer.Option("--backbone-arg", help="K=V for the constructor; may be repeated.")]
+Sets = Annotated[list[str], typer.Option("--set", help="Any setting: section.key=value; may be repeated.")]
+PathColumn = Annotated[str | None, typer.Option(help="Column of file names.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Column of labels; several, comma-separated: multilabel.")]
+PatientColumn = Annotated[str | None, typer.Option(help="Column of patients; the split keeps patients whole.")]
+PatientRegex = Annotated[str | None, typer.Option(help="Pattern in the path whose first group is the patient.")]
+Labels = Annotated[Path | None, typer.Option(help="Table that labels a PACS export; see --key.")]
+Key = Annotated[str | None, typer.Option(help="path, SOPInstanceUID, SeriesInstanceUID, … AccessionNumber, PatientID.")]
+Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
+Weights = Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")]
+Size = Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")]
+Leaks = Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+
+
+def cohort_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options about the cohort, which several commands share, out of those that were given."""
+    names = ("path_column", "label_column", "patient_column", "patient_regex", "positive", "leaks", "labels", "key")
+    return {name: str(given[name]) for name in names if given.get(name) is not None}
+
+
+def network_options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Likewise about the network."""
+    args = backbone_args(given["backbone_arg"])
+    return {"name": given["backbone"], "args": args, "weights": given["weights"], "size": given["size"]}
+
+
+def fraction(text: str) -> float:
+    """A share of the training images.
+
+    Raises:
+        ConfigError: It is no number.
+    """
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ConfigError(f"expected fractions such as 0.1,0.25,1, got {text!r}.") from error
+
+
+def backbone_args(pairs: list[str]) -> dict[str, Any]:
+    """Arguments of the network's constructor from ``NAME=VALUE``.
+
+    Raises:
+        ConfigError: Another form, or a value that is not plain.
+    """
+    import yaml
+
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise ConfigError(f"expected --backbone-arg NAME=VALUE, got {pair!r}.")
+        try:
+            found[key] = float(value) if "e" in value.lower() and _is_number(value) else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"expected a plain value after {key}=, got {value!r}.") from error
+    return found
+
+
+def _is_number(text: str) -> bool:
+    # YAML 1.1 reads 1e-3 as a string.
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
