@@ -113,3 +113,11 @@ def test_shares_of_neighbours_are_probabilities():
     found = knn_probs(features, np.eye(2)[np.ones(500, dtype=int)], rng.normal(size=(400, 16)))
     assert found.min() >= 0
     assert found.max() <= 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_logme_is_finite_where_images_are_fewer_than_features(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num, width = rng.integers(5, 60), rng.integers(5, 90)
+    features = rng.normal(size=(num, width)) * rng.gamma(0.3, size=width)
+    assert np.isfinite(logme(features, np.eye(3)[rng.integers(0, 3, num)]))

@@ -110,6 +110,7 @@ def _evidence(u: np.ndarray, s: np.ndarray, y: np.ndarray, d: int) -> float:
     projected = (u.T @ y) ** 2
     outside = float(max(y @ y - projected.sum(), 0.0))
     squares = s**2
+    most = 1e12 * n / max(float(y @ y), 1e-12)
     alpha = beta = 1.0
     for _ in range(_MAX_STEPS):
         gamma = float((beta * squares / (alpha + beta * squares)).sum())
@@ -117,7 +118,10 @@ def _evidence(u: np.ndarray, s: np.ndarray, y: np.ndarray, d: int) -> float:
         residual = outside + float((projected * alpha**2 / (alpha + beta * squares) ** 2).sum())
         new_alpha = gamma / max(weights, 1e-300)
         new_beta = (n - gamma) / max(residual, 1e-300)
-        if not (np.isfinite(new_alpha) and np.isfinite(new_beta)) or new_alpha > 1e12 * squares[0] * max(new_beta, 1):
+        # With fewer images than features all is explained in the end and nothing is left for noise: there the evidence
+        # has no maximum, and the last pair above rounding counts.
+        is_possible = 0 < new_alpha < np.inf and 0 < new_beta < most
+        if not is_possible or new_alpha > 1e12 * squares[0] * max(new_beta, 1):
             break
         is_done = abs(new_alpha - alpha) <= 1e-10 * alpha and abs(new_beta - beta) <= 1e-10 * beta
         alpha, beta = new_alpha, new_beta
