@@ -152,3 +152,10 @@ def test_without_patients_a_unit_stays_whole(tmp_path: Path) -> None:
     pd.DataFrame(rows).to_csv(tmp_path / "t.csv", index=False)
     cohort = read_cohort(tmp_path / "t.csv")
     assert groups_of(cohort, []).tolist() == [n // 2 for n in range(12)]
+
+
+def test_a_file_without_the_unit_is_named(pacs: Path) -> None:
+    save(dicom(STORED + 99, PatientID="P0", StudyInstanceUID=""), pacs / "ST0000" / "IM9999")
+    labels = table(pacs, PatientID=CASES["PatientID"], label=["a", "b"] * 5)
+    with pytest.raises(DataError, match="IM9999: has no StudyInstanceUID to be judged by study"):
+        read_cohort(pacs, labels=labels, key="PatientID", unit="study")

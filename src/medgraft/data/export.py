@@ -1,5 +1,6 @@
 """A PACS export: a folder of DICOM files in any arrangement, labelled by a table that names them by an identifier."""
 
+import contextlib
 import functools
 import re
 from collections.abc import Sequence
@@ -28,7 +29,6 @@ FIELDS: Final = {
     "AccessionNumber": "accession",
     "PatientID": "patient_id",
 }
-MAX_SHOWN: Final = 3
 
 
 def list_export(
@@ -64,25 +64,27 @@ def list_export(
     files = [path for path in sorted(root.rglob("*")) if _is_image(path, root)]
     if not files:
         raise DataError(f"{root}: no images found. Expected DICOM, PNG, JPEG, TIFF or BMP below it.")
-    found = list(in_order(functools.partial(_identifier, root, key), files))
-    known = [(path, rows[name]) for path, name in zip(files, found, strict=True) if name in rows]
+    found = list(in_order(functools.partial(_identifiers, root, (key, UNITS.get(unit, key))), files))
+    known = [(path, rows[name], part) for path, (name, part) in zip(files, found, strict=True) if name in rows]
     if not known:
-        example = next((name for name in found if name), "nothing")
+        example = next((name for name, _ in found if name), "nothing")
         raise DataError(
             f"{labels}: none of its {len(rows)} values of {column} is the {key} of an image below {root}, e.g. "
             f"{next(iter(rows))!r} against {example!r}. Choose another --key, or correct the table."
         )
-    picked = frame.iloc[[row for _, row in known]].reset_index(drop=True)
+    picked = frame.iloc[[row for _, row, _ in known]].reset_index(drop=True)
     table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(known)), dtype=object)
-    table["path"] = [path.relative_to(root).as_posix() for path, _ in known]
+    table["path"] = [path.relative_to(root).as_posix() for path, _, _ in known]
     for ours, theirs in columns.items():
         table[ours] = picked[theirs]
     table["split"] = pd.Series(split_names(table["split"], labels), dtype=object)
     if not is_flags:
         table["label"] = picked[names[0]]
     if unit != "image":
-        table["unit"] = _units(root, [path for path, _ in known], unit)
-    matched = {row for _, row in known}
+        table["unit"] = [part for _, _, part in known]
+        if lost := next((path for path, _, part in known if not part), None):
+            raise DataError(f"{lost}: has no {UNITS[unit]} to be judged by {unit}. Use --set data.unit=image.")
+    matched = {row for _, row, _ in known}
     notes = [
         f"{len(known)} of {len(files)} images found their {key} in {labels.name}; "
         f"{len(files) - len(known)} images have no row, {len(rows) - len(matched)} rows have no image."
@@ -96,21 +98,15 @@ def _is_image(path: Path, root: Path) -> bool:
     return not is_hidden and path.is_file() and is_case(path)
 
 
-def _identifier(root: Path, key: Key, path: Path) -> str:
-    if key == "path":
-        return path.relative_to(root).as_posix()
-    try:
-        return str(getattr(read_header(path), FIELDS[key])) if is_dicom(path) else ""
-    except DataError:
-        return ""  # counted as an image without a row
-
-
-def _units(root: Path, files: Sequence[Path], unit: Unit) -> list[str]:
-    key = UNITS[unit]
-    found = list(in_order(functools.partial(_identifier, root, key), files))
-    if "" in found:
-        raise DataError(f"{files[found.index('')]}: has no {key} to be judged by {unit}. Use --set data.unit=image.")
-    return found
+def _identifiers(root: Path, keys: Sequence[Key], path: Path) -> tuple[str, ...]:
+    """Each of `keys` of one file, empty where it has none; its header is read once."""
+    header = None
+    if set(keys) - {"path"}:
+        # What cannot be read is counted as an image without a row.
+        with contextlib.suppress(DataError):
+            header = read_header(path) if is_dicom(path) else None
+    named = path.relative_to(root).as_posix()
+    return tuple(named if key == "path" else str(getattr(header, FIELDS[key], "")) for key in keys)
 
 
 def _spelling(name: str) -> str:
