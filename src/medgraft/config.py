@@ -18,17 +18,21 @@ __all__ = [
     "CompareConfig",
     "DataConfig",
     "EvaluateConfig",
+    "Key",
     "Preset",
     "RunConfig",
     "SearchConfig",
     "TrainConfig",
     "TransferConfig",
+    "Unit",
     "home",
     "make_config",
     "parse_minutes",
     "to_yaml",
 ]
 
+Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
+Unit = Literal["image", "series", "study", "patient"]
 Preset = Literal["fast", "balanced", "thorough", "paper"]
 
 
@@ -42,10 +46,8 @@ class DataConfig(_Frozen):
 
     source: str = Field(description="Folder, table or .npz")
     labels: str | None = Field(None, description="Table that labels the images of a folder by an identifier")
-    key: Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"] = (
-        Field("path", description="Identifier by which --labels names them")
-    )
-    unit: Literal["image", "series", "study", "patient"] = Field(
+    key: Key = Field("path", description="Identifier by which --labels names them")
+    unit: Unit = Field(
         "image", description="What is judged as one where --labels is given; probabilities are averaged within it"
     )
     path_column: str | None = None

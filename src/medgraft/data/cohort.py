@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from medgraft.config import Key, Unit
 from medgraft.data.decode import in_order
-from medgraft.data.export import Key, Unit, list_export
+from medgraft.data.export import list_export
 from medgraft.data.identity import case_name
 from medgraft.data.labels import (
     choose_positive,
@@ -190,16 +192,19 @@ def _with_patients(cohort: Cohort, pattern: str) -> Cohort:
 
 
 def _with_dicom(cohort: Cohort) -> Cohort:
-    """Patients by the PatientID of DICOM files, where nothing else tells them, and pseudonyms for their paths."""
-    headers = list(in_order(functools.partial(_dicom_patient, cohort), range(len(cohort))))
-    rows = [row for row, (is_file, _) in enumerate(headers) if is_file]
+    """Patients by the PatientID of DICOM files, where nothing else tells them, and pseudonyms for their paths.
+
+    Whatever is no picture by its ending counts as DICOM, so that a broken one is called by a pseudonym, too.
+    """
+    paths = cohort.table["path"].tolist()
+    rows = [row for row, path in enumerate(paths) if os.path.splitext(path)[1].lower() not in IMAGE_SUFFIXES]  # noqa: PTH122
     if not rows:
         return cohort
     table, notes = cohort.table.copy(), list(cohort.notes)
     if table["patient"].isna().all():
-        table["patient"], note = _patients_of([patient for _, patient in headers])
+        known = dict(zip(rows, in_order(functools.partial(_dicom_patient, cohort), rows), strict=True))
+        table["patient"], note = _patients_of([known.get(row) for row in range(len(cohort))])
         notes += note
-    paths = table["path"].tolist()
     names = {row: case_name(f"{cohort.root}\0{paths[row]}") for row in rows}
     table["path"] = [names.get(row, path) for row, path in enumerate(paths)]
     notes.append(f"{len(rows)} DICOM files are called by pseudonyms in everything written.")
@@ -212,16 +217,13 @@ def _with_dicom(cohort: Cohort) -> Cohort:
     return dataclasses.replace(cohort, table=table, notes=tuple(notes), files=files)
 
 
-def _dicom_patient(cohort: Cohort, row: int) -> tuple[bool, str | None]:
-    """Whether a row is a DICOM file, and its PatientID."""
+def _dicom_patient(cohort: Cohort, row: int) -> str | None:
+    """PatientID of a row that is no picture by its ending."""
     (path,) = cohort.files_of(row)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return False, None
     try:
-        # A broken one is called by a pseudonym, too.
-        return True, (read_header(path).patient_id or None) if is_dicom(path) else None
+        return (read_header(path).patient_id or None) if is_dicom(path) else None
     except DataError:
-        return True, None  # decoding names the file and its reason
+        return None  # decoding names the file and its reason
 
 
 def _patients_of(given: Sequence[str | None]) -> tuple["pd.Series[Any]", list[str]]:

@@ -5,10 +5,11 @@ import functools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
 import pandas as pd
 
+from medgraft.config import Key, Unit
 from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, Listing
@@ -17,10 +18,8 @@ from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.dicom_header import is_dicom, read_header
 
-__all__ = ["Key", "Unit", "list_export"]
+__all__ = ["list_export"]
 
-Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
-Unit = Literal["image", "series", "study", "patient"]
 UNITS: Final[dict[Unit, Key]] = {"series": "SeriesInstanceUID", "study": "StudyInstanceUID", "patient": "PatientID"}
 FIELDS: Final = {
     "SOPInstanceUID": "sop_uid",

@@ -87,9 +87,7 @@ def label_columns(frame: pd.DataFrame, path: Path, label_column: str | None) -> 
     else:
         names = [name.strip() for name in label_column.split(",") if name.strip()] if is_flags else [label_column]
     if not names:
-        listed = ", ".join(str(name) for name in frame.columns)
-        message = f"{path}: expected a column 'label' (or {', '.join(ALIASES['label'][1:4])}), got {listed}"
-        raise DataError(f"{message}. Name it with --label-column.")
+        raise _absent(frame, "label", path)
     for name in names:
         demand_column(frame, name, path)
         _refuse_blank(frame[name], name, path)
@@ -201,10 +199,14 @@ def _columns(
         elif found := find_column(frame, ours):
             columns[ours] = found
         elif ours in ("path", "label"):
-            names = ", ".join(str(name) for name in frame.columns)
-            message = f"{path}: expected a column {ours!r} (or {', '.join(ALIASES[ours][1:4])}), got {names}"
-            raise DataError(f"{message}. Name it with --{ours}-column.")
+            raise _absent(frame, ours, path)
     return columns
+
+
+def _absent(frame: pd.DataFrame, ours: str, path: Path) -> DataError:
+    names = ", ".join(str(name) for name in frame.columns)
+    message = f"{path}: expected a column {ours!r} (or {', '.join(ALIASES[ours][1:4])}), got {names}"
+    return DataError(f"{message}. Name it with --{ours}-column.")
 
 
 def find_column(frame: pd.DataFrame, ours: str) -> str | None:
