@@ -59,7 +59,7 @@ def against_lapack() -> None:
 
 def beside_forward_passes(num_images: int, size: int) -> None:
     """Both networks' forward passes alone, and with SVCCA at all cuts."""
-    source = prepare_source(build_backbone(BackboneSpec(name="resnet50", weights="none", size=size)), size)
+    source = prepare_source(build_backbone(BackboneSpec(name="resnet50", weights="none", size=size)), (size, size))
     head = HeadSettings(num_outputs=2)
     models = [
         apply_strategy(name, source, source.cuts[-1], head, lr=1.0, seed=0)[0].eval() for name in ("ftl", "scratch")

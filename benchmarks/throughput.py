@@ -160,9 +160,9 @@ def medgraft_loop(
     """The loop, its engine, and the seconds of decoding, of tracing and of measuring the engine."""
     start = time.perf_counter()
     cohort = read_cohort(folder)
-    decoded = build_cache(cohort, work / "cache", size=SIDE)
+    decoded = build_cache(cohort, work / "cache", sides=(SIDE, SIDE))
     cached = time.perf_counter()
-    source = prepare_source(build_backbone(BackboneSpec(name=ARCHITECTURE, weights="none")), SIDE)
+    source = prepare_source(build_backbone(BackboneSpec(name=ARCHITECTURE, weights="none")), (SIDE, SIDE))
     head = HeadSettings(num_outputs=1)
     model, _ = apply_strategy("ftl", source, source.cuts[-1], head, lr=1e-4, seed=0)
     traced = time.perf_counter()

@@ -4,7 +4,6 @@ The network of section 4.2 in He, Zhang, Ren, Sun, "Deep residual learning for i
 with parameter-free shortcuts (option A). Its module names fit the checkpoints that circulate for it.
 """
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,14 +17,15 @@ class Block(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.stride = stride
+        self.subsample = nn.AvgPool2d(1, stride)
         self.padding = (channels - in_channels) // 2
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, channels, H / stride, W / stride)."""
-        shortcut = x[:, :, :: self.stride, :: self.stride]
+        shortcut = self.subsample(x)
         if self.padding:
-            shortcut = F.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding))
+            # Along the channels, however many axes follow them: the network can be lifted to volumes.
+            shortcut = F.pad(shortcut.transpose(1, -1), (self.padding, self.padding)).transpose(1, -1)
         x = F.relu(self.bn1(self.conv1(x)))
         return F.relu(self.bn2(self.conv2(x)) + shortcut)
 
@@ -53,7 +53,7 @@ class CifarResNet(nn.Module):
         """(B, 3, H, W) to logits (B, num_classes)."""
         x = F.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        logits: Tensor = self.linear(torch.flatten(x.mean((2, 3)), 1))
+        logits: Tensor = self.linear(x.flatten(2).mean(2))
         return logits
 
 

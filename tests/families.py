@@ -26,4 +26,4 @@ EVERY_FAMILY = pytest.mark.parametrize(("name", "size"), FAMILIES.items())
 def source_of(name: str, size: int) -> Source:
     """A source by timm name and side, as if its weights came from a file."""
     backbone = build_backbone(BackboneSpec(name=name, weights="none", size=size))
-    return prepare_source(dataclasses.replace(backbone, report=LoadReport(source="a file")), size)
+    return prepare_source(dataclasses.replace(backbone, report=LoadReport(source="a file")), (size, size))

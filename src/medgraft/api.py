@@ -9,7 +9,7 @@ import pandas as pd
 from medgraft.config import make_config
 from medgraft.cuts.truncate import cut_points, truncate
 from medgraft.deploy.artefact import LoadedModel, load_artefact
-from medgraft.deploy.predict import find_images, predict_files
+from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.run.estimator import TransferClassifier
 from medgraft.run.fit import fit as run_fit
 from medgraft.run.prepare import Listener
@@ -51,4 +51,4 @@ def predict(run: str | Path | LoadedModel, inputs: str | Path | Sequence[str | P
     """
     model = run if isinstance(run, LoadedModel) else load(run)
     many = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    return predict_files(model, find_images([Path(path) for path in many]))
+    return predict_files(model, find_cases([Path(path) for path in many], len(model.artefact.preprocessing.sides)))

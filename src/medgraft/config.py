@@ -31,6 +31,7 @@ __all__ = [
     "to_yaml",
 ]
 
+Head = Literal["pooled", "flattened", "attention", "svm", "random-forest", "logistic", "knn", "gradient-boosting"]
 Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
 Unit = Literal["image", "series", "study", "patient"]
 Preset = Literal["fast", "balanced", "thorough", "paper"]
@@ -58,7 +59,15 @@ class DataConfig(_Frozen):
     leaks: Literal["stop", "drop", "allow"] = "stop"
     folds: int = Field(1, ge=1, le=20, description="1: one split; else grouped nested cross-validation")
     channels: Literal[1, 3] | None = Field(None, description="None: grey unless images are coloured")
-    resize: Literal["squash", "pad"] = "squash"
+    dims: Literal["auto", 2, 3] = Field(
+        "auto", description="2: images; 3: volumes; auto: what the network reads, or else what the files are"
+    )
+    resize: Literal["squash", "pad", "crop"] = Field(
+        "squash", description="pad keeps the aspect, crop the scale (around the centre)"
+    )
+    spacing_mm: tuple[float, ...] = Field(
+        (), description="Slices, rows, columns (or one number), to which volumes are resampled; empty: theirs"
+    )
     rescale: Literal["auto", "always", "never"] = Field(
         "auto", description="DICOM's rescaling without a window; auto: CT and PET"
     )
@@ -66,6 +75,15 @@ class DataConfig(_Frozen):
     scaling: Literal["auto", "range", "percentile", "z-score"] = Field(
         "auto", description="Where there is no window; auto: percentile for MR and PET, -1024 to 3071 HU for CT"
     )
+
+    @field_validator("spacing_mm", mode="before")
+    @classmethod
+    def _as_spacing(cls, value: Any) -> Any:
+        values = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+        found = tuple(float(number) for number in values)
+        if len(found) not in (0, 1, 3) or not all(0 < number < 1000 for number in found):
+            raise ValueError("expected one or three distances in mm (slices, rows, columns)")
+        return found * 3 if len(found) == 1 else found
 
     @field_validator("windows", mode="before")
     @classmethod
@@ -80,9 +98,23 @@ class BackboneConfig(_Frozen):
     name: str = "shapes_resnet18"
     args: dict[str, Any] = {}
     weights: str = "hub"
-    size: int | None = Field(None, ge=8, le=4096, description="Input side in px; None: the network's own")
+    size: int | tuple[int, int, int] | None = Field(
+        None, description="Input side in px, or depth, height, width in voxels; None: the network's own"
+    )
+    lift: Literal["auto", "none", "i3d", "acs", "slices"] = Field(
+        "auto", description="How a network for images reads volumes; auto: acs where the data are volumes"
+    )
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+
+    @field_validator("size", mode="plain")
+    @classmethod
+    def _as_size(cls, value: Any) -> Any:
+        sides = tuple(value) if isinstance(value, (list, tuple)) else (value,)
+        is_whole = all(isinstance(side, int) and not isinstance(side, bool) and 8 <= side <= 4096 for side in sides)
+        if value is not None and not (is_whole and len(sides) in (1, 3)):
+            raise ValueError("expected one side, or depth, height and width, each from 8 to 4096")
+        return value if value is None or isinstance(value, int) else sides
 
 
 class TransferConfig(_Frozen):
@@ -92,8 +124,8 @@ class TransferConfig(_Frozen):
     cut: str = Field("auto", description="auto, an index from 1, or a name")
     rule: Literal["compact", "best"] = "compact"
     tolerance: float = Field(0.01, ge=0, lt=0.5, description="Validation AUPRC that compact may give up at most")
-    head: Literal["pooled", "flattened", "svm", "random-forest", "logistic", "knn", "gradient-boosting"] | None = Field(
-        None, description="None: pooled, for hybrid svm"
+    head: Head | None = Field(
+        None, description="None: pooled; for hybrid svm; for volumes read by slices attention across them"
     )
     solver: Literal["exact", "gradient"] = Field("exact", description="Of frozen; gradient trains with augmentation")
     low_lr: float = Field(0.1, gt=0, le=1, description="Share of the LR for carefully tuned blocks (lwft, gradual)")

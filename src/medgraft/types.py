@@ -21,6 +21,7 @@ __all__ = [
     "Predictions",
     "Preprocessing",
     "Reading",
+    "Resize",
     "Split",
     "Task",
     "TransferPlan",
@@ -30,6 +31,7 @@ __all__ = [
 
 Task = Literal["binary", "multiclass", "multilabel"]
 Split = Literal["train", "val", "test"]
+Resize = Literal["squash", "pad", "crop"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -47,8 +49,11 @@ class Cohort:
             ``unit`` (an examination) are judged together.
         targets: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multilabel.
         notes: What was inferred while reading, one sentence each, for the user.
-        arrays: Only for the layouts npz and array: split name to the (N, H, W) or (N, H, W, 3) images.
-        files: ``path`` to the files behind it, relative to `root`, where it is a pseudonym (DICOM).
+        arrays: Only for the layouts npz and array: split name to the (N, H, W) or (N, H, W, 3) images, or the
+            (N, D, H, W) volumes.
+        files: ``path`` to the files behind it, relative to `root`, where it is a pseudonym (DICOM) or stands for
+            several (a volume of slices).
+        dims: 2 for images, 3 for volumes.
     """
 
     root: Path
@@ -61,9 +66,15 @@ class Cohort:
     notes: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] | None = None
     files: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    dims: Literal[2, 3] = 2
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def noun(self) -> str:
+        """``images`` or ``volumes``."""
+        return "images" if self.dims == 2 else "volumes"
 
     def rows(self, split: str) -> np.ndarray:
         """Row numbers (int64) of one split, in table order."""
@@ -104,6 +115,7 @@ class ImageFacts:
     Args:
         height: Rows, px.
         width: Columns, px.
+        depth: Slices of a volume, 0 of an image.
         channels: 1 (grey) or 3 (RGB).
         bits: Bits of the integers that decoding hands on (8 or 16).
         mode: The decoder's own word for the pixel format, e.g. ``I;16``, or ``DICOM``, ``NIfTI``.
@@ -117,6 +129,7 @@ class ImageFacts:
     channels: int
     bits: int
     mode: str
+    depth: int = 0
     modality: str = ""
     steps: tuple[str, ...] = ()
     spacing_mm: tuple[float, ...] = ()
@@ -132,11 +145,13 @@ class Reading:
             `medgraft.io.intensity.CT_WINDOWS`, each a channel.
         scaling: What becomes 0 and 1 where there is no window: ``range`` (what the file can store), ``percentile`` (of
             the image), ``z-score``; ``auto``: percentile for MR, PET and NIfTI, −1024 to 3071 HU for CT, else range.
+        spacing_mm: Between slices, rows, columns, that volumes are resampled to; empty to leave theirs.
     """
 
     rescale: Literal["auto", "always", "never"] = "auto"
     windows: tuple[str, ...] = ("file",)
     scaling: Literal["auto", "range", "percentile", "z-score"] = "auto"
+    spacing_mm: tuple[float, ...] = ()
 
 
 USUAL_READING: Final = Reading()
@@ -147,20 +162,21 @@ class Preprocessing:
     """Everything needed to turn a file into the network's input, stored in the artefact.
 
     Args:
-        size: Side of the square network input, px.
-        channels: Channels after decoding: 1 (grey) or 3 (RGB).
+        sides: Of the network's input: (height, width) in px, or (depth, height, width) in voxels.
+        channels: Channels after decoding: 1 (grey) or 3 (RGB, windows).
         intensity_max: Integers are divided by this, 2^n - 1 with n = 8, 10, 12, 14 or 16.
-        resize: ``squash`` (each axis on its own) or ``pad`` (keep the aspect, pad with the minimum).
+        resize: ``squash`` (each axis on its own), ``pad`` (keep the aspect, pad with the minimum) or ``crop`` (keep the
+            scale, cut or pad around the centre).
         normalisation: ``weights`` (mean and std below) or ``image`` (z-score of each image).
         mean: Per channel of the network's input, on the scale 0 to 1.
         std: Per channel of the network's input, on the scale 0 to 1.
         reading: From the file to the integers.
     """
 
-    size: int
+    sides: tuple[int, ...]
     channels: int
     intensity_max: int
-    resize: Literal["squash", "pad"] = "squash"
+    resize: Resize = "squash"
     normalisation: Literal["weights", "image"] = "weights"
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()

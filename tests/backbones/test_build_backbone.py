@@ -89,7 +89,7 @@ def test_a_timm_name_gives_its_network_size_and_normalisation() -> None:
     assert type(backbone.network).__name__ == "EfficientNet"
     assert backbone.network.bn1.eps == 1e-3
     assert isinstance(backbone.network.get_classifier(), nn.Identity)
-    assert (backbone.size, backbone.in_channels, backbone.normalisation) == (224, 3, "weights")
+    assert (backbone.sides, backbone.in_channels, backbone.normalisation) == ((224, 224), 3, "weights")
     config = timm.get_pretrained_cfg("mobilenetv1_100")
     assert (backbone.mean, backbone.std) == (config.mean, config.std)
     assert backbone.report.source == "none"
@@ -98,7 +98,7 @@ def test_a_timm_name_gives_its_network_size_and_normalisation() -> None:
 
 def test_the_asked_size_reaches_networks_that_are_built_for_one() -> None:
     backbone = make("vit_tiny_patch16_224", size=96)
-    assert backbone.size == 96
+    assert backbone.sides == (96, 96)
     assert backbone.spec.size == 96
     assert backbone.network(torch.zeros(1, 3, 96, 96)).shape == (1, 192)
     assert make("resnet18", size=96).network(torch.zeros(1, 3, 96, 96)).shape == (1, 512)
@@ -168,7 +168,7 @@ def test_the_packaged_network_comes_with_its_weights() -> None:
     assert backbone.report.licence == "Apache-2.0"
     assert backbone.report.matched_fraction == 1.0
     assert len(backbone.report.sha256) == 64
-    assert (backbone.size, backbone.in_channels, backbone.normalisation) == (64, 1, "image")
+    assert (backbone.sides, backbone.in_channels, backbone.normalisation) == ((64, 64), 1, "image")
     expected = packaged_state()
     assert all(torch.equal(value, expected[name]) for name, value in backbone.network.state_dict().items())
     scratch = make(PACKAGED_NAME)
@@ -188,9 +188,9 @@ def test_an_own_network_is_built_from_a_file(own_file: Path) -> None:
     backbone = make(f"{own_file}:build", args={"width": 7})
     assert type(backbone.network).__name__ == "Named"
     assert backbone.network.conv.out_channels == 7
-    assert backbone.size == 48
+    assert backbone.sides == (48, 48)
     assert source_file(f"{own_file}:build") == own_file
-    assert make(f"{own_file}:Named", size=32).size == 32
+    assert make(f"{own_file}:Named", size=32).sides == (32, 32)
 
 
 def test_an_own_network_is_built_from_a_module(own_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_an_own_network_is_built_from_a_module(own_file: Path, monkeypatch: pyte
     assert backbone.in_channels == 1
     assert (backbone.mean, backbone.std) == ((0.5,), (0.5,))
     assert source_file("my_networks:build") is None
-    assert make("torchvision.models:resnet18").size is None
+    assert make("torchvision.models:resnet18").sides is None
 
 
 def test_the_example_network_has_its_published_size() -> None:

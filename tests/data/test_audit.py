@@ -23,7 +23,7 @@ def audited(tmp_path, write, picture):
         )
         frame.dropna(axis=1, how="all").to_csv(tmp_path / "d" / "t.csv", index=False)
         cohort = read_cohort(tmp_path / "d" / "t.csv")
-        decoded = build_cache(cohort, tmp_path / "c", **({"size": 16} | change))
+        decoded = build_cache(cohort, tmp_path / "c", **({"sides": (16, 16)} | change))
         kept = cohort.select(decoded.rows)
         return kept, audit_cohort(kept, decoded)
 
@@ -165,6 +165,6 @@ def test_leaks_stop_or_are_dropped_from_train_and_val_but_never_from_test(audite
 
 def test_audit_refuses_a_cache_of_other_images(audited, clean, tmp_path):
     cohort, _ = audited(clean)
-    decoded = build_cache(cohort, tmp_path / "c", size=16)
+    decoded = build_cache(cohort, tmp_path / "c", sides=(16, 16))
     with pytest.raises(DataError, match=r"cohort \(59 images\) and cache \(60\)"):
         audit_cohort(cohort.select(np.arange(59)), decoded)

@@ -122,7 +122,7 @@ def test_labels_are_for_folders(pacs: Path) -> None:
     with pytest.raises(ConfigError, match="--labels is for a folder"):
         read_cohort(table(pacs, path=["x"], label=["a"]), labels="other.csv")
     (pacs.parent / "empty").mkdir()
-    with pytest.raises(DataError, match="no images found"):
+    with pytest.raises(DataError, match=r"expected images .* found none"):
         read_cohort(pacs.parent / "empty", labels=table(pacs, PatientID=["P0"], label=["a"]), key="PatientID")
 
 

@@ -163,7 +163,7 @@ def test_a_table_may_name_images_outside_its_own_folder(tmp_path, write):
     cohort = read_cohort(table)
     found = [(cohort.root / path).resolve() for path in cohort.table["path"]]
     assert found == [tmp_path / "images" / f"{n}.png" for n in range(6)]
-    decoded = build_cache(cohort, tmp_path / "cache", size=2)
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(2, 2))
     assert (len(decoded), decoded.broken) == (6, ())
 
 
@@ -200,7 +200,7 @@ def test_a_medmnist_archive_keeps_its_official_split(tmp_path):
     ("change", "message"),
     [
         ({"dtype": np.float32}, "expected uint8 or uint16"),
-        ({"shape": (4, 4, 4)}, "Volumes are not read"),
+        ({"shape": (4, 4, 4, 4)}, r"expected \(N, H, W\)"),
         ({"labels": np.zeros((6, 1), int)}, "got only 0"),
         ({"labels": np.full((6, 2), 3)}, "must be 0 or 1"),
         ({"val_labels": np.zeros((5, 1), int)}, "one row per image"),

@@ -13,7 +13,7 @@ def decoded_and_audited(name, folder, size):
     if not (SHARED / name).exists():
         pytest.skip(f"{name} is not beside the project")
     cohort = read_cohort(SHARED / name)
-    decoded = build_cache(cohort, folder, size=size)
+    decoded = build_cache(cohort, folder, sides=(size, size))
     cohort = cohort.select(decoded.rows)
     return cohort, decoded, audit_cohort(cohort, decoded)
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from medgraft.backbones import BackboneSpec, build_backbone
-from medgraft.deploy import Artefact, find_images, load_artefact, predict_files, predict_pixels, save_artefact
+from medgraft.deploy import Artefact, find_cases, load_artefact, predict_files, predict_pixels, save_artefact
 from medgraft.errors import DataError, RunError
 from medgraft.transfer import HeadSettings, apply_strategy, prepare_source
 from medgraft.types import Preprocessing
@@ -29,7 +29,7 @@ def tiny(width=4):
 def saved(tmp_path: Path) -> Path:
     (tmp_path / "tiny.py").write_text(NETWORK)
     spec = BackboneSpec(name=f"{tmp_path / 'tiny.py'}:tiny", args={"width": 6}, weights="none", size=16)
-    source = prepare_source(build_backbone(spec), 16)
+    source = prepare_source(build_backbone(spec), (16, 16))
     head = HeadSettings(num_outputs=1)
     model, _ = apply_strategy("ttl", source, source.cuts[2], head, lr=1e-3, seed=0)
     artefact = Artefact(
@@ -39,7 +39,7 @@ def saved(tmp_path: Path) -> Path:
         strategy="ttl",
         cut=source.cuts[2],
         head=head,
-        preprocessing=Preprocessing(size=16, channels=1, intensity_max=1023, mean=(0.5,), std=(0.5,)),
+        preprocessing=Preprocessing(sides=(16, 16), channels=1, intensity_max=1023, mean=(0.5,), std=(0.5,)),
         thresholds={"sick": 0.4},
         temperature=1.1,
         weights={"source": "none", "licence": "", "sha256": ""},
@@ -94,7 +94,7 @@ def test_files_above_the_training_range_and_broken_files_are_said(saved: Path, t
     Image.fromarray(np.full((20, 20), 40_000, np.uint16)).save(place / "bright.png")
     Image.fromarray(rng.integers(0, 256, (20, 20)).astype(np.uint8)).save(place / "shallow.png")
     (place / "broken.png").write_bytes(b"\x89PNG nonsense")
-    table = predict_files(load_artefact(saved), find_images([place])).set_index("path")
+    table = predict_files(load_artefact(saved), find_cases([place])).set_index("path")
     by_name = {Path(path).name: row for path, row in table.iterrows()}
     assert by_name["good.png"]["status"] == "ok"
     assert by_name["bright.png"]["status"].startswith("above the training range (40000 > 1023)")
@@ -106,9 +106,9 @@ def test_files_above_the_training_range_and_broken_files_are_said(saved: Path, t
 
 def test_missing_inputs_are_refused(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="got nothing"):
-        find_images([tmp_path / "absent"])
+        find_cases([tmp_path / "absent"])
     (tmp_path / "bare").mkdir()
     with pytest.raises(DataError, match="expected images"):
-        find_images([tmp_path / "bare"])
+        find_cases([tmp_path / "bare"])
     with pytest.raises(DataError, match="expected image files"):
         predict_files(load_artefact(saved), [])

@@ -18,7 +18,7 @@ HEAD = HeadSettings(num_outputs=2)
 def test_a_stored_model_comes_back_to_the_bit(tmp_path, name, size, strategy):
     if strategy == "lora" and name not in TRANSFORMERS:
         pytest.skip("adapters are for transformers")
-    source = prepare_source(build_backbone(BackboneSpec(name=name, weights="none", size=size)), size)
+    source = prepare_source(build_backbone(BackboneSpec(name=name, weights="none", size=size)), (size, size))
     cut = source.cuts[-1] if strategy == "lora" else source.cuts[len(source.cuts) // 2]
     model, _ = apply_strategy(strategy, source, cut, HEAD, lr=0.01, seed=0)
     with torch.no_grad():  # as if trained: no tensor is what a constructor would make

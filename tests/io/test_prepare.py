@@ -10,7 +10,7 @@ from medgraft.types import Preprocessing
 
 
 def setting(size=8, channels=1, resize="squash"):
-    return Preprocessing(size=size, channels=channels, intensity_max=255, resize=resize)
+    return Preprocessing(sides=(size, size), channels=channels, intensity_max=255, resize=resize)
 
 
 def noise(*shape, dtype=np.uint8, seed=0):
@@ -104,9 +104,9 @@ def test_other_arrays_are_refused(pixels, error):
 
 def test_impossible_settings_are_refused():
     for bad, words in (
-        (setting(size=0), "size"),
+        (setting(size=0), "sides"),
         (setting(channels=2), "channels"),
-        (setting(resize="crop"), "resize"),
+        (setting(resize="fit"), "resize"),
     ):
         with pytest.raises(ConfigError, match=words):
             prepare(noise(3, 3), bad)

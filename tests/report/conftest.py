@@ -167,7 +167,7 @@ def base_results(task: str, classes: tuple[str, ...], positive: int | None) -> d
                             "missing": [], "unexpected": ["fc.weight", "fc.bias"], "wrong_shape": [],
                             "matched_fraction": 1.0},
         },
-        "preprocessing": {"size": 64, "channels": 1, "intensity_max": 255, "resize": "squash",
+        "preprocessing": {"sides": [64, 64], "channels": 1, "intensity_max": 255, "resize": "squash",
                           "normalisation": "image", "mean": [], "std": []},
         "plan": {"strategy": "ttl", "cut": 7, "blocks": blocks},
         "seeds": [0, 1],

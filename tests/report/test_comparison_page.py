@@ -39,7 +39,7 @@ def write(folder: Path, rows: list[dict[str, Any]]) -> str:
     results = {
         "rows": rows, "margin": 0.02, "backbone": "net", "classes": ["<b>a</b>", "c"], "num_test": 156,
         "num_test_groups": 126, "seeds": [0, 1, 2], "trials": 4, "left_out": {"lora": "lora needs tokens."},
-        "command": "medgraft compare data --out run", "notes": [], "ledger": {"openings": 1}, "size": 28, "epochs": 5,
+        "command": "medgraft compare data --out run", "notes": [], "ledger": {"openings": 1}, "sides": [28, 28], "epochs": 5,
         "weights": {"source": "net.pth", "sha256": "ab" * 32}, "versions": {"medgraft": "0"}, "advice": None,
     }  # fmt: skip
     (folder / "comparison.json").write_text(json.dumps(results))

@@ -210,7 +210,7 @@ def test_a_source_with_broken_images_is_read_as_far_as_it_goes(phantom: Path, tm
         shutil.copy(images[number % 6], source / f"{number}.png")
     (source / "broken.png").write_bytes(b"no image")
     said: list[str] = []
-    preprocessing = Preprocessing(size=32, channels=1, intensity_max=255)
+    preprocessing = Preprocessing(sides=(32, 32), channels=1, intensity_max=255)
     found = read_source(source, preprocessing, "network", 100, 0, Listener(say=said.append))
     assert isinstance(found, ImageSet)
     assert found.images.shape == (24, 1, 32, 32)

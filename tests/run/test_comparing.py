@@ -261,7 +261,7 @@ def test_without_pretrained_weights_the_advice_is_scratch(phantom):
 
 def test_images_like_the_source_are_near_and_others_far():
     """Statistics are set to those of some images: these are near, the same images inverted and coarse are far."""
-    source = prepare_source(build_backbone(BackboneSpec(name="shapes_resnet18", weights="hub", size=32)), 32)
+    source = prepare_source(build_backbone(BackboneSpec(name="shapes_resnet18", weights="hub", size=32)), (32, 32))
     rng = np.random.default_rng(0)
     near = rng.integers(0, 120, (128, 1, 32, 32), dtype=np.uint8)
     far = 255 - np.kron(near[:, :, ::4, ::4], np.ones((4, 4), dtype=np.uint8))

@@ -16,7 +16,7 @@ from medgraft.data.cache import build_cache
 from medgraft.data.cohort import read_cohort
 from medgraft.data.identity import keep_names, pseudonym
 from medgraft.deploy.artefact import load_artefact
-from medgraft.deploy.predict import find_images, predict_files
+from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.errors import ConfigError, RunError
 from medgraft.run.evaluate import evaluate
 from medgraft.run.fit import fit
@@ -126,7 +126,7 @@ def test_prediction_from_the_raw_files_is_that_of_the_test(trained: Path, pacs: 
     again = predict_files(model, [pacs / files[name][0] for name in known["path"]])
     assert set(again["status"]) == {"ok"}
     np.testing.assert_allclose(again["prob_disc"], known["prob_disc"], atol=1e-5)
-    assert len(find_images([pacs])) == NUM
+    assert len(find_cases([pacs])) == NUM
 
 
 def test_an_external_cohort_is_read_as_in_training(trained: Path, pacs: Path, tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_three_windows_make_a_colour_cohort(tmp_path: Path) -> None:
         made = dicom(stored, modality="CT", rescale=(1.0, -1024.0), PatientID=f"S{number}")
         save(made, tmp_path / "films" / ("disc" if number % 2 else "clear") / f"{number}.dcm")
     cohort = read_cohort(tmp_path / "films")
-    decoded = build_cache(cohort, tmp_path / "cache", size=32, reading=Reading(windows=("lung", "bone", "pe")))
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(32, 32), reading=Reading(windows=("lung", "bone", "pe")))
     assert decoded.channels == 3
     assert not np.array_equal(decoded.images[0, 0], decoded.images[0, 1])
 
@@ -243,7 +243,7 @@ def test_broken_files_are_pseudonyms_too(tmp_path: Path) -> None:
     (tmp_path / "films" / "clear" / "DOE_JANE.dcm").write_bytes(b"")
     (tmp_path / "films" / "clear" / "DOE_JACK.dcm").write_bytes(b"short")
     cohort = read_cohort(tmp_path / "films")
-    decoded = build_cache(cohort, tmp_path / "cache", size=32)
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(32, 32))
     assert len(decoded.broken) == 2
     assert "DOE" not in "".join(one.path + one.reason for one in decoded.broken)
 
@@ -271,7 +271,7 @@ def test_options_of_a_table_need_one(pacs: Path) -> None:
 
 
 def test_advice_and_analysis_take_an_export_too(pacs: Path, tmp_path: Path) -> None:
-    rows = [(path.relative_to(pacs).as_posix(), path.parent.name) for path in find_images([pacs])]
+    rows = [(path.relative_to(pacs).as_posix(), path.parent.name) for path in find_cases([pacs])]
     pd.DataFrame(rows, columns=["path", "label"]).to_csv(tmp_path / "l.csv", index=False)
     known = ["--labels", str(tmp_path / "l.csv"), "--key", "path", "--size", "32", "--offline"]
     advised = CliRunner().invoke(app, ["advise", str(pacs), *known, "--json"])

@@ -74,7 +74,7 @@ def context(tmp_path) -> TrialContext:
         )
 
     return TrialContext(
-        source=prepare_source(backbone, 8),
+        source=prepare_source(backbone, (8, 8)),
         train=part(np.arange(32)),
         val=part(np.arange(32, 48)),
         train_groups=np.arange(32),

@@ -20,7 +20,7 @@ def named(name: str, size: int) -> Source:
     for path, buffer in backbone.network.named_buffers():
         if path.endswith(("running_mean", "running_var")):
             buffer.copy_(torch.rand(buffer.shape, generator=draws) + 0.5)
-    return prepare_source(dataclasses.replace(backbone, report=LoadReport(source="a file")), size)
+    return prepare_source(dataclasses.replace(backbone, report=LoadReport(source="a file")), (size, size))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def own_source():
             std=(0.2, 0.3, 0.4),
             report=LoadReport(source=origin, missing=missing),
         )
-        return prepare_source(backbone, 16)
+        return prepare_source(backbone, (16, 16))
 
     return make
 

@@ -22,7 +22,7 @@ from medgraft.transfer import HeadSettings, apply_strategy, lr_of, parameter_gro
 
 accelerator = Accelerator(cpu=True)
 assert accelerator.num_processes == 2
-source = prepare_source(build_backbone(BackboneSpec(name="resnet18", weights="none", size=64)), 64)
+source = prepare_source(build_backbone(BackboneSpec(name="resnet18", weights="none", size=64)), (64, 64))
 for strategy in ("lwft", "discriminative", "tf"):
     cut = source.cuts[4] if strategy != "discriminative" else source.cuts[-1]
     model, plan = apply_strategy(strategy, source, cut, HeadSettings(num_outputs=2), lr=0.01, seed=0)

@@ -1,13 +1,16 @@
 """From a specification to a network with its weights, its normalisation and a report."""
 
 import dataclasses
+import difflib
 import math
 from pathlib import Path
 from typing import Final, Literal
 
 import torch
 
-from medgraft.backbones.own import build_own, first_channels, is_own_name
+from medgraft.backbones.lift import lift_network
+from medgraft.backbones.monai_models import MONAI_NAMES, build_monai, medicalnet_file
+from medgraft.backbones.own import build_own, dims_of, first_channels, is_own_name
 from medgraft.backbones.packaged import (
     PACKAGED_NAME,
     build_packaged,
@@ -15,7 +18,8 @@ from medgraft.backbones.packaged import (
     packaged_state,
     packaged_weights,
 )
-from medgraft.backbones.spec import Backbone, BackboneSpec
+from medgraft.backbones.resnext3d import resnext3d_101
+from medgraft.backbones.spec import Backbone, BackboneSpec, Lift
 from medgraft.backbones.timm_models import (
     build_timm,
     build_timm_from_hub,
@@ -24,15 +28,19 @@ from medgraft.backbones.timm_models import (
     is_timm_name,
     nearest_names,
 )
+from medgraft.backbones.video_models import VIDEO_NAMES, build_video, kinetics_file, video_facts
 from medgraft.backbones.weights import load_weights, sha256_of
 from medgraft.errors import BackboneError, ConfigError, WeightsError
 from medgraft.types import LoadReport
 
-__all__ = ["build_backbone"]
+__all__ = ["VOLUME_NAMES", "build_backbone", "lifted"]
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 _PACKAGED_SIZE: Final = 64
+_RESNEXT: Final = "resnext3d_101"
+VOLUME_NAMES: Final = (*MONAI_NAMES, *VIDEO_NAMES, _RESNEXT)
+"""Networks for volumes, by name."""
 
 
 def build_backbone(spec: BackboneSpec, *, seed: int = 0) -> Backbone:
@@ -50,16 +58,88 @@ def build_backbone(spec: BackboneSpec, *, seed: int = 0) -> Backbone:
     # generators of all accelerators, which the fork does not give back.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if spec.name == PACKAGED_NAME:
-            return _packaged(spec)
-        if is_own_name(spec.name):
-            return _own(spec)
-        if is_timm_name(spec.name):
-            return _timm(spec)
-    names = ", ".join([*nearest_names(spec.name), PACKAGED_NAME])
-    raise BackboneError(
-        f"expected a timm architecture, {PACKAGED_NAME}, or MODULE:CALLABLE, got {spec.name!r}. Nearest: {names}."
+        built = _built(dataclasses.replace(spec, lift="none"))
+    return lifted(built, spec.lift)
+
+
+def lifted(backbone: Backbone, kind: Lift) -> Backbone:
+    """`backbone` as a network for volumes (its network is changed); as it is where `kind` is ``none``.
+
+    Raises:
+        BackboneError: It is one already, or cannot become one.
+    """
+    if kind == "none":
+        return backbone
+    name = backbone.spec.name
+    if backbone.dims == 3:
+        raise BackboneError(f"expected a network for images to lift, got {name}, which reads volumes. Use --lift none.")
+    size = backbone.spec.size
+    return dataclasses.replace(
+        backbone,
+        spec=dataclasses.replace(backbone.spec, lift=kind),
+        network=lift_network(backbone.network, kind, name=name),
+        sides=_sides(size, 3) if size is not None else None,
+        dims=3,
     )
+
+
+def _built(spec: BackboneSpec) -> Backbone:
+    if spec.name == PACKAGED_NAME:
+        return _packaged(spec)
+    if is_own_name(spec.name):
+        return _own(spec)
+    if spec.name in VOLUME_NAMES:
+        return _for_volumes(spec)
+    if is_timm_name(spec.name):
+        return _timm(spec)
+    near = difflib.get_close_matches(spec.name, VOLUME_NAMES, n=3, cutoff=0.4)
+    names = ", ".join([*nearest_names(spec.name), *near, PACKAGED_NAME])
+    raise BackboneError(
+        f"expected a timm architecture, {PACKAGED_NAME}, MODULE:CALLABLE or a network for volumes, got {spec.name!r}. "
+        f"Nearest: {names}."
+    )
+
+
+def _for_volumes(spec: BackboneSpec) -> Backbone:
+    is_monai, is_video = spec.name in MONAI_NAMES, spec.name in VIDEO_NAMES
+    sides = _sides(spec.size, 3) if spec.size is not None else None
+    facts = video_facts(spec.name) if is_video else (None, (0.0,) * 3, (1.0,) * 3)
+    sides = sides or facts[0]
+    if is_monai:
+        network = build_monai(spec.name, spec.args, sides)
+    elif is_video:
+        network = build_video(spec.name, spec.args, sides)
+    else:
+        network = resnext3d_101()
+    if spec.weights == "hub" and not (is_monai or is_video):
+        raise WeightsError(f"expected --weights PATH or none for {spec.name}: no hub is known for it.")
+    if spec.weights == "packaged":
+        raise WeightsError(f"expected --weights hub, none or PATH for {spec.name}, got 'packaged'.")
+    if spec.weights == "none":
+        report = LoadReport(source="none")
+    elif spec.weights == "hub":
+        file, source = (medicalnet_file if is_monai else kinetics_file)(spec.name, is_offline=spec.is_offline)
+        report = dataclasses.replace(load_weights(network, file), source=source)
+    else:
+        report = load_weights(network, Path(spec.weights))
+    if is_video:
+        return _backbone(spec, network, sides, "weights", facts[1:], report)
+    # MedicalNet, SwinUNETR and most of medicine see every volume by its own mean and deviation.
+    channels = first_channels(network)
+    return _backbone(spec, network, sides, "image", ((0.0,) * channels, (1.0,) * channels), report)
+
+
+def _sides(size: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
+    """The sides that a size means.
+
+    Raises:
+        ConfigError: It has another number of axes.
+    """
+    sides = (size,) * dims if isinstance(size, int) else tuple(size)
+    if len(sides) != dims:
+        axes = "one side in px" if dims == 2 else "one side or depth, height and width in voxels"
+        raise ConfigError(f"expected --size as {axes} for this network, got {size}.")
+    return sides
 
 
 def _packaged(spec: BackboneSpec) -> Backbone:
@@ -82,7 +162,8 @@ def _packaged(spec: BackboneSpec) -> Backbone:
         report = LoadReport(source="none")
     else:
         report = load_weights(network, Path(spec.weights))
-    return _backbone(spec, network, spec.size or _PACKAGED_SIZE, "image", ((0.0,), (1.0,)), report)
+    sides = _sides(spec.size or _PACKAGED_SIZE, 2)
+    return _backbone(spec, network, sides, "image", ((0.0,), (1.0,)), report)
 
 
 def _own(spec: BackboneSpec) -> Backbone:
@@ -95,21 +176,24 @@ def _own(spec: BackboneSpec) -> Backbone:
     is_random = spec.weights == "none"
     report = LoadReport(source="none") if is_random else load_weights(network, Path(spec.weights))
     size = spec.size or getattr(network, "input_size", None)
+    sides = _sides(size, dims_of(network)) if size is not None else None
     channels = first_channels(network)
     statistics = (_IMAGENET_MEAN, _IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    return _backbone(spec, network, size, "weights", statistics, report)
+    return _backbone(spec, network, sides, "weights", statistics, report)
 
 
 def _timm(spec: BackboneSpec) -> Backbone:
+    # Of a network to be lifted the size is that of volumes; convolutions take any.
+    side = spec.size if isinstance(spec.size, int) else None
     if spec.weights == "hub":
         if spec.args.get("in_chans", 3) != 3:
             raise BackboneError(
                 f"expected published weights to keep their three channels, got in_chans={spec.args['in_chans']}: timm "
                 "would sum their filters. Leave in_chans out; a grey channel is replicated, which is exact."
             )
-        network, report = build_timm_from_hub(spec.name, spec.args, spec.size, is_offline=spec.is_offline)
+        network, report = build_timm_from_hub(spec.name, spec.args, side, is_offline=spec.is_offline)
     else:
-        network = build_timm(spec.name, spec.args, spec.size)
+        network = build_timm(spec.name, spec.args, side)
         if spec.weights == "none":
             report = LoadReport(source="none")
         elif spec.weights == "packaged":
@@ -120,13 +204,13 @@ def _timm(spec: BackboneSpec) -> Backbone:
     statistics = (facts["mean"], facts["std"])
     if first_channels(network) == 1 and len(facts["mean"]) != 1:
         statistics = ((sum(facts["mean"]) / 3,), (sum(facts["std"]) / 3,))
-    return _backbone(spec, network, spec.size or facts["size"], "weights", statistics, report)
+    return _backbone(spec, network, _sides(side or facts["size"], 2), "weights", statistics, report)
 
 
 def _backbone(
     spec: BackboneSpec,
     network: torch.nn.Module,
-    size: int | None,
+    sides: tuple[int, ...] | None,
     normalisation: Literal["weights", "image"],
     statistics: tuple[tuple[float, ...], tuple[float, ...]],
     report: LoadReport,
@@ -142,9 +226,10 @@ def _backbone(
             f"got mean {mean} and std {std}. Give mean and std of the network's own training images."
         )
     return Backbone(
-        spec=dataclasses.replace(spec, size=size),
+        spec=spec,
         network=network,
-        size=size,
+        sides=sides,
+        dims=dims_of(network),
         in_channels=channels,
         normalisation=normalisation,
         mean=tuple(float(value) for value in mean),

@@ -8,13 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from torch import nn
 
 from medgraft.errors import BackboneError
 
-__all__ = ["build_own", "first_channels", "is_own_name", "source_file"]
+__all__ = ["build_own", "dims_of", "first_channels", "is_own_name", "source_file"]
 
 _SHOWN: Final = 10
 
@@ -67,6 +67,12 @@ def first_channels(network: nn.Module) -> int:
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             return int(module.in_channels)
     return 3
+
+
+def dims_of(network: nn.Module) -> Literal[2, 3]:
+    """3 for a network whose first convolution reads volumes, else 2."""
+    kinds = (type(module) for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Conv3d)))
+    return 3 if issubclass(next(kinds, nn.Conv2d), nn.Conv3d) else 2
 
 
 def _load_file(path: Path) -> ModuleType:

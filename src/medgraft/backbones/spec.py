@@ -1,13 +1,22 @@
 """What a user asks for, and the network that results."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from torch import nn
 
 from medgraft.types import LoadReport
 
-__all__ = ["Backbone", "BackboneSpec"]
+__all__ = ["LIFTS", "Backbone", "BackboneSpec", "Lift"]
+
+Lift = Literal["none", "i3d", "acs", "slices"]
+LIFTS: Final[dict[Lift, str]] = {
+    "none": "as it is",
+    "i3d": "every kernel repeated along the slices (I3D)",
+    "acs": "every kernel shared out over the three planes (ACS)",
+    "slices": "every slice by itself (2.5D)",
+}
+"""How a network for images may read volumes."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,22 +24,24 @@ class BackboneSpec:
     """A network by name, with its weights.
 
     Args:
-        name: A timm architecture, ``shapes_resnet18`` (packaged), ``package.module:callable`` or
-            ``file.py:callable``.
+        name: A timm architecture, ``shapes_resnet18`` (packaged), ``monai/…``, ``torchvision/…``, ``resnext3d_101``,
+            ``package.module:callable`` or ``file.py:callable``.
         args: Keyword arguments of the constructor, e.g. ``{"pad_type": "same"}``.
         weights: ``hub``, ``none``, ``packaged`` or the path of a weights file.
-        size: Side of the square input in px, or None for the network's own.
+        size: Side of a square or cubic input in px, (D, H, W), or None for the network's own.
         mean: Per input channel on the scale 0 to 1; empty for what belongs to the weights.
         std: Per input channel on the scale 0 to 1; empty for what belongs to the weights.
+        lift: A key of `LIFTS`; how a network for images is made to read volumes.
         is_offline: Forbid any attempt to reach a network.
     """
 
     name: str
     args: dict[str, Any] = dataclasses.field(default_factory=dict)
     weights: str = "hub"
-    size: int | None = None
+    size: int | tuple[int, ...] | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    lift: Lift = "none"
     is_offline: bool = False
 
 
@@ -41,7 +52,8 @@ class Backbone:
     Args:
         spec: What was asked for.
         network: With its weights; its head, where it has one, is cut off later.
-        size: Side of the square input, px; None when neither the user nor the network names one.
+        sides: Of the input: (H, W) in px or (D, H, W) in voxels; None when neither the user nor the network names them.
+        dims: 2 for images, 3 for volumes.
         in_channels: Of the network's input.
         normalisation: ``weights`` (mean and std below) or ``image`` (z-score of each image).
         mean: Per input channel.
@@ -51,7 +63,8 @@ class Backbone:
 
     spec: BackboneSpec
     network: nn.Module
-    size: int | None
+    sides: tuple[int, ...] | None
+    dims: Literal[2, 3]
     in_channels: int
     normalisation: Literal["weights", "image"]
     mean: tuple[float, ...]

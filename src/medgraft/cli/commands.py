@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, cast
 
 import typer
 from rich.console import Console
@@ -17,6 +17,7 @@ from medgraft.cli.options import (
     LabelColumn,
     Labels,
     Leaks,
+    Lift,
     Offline,
     PathColumn,
     PatientColumn,
@@ -29,6 +30,7 @@ from medgraft.cli.options import (
     cohort_options,
     fraction,
     network_options,
+    size_of,
 )
 from medgraft.errors import ConfigError, MedgraftError
 
@@ -105,6 +107,7 @@ def fit(
         str | None, typer.Option(help="auto, guided, two-stage, svcca, exhaustive, or for lwft incremental.")
     ] = None,
     size: Size = None,
+    lift: Lift = None,
     preset: Annotated[str, typer.Option(help="fast, balanced, thorough or paper.")] = "balanced",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set per model.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Trainings of the chosen model and the baseline.")] = None,
@@ -186,6 +189,7 @@ def cuts(
     backbone: Annotated[str, typer.Argument(help="As for fit.")],
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
     size: Size = None,
+    lift: Lift = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
 ) -> None:
     """The table of cuts of a network: where one tensor carries everything."""
@@ -193,7 +197,8 @@ def cuts(
     from medgraft.transfer.source import cuts_of
     from medgraft.types import to_json
 
-    found = cuts_of(backbone, backbone_args(backbone_arg), size)
+    kind = cast("Any", lift or "none")
+    found = cuts_of(backbone, backbone_args(backbone_arg), size_of(size), kind)
     if as_json:
         typer.echo(json.dumps(to_json(found), indent=1))
         return
@@ -229,22 +234,22 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Probabilities for files; a broken file costs only its own row."""
-    from medgraft.deploy import find_images, load_artefact, predict_files, write_table
+    from medgraft.deploy import find_cases, load_artefact, predict_files, write_table
     from medgraft.run.console import listening
     from medgraft.train.engine import pick_device
 
     model = load_artefact(run)
-    files = find_images(inputs)
+    cases = find_cases(inputs, len(model.artefact.preprocessing.sides))
     with listening(_console) as listener:
         table = predict_files(
             model,
-            files,
+            cases,
             device=pick_device(device),
             progress=lambda done, total: listener.step("predicting", done, total),
         )
     write_table(table, out)
     bad = int((table["status"] != "ok").sum())
-    typer.echo(f"{len(table)} files, {bad} with a remark in the column status: {out}")
+    typer.echo(f"{len(table)} cases, {bad} with a remark in the column status: {out}")
 
 
 @app.command()
@@ -308,6 +313,7 @@ def compare(
     weights: Weights = None,
     head: Annotated[str | None, typer.Option(help="Of hybrid: svm, random-forest, logistic, knn …")] = None,
     size: Size = None,
+    lift: Lift = None,
     preset: Annotated[str, typer.Option(help="fast, balanced, thorough or paper.")] = "balanced",
     epochs: Annotated[int | None, typer.Option(help="Passes over the training set per model.")] = None,
     seed: Annotated[int | None, typer.Option(help="Fixes the split and everything else.")] = None,
@@ -370,6 +376,7 @@ def analyze(
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
     weights: Weights = None,
     size: Size = None,
+    lift: Lift = None,
     seed: Annotated[int | None, typer.Option(help="For a cohort: fixes the split.")] = None,
     leaks: Leaks = None,
     positive: Positive = None,
@@ -413,6 +420,7 @@ def advise(
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
     weights: Weights = None,
     size: Size = None,
+    lift: Lift = None,
     seed: Annotated[int | None, typer.Option(help="Fixes the split.")] = None,
     leaks: Leaks = None,
     positive: Positive = None,

@@ -19,6 +19,7 @@ __all__ = [
     "Key",
     "Positive",
     "Weights",
+    "Lift",
     "Size",
     "Leaks",
     "Device",
@@ -27,6 +28,7 @@ __all__ = [
     "cohort_options",
     "fraction",
     "network_options",
+    "size_of",
 ]
 
 BackboneArgs = Annotated[list[str], typer.Option("--backbone-arg", help="K=V for the constructor; may be repeated.")]
@@ -39,7 +41,12 @@ Labels = Annotated[Path | None, typer.Option(help="Table that labels a PACS expo
 Key = Annotated[str | None, typer.Option(help="path, SOPInstanceUID, SeriesInstanceUID, … AccessionNumber, PatientID.")]
 Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
 Weights = Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")]
-Size = Annotated[int | None, typer.Option(help="Input side in px; default the network's own.")]
+Size = Annotated[
+    str | None, typer.Option(help="Input side in px, or depth,height,width in voxels; default the network's own.")
+]
+Lift = Annotated[
+    str | None, typer.Option(help="How a network for images reads volumes: acs, i3d or slices; none: it must not.")
+]
 Leaks = Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
@@ -54,7 +61,28 @@ def cohort_options(given: Mapping[str, Any]) -> dict[str, Any]:
 def network_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """Likewise about the network."""
     args = backbone_args(given["backbone_arg"])
-    return {"name": given["backbone"], "args": args, "weights": given["weights"], "size": given["size"]}
+    return {
+        "name": given["backbone"],
+        "args": args,
+        "weights": given["weights"],
+        "size": size_of(given["size"]),
+        "lift": given["lift"],
+    }
+
+
+def size_of(text: str | None) -> int | tuple[int, ...] | None:
+    """One side, or depth, height and width, from ``64`` or ``32,64,64``.
+
+    Raises:
+        ConfigError: Another form.
+    """
+    if text is None:
+        return None
+    parts = text.replace("x", ",").split(",")
+    if len(parts) not in (1, 3) or not all(part.strip().isdigit() for part in parts):
+        raise ConfigError(f"expected --size as one side or depth,height,width, got {text!r}.")
+    sides = tuple(int(part) for part in parts)
+    return sides[0] if len(sides) == 1 else sides
 
 
 def fraction(text: str) -> float:

@@ -4,6 +4,7 @@ import bisect
 import collections
 import dataclasses
 import re
+from collections.abc import Iterator
 from typing import Final
 
 from torch import nn
@@ -47,7 +48,7 @@ class _Tree:
         self.trace = trace
         self.relevant = relevant
         # A branch that leads nowhere makes no block.
-        self.weights = [number for number in relevant if trace.ops[number].has_weight]
+        self.weights = list(_weighted(trace, relevant))
         self.positions = positions
         # Between attention and MLP of a transformer block one tensor carries everything too, but no module
         # returns it: such a place does not divide a block. A join of all live features (DenseNet) does.
@@ -150,6 +151,18 @@ class _Tree:
             else:
                 found.extend(self.units(call.path))
         return found
+
+
+def _weighted(trace: Trace, relevant: list[int]) -> Iterator[int]:
+    """Operations with weights; a convolution that runs as several (a kernel in each of three planes) counts as one."""
+    seen: set[str] = set()
+    for number in relevant:
+        op = trace.ops[number]
+        calls = trace.calls.get(op.module, ())
+        is_layer = len(calls) == 1 and issubclass(calls[0].kind, (nn.Conv1d, nn.Conv2d, nn.Conv3d))
+        if op.has_weight and not (is_layer and op.module in seen):
+            seen.add(op.module)
+            yield number
 
 
 def _place(path: str) -> str:

@@ -52,7 +52,7 @@ def _exact(cohort: Cohort, sets: tuple[tuple[int, ...], ...]) -> list[Finding]:
     findings, across = [], [one for one in sets if len({splits[row] for row in one} - {None}) > 1]
     if across:
         spread = between({splits[row] for row in one} for one in across)
-        message = f"{len(across)} images occur with equal pixels in more than one split ({spread})."
+        message = f"{len(across)} {cohort.noun} occur with equal pixels in more than one split ({spread})."
         rows = [row for one in across for row in one]
         findings.append(finding_of(cohort, "duplicate-across-splits", "stop", message, len(across), rows))
     per_split: dict[str, int] = {}
@@ -66,11 +66,11 @@ def _exact(cohort: Cohort, sets: tuple[tuple[int, ...], ...]) -> list[Finding]:
     if within:
         counts = ", ".join(f"{count} in {split}" for split, count in sorted(per_split.items()))
         total = sum(per_split.values())
-        message = f"{total} images are redundant copies within their split ({counts})."
+        message = f"{total} {cohort.noun} are redundant copies within their split ({counts})."
         findings.append(finding_of(cohort, "duplicate-within-split", "info", message, total, within))
     clashing = [one for one in sets if len(np.unique(cohort.targets[list(one)], axis=0)) > 1]
     if clashing:
-        message = f"{len(clashing)} images occur with equal pixels and different labels; one label must be wrong."
+        message = f"{len(clashing)} {cohort.noun} have equal pixels and different labels; one label must be wrong."
         rows = [row for one in clashing for row in one]
         findings.append(finding_of(cohort, "duplicate-label-conflict", "warn", message, len(clashing), rows))
     return findings

@@ -5,10 +5,11 @@ import dataclasses
 import functools
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, Final, Literal
+from typing import IO, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,13 @@ import pandas as pd
 from medgraft.data.decode import FACTS, Decoded, decode_row, header_row, in_order, read_row
 from medgraft.data.fingerprint import THUMBNAIL
 from medgraft.errors import ConfigError, DataError, MedgraftError, RunError
-from medgraft.types import USUAL_READING, Cohort, Preprocessing, Reading
+from medgraft.types import USUAL_READING, Cohort, Preprocessing, Reading, Resize
 
 __all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache"]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
-VERSION: Final = 2
+VERSION: Final = 3
 """Part of the key; a change of decoding or of the files' layout raises it."""
 SAMPLE: Final = 32
 SPARE_BYTES: Final = 64 * 2**20
@@ -42,16 +43,16 @@ class DecodedCohort:
 
     Args:
         folder: Where the files of the cache lie.
-        images: (M, C, S, S) uint8 or uint16, memory-mapped, the network's input as integers.
+        images: (M, C, *sides) uint8 or uint16, memory-mapped, the network's input as integers.
         thumbs: (M, 64, 64) uint8, memory-mapped.
-        facts: (M,) records (`decode.FACTS`): height, width, channels, bits, low, high, hash, sha256, mode.
+        facts: (M,) records (`decode.FACTS`): depth, height, width, channels, bits, low, high, hash, sha256, mode.
         rows: (M,) int64 row numbers in the cohort that was decoded.
         paths: (M,) paths of those rows.
         broken: What could not be read.
         channels: 1 or 3.
         bits: 8 or 16.
-        size: Side of the images, px.
-        resize: ``squash`` or ``pad``.
+        sides: Of the images, px, or of the volumes, voxels.
+        resize: As in `medgraft.types.Preprocessing`.
         reading: How the files were read.
     """
 
@@ -64,8 +65,8 @@ class DecodedCohort:
     broken: tuple[BrokenImage, ...]
     channels: int
     bits: int
-    size: int
-    resize: Literal["squash", "pad"]
+    sides: tuple[int, ...]
+    resize: Resize
     reading: Reading = USUAL_READING
 
     def __len__(self) -> int:
@@ -94,9 +95,9 @@ def build_cache(
     cohort: Cohort,
     folder: str | Path,
     *,
-    size: int,
+    sides: tuple[int, ...],
     channels: int | None = None,
-    resize: Literal["squash", "pad"] = "squash",
+    resize: Resize = "squash",
     reading: Reading = USUAL_READING,
     progress: Progress | None = None,
 ) -> DecodedCohort:
@@ -108,9 +109,9 @@ def build_cache(
     Args:
         cohort: N images.
         folder: Holds caches, one subfolder each; made when missing.
-        size: Side of the square images, px.
+        sides: (height, width) of the images in px, or (depth, height, width) of the volumes in voxels.
         channels: 1 or 3; by default 3 where at least one of up to 32 sampled RGB images is truly coloured.
-        resize: ``squash`` or ``pad``.
+        resize: As in `medgraft.types.Preprocessing`.
         reading: How stored numbers of medical files become intensities.
         progress: Told about every image.
 
@@ -120,9 +121,9 @@ def build_cache(
     """
     if channels not in (None, 1, 3):
         raise ConfigError(f"channels must be 1 (grey), 3 (RGB) or left out, got {channels}.")
-    if size < 1:
-        raise ConfigError(f"size must be at least 1 px, got {size}. Typical: 28 to 512.")
-    key = _key(cohort, size, channels, resize, reading)
+    if len(sides) != cohort.dims or min(sides) < 1:
+        raise ConfigError(f"expected {cohort.dims} sides of at least 1 px, got {sides}. Typical: 28 to 512.")
+    key = _key(cohort, sides, channels, resize, reading)
     final = Path(folder) / key
     if not (final / "meta.json").is_file():
         partial = Path(folder) / f"{key}.partial"
@@ -132,7 +133,7 @@ def build_cache(
             partial.mkdir(parents=True)
             try:
                 settings = Preprocessing(
-                    size=size, channels=channels or 0, intensity_max=0, resize=resize, reading=reading
+                    sides=sides, channels=channels or 0, intensity_max=0, resize=resize, reading=reading
                 )
                 _write(cohort, partial, settings, progress)
                 if final.exists():
@@ -143,8 +144,8 @@ def build_cache(
     return _open(final, cohort, reading)
 
 
-def _key(cohort: Cohort, size: int, channels: int | None, resize: str, reading: Reading) -> str:
-    digest = hashlib.sha256(f"{VERSION} {size} {channels} {resize} {reading} {cohort.root}\n".encode())
+def _key(cohort: Cohort, sides: tuple[int, ...], channels: int | None, resize: str, reading: Reading) -> str:
+    digest = hashlib.sha256(f"{VERSION} {sides} {channels} {resize} {reading} {cohort.root}\n".encode())
     if cohort.arrays is not None and not cohort.root.is_file():
         for name, array in sorted(cohort.arrays.items()):
             digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
@@ -160,6 +161,8 @@ def _key(cohort: Cohort, size: int, channels: int | None, resize: str, reading: 
 def _stamp(path: Path) -> str:
     try:
         status = path.stat()
+        if path.is_dir():
+            return " ".join(_stamp(file) for file in sorted(path.iterdir()))
     except OSError:
         return "absent"  # decoding names the file and its reason
     return f"{status.st_size} {status.st_mtime_ns}"
@@ -199,17 +202,17 @@ def _is_coloured(cohort: Cohort, row: int, reading: Reading) -> bool:
 
 
 def _write(cohort: Cohort, folder: Path, settings: Preprocessing, progress: Progress | None) -> None:
-    size, resize, reading = settings.size, settings.resize, settings.reading
-    channels, bits = _survey(cohort, settings.channels, reading)
+    channels, bits = _survey(cohort, settings.channels, settings.reading)
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
-    _check_space(folder, len(cohort) * (channels * size * size * dtype.itemsize + THUMBNAIL**2 + FACTS.itemsize))
+    shape = (channels, *settings.sides)
+    _check_space(folder, len(cohort) * (math.prod(shape) * dtype.itemsize + THUMBNAIL**2 + FACTS.itemsize))
     preprocessing = dataclasses.replace(settings, channels=channels, intensity_max=2**bits - 1)
     decode = functools.partial(decode_row, cohort, preprocessing=preprocessing, bits=bits)
     rows: list[int] = []
     broken: list[dict[str, str]] = []
     total = len(cohort)
     with (
-        _rows_file(folder / "images.npy", dtype, (total, channels, size, size)) as images,
+        _rows_file(folder / "images.npy", dtype, (total, *shape)) as images,
         _rows_file(folder / "thumbs.npy", np.dtype(np.uint8), (total, THUMBNAIL, THUMBNAIL)) as thumbs,
         _rows_file(folder / "facts.npy", FACTS, (total,)) as facts,
         contextlib.closing(in_order(decode, range(total))) as results,
@@ -227,7 +230,7 @@ def _write(cohort: Cohort, folder: Path, settings: Preprocessing, progress: Prog
     if not rows:
         raise DataError(f"{cohort.root}: none of {total} images can be read. First: {broken[0]['reason']}")
     np.save(folder / "rows.npy", np.array(rows, dtype=np.int64))
-    meta = {"channels": channels, "bits": bits, "size": size, "resize": resize, "broken": broken}
+    meta = {"channels": channels, "bits": bits, "sides": settings.sides, "resize": settings.resize, "broken": broken}
     (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -271,7 +274,7 @@ def _open(folder: Path, cohort: Cohort, reading: Reading) -> DecodedCohort:
         broken=tuple(BrokenImage(**item) for item in meta["broken"]),
         channels=meta["channels"],
         bits=meta["bits"],
-        size=meta["size"],
+        sides=tuple(meta["sides"]),
         resize=meta["resize"],
         reading=reading,
     )

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -25,12 +25,13 @@ from medgraft.data.labels import (
     nearest,
     spelling_key,
 )
-from medgraft.data.layouts import Listing, list_folder, tables_in
+from medgraft.data.layouts import TABLE_SUFFIXES, Listing, list_folder, tables_in
 from medgraft.data.medmnist import read_medmnist
-from medgraft.data.tables import FIRST_LINE, list_table, peek_table
+from medgraft.data.tables import FIRST_LINE, list_table, names_volumes, peek_table
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES
+from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort
 
 __all__ = ["MIN_PATIENTS", "read_cohort"]
@@ -39,6 +40,7 @@ MIN_PATIENTS: Final = 3
 """Fewest patients (images, where patients are unknown) of a class: one each for train, val and test."""
 MAX_SHOWN: Final = 3
 MANY_CLASSES: Final = 12
+_NETWORKS: Final = "Images need a network for images, volumes one for volumes or --lift; see docs/volumes.md."
 
 
 def read_cohort(
@@ -52,6 +54,7 @@ def read_cohort(
     labels: str | Path | None = None,
     key: Key = "path",
     unit: Unit = "image",
+    dims: Literal["auto", 2, 3] = "auto",
 ) -> Cohort:
     """The cohort found at `source`; everything inferred on the way is in its notes.
 
@@ -70,6 +73,8 @@ def read_cohort(
         labels: Table that labels the images of a folder by an identifier, e.g. of a PACS export.
         key: Which identifier.
         unit: What is judged as one where `labels` is given.
+        dims: 2 to read images, 3 to read volumes; ``auto``: volumes where files or arrays are such, and a DICOM file is
+            an image.
 
     Raises:
         DataError: Nothing there, a file, column or label is missing, one class only, too few patients.
@@ -92,20 +97,24 @@ def read_cohort(
         raise DataError(f"{path}: expected a folder, table or .npz, found nothing. {nearest(path.name, siblings)}")
     given = {"path_column": path_column, "label_column": label_column, "patient_column": patient_column}
     asked = {name: column for name, column in given.items() if column is not None}
+    wanted = dims if dims != "auto" else 3 if _are_volumes(path, path_column) else 2
     if labels is not None:
         if not path.is_dir():
             raise ConfigError(f"--labels is for a folder of images, got {path}. Leave it out.")
         if path_column is not None:
             raise ConfigError("--path-column names no column of --labels: say --key path, and call the column path.")
         columns = {"label_column": label_column, "patient_column": patient_column}
-        cohort = _encode(list_export(path, Path(labels).expanduser(), key, unit=unit, **columns), positive)
+        cohort = _encode(list_export(path, Path(labels).expanduser(), key, unit=unit, dims=wanted, **columns), positive)
     elif key != "path" or unit != "image":
         raise ConfigError(f"--key and --unit say how --labels is meant, got {key} and {unit} without it. Add --labels.")
     elif path.suffix.lower() == ".npz" and path.is_file():
         _refuse_columns(asked, path)
         cohort = read_medmnist(path, positive=positive)
+        if dims not in ("auto", cohort.dims):
+            found, other = ("images", "volumes") if cohort.dims == 2 else ("volumes", "images")
+            raise DataError(f"{path}: expected {other}, got {found}. {_NETWORKS}")
     else:
-        cohort = _encode(_listing(path, asked), positive)
+        cohort = _encode(_listing(path, asked, wanted), positive)
     if patient_regex is not None:
         cohort = _with_patients(cohort, patient_regex)
     if cohort.arrays is None:
@@ -114,16 +123,27 @@ def read_cohort(
     return _with_units(cohort)
 
 
+def _are_volumes(path: Path, path_column: str | None) -> bool:
+    """Whether what lies at `path` is volumes by name; single DICOM files and pictures are images unless told."""
+    if path.is_file():
+        return path.suffix.lower() in TABLE_SUFFIXES and names_volumes(path, path_column)
+    tables = tables_in(path)
+    if len(tables) == 1 and names_volumes(tables[0], path_column):
+        return True
+    # The class folders alone: an archive beside them is no case.
+    return any(is_volume_name(name) for folder, _, names in os.walk(path) if folder != str(path) for name in names)
+
+
 def _refuse_columns(asked: dict[str, str], path: Path) -> None:
     if asked:
         option = next(iter(asked)).replace("_", "-")
         raise ConfigError(f"--{option} is for tables, got {path} without one. Leave it out or name the table.")
 
 
-def _listing(path: Path, asked: dict[str, str]) -> Listing:
+def _listing(path: Path, asked: dict[str, str], dims: Literal[2, 3]) -> Listing:
     if path.is_file():
-        return list_table(path, **asked)
-    folders = list_folder(path)
+        return list_table(path, dims=dims, **asked)
+    folders = list_folder(path, dims)
     tables = tables_in(path)
     if folders is None and not tables:
         raise DataError(f"{path}: no images found. Expected class folders of PNG, JPEG, TIFF or BMP, or one table.")
@@ -133,7 +153,7 @@ def _listing(path: Path, asked: dict[str, str]) -> Listing:
         names = ", ".join(table.name for table in tables[:MAX_SHOWN])
         raise DataError(f"{path}: expected one table, got {len(tables)} ({names}). Give the path of the right one.")
     if folders is None or asked:
-        return list_table(tables[0], **asked)
+        return list_table(tables[0], dims=dims, **asked)
     if len(tables) != 1:
         return folders
     columns, labels = peek_table(tables[0])
@@ -144,7 +164,7 @@ def _listing(path: Path, asked: dict[str, str]) -> Listing:
         note = f"{tables[0].name} was not needed: the folders already label every image."
         return dataclasses.replace(folders, notes=(*folders.notes, note))
     why = f"it also tells {', '.join(extra)}" if agrees else "its labels are not the folders' names"
-    listing = list_table(tables[0])
+    listing = list_table(tables[0], dims=dims)
     note = f"{tables[0].name} was read instead of the class folders, because {why}."
     return dataclasses.replace(listing, notes=(note, *listing.notes))
 
@@ -171,6 +191,8 @@ def _encode(listing: Listing, positive: str | None) -> Cohort:
         table=table.astype(object),
         targets=targets,
         notes=notes,
+        files=listing.files,
+        dims=listing.dims,
     )
 
 
@@ -197,7 +219,7 @@ def _with_dicom(cohort: Cohort) -> Cohort:
     Whatever is no picture by its ending counts as DICOM, so that a broken one is called by a pseudonym, too.
     """
     paths = cohort.table["path"].tolist()
-    rows = [row for row, path in enumerate(paths) if os.path.splitext(path)[1].lower() not in IMAGE_SUFFIXES]  # noqa: PTH122
+    rows = [row for row in range(len(cohort)) if _may_be_dicom(cohort, row)]
     if not rows:
         return cohort
     table, notes = cohort.table.copy(), list(cohort.notes)
@@ -207,19 +229,28 @@ def _with_dicom(cohort: Cohort) -> Cohort:
         notes += note
     names = {row: case_name(f"{cohort.root}\0{paths[row]}") for row in rows}
     table["path"] = [names.get(row, path) for row, path in enumerate(paths)]
-    notes.append(f"{len(rows)} DICOM files are called by pseudonyms in everything written.")
+    what = "files" if cohort.dims == 2 else "volumes"
+    notes.append(f"{len(rows)} DICOM {what} are called by pseudonyms in everything written.")
     if cohort.layout == "folder" and len(cohort.classes) > MANY_CLASSES:
         notes.append(
             f"{len(cohort.classes)} folders were taken for classes. If this is a PACS export, label it with "
             "--labels TABLE --key AccessionNumber (or another identifier)."
         )
-    files = {names[row]: (paths[row],) for row in rows}
+    files = {names[row]: cohort.files.get(paths[row], (paths[row],)) for row in rows}
     return dataclasses.replace(cohort, table=table, notes=tuple(notes), files=files)
+
+
+def _may_be_dicom(cohort: Cohort, row: int) -> bool:
+    name = str(cohort.table["path"].iat[row])
+    name = cohort.files.get(name, (name,))[0]
+    if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
+        return False
+    return cohort.dims == 2 or not (is_volume_name(name) or (cohort.root / name).is_dir())
 
 
 def _dicom_patient(cohort: Cohort, row: int) -> str | None:
     """PatientID of a row that is no picture by its ending."""
-    (path,) = cohort.files_of(row)
+    path = cohort.files_of(row)[0]
     try:
         return (read_header(path).patient_id or None) if is_dicom(path) else None
     except DataError:
@@ -258,7 +289,7 @@ def _with_units(cohort: Cohort) -> Cohort:
             f"{cohort.root}: images of one unit have different labels, e.g. {cohort.table['path'].iat[odd[0]]}. "
             "Label the unit, or judge images."
         )
-    note = f"{len(cohort)} images are judged as {len(first)} units: probabilities are averaged within each."
+    note = f"{len(cohort)} {cohort.noun} are judged as {len(first)} units: probabilities are averaged within each."
     return dataclasses.replace(cohort, notes=(*cohort.notes, note))
 
 

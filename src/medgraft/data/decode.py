@@ -3,8 +3,9 @@
 import dataclasses
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -14,12 +15,14 @@ from medgraft.errors import DataError
 from medgraft.io.case import read_case, read_case_facts
 from medgraft.io.image import grey_if_equal
 from medgraft.io.preprocess import prepare
+from medgraft.io.volume import read_volume, read_volume_facts
 from medgraft.types import USUAL_READING, Cohort, ImageFacts, Preprocessing, Reading
 
-__all__ = ["FACTS", "STEPS", "Decoded", "decode_row", "header_row", "in_order", "read_row"]
+__all__ = ["FACTS", "STEPS", "Decoded", "decode_row", "header_row", "in_order", "read_files", "read_row"]
 
 FACTS: Final = np.dtype(
     [
+        ("depth", "<u4"),
         ("height", "<u4"),
         ("width", "<u4"),
         ("channels", "u1"),
@@ -33,8 +36,8 @@ FACTS: Final = np.dtype(
         ("steps", "u1"),
     ]
 )
-"""One record per image: size in px, channels (1 or 3), bits (8 or 16), smallest and largest pixel, hashes, DICOM's
-modality, and one bit for each of `STEPS`."""
+"""One record per image: size in px (depth 0, except of volumes), channels (1 or 3), bits (8 or 16), smallest and
+largest pixel, hashes, DICOM's modality, and one bit for each of `STEPS`."""
 STEPS: Final = ("modality LUT", "rescaled", "VOI LUT", "window", "inverted", "palette")
 
 In = TypeVar("In")
@@ -46,7 +49,7 @@ class Decoded:
     """What one decoding of an image leaves.
 
     Args:
-        image: (C, S, S) uint8 or uint16, the network's input.
+        image: (C, *sides) uint8 or uint16, the network's input.
         facts: One `FACTS` record.
         thumb: (64, 64) uint8.
     """
@@ -67,12 +70,25 @@ def read_row(cohort: Cohort, row: int, reading: Reading = USUAL_READING) -> tupl
     Raises:
         DataError: The file cannot be read.
     """
-    name = str(cohort.table["path"].iat[row])
     if cohort.arrays is None:
-        return read_case(cohort.files_of(row)[0], reading)
-    split, index = name.rsplit("/", 1)
-    pixels = grey_if_equal(np.ascontiguousarray(cohort.arrays[split][int(index)]))
-    return pixels, _array_facts(pixels)
+        return read_files(cohort.files_of(row), cohort.dims, reading)
+    pixels = np.ascontiguousarray(_array(cohort, row))
+    pixels = grey_if_equal(pixels) if cohort.dims == 2 else pixels
+    return pixels, _array_facts(pixels, cohort.dims)
+
+
+def read_files(files: Sequence[Path], dims: int, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
+    """Native pixels and facts of one image (`medgraft.io.read_case`) or volume (`medgraft.io.read_volume`).
+
+    Args:
+        files: Of one case.
+        dims: 2 or 3.
+        reading: How stored numbers of medical files become intensities.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    return read_case(files[0], reading) if dims == 2 else read_volume(files, reading)
 
 
 def header_row(cohort: Cohort, row: int) -> ImageFacts | None:
@@ -82,20 +98,30 @@ def header_row(cohort: Cohort, row: int) -> ImageFacts | None:
         cohort: Of any layout.
         row: Row number.
     """
-    name = str(cohort.table["path"].iat[row])
     if cohort.arrays is not None:
-        split, index = name.rsplit("/", 1)
-        return _array_facts(cohort.arrays[split][int(index)])
+        return _array_facts(_array(cohort, row), cohort.dims)
+    files = cohort.files_of(row)
     try:
-        return read_case_facts(cohort.files_of(row)[0])
+        return read_case_facts(files[0]) if cohort.dims == 2 else read_volume_facts(files)
     except DataError:
         return None  # decode_row meets the same file and tells its reason
 
 
-def _array_facts(pixels: np.ndarray) -> ImageFacts:
-    height, width = pixels.shape[:2]
-    channels = 1 if pixels.ndim == 2 else 3
-    return ImageFacts(height=height, width=width, channels=channels, bits=8 * pixels.itemsize, mode="array")
+def _array(cohort: Cohort, row: int) -> np.ndarray:
+    split, index = str(cohort.table["path"].iat[row]).rsplit("/", 1)
+    return np.asarray((cohort.arrays or {})[split][int(index)])
+
+
+def _array_facts(pixels: np.ndarray, dims: int) -> ImageFacts:
+    height, width = pixels.shape[dims - 2 : dims]
+    return ImageFacts(
+        height=height,
+        width=width,
+        depth=pixels.shape[0] if dims == 3 else 0,
+        channels=1 if pixels.ndim == dims else 3,
+        bits=8 * pixels.itemsize,
+        mode="array",
+    )
 
 
 def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int) -> Decoded | str:
@@ -104,7 +130,7 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
     Args:
         cohort: Of any layout.
         row: Row number.
-        preprocessing: Reading, size, channels and way of resizing.
+        preprocessing: Reading, sides, channels and way of resizing.
         bits: Of the cache, 8 or 16; an 8-bit image keeps its values in a 16-bit cache.
     """
     try:
@@ -113,16 +139,16 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
         return _unnamed(str(error), cohort, row)
     except MemoryError:
         return f"{cohort.table['path'].iat[row]}: not enough memory."
-    thumb = thumbnail(pixels)
+    thumb = thumbnail(pixels, cohort.dims)
     record = np.zeros((), dtype=FACTS)
-    record["height"], record["width"] = facts.height, facts.width
+    record["depth"], record["height"], record["width"] = facts.depth, facts.height, facts.width
     record["channels"], record["bits"], record["mode"] = facts.channels, facts.bits, facts.mode.encode()
     record["modality"] = facts.modality.encode()
     record["steps"] = sum(1 << bit for bit, step in enumerate(STEPS) if step in facts.steps)
     record["low"], record["high"] = pixels.min(), pixels.max()
     record["hash"] = perceptual_hash(thumb)
     record["sha256"] = np.void(pixel_digest(pixels))
-    image = prepare(pixels, preprocessing)
+    image = prepare(pixels, preprocessing, facts.spacing_mm)
     return Decoded(image=image.astype(np.uint8 if bits == 8 else np.uint16), facts=record, thumb=thumb)
 
 

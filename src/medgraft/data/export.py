@@ -3,9 +3,9 @@
 import contextlib
 import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, get_args
+from typing import Final, Literal, get_args
 
 import pandas as pd
 
@@ -14,6 +14,7 @@ from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, Listing
 from medgraft.data.tables import FIRST_LINE, demand_column, find_column, label_columns, read_table, split_names
+from medgraft.data.volumes import files_by_path, is_volume_file, volumes_in
 from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.dicom_header import is_dicom, read_header
@@ -38,6 +39,7 @@ def list_export(
     unit: Unit = "image",
     label_column: str | None = None,
     patient_column: str | None = None,
+    dims: Literal[2, 3] = 2,
 ) -> Listing:
     """Every image below `root` whose identifier stands in the table; what finds no partner on either side is counted.
 
@@ -49,6 +51,7 @@ def list_export(
         unit: What is judged as one: an image, or all images of a series, study or patient together.
         label_column: Column of labels, or several of 0 and 1 separated by commas.
         patient_column: Column of patients; found by name when None.
+        dims: 3 to read volumes; their ``path`` is the file or, of several slices, the folder.
 
     Raises:
         DataError: No image, no such column, two labels for one identifier, or no identifier in common.
@@ -60,51 +63,75 @@ def list_export(
         columns["patient"] = demand_column(frame, patient_column, labels)
     names, is_flags = label_columns(frame, labels, label_column)
     rows = _rows_by_key(frame, column, [*names, *columns.values()], labels)
-    files = [path for path in sorted(root.rglob("*")) if _is_image(path, root)]
-    if not files:
-        raise DataError(f"{root}: no images found. Expected DICOM, PNG, JPEG, TIFF or BMP below it.")
-    found = list(in_order(functools.partial(_identifiers, root, (key, UNITS.get(unit, key))), files))
-    known = [(path, rows[name], part) for path, (name, part) in zip(files, found, strict=True) if name in rows]
+    what = "images" if dims == 2 else "volumes"
+    cases = _cases(root, dims)
+    found = list(in_order(functools.partial(_identifiers, root, (key, UNITS.get(unit, key))), cases))
+    known = [(case, rows[name], part) for case, (name, part) in zip(cases, found, strict=True) if name in rows]
     if not known:
         example = next((name for name, _ in found if name), "nothing")
         raise DataError(
-            f"{labels}: none of its {len(rows)} values of {column} is the {key} of an image below {root}, e.g. "
-            f"{next(iter(rows))!r} against {example!r}. Choose another --key, or correct the table."
+            f"{labels}: none of its {len(rows)} values of {column} is the {key} of one of the {what} below {root}, "
+            f"e.g. {next(iter(rows))!r} against {example!r}. Choose another --key, or correct the table."
         )
     picked = frame.iloc[[row for _, row, _ in known]].reset_index(drop=True)
-    table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(known)), dtype=object)
-    table["path"] = [path.relative_to(root).as_posix() for path, _, _ in known]
+    paths = [case[0].relative_to(root).as_posix() for case, _, _ in known]
+    table = _table(paths, picked, columns if is_flags else columns | {"label": names[0]}, labels)
+    if unit != "image":
+        table["unit"] = [part for _, _, part in known]
+        if lost := next((case[0] for case, _, part in known if not part), None):
+            raise DataError(f"{lost}: has no {UNITS[unit]} to be judged by {unit}. Use --set data.unit=image.")
+    matched = {row for _, row, _ in known}
+    note = (
+        f"{len(known)} of {len(cases)} {what} found their {key} in {labels.name}; "
+        f"{len(cases) - len(known)} {what} have no row, {len(rows) - len(matched)} rows have no image."
+    )
+    flags = {name: picked[name].tolist() for name in names} if is_flags else None
+    return Listing(
+        layout="table",
+        root=root,
+        table=table,
+        where=str(labels),
+        flags=flags,
+        files=files_by_path([case for case, _, _ in known], root),
+        dims=dims,
+        notes=(note,),
+    )
+
+
+def _table(paths: Sequence[str], picked: pd.DataFrame, columns: Mapping[str, str], labels: Path) -> pd.DataFrame:
+    """Our table, from the row of the labels that belongs to each path."""
+    table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(paths)), dtype=object)
+    table["path"] = paths
     for ours, theirs in columns.items():
         table[ours] = picked[theirs]
     table["split"] = pd.Series(split_names(table["split"], labels), dtype=object)
-    if not is_flags:
-        table["label"] = picked[names[0]]
-    if unit != "image":
-        table["unit"] = [part for _, _, part in known]
-        if lost := next((path for path, _, part in known if not part), None):
-            raise DataError(f"{lost}: has no {UNITS[unit]} to be judged by {unit}. Use --set data.unit=image.")
-    matched = {row for _, row, _ in known}
-    notes = [
-        f"{len(known)} of {len(files)} images found their {key} in {labels.name}; "
-        f"{len(files) - len(known)} images have no row, {len(rows) - len(matched)} rows have no image."
+    return table
+
+
+def _cases(root: Path, dims: int) -> list[tuple[Path, ...]]:
+    """The files of each image or volume below `root`, at least one; hidden ones are left out."""
+    is_wanted = is_case if dims == 2 else is_volume_file
+    files = [
+        path
+        for path in sorted(root.rglob("*"))
+        if not any(part.startswith((".", "__")) for part in path.relative_to(root).parts)
+        and path.is_file()
+        and is_wanted(path)
     ]
-    flags = {name: picked[name].tolist() for name in names} if is_flags else None
-    return Listing(layout="table", root=root, table=table, where=str(labels), flags=flags, notes=tuple(notes))
+    if not files:
+        what = "images (DICOM, PNG, JPEG, TIFF or BMP)" if dims == 2 else "volumes (DICOM, NIfTI, .npy or slices)"
+        raise DataError(f"{root}: expected {what} below it, found none.")
+    return [(path,) for path in files] if dims == 2 else volumes_in(files)
 
 
-def _is_image(path: Path, root: Path) -> bool:
-    is_hidden = any(part.startswith((".", "__")) for part in path.relative_to(root).parts)
-    return not is_hidden and path.is_file() and is_case(path)
-
-
-def _identifiers(root: Path, keys: Sequence[Key], path: Path) -> tuple[str, ...]:
-    """Each of `keys` of one file, empty where it has none; its header is read once."""
-    header = None
+def _identifiers(root: Path, keys: Sequence[Key], case: tuple[Path, ...]) -> tuple[str, ...]:
+    """Each of `keys` of one image or volume, empty where it has none; one header is read, once."""
+    header, path = None, case[0]
     if set(keys) - {"path"}:
         # What cannot be read is counted as an image without a row.
         with contextlib.suppress(DataError):
-            header = read_header(path) if is_dicom(path) else None
-    named = path.relative_to(root).as_posix()
+            header = read_header(path) if path.is_file() and is_dicom(path) else None
+    named = (path if len(case) == 1 else path.parent).relative_to(root).as_posix()
     return tuple(named if key == "path" else str(getattr(header, FIELDS[key], "")) for key in keys)
 
 

@@ -1,5 +1,6 @@
-"""What makes two images comparable: digest, thumbnail and perceptual hash."""
+"""What makes two images or volumes comparable: digest, thumbnail and perceptual hash."""
 
+import dataclasses
 import hashlib
 from typing import Final
 
@@ -8,13 +9,14 @@ import numpy as np
 from medgraft.io.preprocess import prepare
 from medgraft.types import Preprocessing
 
-__all__ = ["THUMBNAIL", "perceptual_hash", "pixel_digest", "thumbnail"]
+__all__ = ["THUMBNAIL", "perceptual_hash", "pixel_digest", "thumbnail", "views"]
 
 THUMBNAIL: Final = 64
 """Side of a thumbnail, px."""
 HASH_SIDE: Final = 32
 LOW: Final = 8
-GREY: Final = Preprocessing(size=THUMBNAIL, channels=1, intensity_max=65535)
+GREY: Final = Preprocessing(sides=(THUMBNAIL, THUMBNAIL), channels=1, intensity_max=65535)
+QUARTER: Final = dataclasses.replace(GREY, sides=(THUMBNAIL // 2, THUMBNAIL // 2))
 
 
 def _cosines(size: int, rows: int) -> np.ndarray:
@@ -32,7 +34,7 @@ def pixel_digest(pixels: np.ndarray) -> bytes:
     """sha256 (32 bytes) of decoded pixels: shape, type and values; the file's name and coding play no part.
 
     Args:
-        pixels: (H, W) or (H, W, 3) integers.
+        pixels: (H, W) or (H, W, 3) integers; of volumes (D, H, W) or (D, H, W, 3).
 
     Examples:
         >>> pixel_digest(np.zeros((2, 3), np.uint8)) == pixel_digest(np.zeros((3, 2), np.uint8))
@@ -43,17 +45,34 @@ def pixel_digest(pixels: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """(64, 64) uint8 grey, stretched from the image's minimum and maximum to 0 and 255.
+def views(volume: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Images of a volume: its middle slice along each axis, and its mean along the first.
 
     Args:
-        pixels: (H, W) or (H, W, 3), uint8 or uint16.
+        volume: (D, H, W) or (D, H, W, 3) integers.
+    """
+    middle = [np.take(volume, volume.shape[axis] // 2, axis=axis) for axis in range(3)]
+    return (*middle, np.rint(volume.mean(0)).astype(volume.dtype))
+
+
+def thumbnail(pixels: np.ndarray, dims: int = 2) -> np.ndarray:
+    """(64, 64) uint8 grey, stretched from the image's minimum and maximum to 0 and 255.
+
+    Of a volume it shows its four `views`, a quarter each.
+
+    Args:
+        pixels: (H, W) or (H, W, 3), uint8 or uint16; of volumes (D, H, W) or (D, H, W, 3).
+        dims: 2 for images, 3 for volumes.
 
     Examples:
         >>> thumbnail(np.arange(100, 164, dtype=np.uint8).reshape(8, 8)).max()
         np.uint8(255)
     """
-    small = prepare(pixels, GREY)[0].astype(np.float32)
+    if dims == 2:
+        small = prepare(pixels, GREY)[0].astype(np.float32)
+    else:
+        one, two, three, four = (prepare(view, QUARTER)[0].astype(np.float32) for view in views(pixels))
+        small = np.block([[one, two], [three, four]])
     low, high = small.min(), small.max()
     return np.asarray(np.rint((small - low) * (255 / max(high - low, 1))), dtype=np.uint8)
 

@@ -42,22 +42,31 @@ def _broken(decoded: DecodedCohort) -> list[Finding]:
 
 
 def _constant(cohort: Cohort, rows: np.ndarray) -> list[Finding]:
-    message = f"{len(rows)} images have one value everywhere and show nothing."
+    message = f"{len(rows)} {cohort.noun} have one value everywhere and show nothing."
     return [finding_of(cohort, "constant", "warn", message, len(rows), rows)] if len(rows) else []
 
 
 def _odd_sizes(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
-    height, width = decoded.facts["height"].astype(float), decoded.facts["width"].astype(float)
+    depth, height, width = (decoded.facts[name].astype(float) for name in ("depth", "height", "width"))
     side, aspect = np.sqrt(height * width), width / height
-    size_ratio, aspect_ratio = side / np.median(side), aspect / np.median(aspect)
-    far = np.maximum(size_ratio, 1 / size_ratio) > SIZE_FACTOR
-    bent = np.maximum(aspect_ratio, 1 / aspect_ratio) > ASPECT_FACTOR
-    rows = np.flatnonzero(far | bent)
+    ratios = [(side, SIZE_FACTOR), (aspect, ASPECT_FACTOR)]
+    axes, unit = [width, height], "px"
+    if cohort.dims == 3:
+        ratios.append((depth, SIZE_FACTOR))
+        axes, unit = [width, height, depth], "voxels"
+    is_odd = np.zeros(len(cohort), dtype=bool)
+    for values, factor in ratios:
+        ratio = values / np.median(values)
+        is_odd |= np.maximum(ratio, 1 / ratio) > factor
+    rows = np.flatnonzero(is_odd)
     if not len(rows):
         return []
-    typical = f"{np.median(width):.0f}×{np.median(height):.0f} px"
-    first = f"{decoded.paths[rows[0]]} {width[rows[0]]:.0f}×{height[rows[0]]:.0f}"
-    message = f"{len(rows)} images are oddly sized against the typical {typical}, e.g. {first}."
+    typical = "×".join(f"{np.median(axis):.0f}" for axis in axes)
+    first = "×".join(f"{axis[rows[0]]:.0f}" for axis in axes)
+    message = (
+        f"{len(rows)} {cohort.noun} are oddly sized against the typical {typical} {unit}, "
+        f"e.g. {decoded.paths[rows[0]]} {first}."
+    )
     return [finding_of(cohort, "odd-size", "warn", message, len(rows), rows)]
 
 
@@ -65,7 +74,7 @@ def _mixed(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     findings = []
     shallow = np.flatnonzero(decoded.facts["bits"] == 8)
     if decoded.bits == 16 and len(shallow):
-        message = f"{len(shallow)} images have 8 bits among 16-bit ones; they will look nearly black beside those."
+        message = f"{len(shallow)} {cohort.noun} have 8 bits among others of 16; they will look nearly black."
         findings.append(finding_of(cohort, "mixed-depth", "warn", message, len(shallow), shallow))
     coloured = np.flatnonzero(decoded.facts["channels"] == 3)
     if decoded.channels == 1 and len(coloured):
@@ -95,7 +104,7 @@ def _dicom(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     bare = np.flatnonzero(is_dicom & ~is_shown & (decoded.facts["channels"] == 1))
     if is_shown.any() and len(bare):
         message = (
-            f"{len(bare)} DICOM images have no window of their own, the other {int(is_shown.sum())} have one: "
+            f"{len(bare)} DICOM {cohort.noun} have no window of their own, the other {int(is_shown.sum())} have one: "
             "brightness may tell them apart. Compare them, or read all alike with --set data.windows=none."
         )
         findings.append(finding_of(cohort, "mixed-window", "warn", message, len(bare), bare))

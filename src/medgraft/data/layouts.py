@@ -4,11 +4,13 @@ import dataclasses
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Literal
 
 import pandas as pd
 
+from medgraft.data.volumes import files_by_path, is_volume_file, volumes_in
 from medgraft.errors import DataError
 from medgraft.io.case import is_case
 
@@ -38,6 +40,8 @@ class Listing:
         root: What relative paths start from.
         table: Columns ``path label patient site split mask``, text or None.
         flags: Label columns of 0 and 1, name to texts, where a table has several.
+        files: ``path`` to its files, where there are several (DICOM slices of a volume).
+        dims: 2 for images, 3 for volumes.
         where: The file or folder, for errors.
         notes: What was inferred, one sentence each.
     """
@@ -47,6 +51,8 @@ class Listing:
     table: pd.DataFrame
     where: str
     flags: dict[str, list[str]] | None = None
+    files: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    dims: Literal[2, 3] = 2
     notes: tuple[str, ...] = ()
 
 
@@ -57,7 +63,7 @@ def tables_in(root: Path) -> list[Path]:
     )
 
 
-def list_folder(root: Path) -> Listing | None:
+def list_folder(root: Path, dims: Literal[2, 3] = 2) -> Listing | None:
     """Images by class folder, or by split folder and class folder; None when there are no class folders.
 
     Hidden files and files that are no images are skipped and counted; ``x_mask.png`` beside ``x.png`` is its
@@ -65,9 +71,10 @@ def list_folder(root: Path) -> Listing | None:
 
     Args:
         root: An existing folder.
+        dims: 3 to read volumes (`medgraft.data.volumes`) instead of images.
 
     Raises:
-        DataError: The folder cannot be listed.
+        DataError: The folder cannot be listed, or holds images where volumes were expected.
 
     Examples:
         >>> import tempfile
@@ -81,18 +88,24 @@ def list_folder(root: Path) -> Listing | None:
     folders = _subfolders(root)
     parts = [folder for folder in folders if folder.name.casefold() in SPLIT_NAMES]
     skipped: Counter[str] = Counter()
+    files: dict[str, tuple[str, ...]] = {}
     rows: list[tuple[str | None, ...]] = []
+
+    def rows_of(folder: Path, split: str | None) -> list[tuple[str | None, ...]]:
+        return _class_rows(root, folder, split, skipped) if dims == 2 else _volume_rows(root, folder, split, files)
+
     by_split = any(SPLIT_NAMES[part.name.casefold()] == "train" and _subfolders(part) for part in parts)
     if by_split:
         for part in parts:
             split = SPLIT_NAMES[part.name.casefold()]
-            rows += [row for folder in _subfolders(part) for row in _class_rows(root, folder, split, skipped)]
+            rows += [row for folder in _subfolders(part) for row in rows_of(folder, split)]
     else:
-        rows = [row for folder in folders for row in _class_rows(root, folder, None, skipped)]
+        rows = [row for folder in folders for row in rows_of(folder, None)]
     if not rows:
         return None
     table = pd.DataFrame(rows, columns=list(COLUMNS), dtype=object)
-    notes = [f"{len(table)} images in {'split and ' if by_split else ''}class folders; the folder is the label."]
+    what = "images" if dims == 2 else "volumes"
+    notes = [f"{len(table)} {what} in {'split and ' if by_split else ''}class folders; the folder is the label."]
     if by_split and table["split"].nunique() == 1:
         table["split"] = None
         notes.append("Only training images lie here, so the program splits them itself.")
@@ -106,7 +119,29 @@ def list_folder(root: Path) -> Listing | None:
     if loose:
         notes.append(f"{loose} images lie outside any class folder and have no label; they were left out.")
     layout: Literal["folder", "split-folder"] = "split-folder" if by_split else "folder"
-    return Listing(layout=layout, root=root, table=table, where=str(root), notes=tuple(notes))
+    return Listing(layout=layout, root=root, table=table, where=str(root), files=files, dims=dims, notes=tuple(notes))
+
+
+def _volume_rows(
+    root: Path, folder: Path, split: str | None, files: dict[str, tuple[str, ...]]
+) -> list[tuple[str | None, ...]]:
+    """One tuple in the order of `COLUMNS` per volume; the files of those that have several are added to `files`."""
+    inside = [parent / name for parent, names in _walk(folder, Counter()) for name in names]
+    found = volumes_in([path for path in inside if is_volume_file(path)])
+    if (folder,) in found:
+        raise DataError(
+            f"{folder}: holds images side by side, expected volumes: a folder of slices for each, NIfTI, DICOM, .npy. "
+            "For images use a network for images (--lift none, --set data.dims=2)."
+        )
+    files.update(files_by_path(found, root))
+    owners = _mask_owners([volume[0].relative_to(root).as_posix() for volume in found])
+    rows: list[tuple[str | None, ...]] = []
+    for volume in found:
+        name = volume[0].relative_to(root).as_posix()
+        if name in owners:
+            continue
+        rows.append((name, folder.name, None, None, split, None, None))
+    return rows
 
 
 def _class_rows(root: Path, folder: Path, split: str | None, skipped: Counter[str]) -> list[tuple[str | None, ...]]:
@@ -145,9 +180,14 @@ def _refuse(error: OSError) -> None:
 
 def _mask_owners(images: list[str]) -> dict[str, str]:
     """Name of each mask to the image it belongs to; `images` are the sorted names of one folder."""
-    stems = {Path(name).stem: name for name in images}
-    matches = {name: MASK_STEM.fullmatch(Path(name).stem) for name in images}
+    stems = {_stem(name): name for name in images}
+    matches = {name: MASK_STEM.fullmatch(_stem(name)) for name in images}
     return {name: stems[match[1]] for name, match in matches.items() if match and match[1] in stems}
+
+
+def _stem(name: str) -> str:
+    """The name without its ending, of which ``.nii.gz`` is one."""
+    return Path(name.removesuffix(".gz")).with_suffix("").as_posix()
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """MedMNIST archives: official splits, labels as numbers, names for the sets we know."""
 
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,13 @@ NAMES: Final = {
     "organamnist": ORGANS,
     "organcmnist": ORGANS,
     "organsmnist": ORGANS,
+    "organmnist3d": "liver|kidney-right|kidney-left|femur-right|femur-left|bladder|heart|lung-right|lung-left|spleen|"
+    "pancreas",
+    "nodulemnist3d": "benign|malignant",
+    "adrenalmnist3d": "normal|hyperplasia",
+    "fracturemnist3d": "buckle rib fracture|nondisplaced rib fracture|displaced rib fracture",
+    "vesselmnist3d": "vessel|aneurysm",
+    "synapsemnist3d": "inhibitory synapse|excitatory synapse",
 }
 
 
@@ -40,12 +47,12 @@ def read_medmnist(path: str | Path, *, positive: str | None = None) -> Cohort:
     """The cohort of an archive with ``train_images``, ``train_labels`` and the same for val and test.
 
     Args:
-        path: The `.npz` file. Images are (N, H, W) or (N, H, W, 3), labels (N,), (N, 1) or (N, L) for L
-            labels of 0 and 1.
+        path: The `.npz` file. Images are (N, H, W) or (N, H, W, 3), volumes (N, D, H, W) or (N, D, H, W, 1), labels
+            (N,), (N, 1) or (N, L) for L labels of 0 and 1.
         positive: Positive class of a binary task.
 
     Raises:
-        DataError: Arrays are missing, do not fit each other, or are no 2D images.
+        DataError: Arrays are missing, do not fit each other, or are neither images nor volumes.
 
     References:
         Yang et al., MedMNIST v2: A large-scale lightweight benchmark for 2D and 3D biomedical image
@@ -57,12 +64,14 @@ def read_medmnist(path: str | Path, *, positive: str | None = None) -> Cohort:
     if "train" not in splits:
         found = ", ".join(sorted(stored)) or "nothing"
         raise DataError(f"{path}: expected arrays train_images, train_labels (val, test likewise), got {found}.")
-    arrays, labels = {}, []
+    arrays, dims, labels = {}, {}, []
     for split in splits:
-        arrays[split] = _images(stored[f"{split}_images"], f"{path}: {split}_images")
+        arrays[split], dims[split] = _images(stored[f"{split}_images"], f"{path}: {split}_images")
         labels.append(_labels(stored, split, len(arrays[split]), path))
     if len({part.shape[1] for part in labels}) > 1:
         raise DataError(f"{path}: the splits have different numbers of label columns. Store them alike.")
+    if len(set(dims.values())) > 1:
+        raise DataError(f"{path}: images in one split and volumes in another. Store them alike.")
     task, classes, targets, notes = _targets(np.concatenate(labels), path)
     texts = [classes[t] for t in targets] if targets.ndim == 1 else _joined(targets, classes)
     names = [f"{split}/{row}" for split in splits for row in range(len(arrays[split]))]
@@ -70,7 +79,8 @@ def read_medmnist(path: str | Path, *, positive: str | None = None) -> Cohort:
     table["path"], table["label"] = names, texts
     table["split"] = [split for split in splits for _ in range(len(arrays[split]))]
     counts = "/".join(str(len(arrays[split])) for split in splits)
-    told = f"Official splits {'/'.join(splits)} of the archive: {counts} images."
+    what = "images" if dims["train"] == 2 else "volumes"
+    told = f"Official splits {'/'.join(splits)} of the archive: {counts} {what}."
     chosen = choose_positive(task, classes, positive)
     return Cohort(
         root=path.absolute(),
@@ -82,17 +92,18 @@ def read_medmnist(path: str | Path, *, positive: str | None = None) -> Cohort:
         targets=targets,
         notes=(told, *notes, *describe_task(task, classes, chosen, positive)),
         arrays=arrays,
+        dims=dims["train"],
     )
 
 
-def _images(images: np.ndarray, where: str) -> np.ndarray:
-    if images.ndim == 4 and images.shape[3] == 1:
+def _images(images: np.ndarray, where: str) -> tuple[np.ndarray, Literal[2, 3]]:
+    if images.ndim in (4, 5) and images.shape[-1] == 1:
         images = images[..., 0]
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3) or 0 in images.shape:
-        raise DataError(f"{where}: expected (N, H, W) or (N, H, W, 3), got {images.shape}. Volumes are not read.")
+    if images.ndim not in (3, 4) or 0 in images.shape:
+        raise DataError(f"{where}: expected (N, H, W), (N, H, W, 3) or volumes (N, D, H, W), got {images.shape}.")
     if images.dtype not in (np.uint8, np.uint16):
         raise DataError(f"{where}: expected uint8 or uint16, got {images.dtype}. Scale to integers first.")
-    return images
+    return images, 2 if images.ndim == 3 or images.shape[3] == 3 else 3
 
 
 def _labels(stored: dict[str, np.ndarray], split: str, count: int, path: Path) -> np.ndarray:

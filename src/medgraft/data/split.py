@@ -67,7 +67,8 @@ def split_cohort(
     else:
         raise DataError(f"{cohort.root}: the given split has {', '.join(sorted(present))} and no train. Add train.")
     table = cohort.table.assign(split=pd.Series(parts, dtype=object))
-    divided = dataclasses.replace(cohort, table=table, notes=(*cohort.notes, f"{how}: {_counts(parts, groups)}."))
+    note = f"{how}: {_counts(parts, groups, cohort.noun)}."
+    divided = dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note))
     _check_classes(divided)
     return dataclasses.replace(divided, notes=(*divided.notes, *_few_groups(parts, groups)))
 
@@ -98,7 +99,7 @@ def fold_splits(cohort: Cohort, groups: np.ndarray, folds: int, seed: int) -> tu
         parts = np.full(len(cohort), "train", dtype=object)
         parts[dealt == (fold + 1) % folds] = "val"
         parts[dealt == fold] = "test"
-        note = f"Fold {fold + 1} of {folds} by group with seed {seed}: {_counts(parts, groups)}."
+        note = f"Fold {fold + 1} of {folds} by group with seed {seed}: {_counts(parts, groups, cohort.noun)}."
         table = cohort.table.assign(split=pd.Series(parts, dtype=object))
         divided = dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note))
         _check_classes(divided)
@@ -144,9 +145,8 @@ def train_fractions(cohort: Cohort, groups: np.ndarray, fractions: Sequence[floa
                 f"expected training images of every class at fraction {fraction:g}, got none of {', '.join(empty)}. "
                 "Use a larger fraction."
             )
-        note = (
-            f"Fraction {fraction:g} of the training groups: {len(kept)} images, {len(np.unique(groups[kept]))} groups."
-        )
+        counts = f"{len(kept)} {cohort.noun}, {len(np.unique(groups[kept]))} groups"
+        note = f"Fraction {fraction:g} of the training groups: {counts}."
         table = cohort.table.assign(split=pd.Series(parts, dtype=object))
         cohorts.append(dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note)))
     return tuple(cohorts)
@@ -274,11 +274,11 @@ def _check_classes(cohort: Cohort) -> None:
                 raise DataError(f"{cohort.root}: {message}. Add cases of more patients, or leave this class out.")
 
 
-def _counts(parts: np.ndarray, groups: np.ndarray) -> str:
+def _counts(parts: np.ndarray, groups: np.ndarray, noun: str) -> str:
     texts = []
     for split in SPLITS:
         rows = parts == split
-        texts.append(f"{split} {int(rows.sum())} images in {len(np.unique(groups[rows]))} groups")
+        texts.append(f"{split} {int(rows.sum())} {noun} in {len(np.unique(groups[rows]))} groups")
     return ", ".join(texts)
 
 

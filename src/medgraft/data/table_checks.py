@@ -44,7 +44,7 @@ def _patients(cohort: Cohort) -> list[Finding]:
         return [Finding(kind="patients-disjoint", severity="info", message=message, count=0)]
     rows = known.index[known["patient"].isin(shared)]
     spread = between(set(splits) for _, splits in known.loc[rows].groupby("patient")["split"])
-    message = f"{len(shared)} patients have images in more than one split ({spread})."
+    message = f"{len(shared)} patients have {cohort.noun} in more than one split ({spread})."
     return [finding_of(cohort, "patient-across-splits", "stop", message, len(shared), rows)]
 
 

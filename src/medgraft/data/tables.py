@@ -4,15 +4,26 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pandas as pd
 
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, SPLIT_NAMES, TABLE_SUFFIXES, Listing
+from medgraft.data.volumes import volume_of
 from medgraft.errors import DataError
+from medgraft.io.volume import is_volume_name
 
-__all__ = ["demand_column", "find_column", "label_columns", "list_table", "peek_table", "read_table", "split_names"]
+__all__ = [
+    "demand_column",
+    "find_column",
+    "label_columns",
+    "list_table",
+    "names_volumes",
+    "peek_table",
+    "read_table",
+    "split_names",
+]
 
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
     "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
@@ -35,6 +46,7 @@ def list_table(
     path_column: str | None = None,
     label_column: str | None = None,
     patient_column: str | None = None,
+    dims: Literal[2, 3] = 2,
 ) -> Listing:
     """The rows of a table, checked: columns exist, nothing needed is blank, every file is there.
 
@@ -43,6 +55,7 @@ def list_table(
         path_column: Column of file names; found by name (``path``, ``image``, …) when None.
         label_column: Column of labels, or several columns of 0 and 1 separated by commas.
         patient_column: Column of patients.
+        dims: 3 where each path is a volume: a file, or a folder of slices.
 
     Raises:
         DataError: The table cannot be read, or a column, a label or a file is missing; names line and value.
@@ -67,7 +80,15 @@ def list_table(
     if "patient" in columns and blank:
         notes.append(f"{blank} rows name no patient; each of those images counts as a patient of its own.")
     root = path.parent
-    return Listing(layout="table", root=root, table=table, where=str(path), flags=flags, notes=tuple(notes))
+    files: dict[str, tuple[str, ...]] = {}
+    if dims == 3:
+        for name in table["path"]:
+            members = volume_of(root / name)
+            if members != (root / name,):
+                files[name] = tuple(_relative(str(member), root) for member in members)
+    return Listing(
+        layout="table", root=root, table=table, where=str(path), flags=flags, files=files, dims=dims, notes=tuple(notes)
+    )
 
 
 def label_columns(frame: pd.DataFrame, path: Path, label_column: str | None) -> tuple[list[str], bool]:
@@ -92,6 +113,24 @@ def label_columns(frame: pd.DataFrame, path: Path, label_column: str | None) -> 
         demand_column(frame, name, path)
         _refuse_blank(frame[name], name, path)
     return names, is_flags
+
+
+def names_volumes(path: Path, path_column: str | None) -> bool:
+    """Whether the paths of a table are volumes: by their endings, or because they are folders.
+
+    Args:
+        path: CSV, TSV or Parquet.
+        path_column: Column of file names; found by name when None.
+
+    Raises:
+        DataError: The table cannot be read.
+    """
+    frame = read_table(path)
+    column = path_column or find_column(frame, "path")
+    if column is None or column not in frame.columns:
+        return False
+    names = [str(name) for name in frame[column] if name]
+    return any(is_volume_name(name) for name in names) or any((path.parent / name).is_dir() for name in names[:1])
 
 
 def peek_table(path: Path) -> tuple[set[str], dict[str, str]]:

@@ -2,7 +2,7 @@
 
 from medgraft.deploy.artefact import Artefact, LoadedModel, load_artefact, save_artefact
 from medgraft.deploy.predict import (
-    find_images,
+    find_cases,
     predict_files,
     predict_pixels,
     predictions_table,
@@ -12,7 +12,7 @@ from medgraft.deploy.predict import (
 __all__ = [
     "Artefact",
     "LoadedModel",
-    "find_images",
+    "find_cases",
     "load_artefact",
     "predict_files",
     "predict_pixels",

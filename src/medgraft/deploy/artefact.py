@@ -100,7 +100,7 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
                 "name": name,
                 "args": to_json(backbone.spec.args),
                 "in_channels": backbone.in_channels,
-                "size": backbone.size,
+                "lift": backbone.spec.lift,
             },
             "sha256": sha256_of(partial / "model.safetensors"),
             "versions": {
@@ -137,10 +137,11 @@ def load_artefact(path: Path) -> LoadedModel:
     if name.startswith(f"{_OWN_FILE}:"):
         name = f"{folder / _OWN_FILE}:{name.partition(':')[2]}"
     settings = artefact.preprocessing
-    size = settings.size
-    spec = BackboneSpec(name=name, args=backbone["args"], weights="none", size=size)
+    size = settings.sides if len(settings.sides) == 3 else settings.sides[0]
+    lift = backbone.get("lift", "none")
+    spec = BackboneSpec(name=name, args=backbone["args"], weights="none", size=size, lift=lift)
     built = build_backbone(dataclasses.replace(spec, mean=settings.mean, std=settings.std))
-    source = prepare_source(built, size)
+    source = prepare_source(built, settings.sides)
     trunk = truncate_traced(built.network, source.trace, artefact.cut)
     if artefact.slim:
         slim_above(trunk, source, int(artefact.slim["depth"]), artefact.slim["width"])
@@ -169,6 +170,13 @@ def _describe(folder: Path) -> dict[str, Any]:
     return described
 
 
+def _preprocessing(described: dict[str, Any]) -> Preprocessing:
+    if "size" in described:  # of a square, before volumes were read
+        described = {**described, "sides": [described["size"]] * 2}
+    found: Preprocessing = from_json(Preprocessing, described)
+    return found
+
+
 def _artefact(described: dict[str, Any]) -> Artefact:
     return Artefact(
         task=described["task"],
@@ -177,7 +185,7 @@ def _artefact(described: dict[str, Any]) -> Artefact:
         strategy=described["strategy"],
         cut=from_json(Cut, described["cut"]),
         head=from_json(HeadSettings, described["head"]),
-        preprocessing=from_json(Preprocessing, described["preprocessing"]),
+        preprocessing=_preprocessing(described["preprocessing"]),
         thresholds=described["thresholds"],
         temperature=described["temperature"],
         weights=described["weights"],

@@ -7,42 +7,47 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from medgraft.data.decode import read_files
+from medgraft.data.volumes import is_volume_file, volume_of, volumes_in
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import DataError, MedgraftError
-from medgraft.io.case import is_case, read_case
+from medgraft.io.case import is_case
 from medgraft.io.preprocess import prepare
 from medgraft.train.batches import ImageSet
 from medgraft.train.engine import Engine
 from medgraft.train.loop import predict_probs
 from medgraft.types import Predictions
 
-__all__ = ["find_images", "predict_files", "predict_pixels", "predictions_table", "write_table"]
+__all__ = ["find_cases", "predict_files", "predict_pixels", "predictions_table", "write_table"]
 
 _BATCH: Final = 64
 
 
 def predict_files(
     model: LoadedModel,
-    paths: Sequence[Path],
+    cases: Sequence[Path | tuple[Path, ...]],
     *,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
-    """One row per file: ``path, prob_<class>…, pred, status``; a broken file costs only its own row.
+    """One row per image or volume: ``path, prob_<class>…, pred, status``; a broken one costs only its own row.
 
     ``status`` is ``ok``, ``above the training range (…)`` or ``unreadable: …``.
 
     Args:
         model: From `load_artefact`.
-        paths: Image files.
+        cases: Files, of volumes also folders of slices or all files of one; named by the first.
         device: Where to compute.
-        progress: Called with (files done, files in all).
+        progress: Called with (cases done, cases in all).
 
     Raises:
         DataError: No file was given.
     """
-    if not paths:
+    if not cases:
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
+    settings = model.artefact.preprocessing
+    dims = len(settings.sides)
+    paths = [case if isinstance(case, tuple) else (case,) for case in cases]
     probs = np.full((len(paths), len(model.artefact.classes)), np.nan)
     status = ["ok"] * len(paths)
     for start in range(0, len(paths), _BATCH):
@@ -50,18 +55,19 @@ def predict_files(
         pixels, rows = [], []
         for row in range(start, stop):
             try:
-                found, facts = read_case(paths[row], model.artefact.preprocessing.reading)
+                files = volume_of(paths[row][0]) if dims == 3 and len(paths[row]) == 1 else paths[row]
+                found, facts = read_files(files, dims, settings.reading)
             except MedgraftError as error:
                 status[row] = f"unreadable: {error}"
                 continue
             status[row] = _range_status(int(found.max()), facts.bits, model)
-            pixels.append(prepare(found, model.artefact.preprocessing))
+            pixels.append(prepare(found, settings, facts.spacing_mm))
             rows.append(row)
         if rows:
             probs[rows] = predict_pixels(model, np.stack(_same_type(pixels)), device=device)
         if progress is not None:
             progress(stop, len(paths))
-    table = pd.DataFrame({"path": [path.as_posix() for path in paths]})
+    table = pd.DataFrame({"path": [files[0].as_posix() for files in paths]})
     return _with_probs(table, probs, model.artefact.classes, model.artefact.task).assign(status=status)
 
 
@@ -70,7 +76,7 @@ def predict_pixels(model: LoadedModel, images: np.ndarray, *, device: str = "cpu
 
     Args:
         model: From `load_artefact`.
-        images: (N, c, S, S) uint8 or uint16, as `medgraft.io.prepare` makes them.
+        images: (N, c, *sides) uint8 or uint16, as `medgraft.io.prepare` makes them.
         device: Where to compute.
     """
     artefact = model.artefact
@@ -87,25 +93,31 @@ def predict_pixels(model: LoadedModel, images: np.ndarray, *, device: str = "cpu
     return predict_probs(model.network.to(device), data, Engine(device=device))
 
 
-def find_images(inputs: Iterable[Path]) -> list[Path]:
-    """The files among `inputs`, and the images below its folders, sorted; hidden files are left out.
+def find_cases(inputs: Iterable[Path], dims: int = 2) -> list[tuple[Path, ...]]:
+    """The files of each image, or volume, among `inputs` and below its folders, sorted; hidden files are left out.
+
+    Args:
+        inputs: Files and folders.
+        dims: 2 for images, 3 for volumes.
 
     Raises:
-        DataError: An input does not exist, or a folder holds no image.
+        DataError: An input does not exist, or a folder holds nothing to read.
     """
-    found: list[Path] = []
+    found: list[tuple[Path, ...]] = []
+    is_wanted = is_case if dims == 2 else is_volume_file
     for path in inputs:
         if path.is_dir():
             inside = sorted(
                 p
                 for p in path.rglob("*")
-                if p.is_file() and not any(s.startswith(".") for s in p.relative_to(path).parts) and is_case(p)
+                if p.is_file() and not any(s.startswith(".") for s in p.relative_to(path).parts) and is_wanted(p)
             )
             if not inside:
-                raise DataError(f"expected images (PNG, JPEG, TIFF, BMP, DICOM) in {path}, got none.")
-            found += inside
+                kinds = "PNG, JPEG, TIFF, BMP, DICOM" + (", NIfTI, npy" if dims == 3 else "")
+                raise DataError(f"expected {'images' if dims == 2 else 'volumes'} ({kinds}) in {path}, got none.")
+            found += [(p,) for p in inside] if dims == 2 else volumes_in(inside)
         elif path.is_file():
-            found.append(path)
+            found.append((path,))
         else:
             raise DataError(f"expected a file or folder at {path}, got nothing.")
     return found

@@ -8,18 +8,15 @@ from typing import Final
 import numpy as np
 
 from medgraft.errors import DataError
-from medgraft.io.dicom import FrameValues, read_dicom
+from medgraft.io.dicom import read_dicom, to_integers
 from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES, MAX_PIXELS, grey_if_equal, read_facts, read_image
-from medgraft.io.intensity import ct_windows, to_sixteen_bits
+from medgraft.io.intensity import ct_windows
 from medgraft.types import ImageFacts, Reading
 
 __all__ = ["is_case", "read_case", "read_case_facts"]
 
 DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom", ".ima"})
-BY_PERCENTILE: Final = frozenset({"MR", "PT", "NM"})
-HOUNSFIELD: Final = (-1024.0, 3071.0)
-"""What 12 bits of a CT scanner cover."""
 LARGE: Final = 2**23
 _large = threading.BoundedSemaphore(2)
 _FRAME: Final = "It is a volume or a film: use a network for volumes, or export the frame you mean."
@@ -73,7 +70,7 @@ def read_case(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     # Real values take some thirty bytes a pixel on their way.
     with _large if header.num_values > LARGE else contextlib.nullcontext():
         header, frames = read_dicom(path, rescale=reading.rescale, windows=windows)
-        pixels = grey_if_equal(_scaled(header, frames[0], reading))
+        pixels = grey_if_equal(to_integers(header, frames[0], reading.scaling))
     channels = 1 if pixels.ndim == 2 else 3
     return np.ascontiguousarray(pixels), _facts(header, channels, frames[0].steps)
 
@@ -92,21 +89,6 @@ def read_case_facts(path: Path) -> ImageFacts:
 
 def _is_dicom(path: Path) -> bool:
     return path.is_file() and is_dicom(path)
-
-
-def _scaled(header: DicomFile, frame: FrameValues, reading: Reading) -> np.ndarray:
-    low, high, scaling = frame.low, frame.high, reading.scaling
-    is_colour = frame.values.ndim == 3
-    is_shown = bool({"window", "VOI LUT", "palette"} & set(frame.steps))
-    if is_colour or is_shown:
-        scaling = "range"
-    elif scaling == "auto":
-        scaling = "percentile" if header.modality in BY_PERCENTILE else "range"
-        if header.modality == "CT" and "rescaled" in frame.steps:
-            # Inversion mirrored the values at the middle of their range.
-            mirrored = (low + high - HOUNSFIELD[1], low + high - HOUNSFIELD[0])
-            low, high = mirrored if "inverted" in frame.steps else HOUNSFIELD
-    return to_sixteen_bits(frame.values, low, high, scaling)
 
 
 def _facts(header: DicomFile, channels: int, steps: tuple[str, ...]) -> ImageFacts:

@@ -17,15 +17,18 @@ from pydicom.uid import UID
 from medgraft.errors import DataError
 from medgraft.io.codec_process import decode_apart
 from medgraft.io.dicom_header import DicomFile, Frame, header_of, quiet, read_dataset, refusing
-from medgraft.io.intensity import through_window
+from medgraft.io.intensity import Scaling, through_window, to_sixteen_bits
 
-__all__ = ["FrameValues", "Rescale", "Windows", "decoders", "read_dicom", "stored_pixels"]
+__all__ = ["FrameValues", "Rescale", "Windows", "decoders", "read_dicom", "stored_pixels", "to_integers"]
 
 Rescale = Literal["auto", "always", "never"]
 """Whether stored numbers become real ones: ``auto`` for CT and PET, and wherever a window or LUT follows."""
 
 Windows = Sequence[tuple[float, float]]
 RESCALED: Final = frozenset({"CT", "PT"})
+BY_PERCENTILE: Final = frozenset({"MR", "PT", "NM"})
+HOUNSFIELD: Final = (-1024.0, 3071.0)
+"""What 12 bits of a CT scanner cover."""
 GREY: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
 COMPRESSED: Final = (
     *("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57"),
@@ -42,7 +45,7 @@ class FrameValues:
     """A decoded frame.
 
     Args:
-        values: (H, W) float32, (H, W, 3) of colour, (H, W, C) of C windows.
+        values: (H, W) float32, (H, W, 3) of colour, (H, W, C) of C windows; of a volume with (D, …) in front.
         low: Smallest value that the file could hold after these steps; after a window 0.
         high: Largest one; after a window 1.
         steps: What was done, in order: ``modality LUT``, ``rescaled``, ``VOI LUT``, ``window``, ``inverted``,
@@ -90,6 +93,28 @@ def read_dicom(
             _values(dataset, header, frame, pixels, rescale, windows)
             for frame, pixels in zip(header.frames, stored, strict=True)
         ]
+
+
+def to_integers(header: DicomFile, frame: FrameValues, scaling: Literal["auto"] | Scaling) -> np.ndarray:
+    """Integers 0 to 65535 of decoded values on the scale that suits the modality, or on the wished one.
+
+    Args:
+        header: Of the file.
+        frame: A frame, or a volume of them.
+        scaling: As in `medgraft.types.Reading`; what a window, a LUT or a palette scaled already stays as it is.
+    """
+    low, high = frame.low, frame.high
+    is_colour = header.samples == 3
+    is_shown = bool({"window", "VOI LUT", "palette"} & set(frame.steps))
+    if is_colour or is_shown:
+        scaling = "range"
+    elif scaling == "auto":
+        scaling = "percentile" if header.modality in BY_PERCENTILE else "range"
+        if header.modality == "CT" and "rescaled" in frame.steps:
+            # Inversion mirrored the values at the middle of their range.
+            mirrored = (low + high - HOUNSFIELD[1], low + high - HOUNSFIELD[0])
+            low, high = mirrored if "inverted" in frame.steps else HOUNSFIELD
+    return to_sixteen_bits(frame.values, low, high, scaling)
 
 
 def stored_pixels(path: Path, plugin: str) -> np.ndarray:

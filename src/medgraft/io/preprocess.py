@@ -1,12 +1,13 @@
-"""Pixels to the network's square input: the one function used by the cache and by prediction."""
+"""Pixels to the network's input: the one function used by the cache and by prediction."""
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, get_args
 
 import numpy as np
 from PIL import Image
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.types import Preprocessing
+from medgraft.types import Preprocessing, Resize
 
 __all__ = ["intensity_scale", "prepare"]
 
@@ -33,69 +34,94 @@ def intensity_scale(maximum: int) -> int:
     return next(scale for scale in SCALES if scale >= maximum)
 
 
-def prepare(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """(C, S, S) integers: grey ↔ RGB, then antialiased bilinear resize, in the depth of the input.
+def prepare(pixels: np.ndarray, preprocessing: Preprocessing, spacing_mm: Sequence[float] = ()) -> np.ndarray:
+    """(C, *sides) integers: grey ↔ RGB, then antialiased linear resize, in the depth of the input.
 
     Colour becomes grey by ITU-R BT.601 luminance, grey becomes colour by repetition. Results are rounded
     and lie within the range of the input, so values above `intensity_max` stay visible to the caller.
 
     Args:
-        pixels: (H, W) or (H, W, 3), uint8 or uint16, as `read_image` returns them.
-        preprocessing: `size`, `channels` and `resize` are used.
+        pixels: (H, W) or (H, W, 3), uint8 or uint16, as `read_image` returns them; of volumes (D, H, W) or
+            (D, H, W, 3).
+        preprocessing: `sides`, `channels` and `resize` are used.
+        spacing_mm: Distance of the pixels along each axis, so that ``pad`` keeps the aspect of the body; empty where
+            it is unknown or the same everywhere.
 
     Raises:
         DataError: The array is no such image.
-        ConfigError: `size` or `channels` is out of range.
+        ConfigError: `sides` or `channels` is out of range.
 
     Examples:
-        >>> setting = Preprocessing(size=2, channels=3, intensity_max=255, resize="pad")
+        >>> setting = Preprocessing(sides=(2, 2), channels=3, intensity_max=255, resize="pad")
         >>> prepare(np.full((4, 8), 7, np.uint8), setting).shape
         (3, 2, 2)
     """
     _check(pixels, preprocessing)
-    channels, size = preprocessing.channels, preprocessing.size
-    if pixels.ndim == 3 and channels == 1:
+    channels, sides = preprocessing.channels, preprocessing.sides
+    dims = len(sides)
+    if pixels.ndim > dims and channels == 1:
         pixels = _luminance(pixels)
-    height, width = pixels.shape[:2]
     if preprocessing.resize == "squash":
-        resized = _resize(pixels, size, size)
+        resized = _resize(pixels, sides)
+    elif preprocessing.resize == "pad":
+        lengths = np.array(pixels.shape[:dims]) * (spacing_mm if len(spacing_mm) == dims else 1.0)
+        inner = np.clip(np.rint(lengths * (np.array(sides) / lengths).min()).astype(int), 1, sides)
+        resized = _centred(_resize(pixels, tuple(int(side) for side in inner)), sides)
     else:
-        scale = size / max(height, width)
-        rows, columns = max(1, round(height * scale)), max(1, round(width * scale))
-        inner = _resize(pixels, rows, columns)
-        resized = np.full((size, size, *inner.shape[2:]), inner.min(), dtype=inner.dtype)
-        top, left = (size - rows) // 2, (size - columns) // 2
-        resized[top : top + rows, left : left + columns] = inner
-    stacked = resized[None] if resized.ndim == 2 else resized.transpose(2, 0, 1)
-    return np.ascontiguousarray(np.broadcast_to(stacked, (channels, size, size)))
+        resized = _centred(pixels, sides)
+    stacked = resized[None] if resized.ndim == dims else np.moveaxis(resized, -1, 0)
+    return np.ascontiguousarray(np.broadcast_to(stacked, (channels, *sides)))
 
 
 def _check(pixels: np.ndarray, preprocessing: Preprocessing) -> None:
+    sides = preprocessing.sides
+    dims, axes = len(sides), "(H, W)" if len(sides) == 2 else "(D, H, W)"
+    if dims not in (2, 3) or min(sides) < 1:
+        raise ConfigError(f"expected two or three sides of at least 1 px, got {sides}. Typical: 28 to 512.")
     if pixels.dtype not in (np.uint8, np.uint16) or pixels.size == 0:
         raise DataError(f"expected uint8 or uint16 pixels, got {pixels.dtype} of shape {pixels.shape}.")
-    if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] != 3):
-        raise DataError(f"expected pixels of shape (H, W) or (H, W, 3), got {pixels.shape}.")
-    if preprocessing.size < 1:
-        raise ConfigError(f"size must be at least 1 px, got {preprocessing.size}. Typical: 28 to 512.")
+    if pixels.ndim not in (dims, dims + 1) or (pixels.ndim == dims + 1 and pixels.shape[-1] != 3):
+        raise DataError(f"expected pixels of shape {axes} or {axes[:-1]}, 3), got {pixels.shape}.")
     if preprocessing.channels not in (1, 3):
         raise ConfigError(f"channels must be 1 (grey) or 3 (RGB), got {preprocessing.channels}.")
-    if preprocessing.resize not in ("squash", "pad"):
-        raise ConfigError(f"resize must be squash or pad, got {preprocessing.resize!r}.")
+    if preprocessing.resize not in get_args(Resize):
+        raise ConfigError(f"resize must be among {', '.join(get_args(Resize))}, got {preprocessing.resize!r}.")
 
 
 def _luminance(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype == np.uint8:
+    if pixels.dtype == np.uint8 and pixels.ndim == 3:
         return np.asarray(Image.fromarray(pixels).convert("L"))
     return np.asarray(np.rint(pixels @ LUMINANCE), dtype=pixels.dtype)
 
 
-def _resize(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
-    if pixels.shape[:2] == (height, width):
+def _centred(pixels: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    """`pixels` cut or padded with their minimum to `sides`, around the centre."""
+    for axis, side in enumerate(sides):
+        extra = side - pixels.shape[axis]
+        if extra < 0:
+            pixels = pixels.take(range(-extra // 2, -extra // 2 + side), axis=axis)
+        elif extra:
+            around = [(0, 0)] * pixels.ndim
+            around[axis] = (extra // 2, extra - extra // 2)
+            pixels = np.pad(pixels, around, constant_values=pixels.min())
+    return pixels
+
+
+def _resize(pixels: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
+    """Axis by axis, as Pillow does it; a volume in its slices first, then across them."""
+    if pixels.shape[: len(sides)] == sides:
         return pixels
+    if len(sides) == 2:
+        return _resize_image(pixels, *sides)
+    slices = np.stack([_resize(image, sides[1:]) for image in pixels])
+    return _resize_image(slices.reshape(len(slices), -1), sides[0], slices[0].size).reshape(sides[0], *slices.shape[1:])
+
+
+def _resize_image(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     if pixels.ndim == 3:
-        return np.stack([_resize(pixels[..., c], height, width) for c in range(3)], axis=2)
+        return np.stack([_resize_image(pixels[..., c], height, width) for c in range(3)], axis=2)
     # Through float: a float32 carries 16-bit integers exactly, which Pillow's 8-bit path does not.
     image = Image.fromarray(pixels.astype(np.float32))
     resized = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))

@@ -98,11 +98,15 @@ def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
 
 def _preprocessing(run: RunFiles) -> str:
     told = look_up(run.results, "preprocessing", {})
-    if not told.get("size"):
+    if not told.get("sides"):
         return ""
-    words = {"squash": "each axis scaled on its own", "pad": "aspect kept, padded"}
+    words = {
+        "squash": "each axis scaled on its own",
+        "pad": "aspect kept, padded",
+        "crop": "scale kept, cut or padded around the centre",
+    }
     resize = words.get(told.get("resize", ""), str(told.get("resize", "")))
-    return f"{told['size']} px, {resize}; intensities divided by {told.get('intensity_max', fmt.ABSENT)}"
+    return f"{fmt.sides(told['sides'])}, {resize}; intensities divided by {told.get('intensity_max', fmt.ABSENT)}"
 
 
 def _model(run: RunFiles) -> tuple[tuple[str, str, str], ...]:

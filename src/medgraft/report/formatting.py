@@ -5,13 +5,14 @@ before the unit, and a dash for what was not measured.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 __all__ = [
     "ABSENT",
     "duration",
     "file_size",
+    "sides",
     "integer",
     "interval",
     "learning_rate",
@@ -238,6 +239,16 @@ def si(value: Any, unit: str = "") -> str:
             return f"{_three_digits(plain / factor)}{NARROW_SPACE}{prefix}{unit}"
     text = f"{plain:.0f}" if plain == int(plain) else _three_digits(plain)
     return f"{text}{NARROW_SPACE}{unit}" if unit else text
+
+
+def sides(value: Sequence[int]) -> str:
+    """Sides of an input.
+
+    Examples:
+        >>> sides([64, 64]), sides([16, 64, 64])
+        ('64 × 64 px', '16 × 64 × 64 voxels')
+    """
+    return " × ".join(str(side) for side in value) + (" px" if len(value) == 2 else " voxels")
 
 
 def file_size(value: Any) -> str:

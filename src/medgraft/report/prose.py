@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from medgraft.backbones.spec import LIFTS
 from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known, is_phantom
 from medgraft.report.reading import RunFiles, look_up, was_searched
@@ -149,12 +150,14 @@ def _model(run: RunFiles, cite: Cite) -> str:
     chosen = look_up(run.results, "chosen", {})
     words, wording = strategy_words(chosen), WORDINGS.get(chosen.get("strategy", ""))
     keys = wording.references if wording else ()
-    size = look_up(run.results, "preprocessing.size")
+    sides = look_up(run.results, "preprocessing.sides")
     kinds = {"binary": "two classes", "multiclass": "the classes", "multilabel": "independent labels"}
     text = f"A {look_up(run.results, 'backbone.name', 'pretrained')} network"
     if source is not None:
         text += f" with {WEIGHT_SOURCES.get(source, f'weights from {source}')}"
-    text += f" received inputs of {size} × {size} px" if size else " was adapted to the task"
+    lift = look_up(run.results, "backbone.lift", "none")
+    text += f", lifted to volumes ({LIFTS.get(lift, lift)})" if lift != "none" else ""
+    text += f" received inputs of {fmt.sides(sides)}" if sides else " was adapted to the task"
     text += f" to tell apart {kinds.get(run.results.get('task', ''), 'the classes')}"
     text += f" ({', '.join(run.classes)})." if run.classes else "."
     return text + (f" The strategy was {words}{cite(*keys)}." if words else "")

@@ -12,7 +12,7 @@ from medgraft.types import Cohort
 
 __all__ = ["check"]
 
-_SIZE = 64
+_SIDES = {2: (64, 64), 3: (32, 64, 64)}
 
 
 def check(config: DataConfig, *, seed: int = 0, listener: Listener | None = None) -> tuple[Audit, Cohort]:
@@ -29,7 +29,7 @@ def check(config: DataConfig, *, seed: int = 0, listener: Listener | None = None
     told = listener or Listener()
     cohort = open_cohort(config, told)
     with tempfile.TemporaryDirectory(prefix="medgraft-check-") as folder:
-        readable, _, audit = audited(cohort, Path(folder), config, _SIZE, None, told)
+        readable, _, audit = audited(cohort, Path(folder), config, _SIDES[cohort.dims], None, told)
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)
     divided = split_cohort(readable, groups, seed)
     for note in divided.notes[len(readable.notes) :]:

@@ -320,7 +320,7 @@ def _latencies(entries: list[_Entry], found: Prepared) -> dict[str, dict[str, fl
     """By `_place` of strategy and fraction, taking turns: milliseconds on the CPU and, where there is one, the GPU."""
     models = {_place(entry): load_trial_model(entry.trials[0], entry.context)[0] for entry in entries}
     settings = found.preprocessing
-    example = torch.rand(1, settings.channels, settings.size, settings.size)
+    example = torch.rand(1, settings.channels, *settings.sides)
     times = {name: {"cpu_ms": value} for name, value in latency_ms(models, example).items()}
     device = entries[0].context.engine.device
     if device.startswith("cuda"):
@@ -431,7 +431,7 @@ def _facts(config: RunConfig, found: Prepared, command: str | None) -> dict[str,
         "positive": found.cohort.positive,
         "backbone": found.source.backbone.spec.name,
         "weights": {"source": report.source, "sha256": report.sha256, "matched_fraction": report.matched_fraction},
-        "size": found.preprocessing.size,
+        "sides": list(found.preprocessing.sides),
         "seeds": list(range(config.seed, config.seed + config.seeds)),
         "trials": config.compare.trials if config.compare else 0,
         "epochs": config.train.epochs,

@@ -15,13 +15,15 @@ from medgraft.config import RunConfig, make_config
 from medgraft.data.cache import build_cache
 from medgraft.data.decode import read_row
 from medgraft.data.findings import Audit
+from medgraft.data.volumes import volume_of
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.deploy.predict import predict_pixels
 from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare
+from medgraft.io.volume import is_volume_name
 from medgraft.run.exploring import method_of, settled_search
 from medgraft.run.judging import artefact_of
-from medgraft.run.prepare import Listener, Prepared, network_of, preprocessing_of
+from medgraft.run.prepare import Listener, Prepared, fitted, network_of, preprocessing_of
 from medgraft.run.searching import best_trial
 from medgraft.run.trials import engine_for, is_searched, trial_context
 from medgraft.search.trial import load_trial_model
@@ -48,7 +50,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         search: As for `medgraft fit`.
         strategy: A key of `medgraft.transfer.STRATEGIES`.
         head: ``pooled``, ``flattened``, or a classical one for ``hybrid``; None for the strategy's own.
-        size: Input side in px, None for the network's own.
+        size: Input side in px, or (D, H, W) in voxels; None for the network's own.
+        lift: As for `medgraft fit`.
         preset: ``fast``, ``balanced``, ``thorough`` or ``paper``.
         epochs: None for the preset's.
         seed: Of everything.
@@ -66,7 +69,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         search: str = "auto",
         strategy: str = "ttl",
         head: str | None = None,
-        size: int | None = None,
+        size: int | tuple[int, int, int] | None = None,
+        lift: str = "auto",
         preset: str = "fast",
         epochs: int | None = None,
         seed: int = 0,
@@ -82,6 +86,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.strategy = strategy
         self.head = head
         self.size = size
+        self.lift = lift
         self.preset = preset
         self.epochs = epochs
         self.seed = seed
@@ -94,7 +99,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Train on images and labels.
 
         Args:
-            X: (N, H, W) or (N, H, W, 3) uint8 or uint16, or N file names.
+            X: (N, H, W) or (N, H, W, 3) uint8 or uint16, volumes (N, D, H, W), or N names of files (of volumes also of
+                folders of slices).
             y: N labels.
             groups: N patients; images of one patient stay together.
 
@@ -128,7 +134,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self, "model_")
         settings = self.model_.artefact.preprocessing
         cohort = _cohort(X, self.classes_, np.zeros(len(X), dtype=np.int64), None, 0)
-        images = [prepare(read_row(cohort, row, settings.reading)[0], settings) for row in range(len(cohort))]
+        images = []
+        for row in range(len(cohort)):
+            pixels, facts = read_row(cohort, row, settings.reading)
+            images.append(prepare(pixels, settings, facts.spacing_mm))
         return predict_pixels(self.model_, np.stack(images))
 
     def predict(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:
@@ -143,6 +152,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 "weights": self.weights,
                 "args": self.backbone_args or {},
                 "size": self.size,
+                "lift": self.lift,
             },
             "transfer": {"strategy": self.strategy, "head": self.head, "cut": str(self.cut), "rule": self.rule},
             "train": {"epochs": self.epochs},
@@ -162,10 +172,17 @@ def _cohort(
     seed: int,
 ) -> Cohort:
     names = tuple(str(name) for name in classes)
+    files: dict[str, tuple[str, ...]] = {}
+    dims: Literal[2, 3] = 2
     is_array = isinstance(X, np.ndarray) and X.dtype.kind in "ui"
     if isinstance(X, np.ndarray) and X.dtype.kind == "f":
         raise DataError(f"expected integer pixels (uint8 or uint16) or file names, got {X.dtype}. Convert to uint8.")
     paths = [f"train/{row}" for row in range(len(X))] if is_array else [str(path) for path in X]
+    if isinstance(X, np.ndarray) and is_array:
+        dims = 3 if X.ndim == 4 and X.shape[3] != 3 else 2
+    elif paths and (is_volume_name(paths[0]) or Path(paths[0]).is_dir()):
+        dims = 3
+        files = {path: tuple(str(file) for file in volume_of(Path(path))) for path in paths}
     table = pd.DataFrame({"path": paths, "label": [names[t] for t in targets]}, dtype=object)
     table["patient"] = pd.Series([str(g) for g in groups] if groups is not None else [None] * len(X), dtype=object)
     for column in ("site", "split", "mask"):
@@ -185,14 +202,16 @@ def _cohort(
         table=table,
         targets=np.asarray(targets, dtype=np.int64),
         arrays={"train": np.asarray(X)} if is_array else None,
+        files=files,
+        dims=dims,
     )
 
 
 def _prepared(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[Any] | None) -> Prepared:
-    backbone, size = network_of(config, cohort)
-    source = prepare_source(backbone, size)
+    backbone, sides = fitted(config, network_of(config), cohort)
+    source = prepare_source(backbone, sides)
     channels = 1 if backbone.in_channels == 1 else None
-    decoded = build_cache(cohort, folder / "cache", size=size, channels=channels)
+    decoded = build_cache(cohort, folder / "cache", sides=sides, channels=channels)
     if decoded.broken:
         first = decoded.broken[0]
         raise DataError(

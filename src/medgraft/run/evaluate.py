@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,12 +50,13 @@ def evaluate(
     """
     told = listener or Listener()
     model = load_artefact(Path(run))
-    cohort = open_cohort(config, told)
+    dims: Literal[2, 3] = 2 if len(model.artefact.preprocessing.sides) == 2 else 3
+    cohort = open_cohort(config.model_copy(update={"dims": dims}), told)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
         settings = model.artefact.preprocessing
         # As in training, whatever the options say.
         config = config.model_copy(update={"resize": settings.resize, **dataclasses.asdict(settings.reading)})
-        readable, decoded, audit = audited(cohort, Path(folder), config, settings.size, settings.channels, told)
+        readable, decoded, audit = audited(cohort, Path(folder), config, settings.sides, settings.channels, told)
         probs = predict_pixels(model, decoded.images)
         high = decoded.facts["high"]
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)

@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
+from medgraft.data.fingerprint import views
 from medgraft.run.folder import write_json
 from medgraft.run.prepare import Prepared
 from medgraft.types import Predictions
@@ -89,8 +90,20 @@ def _picture(place: Path, found: Prepared, row: int) -> str:
     pixels = np.asarray(found.decoded.images[row], dtype=np.float64)
     low, high = pixels.min(), pixels.max()
     grey = ((pixels - low) / max(high - low, 1) * 255).round().astype(np.uint8)
-    image = Image.fromarray(grey[0] if len(grey) == 1 else grey.transpose(1, 2, 0))
-    image.thumbnail((_SIDE, _SIDE))
+    last = np.moveaxis(grey, 0, -1)
+    if found.cohort.dims == 3:
+        last = _side_by_side(last)
+    image = Image.fromarray(last[..., 0] if last.shape[-1] == 1 else last)
+    image.thumbnail((_SIDE * (found.cohort.dims - 1), _SIDE))
     name = f"{row}.png"
     image.save(place / name)
     return name
+
+
+def _side_by_side(volume: np.ndarray) -> np.ndarray:
+    """(H, W, C): the middle slice along each axis, seen from the patient's feet, front and side, the head above."""
+    axial, coronal, sagittal, _ = views(volume)
+    # Files run from left to right, back to front and feet to head; films show the patient's right on the left.
+    shown = [axial[::-1, ::-1], coronal[::-1, ::-1], sagittal[::-1, ::-1]]
+    height = max(len(image) for image in shown)
+    return np.concatenate([np.pad(image, ((0, height - len(image)), (0, 0), (0, 0))) for image in shown], axis=1)

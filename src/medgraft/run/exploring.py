@@ -144,9 +144,9 @@ def refuse_search(config: RunConfig) -> None:
         return
     if method_of(config) != "guided":
         raise ConfigError(f"search.start=ftl belongs to --search guided, got {method_of(config)}.")
-    if config.data.folds > 1 or config.transfer.head == "flattened":
+    if config.data.folds > 1 or config.transfer.head in ("flattened", "attention"):
         raise ConfigError(
-            "search.start=ftl needs one division and a pooled head, got --folds or --head flattened. "
+            "search.start=ftl needs one division and a pooled head, got --folds or --head {config.transfer.head}. "
             "Leave search.start=source."
         )
 

@@ -184,6 +184,7 @@ def _results(
         "command": command or "",
         "backbone": {
             "name": found.source.backbone.spec.name,
+            "lift": found.source.backbone.spec.lift,
             "load_report": to_json(found.source.backbone.report),
         },
         "preprocessing": to_json(found.preprocessing),

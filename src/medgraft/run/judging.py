@@ -168,7 +168,8 @@ def predict_split(trial: Trial, found: Prepared, context: TrialContext, split: s
 
 def _cases_in_words(found: Prepared) -> str:
     images, cases = len(found.cohort.rows("test")), len(found.cohort.case_rows("test"))
-    return f"{images} images" if images == cases else f"{cases} units of {images} images"
+    noun = found.cohort.noun
+    return f"{images} {noun}" if images == cases else f"{cases} units of {images} {noun}"
 
 
 def _efficiency(
@@ -178,7 +179,7 @@ def _efficiency(
     trials = {"chosen": searched.chosen, "baseline": searched.baseline_seeds[0]}
     models = {role: load_trial_model(trial, context)[0] for role, trial in trials.items()}
     settings = found.preprocessing
-    times = latency_ms(models, torch.rand(1, settings.channels, settings.size, settings.size))
+    times = latency_ms(models, torch.rand(1, settings.channels, *settings.sides))
     costs: dict[str, Any] = {"cpu_threads": torch.get_num_threads()}
     for role, trial in trials.items():
         place = folder / _MODEL_FOLDERS[role]

@@ -4,7 +4,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -37,9 +37,9 @@ from medgraft.analysis import (
 )
 from medgraft.config import DataConfig
 from medgraft.data.cache import build_cache
-from medgraft.deploy.predict import find_images
+from medgraft.data.decode import read_files
+from medgraft.deploy.predict import find_cases
 from medgraft.errors import DataError, MedgraftError
-from medgraft.io.case import read_case
 from medgraft.io.preprocess import intensity_scale, prepare
 from medgraft.metrics.classification import auprc
 from medgraft.run.prepare import Listener, open_cohort
@@ -186,15 +186,20 @@ def read_source(
         return stored
     rng = np.random.default_rng(seed)
     if path.is_dir():
-        files = find_images([path])
+        files = find_cases([path], len(preprocessing.sides))
         drawn = [files[i] for i in np.sort(rng.permutation(len(files))[:num_images])]
         images = _read(drawn, preprocessing, told)
     else:
-        cohort = open_cohort(DataConfig(source=str(path), resize=preprocessing.resize), told)
+        dims: Literal[2, 3] = 2 if len(preprocessing.sides) == 2 else 3
+        cohort = open_cohort(DataConfig(source=str(path), resize=preprocessing.resize, dims=dims), told)
         with tempfile.TemporaryDirectory(prefix="medgraft-source-") as place:
-            size, channels, resize = preprocessing.size, preprocessing.channels, preprocessing.resize
             decoded = build_cache(
-                cohort, Path(place), size=size, channels=channels, resize=resize, reading=preprocessing.reading
+                cohort,
+                Path(place),
+                sides=preprocessing.sides,
+                channels=preprocessing.channels,
+                resize=preprocessing.resize,
+                reading=preprocessing.reading,
             )
             rows = np.sort(rng.permutation(len(decoded.images))[:num_images])
             images = np.asarray(decoded.images[rows])
@@ -210,14 +215,15 @@ def read_source(
     )
 
 
-def _read(files: Sequence[Path], preprocessing: Preprocessing, told: Listener) -> np.ndarray:
+def _read(files: Sequence[tuple[Path, ...]], preprocessing: Preprocessing, told: Listener) -> np.ndarray:
     found = []
     for done, file in enumerate(files):
         told.step("reading the source", done, len(files))
         try:
-            found.append(prepare(read_case(file, preprocessing.reading)[0], preprocessing).astype(np.uint16))
+            pixels, facts = read_files(file, len(preprocessing.sides), preprocessing.reading)
+            found.append(prepare(pixels, preprocessing, facts.spacing_mm).astype(np.uint16))
         except MedgraftError as error:
-            told.say(f"warn: {file.name} is left out: {error}")
+            told.say(f"warn: {file[0].name} is left out: {error}")
     if len(found) < _FEWEST:
         raise DataError(f"expected at least {_FEWEST} readable images of the source, got {len(found)}.")
     return np.stack(found)

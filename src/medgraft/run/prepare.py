@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
-from medgraft.backbones.build import build_backbone
+from medgraft.backbones.build import build_backbone, lifted
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.config import DataConfig, RunConfig
 from medgraft.data.audit import audit_cohort
@@ -26,10 +26,25 @@ from medgraft.train.batches import ImageSet
 from medgraft.transfer.source import Source, prepare_source
 from medgraft.types import Cohort, Preprocessing, Reading
 
-__all__ = ["Listener", "Prepared", "audited", "image_set", "network_of", "open_cohort", "prepared", "reading_of"]
+__all__ = [
+    "Listener",
+    "Prepared",
+    "audited",
+    "fitted",
+    "image_set",
+    "network_of",
+    "open_cohort",
+    "prepared",
+    "preprocessing_of",
+    "reading_of",
+    "wanted_dims",
+]
 
 _SAMPLE: Final = 32
-_LARGEST_DEFAULT: Final = 224
+_STEPS: Final = {2: 32, 3: 8}
+_LARGEST_DEFAULT: Final = {2: 224, 3: 64}
+"""By number of axes; 64³ voxels are five times as many as 224² px."""
+_USUAL_LIFT: Final = "acs"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +85,14 @@ class Prepared:
     given: Cohort
 
 
-def open_cohort(config: DataConfig, listener: Listener) -> Cohort:
-    """The cohort, after saying what was inferred."""
+def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2, 3] = "auto") -> Cohort:
+    """The cohort, after saying what was inferred.
+
+    Args:
+        config: Where it lies.
+        listener: Told what was inferred.
+        dims: What the network reads where `config` leaves it open.
+    """
     cohort = read_cohort(
         config.source,
         path_column=config.path_column,
@@ -82,6 +103,7 @@ def open_cohort(config: DataConfig, listener: Listener) -> Cohort:
         labels=config.labels,
         key=config.key,
         unit=config.unit,
+        dims=config.dims if config.dims != "auto" else dims,
     )
     if cohort.positive is not None:
         listener.say(f"Positive class: {cohort.positive} (of {' and '.join(cohort.classes)}).")
@@ -93,13 +115,13 @@ def open_cohort(config: DataConfig, listener: Listener) -> Cohort:
 
 
 def audited(
-    cohort: Cohort, folder: Path, config: DataConfig, size: int, channels: int | None, listener: Listener
+    cohort: Cohort, folder: Path, config: DataConfig, sides: tuple[int, ...], channels: int | None, listener: Listener
 ) -> tuple[Cohort, DecodedCohort, Audit]:
     """The readable part of `cohort`, its cache, and the audit; findings are said."""
     decoded = build_cache(
         cohort,
         folder,
-        size=size,
+        sides=sides,
         channels=config.channels if config.channels is not None else channels,
         resize=config.resize,
         reading=reading_of(config),
@@ -126,11 +148,11 @@ def reading_of(config: DataConfig) -> Reading:
             raise ConfigError(
                 f"expected one or three windows (a grey or a colour image), got {', '.join(config.windows)}."
             )
-    return Reading(rescale=config.rescale, windows=config.windows, scaling=config.scaling)
+    return Reading(rescale=config.rescale, windows=config.windows, scaling=config.scaling, spacing_mm=config.spacing_mm)
 
 
-def network_of(config: RunConfig, cohort: Cohort) -> tuple[Backbone, int]:
-    """The network with its weights, and the input side in px.
+def network_of(config: RunConfig) -> Backbone:
+    """The network with its weights, as it is published; `fitted` makes it read volumes.
 
     Raises:
         BackboneError: The network takes neither one nor three channels.
@@ -147,7 +169,34 @@ def network_of(config: RunConfig, cohort: Cohort) -> tuple[Backbone, int]:
     backbone = build_backbone(spec, seed=config.seed)
     if backbone.in_channels not in (1, 3):
         raise BackboneError(f"expected a network for 1 or 3 channels, got {backbone.in_channels}.")
-    return backbone, backbone.size or _typical_side(cohort)
+    return backbone
+
+
+def wanted_dims(config: RunConfig, backbone: Backbone) -> Literal["auto", 2, 3]:
+    """What a cohort has to be for this network: volumes where it reads them or is told to, else whatever it is."""
+    return 3 if backbone.dims == 3 or config.backbone.lift not in ("auto", "none") else "auto"
+
+
+def fitted(config: RunConfig, backbone: Backbone, cohort: Cohort) -> tuple[Backbone, tuple[int, ...]]:
+    """The network as it reads `cohort`, lifted where needed, and the sides of its input in px or voxels.
+
+    Raises:
+        BackboneError: It cannot read volumes, or may not be made to; or it reads nothing else.
+    """
+    lift = config.backbone.lift
+    if cohort.dims < backbone.dims:
+        raise BackboneError(
+            f"expected a network for images, got {backbone.spec.name}, which reads volumes. Choose another --backbone, "
+            "or --set data.dims=3 where the files are slices of volumes."
+        )
+    if cohort.dims > backbone.dims:
+        if lift == "none":
+            raise BackboneError(
+                f"{backbone.spec.name} reads images and the cohort is volumes. Use --lift acs, i3d or slices, or a "
+                "network for volumes such as monai/resnet10."
+            )
+        backbone = lifted(backbone, _USUAL_LIFT if lift == "auto" else lift)
+    return backbone, backbone.sides or _typical_sides(cohort)
 
 
 def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
@@ -156,11 +205,12 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
     Raises:
         MedgraftError: Whatever is wrong with the input; see the functions called.
     """
-    cohort = open_cohort(config.data, listener)
-    backbone, size = network_of(config, cohort)
-    source = prepare_source(backbone, size)
+    network = network_of(config)
+    cohort = open_cohort(config.data, listener, wanted_dims(config, network))
+    backbone, sides = fitted(config, network, cohort)
+    source = prepare_source(backbone, sides)
     channels = 1 if backbone.in_channels == 1 else None
-    readable, decoded, audit = audited(cohort, folder / "cache", config.data, size, channels, listener)
+    readable, decoded, audit = audited(cohort, folder / "cache", config.data, sides, channels, listener)
     kept = apply_leaks(readable, audit, config.data.leaks)
     _say_new(kept, readable, listener)
     rows = decoded.rows_of(kept)
@@ -184,7 +234,7 @@ def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndar
     """How files become the network's input; the intensity scale comes from the training images alone."""
     backbone = source.backbone
     return Preprocessing(
-        size=decoded.size,
+        sides=decoded.sides,
         channels=decoded.channels,
         intensity_max=intensity_scale(decoded.maximum(train_rows)),
         resize=decoded.resize,
@@ -215,11 +265,18 @@ def _say_new(after: Cohort, before: Cohort, listener: Listener) -> None:
         listener.say(note)
 
 
-def _typical_side(cohort: Cohort) -> int:
-    """For a network that names no size: the median image side, rounded up to 32 px, at most 224."""
+def _typical_sides(cohort: Cohort) -> tuple[int, ...]:
+    """For a network that names none: of images the median longer side, rounded up to 32 px, at most 224.
+
+    Of volumes the median of each side, rounded up to 8 voxels, at most 64.
+    """
     step = max(1, len(cohort) // _SAMPLE)
     facts = [found for row in range(0, len(cohort), step) if (found := header_row(cohort, row)) is not None]
     if not facts:
         raise ConfigError("expected --size or a readable image to infer the input size from, got neither.")
-    side = float(np.median([max(fact.height, fact.width) for fact in facts]))
-    return min(_LARGEST_DEFAULT, int(np.ceil(side / 32)) * 32)
+    if cohort.dims == 2:
+        lengths = [float(np.median([max(fact.height, fact.width) for fact in facts]))] * 2
+    else:
+        lengths = [float(np.median([getattr(fact, axis) for fact in facts])) for axis in ("depth", "height", "width")]
+    multiple, largest = _STEPS[cohort.dims], _LARGEST_DEFAULT[cohort.dims]
+    return tuple(min(largest, int(np.ceil(length / multiple)) * multiple) for length in lengths)

@@ -15,7 +15,7 @@ from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
 from medgraft.train.engine import Engine, choose_engine, pick_device
 from medgraft.train.loop import TrainSettings
-from medgraft.transfer.heads import CLASSICAL, HeadSettings
+from medgraft.transfer.heads import CLASSICAL, HeadKind, HeadSettings
 from medgraft.transfer.plan import plan_line, plan_table
 from medgraft.transfer.source import BELOW_STEM, Source
 from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH, StrategySettings, apply_strategy
@@ -47,14 +47,14 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
     )
     engine = choose_engine(
         model,
-        (found.preprocessing.channels, found.preprocessing.size, found.preprocessing.size),
+        (found.preprocessing.channels, *found.preprocessing.sides),
         batch_size=config.train.batch_size or _batch_size(len(found.cohort.rows("train"))),
         device=pick_device(config.device),
         is_deterministic=config.deterministic,
         precision=config.train.precision,
     )
     write_json(path, engine)
-    speeds = ", ".join(f"{name} {speed:.0f} images/s" for name, speed in engine.measured.items())
+    speeds = ", ".join(f"{name} {speed:.3g} {found.cohort.noun}/s" for name, speed in engine.measured.items())
     layout = ", channels last" if engine.is_channels_last else ""
     told.say(
         f"Training on {engine.device} in {engine.precision}{layout}" + (f" (measured: {speeds})." if speeds else ".")
@@ -79,10 +79,11 @@ def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext
 
 def _head(config: RunConfig, found: Prepared, strategy: str) -> HeadSettings:
     num = 1 if found.cohort.task == "binary" else len(found.cohort.classes)
-    kind = config.transfer.head or ("svm" if strategy == "hybrid" else "pooled")
+    usual: HeadKind = "attention" if found.source.backbone.spec.lift == "slices" else "pooled"
+    kind = config.transfer.head or ("svm" if strategy == "hybrid" else usual)
     is_beside = config.transfer.strategy == "hybrid" or config.compare is not None
     if kind in CLASSICAL and strategy != "hybrid" and is_beside:
-        kind = "pooled"  # what stands beside a hybrid is trained as ever
+        kind = usual  # what stands beside a hybrid is trained as ever
     return HeadSettings(num_outputs=num, kind=kind, dropout=config.transfer.dropout)
 
 
@@ -139,7 +140,7 @@ def source_name(source: Source) -> str:
     """What decides a source's features: its network, arguments, input size and weights."""
     backbone = source.backbone
     weights = backbone.report.sha256 or backbone.report.source
-    return f"{backbone.spec.name} {backbone.spec.args} {backbone.size} px {weights}"
+    return f"{backbone.spec.name} {backbone.spec.args} {backbone.spec.lift} {backbone.sides} px {weights}"
 
 
 def is_searched(config: RunConfig) -> bool:

@@ -83,7 +83,8 @@ class TrialSpec:
     def is_solved(self) -> bool:
         """Whether the head is solved on cached features instead of trained by gradient."""
         from_features = STRATEGIES[self.strategy].fitting == "features"
-        return from_features and (self.solver == "exact" or self.head.kind in CLASSICAL)
+        is_exact = self.solver == "exact" and self.head.kind != "attention"
+        return from_features and (is_exact or self.head.kind in CLASSICAL)
 
     def key(self) -> str:
         """A short name: equal specifications are one trial."""
@@ -308,7 +309,7 @@ def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def feature_path(context: TrialContext, origin: str, cut: int, head: str, split: str) -> Path:
     """Where features are kept that several trials need; `origin` names the weights they come from."""
-    kind = "flattened" if head == "flattened" else "pooled"
+    kind = head if head in ("flattened", "attention") else "pooled"
     digest = hashlib.sha256(f"{origin} {cut} {kind}".encode()).hexdigest()[:16]
     return context.folder / "features" / f"{digest}-{split}.npy"
 

@@ -17,7 +17,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.transfer.heads import CLASSICAL, ClassicalHead, HeadSettings
+from medgraft.transfer.heads import CLASSICAL, AttentionHead, ClassicalHead, HeadSettings
 from medgraft.transfer.model import Head, TransferModel
 from medgraft.types import Task
 
@@ -65,8 +65,8 @@ def solve_head(model: TransferModel, head: HeadSettings, data: Labelled, seed: i
     if head.kind in CLASSICAL:
         return fit_classical(head.kind, data, model.trunk.cut.channel_axis, seed)
     solved = model.head.cpu()
-    if isinstance(solved, ClassicalHead):
-        raise ConfigError(f"expected a linear head to solve, got {solved.kind}. Use hybrid.")
+    if isinstance(solved, (ClassicalHead, AttentionHead)):
+        raise ConfigError(f"expected a linear head to solve, got {head.kind}. Use another head or solver.")
     with torch.no_grad():
         x = solved.norm(torch.from_numpy(data.features)).numpy()
         weight, bias = fit_linear(dataclasses.replace(data, features=x), seed)

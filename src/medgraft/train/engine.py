@@ -20,6 +20,11 @@ _MIN_GAIN: Final = 1.1
 _ROUNDS: Final = 5
 _MEASURED_SECONDS: Final = 10.0
 _LONG_STEP: Final = 1.5
+# Found by benchmarks/volume_convolutions.py: gradients that are garbage where a side is 1 or 2, and memory overwritten.
+_NO_BF16: Final = (
+    "expected float32 for volumes on the CPU, got bf16: torch's 3D convolutions are not right in bf16 there. Leave "
+    "train.precision out, or train on a GPU."
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,7 +84,14 @@ def choose_engine(
         device: From `pick_device`.
         is_deterministic: Reproducible to the bit on one machine.
         precision: ``auto`` measures; a name forces it.
+
+    Raises:
+        ConfigError: bf16 was asked for volumes on a CPU.
     """
+    if device == "cpu" and len(input_shape) == 4:
+        if precision == "bf16":
+            raise ConfigError(_NO_BF16)
+        precision = "float32"
     if is_deterministic:
         fixed: Literal["float32", "bf16"] = "bf16" if precision == "bf16" else "float32"
         return Engine(device=device, precision=fixed, is_deterministic=True)

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medgraft.errors import ConfigError
 from medgraft.types import Cut, Task
 
 __all__ = [
     "CLASSICAL",
+    "AttentionHead",
     "ClassicalHead",
     "FlattenedHead",
     "HeadKind",
@@ -24,7 +26,8 @@ __all__ = [
     "pool_features",
 ]
 
-HeadKind = Literal["pooled", "flattened", "svm", "random-forest", "logistic", "knn", "gradient-boosting"]
+HeadKind = Literal["pooled", "flattened", "attention", "svm", "random-forest", "logistic", "knn", "gradient-boosting"]
+_ATTENTION: Final = 64
 CLASSICAL: Final = ("svm", "random-forest", "logistic", "knn", "gradient-boosting")
 
 
@@ -88,6 +91,54 @@ class FlattenedHead(nn.Module):
     def from_pooled(self, pooled: Tensor) -> Tensor:
         """Logits of flattened features."""
         logits: Tensor = self.linear(self.dropout(pooled))
+        return logits
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, num_outputs)."""
+        return self.from_pooled(self.pool(features))
+
+
+class AttentionHead(nn.Module):
+    """Mean over every slice, then over the slices with learned weights: features of volumes to logits (B, num_outputs).
+
+    The weights of a slice come from its own features; at first all are equal, which is the plain mean.
+
+    Args:
+        cut: Where the features come from; of volumes.
+        num_outputs: Logits.
+        dropout: Before the linear layer, 0 to 1.
+
+    Raises:
+        ConfigError: The features at `cut` have no slices.
+
+    References:
+        Ilse, Tomczak, Welling. Attention-based deep multiple instance learning. ICML 2018.
+    """
+
+    def __init__(self, cut: Cut, num_outputs: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if len(cut.shape) != 4:
+            raise ConfigError(f"expected features of volumes for --head attention, got {cut.shape}. Use --head pooled.")
+        self.channel_axis = cut.channel_axis
+        self.num_slices = cut.shape[1] if cut.channel_axis == 1 else cut.shape[0]
+        self.norm = nn.Identity()
+        self.inner = nn.Linear(cut.channels, _ATTENTION)
+        self.score = nn.Linear(_ATTENTION, 1)
+        nn.init.zeros_(self.score.weight)
+        self.dropout = nn.Dropout(dropout)
+        self.linear = nn.Linear(cut.channels, num_outputs)
+
+    def pool(self, features: Tensor) -> Tensor:
+        """(B, slices × channels), the mean over every slice in float32."""
+        if self.channel_axis == -1:
+            return features.float().flatten(2, 3).mean(2).flatten(1)
+        return features.float().flatten(3).mean(3).transpose(1, 2).flatten(1)
+
+    def from_pooled(self, pooled: Tensor) -> Tensor:
+        """Logits of the means of all slices."""
+        slices = pooled.view(len(pooled), self.num_slices, -1)
+        weights = self.score(torch.tanh(self.inner(slices))).softmax(1)
+        logits: Tensor = self.linear(self.dropout((weights * slices).sum(1)))
         return logits
 
     def forward(self, features: Tensor) -> Tensor:
@@ -188,9 +239,13 @@ _SCORES: Final = {
 }
 
 
-def build_head(cut: Cut, head: HeadSettings) -> PooledHead | FlattenedHead:
+def build_head(cut: Cut, head: HeadSettings) -> PooledHead | FlattenedHead | AttentionHead:
     """A new linear head with random weights for the features at `cut`."""
-    kinds: dict[str, type[PooledHead] | type[FlattenedHead]] = {"pooled": PooledHead, "flattened": FlattenedHead}
+    kinds: dict[str, type[PooledHead] | type[FlattenedHead] | type[AttentionHead]] = {
+        "pooled": PooledHead,
+        "flattened": FlattenedHead,
+        "attention": AttentionHead,
+    }
     return kinds[head.kind](cut, head.num_outputs, head.dropout)
 
 

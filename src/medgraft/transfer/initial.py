@@ -1,10 +1,11 @@
 """Where weights start when they are not the pretrained ones: random, or drawn from the pretrained statistics."""
 
+import dataclasses
+
 import torch
 from torch import nn
 
 from medgraft.backbones.build import build_backbone
-from medgraft.backbones.spec import BackboneSpec
 from medgraft.transfer.blocks import own_blocks
 from medgraft.transfer.source import Source
 
@@ -13,8 +14,7 @@ __all__ = ["draw_from_statistics", "random_network", "reset_layers"]
 
 def random_network(source: Source) -> nn.Module:
     """The source's network as its author initialises it, with the random numbers of the moment."""
-    spec = source.backbone.spec
-    fresh = BackboneSpec(name=spec.name, args=spec.args, weights="none", size=spec.size, mean=spec.mean, std=spec.std)
+    fresh = dataclasses.replace(source.backbone.spec, weights="none")
     seed = int(torch.randint(2**31 - 1, ()).item())
     return build_backbone(fresh, seed=seed).network
 

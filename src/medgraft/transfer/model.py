@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from medgraft.cuts.truncate import Trunk
-from medgraft.transfer.heads import ClassicalHead, FlattenedHead, PooledHead
+from medgraft.transfer.heads import AttentionHead, ClassicalHead, FlattenedHead, PooledHead
 
 __all__ = ["Head", "Normalise", "TransferModel"]
 
-Head = PooledHead | FlattenedHead | ClassicalHead
+Head = PooledHead | FlattenedHead | AttentionHead | ClassicalHead
 
 
 class Normalise(nn.Module):

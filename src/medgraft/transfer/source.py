@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any, Final
 
 from medgraft.backbones.build import build_backbone
-from medgraft.backbones.spec import Backbone, BackboneSpec
+from medgraft.backbones.spec import Backbone, BackboneSpec, Lift
 from medgraft.cuts.points import find_cuts
 from medgraft.cuts.pretrained import judge_load
 from medgraft.cuts.trace import Trace, trace_network
@@ -14,7 +14,7 @@ from medgraft.types import Cut
 
 __all__ = ["BELOW_STEM", "Source", "cuts_of", "prepare_source"]
 
-_DEFAULT_SIZE: Final = 224
+_DEFAULT_SIDES: Final = {2: (224, 224), 3: (64, 64, 64)}
 
 BELOW_STEM: Final = Cut(
     index=0, name="(none)", stage=-1, channels=0, stride=1, num_params=0, macs=0, shape=(), channel_axis=1,
@@ -51,12 +51,12 @@ class Source:
         return self.cuts[index - 1]
 
 
-def prepare_source(backbone: Backbone, size: int | tuple[int, ...]) -> Source:
-    """Trace `backbone` at (C, size, size), find its cuts and judge its load report.
+def prepare_source(backbone: Backbone, sides: tuple[int, ...]) -> Source:
+    """Trace `backbone` at (C, *sides), find its cuts and judge its load report.
 
     Args:
         backbone: With its weights.
-        size: Side of a square image in px, or the sides of a volume (D, H, W) in voxels.
+        sides: (H, W) in px, or (D, H, W) in voxels.
 
     Raises:
         BackboneError: The network cannot process that size.
@@ -64,11 +64,10 @@ def prepare_source(backbone: Backbone, size: int | tuple[int, ...]) -> Source:
         WeightsError: Too little of it is pretrained.
     """
     entry = entry_of(backbone.network)
-    sides = (size, size) if isinstance(size, int) else size
     trace = trace_network(backbone.network, (backbone.in_channels, *sides), entry=entry)
     cuts = find_cuts(trace, has_head=entry == "forward")
     report, cuts = judge_load(backbone.report, trace, cuts)
-    backbone = dataclasses.replace(backbone, report=report, size=sides[-1])
+    backbone = dataclasses.replace(backbone, report=report, sides=tuple(sides))
     return Source(backbone=backbone, trace=trace, cuts=cuts, block_of=_blocks(trace, cuts))
 
 
@@ -85,16 +84,19 @@ def _blocks(trace: Trace, cuts: tuple[Cut, ...]) -> dict[str, int]:
     return blocks
 
 
-def cuts_of(name: str, args: dict[str, Any], size: int | None) -> tuple[Cut, ...]:
+def cuts_of(
+    name: str, args: dict[str, Any], size: int | tuple[int, ...] | None, lift: Lift = "none"
+) -> tuple[Cut, ...]:
     """The cuts of a network by name, from its structure alone.
 
     Args:
         name: As for `medgraft.backbones.BackboneSpec`.
         args: Of its constructor.
-        size: Input side in px; None for the network's own, 224 where it names none.
+        size: Input side in px or (D, H, W); None for the network's own; where it names none, 224, of volumes 64.
+        lift: How a network for images reads volumes.
     """
-    backbone = build_backbone(BackboneSpec(name=name, args=args, weights="none", size=size))
+    backbone = build_backbone(BackboneSpec(name=name, args=args, weights="none", size=size, lift=lift))
     return tuple(
         dataclasses.replace(cut, is_pretrained=True)
-        for cut in prepare_source(backbone, backbone.size or _DEFAULT_SIZE).cuts
+        for cut in prepare_source(backbone, backbone.sides or _DEFAULT_SIDES[backbone.dims]).cuts
     )

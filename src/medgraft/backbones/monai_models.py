@@ -1,0 +1,159 @@
+"""The adapter to MONAI: its networks for volumes, with the flags that published weights need.
+
+MONAI takes seconds to import, so it is loaded when one of its networks is asked for.
+"""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor, nn
+
+from medgraft.errors import BackboneError, WeightsError
+
+__all__ = ["MONAI_NAMES", "MonaiEncoder", "build_monai", "medicalnet_file", "medicalnet_flags"]
+
+_RESNETS: Final = (10, 18, 34, 50, 101, 152, 200)
+_DENSENETS: Final = (121, 169, 201, 264)
+MONAI_NAMES: Final = (
+    *(f"monai/resnet{depth}" for depth in _RESNETS),
+    *(f"monai/densenet{depth}" for depth in _DENSENETS),
+    "monai/swin_unetr",
+    "monai/vit",
+)
+_PATCH: Final = 16
+_HUB: Final = "TencentMedicalNet/MedicalNet-Resnet{depth}"
+
+
+class MonaiEncoder(nn.Module):
+    """A network of MONAI that hands on its last features alone: (B, C, D, H, W) to those of its kind.
+
+    Args:
+        name: Of the network inside, as in published weights of whole UNETRs.
+        net: Returns a list, or features and hidden states.
+        pick: Which of these.
+    """
+
+    def __init__(self, name: str, net: nn.Module, pick: int) -> None:
+        super().__init__()
+        self.add_module(name, net)
+        self.name = name
+        self.pick = pick
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """The last features."""
+        features: Tensor = self.get_submodule(self.name)(x)[self.pick]
+        return features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The last features; a head comes with the cut."""
+        return self.forward_features(x)
+
+
+def build_monai(name: str, args: dict[str, Any], sides: tuple[int, ...] | None) -> nn.Module:
+    """The network with random weights, one input channel unless `args` says otherwise.
+
+    Args:
+        name: One of `MONAI_NAMES`.
+        args: Passed on to MONAI's constructor.
+        sides: (D, H, W) in voxels; a ViT is made for one size.
+
+    Raises:
+        BackboneError: No such network, or MONAI refuses the arguments.
+    """
+    if name not in MONAI_NAMES:
+        raise BackboneError(f"expected a network among {', '.join(MONAI_NAMES)}, got {name!r}.")
+    kind, depth = _parts(name)
+    builders: dict[str, Callable[[], nn.Module]] = {
+        "resnet": lambda: _resnet(depth, args),
+        "densenet": lambda: _densenet(depth, args),
+        "swin_unetr": lambda: _swin(args),
+        "vit": lambda: _vit(args, sides),
+    }
+    try:
+        return builders[kind]()
+    except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise BackboneError(
+            f"expected arguments that MONAI's {name} takes, got {args}: {reason}. See --backbone-arg."
+        ) from error
+
+
+def _parts(name: str) -> tuple[str, int]:
+    found = re.fullmatch(r"monai/([a-z_]+?)(\d+)?", name)
+    return (found[1], int(found[2] or 0)) if found else ("", 0)
+
+
+def medicalnet_flags(depth: int) -> dict[str, Any]:
+    """The flags that MedicalNet's weights of one depth were trained with.
+
+    References:
+        Chen, Ma, Zheng. Med3D: transfer learning for 3D medical image analysis. arXiv 2019.
+    """
+    is_a = depth in (18, 34)
+    return {"shortcut_type": "A" if is_a else "B", "bias_downsample": is_a}
+
+
+def _resnet(depth: int, args: dict[str, Any]) -> nn.Module:
+    from monai.networks import nets
+
+    given = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False, **medicalnet_flags(depth), **args}
+    network: nn.Module = getattr(nets, f"resnet{depth}")(**given)
+    return network
+
+
+def _densenet(depth: int, args: dict[str, Any]) -> nn.Module:
+    from monai.networks import nets
+
+    network = getattr(nets, f"DenseNet{depth}")(**{"spatial_dims": 3, "in_channels": 1, "out_channels": 1, **args})
+    features: nn.Module = network.features
+    return features
+
+
+def _swin(args: dict[str, Any]) -> nn.Module:
+    from monai.networks.nets.swin_unetr import SwinTransformer
+
+    # As in SwinUNETR with feature_size 48, whose published encoders have these settings.
+    usual: dict[str, Any] = {
+        "in_chans": 1,
+        "embed_dim": 48,
+        "window_size": (7, 7, 7),
+        "patch_size": (2, 2, 2),
+        "depths": (2, 2, 2, 2),
+        "num_heads": (3, 6, 12, 24),
+        "spatial_dims": 3,
+    }
+    return MonaiEncoder("swinViT", SwinTransformer(**{**usual, **args}), -1)
+
+
+def _vit(args: dict[str, Any], sides: tuple[int, ...] | None) -> nn.Module:
+    from monai.networks.nets import ViT
+
+    given = {"in_channels": 1, "img_size": sides or (96, 96, 96), "patch_size": (_PATCH,) * 3, **args}
+    return MonaiEncoder("vit", ViT(**{**given, "classification": False}), 0)
+
+
+def medicalnet_file(name: str, *, is_offline: bool) -> tuple[Path, str]:
+    """The weights file of MedicalNet's network of this depth, from the local hub cache or the hub, and its source.
+
+    Raises:
+        WeightsError: There is none, or it cannot be reached.
+    """
+    kind, depth = _parts(name)
+    if kind != "resnet":
+        raise WeightsError(f"expected --weights none or PATH for {name}: no hub is known for it.")
+    from huggingface_hub import hf_hub_download
+
+    hub = _HUB.format(depth=depth)
+    # Of the shallow ones there are two; that of 23 data sets saw more.
+    file = f"resnet_{depth}_23dataset.pth" if depth in (10, 18, 34, 50) else f"resnet_{depth}.pth"
+    try:
+        path = hf_hub_download(hub, file, local_files_only=is_offline)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise WeightsError(
+            f"expected to load {file} of {hub}, got {type(error).__name__}: {reason}. "
+            "Without internet, copy the weights file here and give --weights PATH."
+        ) from error
+    return Path(path), f"hub:{hub}"

@@ -1,0 +1,90 @@
+"""Which files make which volume."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from medgraft.data.decode import in_order
+from medgraft.errors import DataError
+from medgraft.io.case import is_case
+from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
+from medgraft.io.image import IMAGE_SUFFIXES
+from medgraft.io.series import stacks_of
+from medgraft.io.volume import is_volume_name, natural
+
+__all__ = ["files_by_path", "is_volume_file", "volume_of", "volumes_in"]
+
+
+def is_volume_file(path: Path) -> bool:
+    """Whether a file is a volume or a part of one, by its name or, of DICOM, its beginning.
+
+    Args:
+        path: An existing file.
+    """
+    return is_volume_name(path.name) or is_case(path)
+
+
+def volumes_in(files: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """The volumes among `files`, each as `medgraft.io.volume.read_volume` takes it, in the order of their first file.
+
+    NIfTI files, arrays and multi-frame DICOM files are one volume each; single DICOM frames belong together by their
+    SeriesInstanceUID, and apart by time point or b-value where several lie at one place; pictures by their folder,
+    which stands for them.
+
+    Args:
+        files: Existing files for which `is_volume_file` holds.
+    """
+    found: list[tuple[Path, ...]] = []
+    series: dict[str, dict[Path, DicomFile]] = defaultdict(dict)
+    for path, header in zip(files, in_order(_header, files), strict=True):
+        if is_volume_name(path.name):
+            found.append((path,))
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            if (path.parent,) not in found:
+                found.append((path.parent,))
+        elif header is None or len(header.frames) > 1:
+            found.append((path,))  # a broken one is named where it is read
+        else:
+            series[header.series_uid or str(path)][path] = header
+    for members in series.values():
+        found += _stacks(members)
+    return sorted(found, key=lambda volume: natural(volume[0]))
+
+
+def files_by_path(volumes: Sequence[tuple[Path, ...]], root: Path) -> dict[str, tuple[str, ...]]:
+    """Paths of the volumes that have several files, relative to `root`, each to all of its files."""
+    named = (tuple(path.relative_to(root).as_posix() for path in volume) for volume in volumes if len(volume) > 1)
+    return {names[0]: names for names in named}
+
+
+def volume_of(path: Path) -> tuple[Path, ...]:
+    """The files of the one volume that `path` names: a file, or a folder of slices.
+
+    Raises:
+        DataError: The folder holds none, or several.
+    """
+    if not path.is_dir():
+        return (path,)
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    found = volumes_in([file for file in files if is_volume_file(file)])
+    if len(found) != 1:
+        shown = ", ".join(volume[0].name for volume in found[:3])
+        raise DataError(f"{path}: expected the slices of one volume, got {len(found)} volumes ({shown}). Name one.")
+    return found[0]
+
+
+def _header(path: Path) -> DicomFile | None:
+    if is_volume_name(path.name) or path.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    try:
+        return read_header(path) if is_dicom(path) else None
+    except DataError:
+        return None
+
+
+def _stacks(members: dict[Path, DicomFile]) -> list[tuple[Path, ...]]:
+    try:
+        stacks = stacks_of(members)
+    except DataError:
+        return [tuple(sorted(members))]  # reading it tells why it is no volume
+    return [tuple(dict.fromkeys(path for path, _ in stack.slices)) for stack in stacks]

@@ -1,0 +1,132 @@
+"""The adapter to nibabel: one NIfTI file to its voxels and their place in the patient."""
+
+import contextlib
+import gzip
+import logging
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import nibabel
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.spatialimages import HeaderDataError, ImageDataError
+
+from medgraft.errors import DataError
+
+__all__ = ["MAX_VOXELS", "is_nifti_name", "nifti_shape", "read_nifti", "to_ras"]
+
+NIFTI_SUFFIXES: Final = (".nii", ".nii.gz")
+MAX_VOXELS: Final = 2**27
+"""Half a gigabyte as float32: 512 slices of 512 × 512."""
+BROKEN: Final = (
+    ImageFileError,
+    HeaderDataError,
+    ImageDataError,
+    OSError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    zlib.error,
+    gzip.BadGzipFile,
+)
+
+
+def is_nifti_name(name: str) -> bool:
+    """Whether a file is called as NIfTI files are."""
+    return name.lower().endswith(NIFTI_SUFFIXES)
+
+
+def nifti_shape(path: Path) -> tuple[int, ...]:
+    """(X, Y, Z) that the header declares.
+
+    Raises:
+        DataError: As in `read_nifti`, as far as the header shows it.
+    """
+    with _refusing(path):
+        return _shape(nibabel.load(path), path)
+
+
+def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The volume and its affine.
+
+    Voxels that are no number become the smallest one: programs mark what lies outside the scan so.
+
+    Args:
+        path: ``.nii`` or ``.nii.gz``.
+
+    Returns:
+        (X, Y, Z) float32, scaled by slope and intercept of the header, and (4, 4) from voxel to millimetres, right,
+        anterior, superior.
+
+    Raises:
+        DataError: It cannot be read, is no volume (a time series, a vector field), or declares an absurd size.
+    """
+    with _refusing(path):
+        image: Any = nibabel.load(path)
+        shape = _shape(image, path)
+        values = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
+        affine = np.asarray(image.affine, dtype=np.float64)
+    is_known = np.isfinite(values)
+    if not is_known.any():
+        raise DataError(f"{path}: holds no finite voxel. Leave it out.")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise DataError(f"{path}: has no valid affine (voxels without extent). Correct its header.")
+    return (values if is_known.all() else np.where(is_known, values, values[is_known].min())), affine
+
+
+def to_ras(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`values` and `affine` with axes that run to the right, to the front and to the head, as nearly as they can.
+
+    Voxels are only turned and mirrored, never interpolated.
+
+    Args:
+        values: (X, Y, Z) or (X, Y, Z, C).
+        affine: (4, 4) from voxel to millimetres, right, anterior, superior.
+
+    Examples:
+        >>> turned, affine = to_ras(np.arange(8).reshape(2, 2, 2), np.diag([-1.0, 1, 1, 1]))
+        >>> turned[:, 0, 0].tolist(), affine[0, 0].item()
+        ([4, 0], 1.0)
+    """
+    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]  # nibabel leaves it untyped
+    turned = apply_orientation(values, orientation)  # type: ignore[no-untyped-call]
+    moved = affine @ inv_ornt_aff(orientation, values.shape[:3])  # type: ignore[no-untyped-call]
+    return np.asarray(turned), np.asarray(moved)
+
+
+@contextlib.contextmanager
+def _refusing(path: Path) -> Iterator[None]:
+    # It tells of repaired headers on its own.
+    logger = logging.getLogger("nibabel.global")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    except DataError:
+        raise
+    except MemoryError as error:
+        raise DataError(f"{path}: not enough memory for its voxels.") from error
+    except BROKEN as error:
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(
+            f"{path}: damaged or not readable as NIfTI ({reason}). Fetch it again or leave it out."
+        ) from error
+    finally:
+        logger.setLevel(level)
+
+
+def _shape(image: Any, path: Path) -> tuple[int, ...]:
+    shape = tuple(int(side) for side in image.shape)
+    if len(shape) > 3 and set(shape[3:]) == {1}:
+        shape = shape[:3]
+    if len(shape) != 3 or min(shape) < 2:
+        raise DataError(f"{path}: expected one volume (x, y, z), got shape {image.shape}. Split it, or leave it out.")
+    if np.prod(shape, dtype=np.float64) > MAX_VOXELS:
+        raise DataError(f"{path}: declares {shape} voxels, over the limit of {MAX_VOXELS:,}.")
+    return shape
