@@ -33,7 +33,7 @@ ADAPTERS = {
     "monai": ("backbones/monai_models.py", "io/resample.py"),
     "nibabel": ("io/nifti.py",),
     "packaging": ("run/doctor.py",),
-    "psutil": ("run/folder.py", "run/doctor.py"),
+    "psutil": ("run/folder.py", "run/doctor.py", "run/forecast.py"),
     "pydantic": ("config.py",),
     "rich": ("cli/commands.py", "run/console.py"),
     "scipy": ("data/", "evaluate/", "analysis/"),

@@ -14,6 +14,7 @@ from medgraft.errors import ConfigError
 
 __all__ = [
     "PRESETS",
+    "Blank",
     "BackboneConfig",
     "CompareConfig",
     "DataConfig",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 Head = Literal["pooled", "flattened", "attention", "svm", "random-forest", "logistic", "knn", "gradient-boosting"]
+Blank = Literal["refuse", "ignore", "negative"]
 Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
 Unit = Literal["image", "series", "study", "patient"]
 Preset = Literal["fast", "balanced", "thorough", "paper"]
@@ -56,6 +58,12 @@ class DataConfig(_Frozen):
     patient_column: str | None = None
     patient_regex: str | None = Field(None, description="First group (or the match) names the patient")
     positive: str | None = Field(None, description="Positive class of a binary task")
+    uncertain: str | None = Field(
+        None,
+        description="What a training is told of labels -1 (several 0/1 columns): ignore, zeros, ones, soft(a,b), and "
+        "label=… for some; None: they are refused",
+    )
+    blank: Blank = Field("refuse", description="What a blank label is (several 0/1 columns)")
     leaks: Literal["stop", "drop", "allow"] = "stop"
     folds: int = Field(1, ge=1, le=20, description="1: one split; else grouped nested cross-validation")
     channels: Literal[1, 3] | None = Field(None, description="None: grey unless images are coloured")

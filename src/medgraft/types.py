@@ -47,13 +47,16 @@ class Cohort:
         table: One row per image, columns ``path label patient site split mask unit`` (str or None). ``path`` is
             relative to `root` with forward slashes; for npz ``<split>/<row>``, e.g. ``train/17``. Images of one
             ``unit`` (an examination) are judged together.
-        targets: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multilabel.
+        targets: (N,) int64 class indices, or (N, C) float32 of 0 and 1 for multilabel, NaN where a label is not known.
         notes: What was inferred while reading, one sentence each, for the user.
         arrays: Only for the layouts npz and array: split name to the (N, H, W) or (N, H, W, 3) images, or the
             (N, D, H, W) volumes.
         files: ``path`` to the files behind it, relative to `root`, where it is a pseudonym (DICOM) or stands for
             several (a volume of slices).
         dims: 2 for images, 3 for volumes.
+        is_uncertain: (N, C) bool: where a label that is not known was given as uncertain; None where none was.
+        taught: (N, C) float32: what a training is told, by the policy for uncertain labels; None where `targets` say
+            it.
     """
 
     root: Path
@@ -67,6 +70,8 @@ class Cohort:
     arrays: dict[str, np.ndarray] | None = None
     files: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     dims: Literal[2, 3] = 2
+    is_uncertain: np.ndarray | None = None
+    taught: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.table)
@@ -105,7 +110,13 @@ class Cohort:
     def select(self, keep: np.ndarray) -> "Cohort":
         """The cohort with only the rows in `keep` (row numbers or a mask), renumbered."""
         table = self.table.iloc[keep].reset_index(drop=True)
-        return dataclasses.replace(self, table=table, targets=self.targets[keep])
+        return dataclasses.replace(
+            self,
+            table=table,
+            targets=self.targets[keep],
+            is_uncertain=None if self.is_uncertain is None else self.is_uncertain[keep],
+            taught=None if self.taught is None else self.taught[keep],
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,7 +299,8 @@ class Predictions:
 
     Args:
         probs: (N, C) float64; a binary task has two columns as well.
-        targets: (N,) int64 class indices, or (N, C) 0/1 for multilabel.
+        targets: (N,) int64 class indices, or (N, C) 0/1 for multilabel, NaN where a label is not known: such a label
+            takes no part in any metric.
         groups: (N,) integers; cases of one patient (or of one set of duplicates) share a number.
         classes: Names of the C columns.
         task: What is predicted.

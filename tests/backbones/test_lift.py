@@ -157,3 +157,13 @@ def test_the_example_of_an_own_network_can_be_lifted() -> None:
         backbone = build_backbone(spec)
         assert backbone.sides == (16, 16, 16)
         assert backbone.network(torch.rand(1, 3, 16, 16, 16)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["resnet26d", "vgg11_bn", "densenet121"])
+def test_few_slices_are_enough(name: str, kind: str) -> None:
+    volumes = lift_network(make(name), kind)
+    with torch.no_grad():
+        found = volumes.forward_features(torch.rand(1, 3, 5, 64, 64))
+    assert found.shape[2] == (5 if kind == "slices" else 1)
+    assert torch.isfinite(found).all()

@@ -141,7 +141,8 @@ def test_names_and_arguments_are_checked() -> None:
     with pytest.raises(ConfigError, match="one side or depth, height and width"):
         build_backbone(BackboneSpec(name="monai/resnet10", weights="none", size=(8, 8)))
     with pytest.raises(ConfigError, match="one side in px"):
-        build_backbone(BackboneSpec(name="shapes_resnet18", size=(8, 8, 8)))
+        cuts_of("shapes_resnet18", {}, (8, 8, 8))
+    assert cuts_of("shapes_resnet18", {}, (8, 32, 32), "acs")[-1].shape[2:] == (1, 1)
     assert len(set(VOLUME_NAMES)) == len(VOLUME_NAMES)
     assert set(monai_models.MONAI_NAMES) < set(VOLUME_NAMES)
 

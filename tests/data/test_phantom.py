@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy.interpolate import BSpline
 
-from medgraft.data.phantom import DEMO, PhantomSettings, phantom_case, write_phantom
+from medgraft.data.cohort import read_cohort
+from medgraft.data.phantom import DEMO, DEMO_VOLUMES, PhantomSettings, phantom_case, write_phantom
 from medgraft.data.phantom_anatomy import attenuation, draw_anatomy, lung_field
 from medgraft.data.phantom_fields import ellipsoid, grid, inside, moved, near_segments, smooth_noise, spot
 from medgraft.data.phantom_film import SITES, draw_acquisition, expose
 from medgraft.data.phantom_lesions import LESIONS, draw_lesion, lesion_profile
 from medgraft.errors import ConfigError, RunError
+from medgraft.io.volume import read_volume
+from medgraft.types import Reading
 
 SMALL = PhantomSettings(num_patients={"train": 12, "val": 6, "test": 9}, images_per_patient=(1, 3))
 
@@ -283,15 +286,31 @@ class TestSettings:
         with pytest.raises(ConfigError, match=message):
             dataclasses.replace(DEMO, **change)
 
-    def test_negative_seeds_and_written_volumes_are_refused(self, tmp_path):
+    def test_negative_seeds_are_refused(self, tmp_path):
         with pytest.raises(ConfigError, match="patient_seed must be 0 or more"):
             phantom_case(DEMO, -1, 0)
         with pytest.raises(ConfigError, match="image_index must be 0 or more"):
             phantom_case(DEMO, 0, -1)
         with pytest.raises(ConfigError, match="seed must be 0 or more"):
             write_phantom(tmp_path, DEMO, -1)
-        with pytest.raises(ConfigError, match="two axes"):
-            write_phantom(tmp_path, dataclasses.replace(DEMO, shape=(32, 32, 32)), 0)
+
+    def test_volumes_are_written_as_nifti_with_the_head_above(self, tmp_path):
+        settings = dataclasses.replace(
+            DEMO_VOLUMES, num_patients={"train": 3, "val": 3, "test": 3}, images_per_patient=(1, 1)
+        )
+        table = write_phantom(tmp_path / "a", settings, 3)
+        assert table.read_bytes() == write_phantom(tmp_path / "b", settings, 3).read_bytes()
+        cohort = read_cohort(table)
+        assert (cohort.dims, len(cohort), cohort.classes) == (3, 9, ("mass", "nodule", "normal"))
+        for name in cohort.table["path"]:
+            assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        lesion, _ = read_volume([tmp_path / "a" / cohort.table["mask"].iat[0]], Reading(scaling="range"))
+        row = cohort.table["path"].iat[0]
+        found, facts = read_volume([tmp_path / "a" / row], Reading(scaling="range"))
+        assert found.shape == lesion.shape == (32, 32, 32)
+        assert facts.spacing_mm == (10.0, 10.0, 10.0)
+        # Lungs let more through than the belly, and the head is at the end of the first axis.
+        assert found[20:28].mean() < found[:6].mean()
 
     def test_demo_has_the_promised_size(self):
         assert DEMO.num_patients["test"] >= 420

@@ -34,7 +34,7 @@ def test_a_stored_model_comes_back_to_the_bit(tmp_path, name, size, strategy):
         cut=model.trunk.cut,
         head=HEAD,
         preprocessing=Preprocessing(
-            size=size,
+            sides=(size, size),
             channels=3,
             intensity_max=255,
             normalisation=source.backbone.normalisation,

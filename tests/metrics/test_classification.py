@@ -201,7 +201,7 @@ def test_unsound_predictions_are_refused(make_predictions) -> None:
     with pytest.raises(DataError, match="at least one case"):
         accuracy(dataclasses.replace(pred, probs=pred.probs[:0], targets=pred.targets[:0], groups=pred.groups[:0]))
     labels = make_predictions("multilabel")
-    with pytest.raises(DataError, match="0 or 1, got 2 for case 0"):
+    with pytest.raises(DataError, match=r"0 or 1 \(NaN: not known\), got 2 for case 0"):
         accuracy(dataclasses.replace(labels, targets=np.full((60, 3), 2)))
 
 

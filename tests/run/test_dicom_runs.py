@@ -99,7 +99,12 @@ def test_a_run_keeps_patients_apart_and_says_what_was_done(trained: Path) -> Non
     assert splits.groupby("group")["split"].nunique().max() == 1
     found = {finding["kind"]: finding["message"] for finding in results["audit"]["findings"]}
     assert found["dicom"] == f"DICOM: {NUM - 15} CR, 15 DX. Applied: window {NUM}, inverted 24."
-    assert results["preprocessing"]["reading"] == {"rescale": "auto", "windows": ["file"], "scaling": "auto"}
+    assert results["preprocessing"]["reading"] == {
+        "rescale": "auto",
+        "windows": ["file"],
+        "scaling": "auto",
+        "spacing_mm": [],
+    }
     assert load_artefact(trained).artefact.preprocessing.reading == Reading()
 
 
@@ -271,7 +276,7 @@ def test_options_of_a_table_need_one(pacs: Path) -> None:
 
 
 def test_advice_and_analysis_take_an_export_too(pacs: Path, tmp_path: Path) -> None:
-    rows = [(path.relative_to(pacs).as_posix(), path.parent.name) for path in find_cases([pacs])]
+    rows = [(path.relative_to(pacs).as_posix(), path.parent.name) for (path,) in find_cases([pacs])]
     pd.DataFrame(rows, columns=["path", "label"]).to_csv(tmp_path / "l.csv", index=False)
     known = ["--labels", str(tmp_path / "l.csv"), "--key", "path", "--size", "32", "--offline"]
     advised = CliRunner().invoke(app, ["advise", str(pacs), *known, "--json"])

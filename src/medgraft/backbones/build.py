@@ -33,7 +33,7 @@ from medgraft.backbones.weights import load_weights, sha256_of
 from medgraft.errors import BackboneError, ConfigError, WeightsError
 from medgraft.types import LoadReport
 
-__all__ = ["VOLUME_NAMES", "build_backbone", "lifted"]
+__all__ = ["VOLUME_NAMES", "build_backbone", "check_size", "lifted"]
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -129,6 +129,21 @@ def _for_volumes(spec: BackboneSpec) -> Backbone:
     return _backbone(spec, network, sides, "image", ((0.0,) * channels, (1.0,) * channels), report)
 
 
+def _side(spec: BackboneSpec) -> int | None:
+    """The side of an image; the size of volumes means something once the network is lifted."""
+    return spec.size if isinstance(spec.size, int) else None
+
+
+def check_size(backbone: Backbone) -> None:
+    """Refuse a depth where the network reads images.
+
+    Raises:
+        ConfigError: The size asked for has other axes than the network reads.
+    """
+    if backbone.spec.size is not None:
+        _sides(backbone.spec.size, backbone.dims)
+
+
 def _sides(size: int | tuple[int, ...], dims: int) -> tuple[int, ...]:
     """The sides that a size means.
 
@@ -162,8 +177,7 @@ def _packaged(spec: BackboneSpec) -> Backbone:
         report = LoadReport(source="none")
     else:
         report = load_weights(network, Path(spec.weights))
-    sides = _sides(spec.size or _PACKAGED_SIZE, 2)
-    return _backbone(spec, network, sides, "image", ((0.0,), (1.0,)), report)
+    return _backbone(spec, network, _sides(_side(spec) or _PACKAGED_SIZE, 2), "image", ((0.0,), (1.0,)), report)
 
 
 def _own(spec: BackboneSpec) -> Backbone:
@@ -175,7 +189,8 @@ def _own(spec: BackboneSpec) -> Backbone:
         )
     is_random = spec.weights == "none"
     report = LoadReport(source="none") if is_random else load_weights(network, Path(spec.weights))
-    size = spec.size or getattr(network, "input_size", None)
+    asked = spec.size if dims_of(network) == 3 else _side(spec)
+    size = asked or getattr(network, "input_size", None)
     sides = _sides(size, dims_of(network)) if size is not None else None
     channels = first_channels(network)
     statistics = (_IMAGENET_MEAN, _IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
@@ -183,8 +198,7 @@ def _own(spec: BackboneSpec) -> Backbone:
 
 
 def _timm(spec: BackboneSpec) -> Backbone:
-    # Of a network to be lifted the size is that of volumes; convolutions take any.
-    side = spec.size if isinstance(spec.size, int) else None
+    side = _side(spec)
     if spec.weights == "hub":
         if spec.args.get("in_chans", 3) != 3:
             raise BackboneError(

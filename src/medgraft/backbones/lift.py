@@ -140,6 +140,30 @@ class NormAct3d(nn.BatchNorm3d):
         return out
 
 
+class ShortAvgPool3d(nn.AvgPool3d):
+    """A pool that, where the volume is thinner than its kernel, takes what there is: few slices are usual."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The pooled volume."""
+        kernel = _at_most(self.kernel_size, x, self.padding)
+        return F.avg_pool3d(
+            x, kernel, self.stride, self.padding, self.ceil_mode, self.count_include_pad, self.divisor_override
+        )
+
+
+class ShortMaxPool3d(nn.MaxPool3d):
+    """Likewise, of the largest value."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The pooled volume."""
+        kernel = _at_most(self.kernel_size, x, self.padding)
+        return F.max_pool3d(x, kernel, self.stride, self.padding, self.dilation, self.ceil_mode)
+
+
+def _at_most(kernel: Any, x: Tensor, padding: Any) -> list[int]:
+    return [min(k, side + 2 * pad) for k, side, pad in zip(kernel, x.shape[2:], padding, strict=True)]
+
+
 class SamePool(nn.Module):
     """A pool that pads as TensorFlow does.
 
@@ -240,9 +264,9 @@ def _pool(layer: Any, kind: Lift) -> nn.Module:
         sizes[name] = ((0 if name == "padding" else 1) if is_flat else both[0], *both)
     if is_max:
         dilation = layer.dilation if isinstance(layer.dilation, tuple) else (layer.dilation,) * 2
-        pool: Any = nn.MaxPool3d(**sizes, dilation=(dilation[0], *dilation), ceil_mode=layer.ceil_mode)
+        pool: Any = ShortMaxPool3d(**sizes, dilation=(dilation[0], *dilation), ceil_mode=layer.ceil_mode)
     else:
-        pool = nn.AvgPool3d(
+        pool = ShortAvgPool3d(
             **sizes, ceil_mode=layer.ceil_mode, count_include_pad=layer.count_include_pad,
             divisor_override=layer.divisor_override,
         )  # fmt: skip

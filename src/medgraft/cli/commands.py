@@ -12,6 +12,7 @@ from rich.console import Console
 import medgraft
 from medgraft.cli.options import (
     BackboneArgs,
+    Blank,
     Device,
     Key,
     LabelColumn,
@@ -25,6 +26,7 @@ from medgraft.cli.options import (
     Positive,
     Sets,
     Size,
+    Uncertain,
     Weights,
     backbone_args,
     cohort_options,
@@ -123,6 +125,8 @@ def fit(
     patient_regex: PatientRegex = None,
     labels: Labels = None,
     key: Key = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     unit: Annotated[str | None, typer.Option(help="image, series, study or patient: judged as one.")] = None,
     folds: Annotated[int | None, typer.Option(help="Grouped nested cross-validation with this many folds.")] = None,
     deterministic: Annotated[
@@ -168,6 +172,8 @@ def check(
     patient_regex: PatientRegex = None,
     labels: Labels = None,
     key: Key = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     positive: Positive = None,
     seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,
 ) -> None:
@@ -265,6 +271,8 @@ def evaluate(
     patient_regex: PatientRegex = None,
     labels: Labels = None,
     key: Key = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""
     from medgraft.config import make_config
@@ -289,15 +297,16 @@ def evaluate(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for phantom and run.")] = Path("medgraft-demo"),
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
+    volumes: Annotated[bool, typer.Option("--volumes", help="Chests of 32 × 32 × 32 voxels instead of films.")] = False,
 ) -> None:
     """The main job on the built-in phantom with the packaged network, offline."""
     from medgraft.run.console import listening, print_results
     from medgraft.run.demo import demo as run_demo
 
     with listening(_console) as listener:
-        results = run_demo(out, seed=seed, listener=listener)
-    print_results(_console, results, out / "run")
-    typer.echo("A demonstration on drawn films, not evidence.")
+        results = run_demo(out, seed=seed, volumes=volumes, listener=listener)
+    print_results(_console, results, out / ("run-volumes" if volumes else "run"))
+    typer.echo(f"A demonstration on drawn {'chests' if volumes else 'films'}, not evidence.")
 
 
 @app.command()
@@ -326,6 +335,8 @@ def compare(
     patient_regex: PatientRegex = None,
     labels: Labels = None,
     key: Key = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     device: Device = None,
     offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
@@ -386,6 +397,8 @@ def analyze(
     patient_regex: PatientRegex = None,
     labels: Labels = None,
     key: Key = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     offline: Offline = False,
 ) -> None:
     """What transfer changed at every cut and what its features are worth; adds figures to the run's report."""
@@ -430,6 +443,8 @@ def advise(
     patient_regex: PatientRegex = None,
     labels: Labels = None,
     key: Key = None,
+    uncertain: Uncertain = None,
+    blank: Blank = None,
     device: Device = None,
     offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

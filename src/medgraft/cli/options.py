@@ -17,6 +17,8 @@ __all__ = [
     "PatientRegex",
     "Labels",
     "Key",
+    "Uncertain",
+    "Blank",
     "Positive",
     "Weights",
     "Lift",
@@ -39,6 +41,10 @@ PatientColumn = Annotated[str | None, typer.Option(help="Column of patients; the
 PatientRegex = Annotated[str | None, typer.Option(help="Pattern in the path whose first group is the patient.")]
 Labels = Annotated[Path | None, typer.Option(help="Table that labels a PACS export; see --key.")]
 Key = Annotated[str | None, typer.Option(help="path, SOPInstanceUID, SeriesInstanceUID, … AccessionNumber, PatientID.")]
+Uncertain = Annotated[
+    str | None, typer.Option(help="Labels -1 of several columns: ignore, zeros, ones, soft(a,b); label=… for some.")
+]
+Blank = Annotated[str | None, typer.Option(help="Blank labels of several columns: ignore or negative.")]
 Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
 Weights = Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")]
 Size = Annotated[
@@ -54,7 +60,18 @@ Offline = Annotated[bool, typer.Option("--offline", help="Never touch the networ
 
 def cohort_options(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options about the cohort, which several commands share, out of those that were given."""
-    names = ("path_column", "label_column", "patient_column", "patient_regex", "positive", "leaks", "labels", "key")
+    names = (
+        "path_column",
+        "label_column",
+        "patient_column",
+        "patient_regex",
+        "positive",
+        "leaks",
+        "labels",
+        "key",
+        "uncertain",
+        "blank",
+    )
     return {name: str(given[name]) for name in names if given.get(name) is not None}
 
 

@@ -68,7 +68,8 @@ def _exact(cohort: Cohort, sets: tuple[tuple[int, ...], ...]) -> list[Finding]:
         total = sum(per_split.values())
         message = f"{total} {cohort.noun} are redundant copies within their split ({counts})."
         findings.append(finding_of(cohort, "duplicate-within-split", "info", message, total, within))
-    clashing = [one for one in sets if len(np.unique(cohort.targets[list(one)], axis=0)) > 1]
+    truth = np.nan_to_num(cohort.targets, nan=-1.0) if cohort.targets.ndim == 2 else cohort.targets
+    clashing = [one for one in sets if len(np.unique(truth[list(one)], axis=0)) > 1]
     if clashing:
         message = f"{len(clashing)} {cohort.noun} have equal pixels and different labels; one label must be wrong."
         rows = [row for one in clashing for row in one]

@@ -5,14 +5,14 @@ import difflib
 import functools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import numpy as np
 import pandas as pd
 
-from medgraft.config import Key, Unit
+from medgraft.config import Blank, Key, Unit
 from medgraft.data.decode import in_order
 from medgraft.data.export import list_export
 from medgraft.data.identity import case_name
@@ -28,19 +28,35 @@ from medgraft.data.labels import (
 from medgraft.data.layouts import TABLE_SUFFIXES, Listing, list_folder, tables_in
 from medgraft.data.medmnist import read_medmnist
 from medgraft.data.tables import FIRST_LINE, list_table, names_volumes, peek_table
+from medgraft.data.unknown import describe_unknown, parse_policy, taught_targets
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.volume import is_volume_name
-from medgraft.types import Cohort
+from medgraft.types import Cohort, Task
 
-__all__ = ["MIN_PATIENTS", "read_cohort"]
+__all__ = ["MIN_PATIENTS", "Unknown", "read_cohort"]
 
 MIN_PATIENTS: Final = 3
 """Fewest patients (images, where patients are unknown) of a class: one each for train, val and test."""
 MAX_SHOWN: Final = 3
 MANY_CLASSES: Final = 12
 _NETWORKS: Final = "Images need a network for images, volumes one for volumes or --lift; see docs/volumes.md."
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """What labels mean that are neither 0 nor 1.
+
+    Args:
+        uncertain: Policy of `medgraft.data.unknown.parse_policy` for -1; None refuses it.
+        blank: What a blank cell is.
+        seed: Of what is drawn for uncertain labels.
+    """
+
+    uncertain: str | None = None
+    blank: Blank = "refuse"
+    seed: int = 0
 
 
 def read_cohort(
@@ -55,6 +71,7 @@ def read_cohort(
     key: Key = "path",
     unit: Unit = "image",
     dims: Literal["auto", 2, 3] = "auto",
+    unknown: Unknown | None = None,
 ) -> Cohort:
     """The cohort found at `source`; everything inferred on the way is in its notes.
 
@@ -75,6 +92,7 @@ def read_cohort(
         unit: What is judged as one where `labels` is given.
         dims: 2 to read images, 3 to read volumes; ``auto``: volumes where files or arrays are such, and a DICOM file is
             an image.
+        unknown: What labels of -1 and blank ones mean; None refuses them.
 
     Raises:
         DataError: Nothing there, a file, column or label is missing, one class only, too few patients.
@@ -104,7 +122,8 @@ def read_cohort(
         if path_column is not None:
             raise ConfigError("--path-column names no column of --labels: say --key path, and call the column path.")
         columns = {"label_column": label_column, "patient_column": patient_column}
-        cohort = _encode(list_export(path, Path(labels).expanduser(), key, unit=unit, dims=wanted, **columns), positive)
+        listing = list_export(path, Path(labels).expanduser(), key, unit=unit, dims=wanted, **columns)
+        cohort = _encode(listing, positive, unknown or Unknown())
     elif key != "path" or unit != "image":
         raise ConfigError(f"--key and --unit say how --labels is meant, got {key} and {unit} without it. Add --labels.")
     elif path.suffix.lower() == ".npz" and path.is_file():
@@ -114,7 +133,7 @@ def read_cohort(
             found, other = ("images", "volumes") if cohort.dims == 2 else ("volumes", "images")
             raise DataError(f"{path}: expected {other}, got {found}. {_NETWORKS}")
     else:
-        cohort = _encode(_listing(path, asked, wanted), positive)
+        cohort = _encode(_listing(path, asked, wanted), positive, unknown or Unknown())
     if patient_regex is not None:
         cohort = _with_patients(cohort, patient_regex)
     if cohort.arrays is None:
@@ -169,28 +188,60 @@ def _listing(path: Path, asked: dict[str, str], dims: Literal[2, 3]) -> Listing:
     return dataclasses.replace(listing, notes=(note, *listing.notes))
 
 
-def _encode(listing: Listing, positive: str | None) -> Cohort:
-    table = listing.table
-    if listing.flags is None:
-        try:
-            task, classes, targets = encode_labels(table["label"].tolist())
-        except DataError as error:
-            raise DataError(f"{listing.where}: {error}") from error
+def _encode(listing: Listing, positive: str | None, unknown: Unknown) -> Cohort:
+    if listing.flags is not None:
+        cohort = _from_flags(listing, listing.flags, unknown)
+    elif unknown.uncertain is None and unknown.blank == "refuse":
+        cohort = _from_labels(listing)
     else:
-        task, classes = "multilabel", tuple(listing.flags)
-        targets = encode_flags(dict(listing.flags), listing.where, FIRST_LINE)
-        table = table.assign(label=["|".join(classes[c] for c in np.flatnonzero(row)) for row in targets])
-    chosen = choose_positive(task, classes, positive)
-    notes = (*listing.notes, *describe_task(task, classes, chosen, positive))
+        raise ConfigError(
+            f"--uncertain and --blank are for several columns of 0 and 1, got one label in {listing.where}. "
+            "Name the columns with --label-column A,B,C."
+        )
+    chosen = choose_positive(cohort.task, cohort.classes, positive)
+    described = describe_task(cohort.task, cohort.classes, chosen, positive)
+    notes = (*listing.notes, *described, *cohort.notes)
+    return dataclasses.replace(cohort, positive=chosen, table=cohort.table.astype(object), notes=notes)
+
+
+def _from_labels(listing: Listing) -> Cohort:
+    try:
+        task, classes, targets = encode_labels(listing.table["label"].tolist())
+    except DataError as error:
+        raise DataError(f"{listing.where}: {error}") from error
+    return _cohort(listing, task, classes, targets)
+
+
+def _from_flags(listing: Listing, flags: Mapping[str, Sequence[str | None]], unknown: Unknown) -> Cohort:
+    classes, names = tuple(flags), listing.table["path"].tolist()
+    takes_uncertain = unknown.uncertain is not None
+    targets, is_uncertain = encode_flags(
+        flags, listing.where, FIRST_LINE, takes_uncertain=takes_uncertain, blank=unknown.blank
+    )
+    cohort = _cohort(listing, "multilabel", classes, targets)
+    labels = ["|".join(classes[c] for c in np.flatnonzero(row == 1)) for row in targets]
+    told = describe_unknown(targets, is_uncertain, classes, unknown.uncertain)
+    taught = None
+    if unknown.uncertain is not None:
+        taught = taught_targets(targets, is_uncertain, parse_policy(unknown.uncertain, classes), names, unknown.seed)
+    return dataclasses.replace(
+        cohort,
+        table=cohort.table.assign(label=labels),
+        notes=(told,) if told else (),
+        is_uncertain=is_uncertain,
+        taught=taught,
+    )
+
+
+def _cohort(listing: Listing, task: Task, classes: tuple[str, ...], targets: np.ndarray) -> Cohort:
     return Cohort(
         root=listing.root.absolute(),
         layout=listing.layout,
         task=task,
         classes=classes,
-        positive=chosen,
-        table=table.astype(object),
+        positive=None,
+        table=listing.table,
         targets=targets,
-        notes=notes,
         files=listing.files,
         dims=listing.dims,
     )
@@ -282,7 +333,8 @@ def _with_units(cohort: Cohort) -> Cohort:
                 f"{cohort.root}: images of one unit differ in {column}, e.g. {cohort.table['path'].iat[odd[0]]}. "
                 "Give a unit one of each."
             )
-    same = cohort.targets == cohort.targets[first[units]]
+    truth = np.nan_to_num(cohort.targets, nan=-1.0) if cohort.targets.ndim == 2 else cohort.targets
+    same = truth == truth[first[units]]
     odd = np.flatnonzero(~(same if same.ndim == 1 else same.all(1)))
     if len(odd):
         raise DataError(

@@ -3,11 +3,12 @@
 import difflib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
+from medgraft.config import Blank
 from medgraft.errors import ConfigError, DataError
 from medgraft.types import Task
 
@@ -26,6 +27,7 @@ __all__ = [
 NEVER_POSITIVE: Final = frozenset({"normal", "healthy", "negative", "control", "benign", "no finding"})
 SEPARATOR: Final = "|"
 FLAGS: Final = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
+UNCERTAIN: Final = frozenset({"-1", "-1.0", "u", "uncertain"})
 MAX_LISTED: Final = 3
 
 
@@ -153,30 +155,51 @@ def _encode_sets(sets: list[list[str]]) -> tuple[Task, tuple[str, ...], np.ndarr
     return "multilabel", classes, targets
 
 
-def encode_flags(columns: dict[str, Sequence[str]], where: str, first_line: int) -> np.ndarray:
-    """(N, C) float32 from several columns of 0 and 1.
+def encode_flags(
+    columns: Mapping[str, Sequence[str | None]],
+    where: str,
+    first_line: int,
+    *,
+    takes_uncertain: bool = False,
+    blank: Blank = "refuse",
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, C) float32 from several columns of 0 and 1, NaN where a label is not known; and where it is uncertain.
 
     Args:
-        columns: Column name to its texts.
+        columns: Column name to its texts, None where a cell is blank.
         where: The file, for errors.
         first_line: Line of the first text in that file.
+        takes_uncertain: Whether -1 is a label.
+        blank: What a blank cell is.
 
     Raises:
-        DataError: A value is neither 0 nor 1.
+        DataError: A value is neither 0 nor 1, nor -1 or blank where these are taken.
 
     Examples:
-        >>> encode_flags({"a": ["1", "0"], "b": ["1.0", "0"]}, "x.csv", 2).tolist()
-        [[1.0, 1.0], [0.0, 0.0]]
+        >>> values, is_uncertain = encode_flags({"a": ["1", "-1"], "b": [None, "0"]}, "x.csv", 2,
+        ...                                     takes_uncertain=True, blank="negative")
+        >>> values.tolist(), is_uncertain.tolist()
+        ([[1.0, 0.0], [nan, 0.0]], [[False, False], [True, False]])
     """
-    matrix = []
-    for name, texts in columns.items():
-        values = [FLAGS.get(text.strip().casefold()) for text in texts]
-        if None in values:
-            row = values.index(None)
-            message = f"{where}, line {first_line + row}: column {name} must be 0 or 1, got {texts[row]!r}"
-            raise DataError(f"{message}. Decide what uncertain or missing labels mean before reading them.")
-        matrix.append([value for value in values if value is not None])
-    return np.array(matrix, dtype=np.float32).T
+    values = np.full((len(next(iter(columns.values()), ())), len(columns)), np.nan, dtype=np.float32)
+    is_uncertain = np.zeros(values.shape, dtype=bool)
+    for column, (name, texts) in enumerate(columns.items()):
+        for row, text in enumerate(texts):
+            spelling = (text or "").strip().casefold()
+            place = f"{where}, line {first_line + row}: column {name}"
+            if spelling in FLAGS:
+                values[row, column] = FLAGS[spelling]
+            elif not spelling:
+                if blank == "refuse":
+                    raise DataError(f"{place} is blank or NaN. Fill it in, or say --blank ignore or --blank negative.")
+                values[row, column] = 0.0 if blank == "negative" else np.nan
+            elif spelling in UNCERTAIN and takes_uncertain:
+                is_uncertain[row, column] = True
+            else:
+                advice = "Say what it means: --uncertain ignore, zeros, ones or soft(a,b)"
+                advice = advice if spelling in UNCERTAIN else "Correct it"
+                raise DataError(f"{place} must be 0 or 1, got {text!r}. {advice}.")
+    return values, is_uncertain
 
 
 def choose_positive(task: Task, classes: Sequence[str], positive: str | None) -> str | None:

@@ -50,7 +50,7 @@ class Listing:
     root: Path
     table: pd.DataFrame
     where: str
-    flags: dict[str, list[str]] | None = None
+    flags: dict[str, list[str | None]] | None = None
     files: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     dims: Literal[2, 3] = 2
     notes: tuple[str, ...] = ()

@@ -19,8 +19,9 @@ from medgraft.data.phantom_fields import grid, moved
 from medgraft.data.phantom_film import SITES, draw_acquisition, expose
 from medgraft.data.phantom_lesions import LESIONS, draw_lesion, lesion_profile
 from medgraft.errors import ConfigError, RunError
+from medgraft.io.nifti import write_nifti
 
-__all__ = ["DEMO", "PhantomSettings", "phantom_case", "write_phantom"]
+__all__ = ["DEMO", "DEMO_VOLUMES", "PhantomSettings", "phantom_case", "write_phantom"]
 
 _COLUMNS: Final = ("path", "label", "patient", "split", "site", "mask")
 _SPLITS: Final = ("train", "val", "test")
@@ -28,6 +29,8 @@ _SPLITS: Final = ("train", "val", "test")
 # Share of the lesion's full extent from which a pixel counts as lesion in the mask.
 _MASK_LEVEL: Final = 0.3
 _EXTRA_IMAGE_RATE: Final = 0.25
+_VOXEL_MM: Final = 10.0
+"""A chest of 32 cm in 32 voxels."""
 # Each writing seed owns this many patient seeds, so that two phantoms never share a patient.
 _PATIENTS_PER_SEED: Final = 1_000_000
 # What a random stream is for; the stream's seed is (patient_seed, one of these, …).
@@ -39,7 +42,7 @@ class PhantomSettings:
     """What a phantom contains.
 
     Args:
-        shape: Pixels per axis, 32 to 1024 each. Two axes make films; `phantom_case` also takes three.
+        shape: Pixels per axis, 32 to 1024 each. Two axes make films, three volumes (front to back first).
         num_patients: Patients by split; the splits are train, val and test.
         images_per_patient: Fewest and most films of one patient. Beyond the fewest, each further film is
             taken with probability 1/4.
@@ -108,6 +111,9 @@ DEMO: Final = PhantomSettings(
     classes=("normal", "nodule", "mass"),
     contrast=0.30,
     label_noise=0.0,
+)
+DEMO_VOLUMES: Final = dataclasses.replace(
+    DEMO, shape=(32, 32, 32), num_patients={"train": 240, "val": 120, "test": 240}, images_per_patient=(1, 1)
 )
 
 
@@ -178,25 +184,21 @@ def _stream(patient_seed: int, purpose: int, index: int = 0) -> np.random.Genera
 
 
 def write_phantom(folder: Path, settings: PhantomSettings, seed: int) -> Path:
-    """Write `images/*.png`, `masks/*.png` and `cases.csv`; returns the path of the table.
+    """Write `images/*.png`, `masks/*.png` and `cases.csv`; returns the path of the table. Volumes become `*.nii`.
 
     The same settings and seed give the same bytes. Patients are numbered in random order, so that no name
     tells a class. `cases.csv` is written last and renamed into place: where it stands, the folder is whole.
 
     Args:
         folder: Made when missing; files of an earlier phantom with the same names are replaced.
-        settings: What the phantom contains; two axes.
+        settings: What the phantom contains.
         seed: 0 or more; different seeds share no patient.
 
     Raises:
-        ConfigError: The settings have three axes (PNG holds two) or the seed is negative.
+        ConfigError: The seed is negative.
         RunError: The folder cannot be written.
     """
     _require(seed >= 0, f"seed must be 0 or more, got {seed}.")
-    _require(
-        len(settings.shape) == 2,
-        f"shape must have two axes to be written as PNG, got {settings.shape}. Use phantom_case for volumes.",
-    )
     table = folder / "cases.csv"
     try:
         table.unlink(missing_ok=True)
@@ -216,8 +218,17 @@ def write_phantom(folder: Path, settings: PhantomSettings, seed: int) -> Path:
     return table
 
 
+def _save(pixels: np.ndarray, path: Path) -> None:
+    if pixels.ndim == 2:
+        Image.fromarray(pixels).save(path)
+    else:
+        # Drawn from front to back, head to foot and, as films show it, from the patient's right to the left.
+        write_nifti(pixels[::-1, ::-1, ::-1].transpose(2, 0, 1), np.diag([_VOXEL_MM, _VOXEL_MM, _VOXEL_MM, 1.0]), path)
+
+
 def _write_split(folder: Path, settings: PhantomSettings, seed: int, split: str) -> list[list[str]]:
-    """Write the PNG files of one split; returns its table rows."""
+    """Write the files of one split; returns its table rows."""
+    suffix = ".png" if len(settings.shape) == 2 else ".nii"
     place, num = _SPLITS.index(split), settings.num_patients[split]
     before = sum(settings.num_patients[other] for other in _SPLITS[:place])
     rng = np.random.default_rng((seed, place))
@@ -230,9 +241,9 @@ def _write_split(folder: Path, settings: PhantomSettings, seed: int, split: str)
         patient = f"p{number:05d}"
         for index in range(_num_images(settings, patient_seed)):
             image, mask, _ = phantom_case(settings, patient_seed, index)
-            name = f"{patient}_{index}.png"
-            Image.fromarray(image).save(folder / "images" / name)
-            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / name)
+            name = f"{patient}_{index}{suffix}"
+            _save(image, folder / "images" / name)
+            _save(mask.astype(np.uint8) * 255, folder / "masks" / name)
             site = _site(patient_seed)
             rows.append([f"images/{name}", label, patient, split, site, f"masks/{name}"])
     return rows

@@ -28,6 +28,7 @@ def table_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         *_patients(cohort),
         *_missing_classes(cohort),
         *_spellings(cohort),
+        *_unknown(cohort),
         *_confounded(cohort, decoded),
     ]
 
@@ -75,6 +76,22 @@ def _spellings(cohort: Cohort) -> list[Finding]:
     return [Finding(kind="label-spelling", severity="warn", message=message, count=len(variants))]
 
 
+def _unknown(cohort: Cohort) -> list[Finding]:
+    """Labels that are not known, by split."""
+    if cohort.task != "multilabel" or not np.isnan(cohort.targets).any():
+        return []
+    is_uncertain = np.zeros(cohort.targets.shape, dtype=bool) if cohort.is_uncertain is None else cohort.is_uncertain
+    count = int(np.isnan(cohort.targets).sum())
+    share = count / cohort.targets.size
+    worst = int(np.isnan(cohort.targets).sum(0).argmax())
+    message = (
+        f"{count} of {cohort.targets.size} labels are not known ({share:.0%}): {int(is_uncertain.sum())} uncertain, "
+        f"{count - int(is_uncertain.sum())} blank; most of {cohort.classes[worst]}. They take no part in any score."
+    )
+    rows = np.flatnonzero(np.isnan(cohort.targets).any(1))
+    return [finding_of(cohort, "unknown-labels", "info", message, len(rows), rows)]
+
+
 def _confounded(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     sizes = decoded.facts["height"].astype(np.int64) << 32 | decoded.facts["width"].astype(np.int64)
     known = cohort.table["site"].notna().to_numpy()
@@ -85,13 +102,18 @@ def _confounded(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     findings = []
     for cause, (codes, targets) in causes.items():
         columns = targets.T if targets.ndim == 2 else [targets]
-        strengths = [cramers_v(codes, column.astype(np.int64)) for column in columns]
+        strengths = [_association(codes, column) for column in columns]
         worst = max(strengths, default=0.0)
         if worst >= CONFOUNDED:
             noun = "the site" if cause == "site" else "the size of the image file"
             message = f"The label can largely be guessed from {noun} alone (Cramér's V {worst:.2f})."
             findings.append(Finding(kind=f"{cause}-confounding", severity="warn", message=message, count=1))
     return findings
+
+
+def _association(codes: np.ndarray, column: np.ndarray) -> float:
+    known = ~np.isnan(column.astype(np.float64))
+    return cramers_v(codes[known], column[known].astype(np.int64))
 
 
 def cramers_v(first: np.ndarray, second: np.ndarray) -> float:

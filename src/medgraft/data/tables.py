@@ -92,7 +92,7 @@ def list_table(
 
 
 def label_columns(frame: pd.DataFrame, path: Path, label_column: str | None) -> tuple[list[str], bool]:
-    """The columns of labels, none of them blank anywhere, and whether they are several of 0 and 1.
+    """The columns of labels, and whether they are several of 0 and 1; one alone is blank nowhere.
 
     Args:
         frame: The table.
@@ -111,7 +111,8 @@ def label_columns(frame: pd.DataFrame, path: Path, label_column: str | None) -> 
         raise _absent(frame, "label", path)
     for name in names:
         demand_column(frame, name, path)
-        _refuse_blank(frame[name], name, path)
+        if not is_flags:
+            _refuse_blank(frame[name], name, path)
     return names, is_flags
 
 
@@ -319,9 +320,10 @@ def _check_files(table: pd.DataFrame, path: Path) -> None:
 
 
 def _merge_repeats(
-    table: pd.DataFrame, flags: dict[str, list[str]] | None, path: Path
-) -> tuple[pd.DataFrame, dict[str, list[str]] | None, int]:
-    whole = table.assign(**{f"flag {name}": texts for name, texts in (flags or {}).items()})
+    table: pd.DataFrame, flags: dict[str, list[str | None]] | None, path: Path
+) -> tuple[pd.DataFrame, dict[str, list[str | None]] | None, int]:
+    columns = {f"flag {name}": pd.Series(texts, dtype=object) for name, texts in (flags or {}).items()}
+    whole = table.assign(**columns)
     keep = ~whole.duplicated().to_numpy()
     again = whole["path"][keep].duplicated(keep=False)
     if again.any():

@@ -156,8 +156,13 @@ def _with_probs(table: pd.DataFrame, probs: np.ndarray, classes: tuple[str, ...]
 
 def _names(targets: np.ndarray, classes: tuple[str, ...]) -> list[str]:
     if targets.ndim == 2:
-        return ["|".join(n for n, on in zip(classes, row, strict=True) if on > 0.5) for row in targets]
+        return ["|".join(_label(n, on) for n, on in zip(classes, row, strict=True) if on != 0) for row in targets]
     return [classes[int(index)] for index in targets]
+
+
+def _label(name: str, value: float) -> str:
+    """The name; with a question mark where it is not known whether the case has it."""
+    return f"?{name}" if np.isnan(value) else name
 
 
 def _range_status(maximum: int, bits: int, model: LoadedModel) -> str:

@@ -163,8 +163,9 @@ def smallest_class(pred: Predictions) -> tuple[int, int]:
         (1, 2)
     """
     sizes = [
-        (len(np.unique(pred.groups[part.labels])), len(np.unique(pred.groups[~part.labels])))
+        (len(np.unique(groups[part.labels])), len(np.unique(groups[~part.labels])))
         for part in one_vs_rest(pred)
+        for groups in [pred.groups[part.rows]]
     ]
     return min(sizes, key=min)
 
@@ -189,7 +190,7 @@ def as_seeds(preds: Predictions | Sequence[Predictions]) -> tuple[Predictions, .
         raise DataError("expected at least one set of predictions, got none. Pass one per seed.")
     for number, other in enumerate(seeds[1:], start=2):
         is_alike = (
-            np.array_equal(seeds[0].targets, other.targets)
+            np.array_equal(seeds[0].targets, other.targets, equal_nan=seeds[0].task == "multilabel")
             and np.array_equal(seeds[0].groups, other.groups)
             and (seeds[0].classes, seeds[0].task, seeds[0].positive) == (other.classes, other.task, other.positive)
         )

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 
 from medgraft.errors import ConfigError
-from medgraft.metrics.cases import check_predictions
+from medgraft.metrics.cases import check_predictions, known_labels
 from medgraft.types import Predictions
 
 __all__ = ["apply_temperature", "fit_temperature"]
@@ -42,13 +42,13 @@ def fit_temperature(val: Predictions) -> float:
         [0.25, 0.75]
     """
     check_predictions(val)
-    logits = _logits(val)
+    logits, known = _logits(val), known_labels(val)
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
         if val.task == "multilabel":
             signs = np.where(val.targets == 1, 1.0, -1.0)
-            return float(np.logaddexp(0.0, -signs * scaled).mean())
+            return float(np.logaddexp(0.0, -signs * scaled)[known].mean())
         log_probs = log_softmax(scaled, axis=1)
         return float(-log_probs[np.arange(len(log_probs)), val.targets].mean())
 

@@ -111,13 +111,13 @@ def apply_thresholds(test: Predictions, thresholds: Mapping[str, float]) -> dict
         )
     out: dict[str, dict[str, Any]] = {}
     for part in parts:
-        called = part.scores >= thresholds[part.name]
+        called, groups = part.scores >= thresholds[part.name], test.groups[part.rows]
         out[part.name] = {
             "threshold": float(thresholds[part.name]),
-            "sensitivity": _share(called, part.labels, test.groups),
-            "specificity": _share(~called, ~part.labels, test.groups),
-            "ppv": _share(part.labels, called, test.groups),
-            "npv": _share(~part.labels, ~called, test.groups),
+            "sensitivity": _share(called, part.labels, groups),
+            "specificity": _share(~called, ~part.labels, groups),
+            "ppv": _share(part.labels, called, groups),
+            "npv": _share(~part.labels, ~called, groups),
         }
     return out
 

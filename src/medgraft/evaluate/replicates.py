@@ -7,7 +7,7 @@ differences paired.
 import numpy as np
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.metrics.cases import check_predictions, one_vs_rest
+from medgraft.metrics.cases import OneVsRest, check_predictions, one_vs_rest
 from medgraft.metrics.ranking import replicate_chunks
 from medgraft.types import Predictions
 
@@ -128,7 +128,7 @@ def bootstrap_weights(pred: Predictions, num: int = 2000, seed: int = 0) -> np.n
     weights = replicate_weights(pred.groups, strata, num, seed)
     rows = np.arange(num)
     for attempt in range(_REDRAWS):
-        lacking = {part.name: _lacks(weights, rows, part.labels) for part in parts}
+        lacking = {part.name: _lacks(weights, rows, part) for part in parts}
         rows = rows[np.any(list(lacking.values()), axis=0)]
         if len(rows) == 0:
             return weights
@@ -142,10 +142,11 @@ def bootstrap_weights(pred: Predictions, num: int = 2000, seed: int = 0) -> np.n
     )
 
 
-def _lacks(weights: np.ndarray, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def _lacks(weights: np.ndarray, rows: np.ndarray, question: OneVsRest) -> np.ndarray:
     """(len(rows),) bool: whether a replicate is without positive or without negative cases."""
     out = np.empty(len(rows), dtype=bool)
-    for part in replicate_chunks(len(rows), len(labels)):
+    positive, negative = question.rows[question.labels], question.rows[~question.labels]
+    for part in replicate_chunks(len(rows), weights.shape[1]):
         drawn = weights[rows[part]] > 0
-        out[part] = ~(drawn[:, labels].any(axis=1) & drawn[:, ~labels].any(axis=1))
+        out[part] = ~(drawn[:, positive].any(axis=1) & drawn[:, negative].any(axis=1))
     return out

@@ -221,8 +221,8 @@ def _subset(pred: Predictions, keep: np.ndarray) -> Predictions:
 def _too_few(pred: Predictions, minimum: int) -> str | None:
     columns = range(len(pred.classes)) if pred.positive is None else (pred.positive,)
     for column in columns:
-        has = pred.targets[:, column] == 1 if pred.task == "multilabel" else pred.targets == column
-        counts = len(np.unique(pred.groups[has])), len(np.unique(pred.groups[~has]))
+        truth = pred.targets[:, column] if pred.task == "multilabel" else (pred.targets == column).astype(float)
+        counts = len(np.unique(pred.groups[truth == 1])), len(np.unique(pred.groups[truth == 0]))
         if min(counts) < minimum:
             name = pred.classes[column]
             return f"fewer than {minimum} groups with and without {name!r}: {counts[0]} and {counts[1]}"

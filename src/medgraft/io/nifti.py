@@ -16,7 +16,7 @@ from nibabel.spatialimages import HeaderDataError, ImageDataError
 
 from medgraft.errors import DataError
 
-__all__ = ["MAX_VOXELS", "is_nifti_name", "nifti_shape", "read_nifti", "to_ras"]
+__all__ = ["MAX_VOXELS", "is_nifti_name", "nifti_shape", "read_nifti", "to_ras", "write_nifti"]
 
 NIFTI_SUFFIXES: Final = (".nii", ".nii.gz")
 MAX_VOXELS: Final = 2**27
@@ -78,6 +78,15 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise DataError(f"{path}: has no valid affine (voxels without extent). Correct its header.")
     return (values if is_known.all() else np.where(is_known, values, values[is_known].min())), affine
+
+
+def write_nifti(values: np.ndarray, affine: np.ndarray, path: Path) -> None:
+    """Write (X, Y, Z) voxels; the same bytes for the same voxels.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(values), affine), path)  # type: ignore[no-untyped-call]
 
 
 def to_ras(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import numpy as np
 from medgraft.errors import DataError
 from medgraft.types import Predictions
 
-__all__ = ["OneVsRest", "check_predictions", "one_vs_rest", "pooled", "predicted_targets"]
+__all__ = ["OneVsRest", "check_predictions", "known_labels", "one_vs_rest", "pooled", "predicted_targets"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -16,11 +16,13 @@ class OneVsRest:
 
     Args:
         name: Of the class.
-        scores: (N,) probability of the class, 0 to 1.
-        labels: (N,) bool, True where the case has the class.
+        rows: (K,) int64: the cases of which it is known whether they have the class.
+        scores: (K,) probability of the class, 0 to 1.
+        labels: (K,) bool, True where the case has the class.
     """
 
     name: str
+    rows: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
 
@@ -38,8 +40,8 @@ def check_predictions(pred: Predictions) -> None:
     _check_shapes(pred)
     _check_probs(pred)
     if pred.task == "multilabel":
-        wrong = ~np.isin(pred.targets, (0, 1))
-        expected = "0 or 1"
+        wrong = known_labels(pred) & ~np.isin(pred.targets, (0, 1))
+        expected = "0 or 1 (NaN: not known)"
     else:
         wrong = ~np.isin(pred.targets, np.arange(len(pred.classes)))
         expected = f"a class index from 0 to {len(pred.classes) - 1}"
@@ -49,6 +51,23 @@ def check_predictions(pred: Predictions) -> None:
             f"targets must be {expected}, got {pred.targets[tuple(where)]} for case {where[0]}. "
             "Check the labels of this set."
         )
+
+
+def known_labels(pred: Predictions) -> np.ndarray:
+    """(N, C) bool for multilabel, else (N, 1) of True: where the truth is known.
+
+    Args:
+        pred: Not checked here.
+
+    Examples:
+        >>> pred = Predictions(probs=np.full((2, 2), 0.5), targets=np.array([[0, 1], [np.nan, 1]]),
+        ...                    groups=np.arange(2), classes=("a", "b"), task="multilabel")
+        >>> known_labels(pred).tolist()
+        [[True, True], [False, True]]
+    """
+    if pred.task != "multilabel":
+        return np.ones((len(pred.targets), 1), dtype=bool)
+    return np.asarray(~np.isnan(pred.targets.astype(np.float64)))
 
 
 def _check_shapes(pred: Predictions) -> None:
@@ -110,14 +129,13 @@ def one_vs_rest(pred: Predictions) -> tuple[OneVsRest, ...]:
     """
     check_predictions(pred)
     columns = range(len(pred.classes)) if pred.positive is None else (pred.positive,)
-    parts = tuple(
-        OneVsRest(
-            name=pred.classes[column],
-            scores=pred.probs[:, column].astype(np.float64),
-            labels=pred.targets[:, column] == 1 if pred.task == "multilabel" else pred.targets == column,
-        )
-        for column in columns
-    )
+    known = known_labels(pred)
+    parts = []
+    for column in columns:
+        rows = np.flatnonzero(known[:, column if pred.task == "multilabel" else 0])
+        labels = pred.targets[:, column] == 1 if pred.task == "multilabel" else pred.targets == column
+        scores = pred.probs[rows, column].astype(np.float64)
+        parts.append(OneVsRest(name=pred.classes[column], rows=rows, scores=scores, labels=labels[rows]))
     for part in parts:
         if part.labels.any() and not part.labels.all():
             continue
@@ -126,7 +144,7 @@ def one_vs_rest(pred: Predictions) -> tuple[OneVsRest, ...]:
             f"expected cases of every class, got none of {absent!r} among {len(part.labels)}. "
             "Use a larger or stratified set, or leave the class out."
         )
-    return parts
+    return tuple(parts)
 
 
 def _rest_of(pred: Predictions, name: str) -> str:

@@ -1,7 +1,8 @@
 """The metrics of a classifier, one number each.
 
-All take `Predictions` and raise `DataError` on NaN; AUROC, AUPRC and balanced accuracy also when a class is
-absent, because a mean over the remaining classes would be another number under the same name.
+Labels that are not known (multilabel, NaN) take no part. All take `Predictions` and raise `DataError` on NaN among the
+probabilities; AUROC, AUPRC and balanced accuracy also when a class is absent, because a mean over the remaining classes
+would be another number under the same name.
 """
 
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from medgraft.metrics.cases import check_predictions, one_vs_rest, predicted_targets
+from medgraft.metrics.cases import check_predictions, known_labels, one_vs_rest, predicted_targets
 from medgraft.metrics.ranking import weighted_auprc, weighted_auroc
 from medgraft.metrics.weighted import weighted_metric
 from medgraft.types import Predictions
@@ -82,8 +83,8 @@ def auroc_per_class(pred: Predictions) -> dict[str, float]:
         >>> auroc_per_class(pred)
         {'sick': 1.0}
     """
-    ones = np.ones((1, len(pred.probs)))
-    return {p.name: float(weighted_auroc(p.scores, p.labels, ones)[0]) for p in one_vs_rest(pred)}
+    parts = one_vs_rest(pred)
+    return {p.name: float(weighted_auroc(p.scores, p.labels, np.ones((1, len(p.rows))))[0]) for p in parts}
 
 
 def auprc_per_class(pred: Predictions) -> dict[str, float]:
@@ -101,8 +102,8 @@ def auprc_per_class(pred: Predictions) -> dict[str, float]:
         >>> auprc_per_class(pred)
         {'sick': 1.0}
     """
-    ones = np.ones((1, len(pred.probs)))
-    return {p.name: float(weighted_auprc(p.scores, p.labels, ones)[0]) for p in one_vs_rest(pred)}
+    parts = one_vs_rest(pred)
+    return {p.name: float(weighted_auprc(p.scores, p.labels, np.ones((1, len(p.rows))))[0]) for p in parts}
 
 
 def accuracy(pred: Predictions) -> float:
@@ -229,14 +230,15 @@ def confusion(pred: Predictions) -> np.ndarray:
         [[1, 0], [1, 0]]
     """
     check_predictions(pred)
-    called, targets = predicted_targets(pred), pred.targets.astype(np.int64)
+    called = predicted_targets(pred)
     if pred.task == "multilabel":
-        return np.stack([_crossed(targets[:, k], called[:, k], 2) for k in range(len(pred.classes))])
-    return _crossed(targets, called, len(pred.classes))
+        pairs = zip(pred.targets.T, called.T, known_labels(pred).T, strict=True)
+        return np.stack([_crossed(truth[is_known], calls[is_known], 2) for truth, calls, is_known in pairs])
+    return _crossed(pred.targets, called, len(pred.classes))
 
 
 def _crossed(targets: np.ndarray, called: np.ndarray, num_classes: int) -> np.ndarray:
-    cells = np.bincount(targets * num_classes + called, minlength=num_classes**2)
+    cells = np.bincount(targets.astype(np.int64) * num_classes + called, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes)
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.metrics.cases import check_predictions, one_vs_rest
+from medgraft.metrics.cases import OneVsRest, check_predictions, known_labels, one_vs_rest
 from medgraft.metrics.ranking import replicate_chunks, weighted_auprc, weighted_auroc
 from medgraft.metrics.reliability import bin_numbers, top_label
 from medgraft.types import Predictions
@@ -50,18 +50,23 @@ def weighted_metric(pred: Predictions, metric: str, weights: np.ndarray) -> np.n
 
 
 def _auroc(pred: Predictions, weights: np.ndarray) -> np.ndarray:
-    parts = [weighted_auroc(part.scores, part.labels, weights) for part in one_vs_rest(pred)]
+    parts = [weighted_auroc(part.scores, part.labels, _of(part, weights)) for part in one_vs_rest(pred)]
     return np.asarray(np.mean(parts, axis=0))
 
 
 def _auprc(pred: Predictions, weights: np.ndarray) -> np.ndarray:
-    parts = [weighted_auprc(part.scores, part.labels, weights) for part in one_vs_rest(pred)]
+    parts = [weighted_auprc(part.scores, part.labels, _of(part, weights)) for part in one_vs_rest(pred)]
     return np.asarray(np.mean(parts, axis=0))
+
+
+def _of(part: OneVsRest, weights: np.ndarray) -> np.ndarray:
+    """The weights of the cases of which the class is known; no copy where these are all."""
+    return weights if len(part.rows) == weights.shape[1] else weights[:, part.rows]
 
 
 def _accuracy(pred: Predictions, weights: np.ndarray) -> np.ndarray:
     _, correct = top_label(pred)
-    return np.asarray(_means(correct, weights).mean(axis=1))
+    return np.asarray(_means(correct, weights, known_labels(pred)).mean(axis=1))
 
 
 def _balanced_accuracy(pred: Predictions, weights: np.ndarray) -> np.ndarray:
@@ -84,7 +89,7 @@ def _balanced_accuracy(pred: Predictions, weights: np.ndarray) -> np.ndarray:
 
 def _majority(pred: Predictions, weights: np.ndarray) -> np.ndarray:
     if pred.task == "multilabel":
-        share = _means(pred.targets, weights)
+        share = _means(pred.targets == 1, weights, known_labels(pred))
         return np.asarray(np.maximum(share, 1 - share).mean(axis=1))
     has = pred.targets[:, None] == np.arange(len(pred.classes))
     return np.asarray(_means(has, weights).max(axis=1))
@@ -92,22 +97,22 @@ def _majority(pred: Predictions, weights: np.ndarray) -> np.ndarray:
 
 def _brier(pred: Predictions, weights: np.ndarray) -> np.ndarray:
     if pred.task == "multilabel":
-        truth = pred.targets.astype(np.float64)
+        truth = (pred.targets == 1).astype(np.float64)
     else:
         truth = (pred.targets[:, None] == np.arange(len(pred.classes))).astype(np.float64)
     squares = (pred.probs - truth) ** 2
     if pred.positive is not None:
         squares = squares[:, [pred.positive]]
-    return np.asarray(_means(squares, weights).sum(axis=1))
+    return np.asarray(_means(squares, weights, known_labels(pred)).sum(axis=1))
 
 
 def _ece(pred: Predictions, weights: np.ndarray) -> np.ndarray:
     confidence, correct = top_label(pred)
-    parts = []
+    known, parts = known_labels(pred), []
     for column in range(confidence.shape[1]):
         in_bin = bin_numbers(confidence[:, column], _ECE_BINS)[:, None] == np.arange(_ECE_BINS)
         gap = (confidence[:, column] - correct[:, column])[:, None]
-        parts.append(np.abs(_means(in_bin * gap, weights)).sum(axis=1))
+        parts.append(np.abs(_means(in_bin * gap, weights, known[:, [column]])).sum(axis=1))
     return np.asarray(np.mean(parts, axis=0))
 
 
@@ -120,14 +125,16 @@ def _sums(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return out
 
 
-def _means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    total = _sums(np.ones((len(values), 1)), weights)
+def _means(values: np.ndarray, weights: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
+    """(R, K) weighted means of (N, K) values over the cases where `known`, (N, K) or (N, 1), is True."""
+    known = np.ones((len(values), 1), dtype=bool) if known is None else known
+    total = _sums(known, weights)
     if (total <= 0).any():
         raise DataError(
-            f"weights must be above 0 somewhere in every row, got row {int(np.argmin(total))} without. "
+            f"weights must be above 0 somewhere in every row, got row {int(np.argwhere(total <= 0)[0, 0])} without. "
             "Draw at least one case per replicate."
         )
-    return np.asarray(_sums(values, weights) / total)
+    return np.asarray(_sums(values * known, weights) / total)
 
 
 WEIGHTED: Final[dict[str, Callable[[Predictions, np.ndarray], np.ndarray]]] = {

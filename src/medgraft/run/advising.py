@@ -135,7 +135,9 @@ def _facts(found: Prepared, probes: dict[int, float], distance: float | None) ->
     cohort, cuts = found.cohort, found.source.cuts
     num_train = len(cohort.rows("train"))
     targets = cohort.targets[cohort.rows("train")]
-    shares = targets.mean(0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes)) / num_train
+    shares = (
+        np.nanmean(targets, 0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes)) / num_train
+    )
     rarest = int(np.argmin(shares))
     best = max(probes, key=lambda index: probes[index])
     if found.source.backbone.report.source == "none":

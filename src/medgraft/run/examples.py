@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from medgraft.data.fingerprint import views
+from medgraft.metrics.cases import known_labels
 from medgraft.run.folder import write_json
 from medgraft.run.prepare import Prepared
 from medgraft.types import Predictions
@@ -58,7 +59,7 @@ def _cases(place: Path, found: Prepared, predictions: Predictions) -> dict[str, 
     rows = found.cohort.case_rows("test")
     probs, classes = predictions.probs, predictions.classes
     if predictions.targets.ndim == 2:
-        is_hit = ((probs > 0.5) == (predictions.targets > 0.5)).all(1)
+        is_hit = (((probs > 0.5) == (predictions.targets == 1)) | ~known_labels(predictions)).all(1)
         confidence = np.abs(probs - 0.5).max(1) + 0.5
         names = ["|".join(n for n, p in zip(classes, row, strict=True) if p > 0.5) for row in probs]
         truth = ["|".join(n for n, t in zip(classes, row, strict=True) if t > 0.5) for row in predictions.targets]

@@ -214,7 +214,7 @@ def _counts(found: Prepared) -> dict[str, dict[str, int]]:
     counts = {}
     for split in ("train", "val", "test"):
         targets = cohort.targets[cohort.rows(split)]
-        per = targets.sum(0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes))
+        per = (targets == 1).sum(0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes))
         counts[split] = {name: int(n) for name, n in zip(cohort.classes, per, strict=True)}
     return counts
 

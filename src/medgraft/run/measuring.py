@@ -45,6 +45,7 @@ from medgraft.metrics.classification import auprc
 from medgraft.run.prepare import Listener, open_cohort
 from medgraft.search.trial import TrialContext
 from medgraft.train.batches import ImageSet, iterate
+from medgraft.train.classical import Labelled
 from medgraft.train.loop import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Cut, Predictions, Preprocessing, to_json
@@ -136,7 +137,7 @@ def worth_of_cuts(
         told.step("probing every cut", done, len(cuts))
         labelled, queries = context.labelled(train[cut.index]), val[cut.index]
         features = labelled.features
-        truth = labelled.targets if labelled.task == "multilabel" else np.eye(labelled.num_classes)[labelled.targets]
+        truth = _truth(labelled)
         probes[cut.index] = context.val_predictions(linear_probe(labelled, queries, seed))
         found = {
             "probe": auprc(probes[cut.index]),
@@ -148,6 +149,15 @@ def worth_of_cuts(
             found["nleep"] = nleep(features, labelled.targets, seed=seed)
         worth[str(cut.index)] = found
     return worth, probes
+
+
+def _truth(labelled: Labelled) -> np.ndarray:
+    """(N, C): a label that is not known counts as its share among the known, which votes for nothing."""
+    if labelled.task != "multilabel":
+        return np.asarray(np.eye(labelled.num_classes)[labelled.targets])
+    known = ~np.isnan(labelled.targets)
+    shares = np.nansum(labelled.targets, 0) / known.sum(0).clip(1)
+    return np.where(known, labelled.targets, shares)
 
 
 def changes(before: TransferModel, after: TransferModel, context: TrialContext, told: Listener) -> dict[str, Any]:

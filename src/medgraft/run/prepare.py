@@ -7,12 +7,12 @@ from typing import Final, Literal
 
 import numpy as np
 
-from medgraft.backbones.build import build_backbone, lifted
+from medgraft.backbones.build import build_backbone, check_size, lifted
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.config import DataConfig, RunConfig
 from medgraft.data.audit import audit_cohort
 from medgraft.data.cache import DecodedCohort, build_cache
-from medgraft.data.cohort import read_cohort
+from medgraft.data.cohort import Unknown, read_cohort
 from medgraft.data.decode import header_row
 from medgraft.data.findings import Audit
 from medgraft.data.groups import groups_of
@@ -85,13 +85,14 @@ class Prepared:
     given: Cohort
 
 
-def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2, 3] = "auto") -> Cohort:
+def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2, 3] = "auto", seed: int = 0) -> Cohort:
     """The cohort, after saying what was inferred.
 
     Args:
         config: Where it lies.
         listener: Told what was inferred.
         dims: What the network reads where `config` leaves it open.
+        seed: Of what a training is told of uncertain labels.
     """
     cohort = read_cohort(
         config.source,
@@ -104,6 +105,7 @@ def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2,
         key=config.key,
         unit=config.unit,
         dims=config.dims if config.dims != "auto" else dims,
+        unknown=Unknown(uncertain=config.uncertain, blank=config.blank, seed=seed),
     )
     if cohort.positive is not None:
         listener.say(f"Positive class: {cohort.positive} (of {' and '.join(cohort.classes)}).")
@@ -196,6 +198,7 @@ def fitted(config: RunConfig, backbone: Backbone, cohort: Cohort) -> tuple[Backb
                 "network for volumes such as monai/resnet10."
             )
         backbone = lifted(backbone, _USUAL_LIFT if lift == "auto" else lift)
+    check_size(backbone)
     return backbone, backbone.sides or _typical_sides(cohort)
 
 
@@ -206,7 +209,7 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
         MedgraftError: Whatever is wrong with the input; see the functions called.
     """
     network = network_of(config)
-    cohort = open_cohort(config.data, listener, wanted_dims(config, network))
+    cohort = open_cohort(config.data, listener, wanted_dims(config, network), config.seed)
     backbone, sides = fitted(config, network, cohort)
     source = prepare_source(backbone, sides)
     channels = 1 if backbone.in_channels == 1 else None
@@ -246,13 +249,15 @@ def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndar
 
 
 def image_set(found: Prepared, split: str) -> ImageSet:
-    """The images of one split."""
+    """The images of one split; for training with what it is told in the place of uncertain labels."""
     rows = found.cohort.rows(split)
+    is_taught = split == "train" and found.cohort.taught is not None
+    targets = found.cohort.taught if is_taught else found.cohort.targets
     positive = found.cohort.positive
     return ImageSet(
         images=found.decoded.images,
         rows=found.rows[rows],
-        targets=found.cohort.targets[rows],
+        targets=np.asarray(targets)[rows],
         intensity_max=found.preprocessing.intensity_max,
         task=found.cohort.task,
         positive=found.cohort.classes.index(positive) if positive is not None else None,

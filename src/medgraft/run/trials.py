@@ -11,6 +11,7 @@ from medgraft.cuts.truncate import resolve_cut
 from medgraft.data.augment import AUGMENTATIONS
 from medgraft.deploy.predict import write_table
 from medgraft.run.folder import log_event, read_json, write_json
+from medgraft.run.forecast import forecast_memory, refuse_memory, say_time
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
 from medgraft.train.engine import Engine, choose_engine, pick_device
@@ -45,11 +46,15 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
     model, _ = apply_strategy(
         "ftl", found.source, found.source.cuts[-1], _head(config, found, "ftl"), lr=_lr(config), seed=config.seed
     )
+    num_train = len(found.cohort.rows("train"))
+    batch_size, device = config.train.batch_size or _batch_size(num_train), pick_device(config.device)
+    shape = (found.preprocessing.channels, *found.preprocessing.sides)
+    refuse_memory(forecast_memory(model, shape, Engine(device=device)), shape[1:], batch_size, device, told)
     engine = choose_engine(
         model,
-        (found.preprocessing.channels, *found.preprocessing.sides),
-        batch_size=config.train.batch_size or _batch_size(len(found.cohort.rows("train"))),
-        device=pick_device(config.device),
+        shape,
+        batch_size=batch_size,
+        device=device,
         is_deterministic=config.deterministic,
         precision=config.train.precision,
     )
@@ -59,6 +64,7 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
     told.say(
         f"Training on {engine.device} in {engine.precision}{layout}" + (f" (measured: {speeds})." if speeds else ".")
     )
+    say_time(engine, config.train.epochs, num_train, found.cohort.noun, told)
     return engine
 
 

@@ -22,7 +22,7 @@ class ImageSet:
     Args:
         images: (N, C, *spatial) integers, usually memory-mapped.
         rows: (n,) which of the N belong to this set.
-        targets: (n,) class indices, or (n, C) 0 and 1.
+        targets: (n,) class indices, or (n, C) from 0 to 1, NaN where a label is not known.
         intensity_max: Integers are divided by this.
         task: What is predicted.
         positive: Index of the positive class of a binary task, else None.
@@ -45,6 +45,11 @@ class ImageSet:
         """Logits a head needs: one for a binary task, else one per class."""
         return 1 if self.task == "binary" else self.num_classes
 
+    def known_shares(self) -> np.ndarray:
+        """(C,) share of the images with each label among those of which it is known; multilabel only."""
+        known = ~np.isnan(self.targets)
+        return np.asarray(np.nansum(self.targets, 0) / known.sum(0).clip(1))
+
 
 def seed_for(seed: int, purpose: str, epoch: int) -> int:
     """A seed of its own for each purpose and epoch, so that a resumed epoch draws what it would have drawn."""
@@ -64,8 +69,7 @@ def epoch_order(data: ImageSet, seed: int, epoch: int, *, is_balanced: bool) -> 
     if not is_balanced:
         return rng.permutation(len(data))
     if data.targets.ndim == 2:
-        share = data.targets.mean(0).clip(1e-6, 1)
-        weight = (data.targets / share).max(1).clip(1.0)
+        weight = (np.nan_to_num(data.targets) / data.known_shares().clip(1e-6, 1)).max(1).clip(1.0)
     else:
         weight = 1 / np.bincount(data.targets, minlength=data.num_classes)[data.targets]
     return rng.choice(len(data), len(data), p=weight / weight.sum())

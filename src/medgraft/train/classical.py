@@ -48,11 +48,13 @@ class Labelled:
     num_classes: int
 
     def columns(self) -> list[np.ndarray]:
-        """One 0/1 truth per output: the positive class, each class, or each label."""
+        """One 0/1 truth per output: the positive class, each class, or each label; -1 where it is not known."""
         if self.task == "binary":
             return [(self.targets == (1 if self.positive is None else self.positive)).astype(np.int64)]
         if self.task == "multilabel":
-            return [self.targets[:, column].astype(np.int64) for column in range(self.num_classes)]
+            # What a training is told of an uncertain label may be a share: solvers know 0, 1, and nothing (-1).
+            known = np.isin(self.targets, (0, 1))
+            return list(np.where(known, self.targets, -1).astype(np.int64).T)
         return [(self.targets == column).astype(np.int64) for column in range(self.num_classes)]
 
 
@@ -89,7 +91,8 @@ def fit_linear(data: Labelled, seed: int) -> tuple[Tensor, Tensor]:
     truths = [data.targets] if data.task == "multiclass" else data.columns()
     weights, biases = [], []
     for truth in truths:
-        model = _best_logistic(x, truth, data.groups, seed)
+        known = truth >= 0
+        model = _best_logistic(x[known], truth[known], data.groups[known], seed)
         coef = model.coef_ if data.task == "multiclass" else model.coef_[:1]
         weights.append(coef / scale)
         biases.append(model.intercept_ - coef @ (mean / scale))
@@ -130,6 +133,11 @@ def fit_classical(kind: str, data: Labelled, channel_axis: int, seed: int) -> Cl
     mean, scale = _standardisation(data.features)
     x = ((data.features - mean) / scale).astype(np.float32)
     truths = data.columns()
+    if any((truth < 0).any() for truth in truths):
+        raise DataError(
+            f"expected every training label to be known for --head {kind}, got uncertain or blank ones. Use a linear "
+            "head (ttl, ftl, frozen), or --uncertain zeros|ones with --blank negative."
+        )
     divisions = [list(_divisions(truth, data.groups, seed)) for truth in truths]
     tried = []
     for make in _CANDIDATES[kind](len(x), x.shape[1], seed):

@@ -54,7 +54,7 @@ def make_objective(data: ImageSet, imbalance: Imbalance, label_smoothing: float 
 
 def _shares(data: ImageSet) -> np.ndarray:
     if data.targets.ndim == 2:
-        return np.asarray(data.targets.mean(0).clip(1e-6, 1 - 1e-6), dtype=np.float64)
+        return np.asarray(data.known_shares().clip(1e-6, 1 - 1e-6), dtype=np.float64)
     counts = np.bincount(data.targets, minlength=data.num_classes).astype(np.float64)
     return np.asarray(counts.clip(1) / counts.sum(), dtype=np.float64)
 
@@ -77,13 +77,16 @@ def _sigmoid(imbalance: Imbalance, odds: Tensor, positive: int | None) -> Object
     def objective(logits: Tensor, targets: Tensor) -> Tensor:
         logits = logits.float()
         truth = (targets == positive).float()[:, None] if positive is not None else targets.float()
+        # A label that is not known neither costs nor teaches.
+        known = ~truth.isnan()
+        truth = truth.nan_to_num()
         if imbalance == "logit-adjust":
             logits = logits + odds.log().to(logits)
-        if imbalance == "focal":
-            loss = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-            return (loss * (1 - torch.exp(-loss)) ** _FOCAL_GAMMA).mean()
         weight = (1 / odds).to(logits) if imbalance == "weights" else None
-        return F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight)
+        loss = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight, reduction="none")
+        if imbalance == "focal":
+            loss = loss * (1 - torch.exp(-loss)) ** _FOCAL_GAMMA
+        return (loss * known).sum() / known.sum().clamp_min(1)
 
     return objective
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any, Final
 
-from medgraft.backbones.build import build_backbone
+from medgraft.backbones.build import build_backbone, check_size
 from medgraft.backbones.spec import Backbone, BackboneSpec, Lift
 from medgraft.cuts.points import find_cuts
 from medgraft.cuts.pretrained import judge_load
@@ -96,6 +96,7 @@ def cuts_of(
         lift: How a network for images reads volumes.
     """
     backbone = build_backbone(BackboneSpec(name=name, args=args, weights="none", size=size, lift=lift))
+    check_size(backbone)
     return tuple(
         dataclasses.replace(cut, is_pretrained=True)
         for cut in prepare_source(backbone, backbone.sides or _DEFAULT_SIDES[backbone.dims]).cuts

@@ -1,0 +1,152 @@
+"""What a training will need, said before it starts: memory, and time once the machine is measured."""
+
+import copy
+import dataclasses
+from pathlib import Path
+from typing import Final
+
+import psutil
+import torch
+from torch import Tensor, nn
+
+from medgraft.errors import ConfigError
+from medgraft.run.prepare import Listener
+from medgraft.train.engine import Engine, forward
+
+__all__ = ["MemoryForecast", "forecast_memory", "refuse_memory", "say_time"]
+
+_GIB: Final = 2**30
+_SHARE: Final = 0.9
+# Weights, gradients and two moments of AdamW.
+_COPIES: Final = 4
+# What an operation needs beside its result while it runs, in units of the largest tensor.
+_WORKSPACE: Final = 6
+_NAMED_MINUTES: Final = 2.0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryForecast:
+    """Bytes of a training step.
+
+    Args:
+        fixed: Whatever the batch is: weights, gradients, moments.
+        per_case: What is kept of each image or volume between forward and backward pass, with its share of what
+            operations need while they run.
+    """
+
+    fixed: int
+    per_case: int
+
+    def total(self, batch_size: int) -> int:
+        """Bytes of a step with that many images or volumes."""
+        return self.fixed + batch_size * self.per_case
+
+
+def forecast_memory(model: nn.Module, input_shape: tuple[int, ...], engine: Engine) -> MemoryForecast | None:
+    """What a training step of `model` will hold, counted without computing anything; None where that is impossible.
+
+    Args:
+        model: Takes (B, *input_shape); not changed.
+        input_shape: (c, *spatial).
+        engine: Precision and layout.
+    """
+    kept: dict[int, int] = {}
+    largest = 0
+
+    def keep(tensor: Tensor) -> Tensor:
+        nonlocal largest
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
+            largest = max(largest, tensor.untyped_storage().nbytes())
+        return tensor
+
+    try:
+        shadow = copy.deepcopy(model).to("meta").train()
+        own = {tensor.untyped_storage()._cdata for tensor in [*shadow.parameters(), *shadow.buffers()]}
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            # Of two, because batch normalisation refuses one; the names are kept, so that no storage is used twice.
+            outputs = forward(
+                shadow, torch.empty(2, *input_shape, device="meta"), dataclasses.replace(engine, device="cpu")
+            )
+    except (RuntimeError, NotImplementedError, ValueError, TypeError):
+        return None  # a network with constants of its own cannot be run without numbers
+    del outputs
+    saved = sum(size for key, size in kept.items() if key not in own)
+    params = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+    return MemoryForecast(fixed=_COPIES * params, per_case=(saved + _WORKSPACE * largest) // 2)
+
+
+def refuse_memory(
+    forecast: MemoryForecast | None, sides: tuple[int, ...], batch_size: int, device: str, told: Listener
+) -> None:
+    """Refuse a training that does not fit into memory, with what would; of volumes, say what it needs.
+
+    Args:
+        forecast: From `forecast_memory`.
+        sides: Of the input.
+        batch_size: Of the training to come.
+        device: As torch spells it.
+        told: Told what a training on volumes needs.
+
+    Raises:
+        ConfigError: It does not fit; the message names a batch size or an input that does.
+    """
+    if forecast is None:
+        return
+    free = _free_bytes(device)
+    need = forecast.total(batch_size)
+    if len(sides) == 3:
+        told.say(
+            f"Memory: about {need / _GIB:.1f} of {free / _GIB:.1f} GiB free, with {batch_size} volumes in a batch."
+        )
+    if need <= _SHARE * free:
+        return
+    fits = int((_SHARE * free - forecast.fixed) // forecast.per_case)
+    if fits >= 2:
+        advice = f"Use --set train.batch_size={fits}"
+    else:
+        shrunk = ((_SHARE * free - forecast.fixed) / (2 * forecast.per_case)) ** (1 / len(sides)) if fits > 0 else 0.5
+        smaller = [max(8, int(side * min(shrunk, 0.9)) // 8 * 8) for side in sides]
+        asked = ",".join(map(str, smaller)) if len(sides) == 3 else str(smaller[0])
+        advice = f"Use --size {asked}, or a smaller network"
+    raise ConfigError(
+        f"expected a training that fits into memory, but {batch_size} inputs of {'×'.join(map(str, sides))} in a batch "
+        f"need about {need / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free. {advice}."
+    )
+
+
+def _free_bytes(device: str) -> int:
+    if device.startswith("cuda"):
+        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+    return min(int(psutil.virtual_memory().available), _granted())
+
+
+def _granted(folder: Path = Path("/sys/fs/cgroup")) -> int:
+    """What the control group still grants; without a limit, no bound."""
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return 2**62
+    return 2**62 if limit == "max" else max(0, int(limit) - used)
+
+
+def say_time(engine: Engine, epochs: int, num_train: int, noun: str, told: Listener) -> None:
+    """Say how long one training takes, where it takes minutes.
+
+    Args:
+        engine: With measured speeds; without them nothing is said.
+        epochs: Of one training.
+        num_train: Images or volumes.
+        noun: ``images`` or ``volumes``.
+        told: Told so.
+    """
+    if not engine.measured:
+        return
+    speed = max(engine.measured.values())
+    minutes = epochs * num_train / speed / 60
+    if minutes >= _NAMED_MINUTES:
+        told.say(
+            f"One training of the whole network ({epochs} epochs of {num_train} {noun} at {speed:.3g} a second) takes "
+            f"about {minutes:.0f} min; the search about as long again. Fewer --epochs or a smaller --size shorten it."
+        )
