@@ -102,7 +102,7 @@ def test_the_asked_size_reaches_networks_that_are_built_for_one() -> None:
     assert backbone.spec.size == 96
     assert backbone.network(torch.zeros(1, 3, 96, 96)).shape == (1, 192)
     assert make("resnet18", size=96).network(torch.zeros(1, 3, 96, 96)).shape == (1, 512)
-    assert make("vit_tiny_patch16_224").size == 224
+    assert make("vit_tiny_patch16_224").sides == (224, 224)
 
 
 def test_an_img_size_among_the_arguments_wins() -> None:

@@ -85,7 +85,8 @@ def test_pictures_in_the_report_show_three_planes(trained: Path) -> None:
     pictures = sorted((trained / "report_images").glob("*.png"))
     assert pictures
     for picture in pictures:
-        assert Image.open(picture).size == (48, 16)
+        with Image.open(picture) as image:
+            assert image.size == (48, 16)
 
 
 def test_prediction_from_the_raw_volumes_is_that_of_the_test(trained: Path, nifti: Path) -> None:

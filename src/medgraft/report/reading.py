@@ -178,7 +178,7 @@ def read_predictions(run: RunFiles, role: str) -> Predictions | None:
     patients = scored["patient"] if "patient" in scored else scored["path"]
     return Predictions(
         probs=probs[is_scored],
-        targets=members.astype(np.float32) if task == "multilabel" else members.argmax(axis=1),
+        targets=members if task == "multilabel" else members.argmax(axis=1),
         groups=pd.factorize(patients)[0],
         classes=run.classes,
         task=task,
@@ -220,8 +220,10 @@ def image_data_uri(run: Path, name: str) -> str:
 
 
 def _memberships(labels: pd.Series, classes: tuple[str, ...], *, source: str, is_single: bool) -> np.ndarray:
-    index = {name: column for column, name in enumerate(classes)}
-    out = np.zeros((len(labels), len(classes)), dtype=bool)
+    """(N, C) float32 of 0 and 1, NaN for a label that stands with a question mark: it is not known."""
+    known = {name: (column, 1.0) for column, name in enumerate(classes)}
+    index = {f"?{name}": (column, np.nan) for column, name in enumerate(classes)} | known
+    out = np.zeros((len(labels), len(classes)), dtype=np.float32)
     for row, label in enumerate(labels.fillna("").astype(str)):
         # A class name may itself contain the separator, so the whole label is tried first.
         names = [label] if label in index else [name for name in label.split("|") if name]
@@ -232,7 +234,8 @@ def _memberships(labels: pd.Series, classes: tuple[str, ...], *, source: str, is
                     f"{row + 1}. "
                     "Is the file from another run?"
                 )
-            out[row, index[name]] = True
+            column, value = index[name]
+            out[row, column] = value
         if is_single and len(names) != 1:
             raise RunError(
                 f"expected one label per case, got {label!r} in {source}, row {row + 1}. "
