@@ -3,7 +3,8 @@
     python benchmarks/fuzz_decoding.py --files 10000 --seed 0
 
 Whole files of every format are mutated (flipped bits, cut ends, zero length, foreign pieces, headers that declare
-absurd sizes) and read by `read_case_facts` and `read_case` in a child process. A child that dies is a crash, one
+absurd sizes; of compressed ones also what is inside) and read as images, volumes or archives in a child process. A
+damaged slice lies among sound ones of its series. A child that dies is a crash, one
 that is silent for over ten seconds a hang; memory is the peak of the child beyond what its imports take. Prints what
 was refused and why, and every failure with the number that makes its file again.
 """
@@ -11,26 +12,32 @@ was refused and why, and every failure with the number that makes its file again
 import argparse
 import collections
 import functools
+import gzip
 import io
 import json
 import multiprocessing
+import re
 import resource
 import struct
 import tempfile
 import time
 import warnings
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
+import nibabel
 import numpy as np
+import pydicom
 from PIL import Image
 from pydicom.data import get_testdata_files
 
+from medgraft.data.medmnist import read_medmnist
 from medgraft.errors import MedgraftError
-from medgraft.io import read_case, read_case_facts
+from medgraft.io import read_case, read_case_facts, read_volume, read_volume_facts
 from medgraft.types import USUAL_READING
 
 SECONDS: Final = 10
@@ -75,7 +82,77 @@ def whole_files() -> dict[str, bytes]:
     for place in map(Path, get_testdata_files()):
         if place.is_file() and place.suffix in ("", ".dcm") and place.stat().st_size < LARGEST and _is_readable(place):
             made[f"dicom {place.name}"] = place.read_bytes()
+    return made | whole_volumes()
+
+
+def whole_volumes() -> dict[str, bytes]:
+    """Good volumes: NIfTI of several types, arrays, archives, a multi-frame file, a slice of a series."""
+    rng = np.random.default_rng(1)
+    volume = rng.integers(0, 4096, (9, 10, 11)).astype(np.int16)
+    made = {}
+    for name, values in (
+        ("short.nii", volume), ("packed.nii.gz", volume), ("real.nii.gz", volume.astype(np.float64)),
+        ("bytes.nii", volume.astype(np.uint8)), ("time.nii", np.stack([volume, volume], 3)),
+    ):  # fmt: skip
+        image = nibabel.Nifti1Image(values, np.diag([0.7, -0.7, 3.0, 1.0]))
+        if name == "short.nii":
+            image.header.set_slope_inter(0.5, -10)
+        whole = image.to_bytes()
+        made[name] = gzip.compress(whole, mtime=0) if name.endswith(".gz") else whole
+    for name, values in (("short.npy", volume), ("bytes.npy", volume.astype(np.uint8)), ("real.npy", volume / 7)):
+        stream = io.BytesIO()
+        np.save(stream, values)
+        made[name] = stream.getvalue()
+    splits = {f"{split}_images": np.stack([volume.astype(np.uint8)] * 6) for split in ("train", "val", "test")}
+    splits |= {f"{split}_labels": np.arange(6)[:, None] % 2 for split in ("train", "val", "test")}
+    for name, arrays in (("one.npz", {"volume": volume}), ("archive.npz", splits)):
+        for suffix, save in (("", np.savez), ("packed ", np.savez_compressed)):
+            stream = io.BytesIO()
+            save(stream, **arrays)
+            made[suffix + name] = stream.getvalue()
+    return made | {"series.dcm": _slice(volume, 4), "frames.dcm": _frames(volume)}
+
+
+def _slice(volume: np.ndarray, number: int) -> bytes:
+    made = _bare(volume[number], 1)
+    made.ImagePositionPatient, made.ImageOrientationPatient = [0, 0, 2.0 * number], [1, 0, 0, 0, 1, 0]
+    return _dicom_bytes(made)
+
+
+def _frames(volume: np.ndarray) -> bytes:
+    made = _bare(volume, len(volume))
+    shared, groups = pydicom.Dataset(), []
+    plane, measures = pydicom.Dataset(), pydicom.Dataset()
+    plane.ImageOrientationPatient, measures.PixelSpacing = [1, 0, 0, 0, 1, 0], [0.7, 0.7]
+    shared.PlaneOrientationSequence, shared.PixelMeasuresSequence = [plane], [measures]
+    for number in range(len(volume)):
+        group, position = pydicom.Dataset(), pydicom.Dataset()
+        position.ImagePositionPatient = [0, 0, 2.0 * number]
+        group.PlanePositionSequence = [position]
+        groups.append(group)
+    made.SharedFunctionalGroupsSequence, made.PerFrameFunctionalGroupsSequence = [shared], groups
+    return _dicom_bytes(made)
+
+
+def _bare(pixels: np.ndarray, num_frames: int) -> pydicom.Dataset:
+    made = pydicom.Dataset()
+    made.file_meta = pydicom.dataset.FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    made.file_meta.MediaStorageSOPClassUID = made.SOPClassUID = pydicom.uid.CTImageStorage
+    made.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID = "1.2.3.4"
+    made.SeriesInstanceUID, made.Modality, made.PixelSpacing = "1.2.3", "CT", [0.7, 0.7]
+    made.Rows, made.Columns = pixels.shape[-2:]
+    made.NumberOfFrames, made.SamplesPerPixel, made.PhotometricInterpretation = num_frames, 1, "MONOCHROME2"
+    made.BitsAllocated, made.BitsStored, made.HighBit, made.PixelRepresentation = 16, 12, 11, 1
+    made.RescaleSlope, made.RescaleIntercept = 1, -1024
+    made.PixelData = pixels.tobytes()
     return made
+
+
+def _dicom_bytes(made: pydicom.Dataset) -> bytes:
+    stream = io.BytesIO()
+    made.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
 
 
 def _is_readable(place: Path) -> bool:
@@ -88,7 +165,20 @@ def _is_readable(place: Path) -> bool:
 
 
 def mutated(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
-    """What was done, and the damaged copy."""
+    """What was done, and the damaged copy; of what is compressed, every other time that of the inside."""
+    if data[:2] == b"\x1f\x8b" and rng.random() < 0.5:
+        kind, inside = mutated(gzip.decompress(data), rng)
+        return f"inside {kind}", gzip.compress(inside, mtime=0)
+    if data[:2] == b"PK" and rng.random() < 0.5:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {name: archive.read(name) for name in archive.namelist()}
+        name = str(rng.choice(sorted(members)))
+        kind, members[name] = mutated(members[name], rng)
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+        return f"inside {kind}", stream.getvalue()
     kind = rng.choice(["bits", "header bits", "cut", "empty", "block", "size", "tag", "swap"])
     changed = bytearray(data)
     if kind == "empty":
@@ -124,6 +214,12 @@ def _declare_sizes(changed: bytearray, rng: np.random.Generator) -> None:
     if changed[:4] == b"\x89PNG":
         changed[16:24] = struct.pack(">II", huge, huge)
         changed[29:33] = struct.pack(">I", zlib.crc32(bytes(changed[12:29])))
+    elif changed[344:347] in (b"n+1", b"ni1"):
+        axis = 40 + 2 * int(rng.integers(0, 5))
+        changed[axis : axis + 2] = struct.pack("<h", min(huge, 32767))
+    elif changed[1:6] == b"NUMPY":
+        place = changed.find(b"(")
+        changed[place : place + 6] = f"({min(huge, 99999)}".encode().ljust(6, b",")[:6]
     elif changed[:2] == b"BM":
         changed[18:26] = struct.pack("<ii", min(huge, 2**31 - 1), min(huge, 2**31 - 1))
     else:
@@ -131,6 +227,17 @@ def _declare_sizes(changed: bytearray, rng: np.random.Generator) -> None:
             place = changed.find(tag)
             if place >= 0:
                 changed[place + 8 : place + 10] = struct.pack("<H", min(huge, 65535))
+
+
+def readers(name: str, place: Path) -> tuple[Callable[[], object], ...]:
+    """What reads a file of that name at `place`, header alone first."""
+    if "archive" in name:
+        return (functools.partial(read_medmnist, place),)
+    if name.startswith("dicom") or Path(name).suffix in (".png", ".jpg", ".bmp", ".tif"):
+        return functools.partial(read_case_facts, place), functools.partial(read_case, place, USUAL_READING)
+    others = sorted(place.parent.glob("sound*.dcm")) if name == "series.dcm" else []
+    volume = [place, *others]
+    return functools.partial(read_volume_facts, volume), functools.partial(read_volume, volume, USUAL_READING)
 
 
 def files(number: int, seed: int) -> Iterator[tuple[int, str, bytes]]:
@@ -147,16 +254,21 @@ def child(pipe: Connection, folder: str) -> None:
     """Reads what it is told to and says how it went."""
     warnings.simplefilter("ignore")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    while (content := pipe.recv()) is not None:
-        place = Path(folder) / "case.bin"
+    volume = np.random.default_rng(1).integers(0, 4096, (9, 10, 11)).astype(np.int16)
+    for number in range(4):
+        (Path(folder) / f"sound{number}.dcm").write_bytes(_slice(volume, number))
+    while (sent := pipe.recv()) is not None:
+        name, content = sent
+        suffix = ".nii.gz" if name.endswith(".nii.gz") else Path(name).suffix
+        place = Path(folder) / f"case{'.bin' if name.startswith('dicom') else suffix}"
         place.write_bytes(content)
         start, told = time.perf_counter(), "decoded"
-        for function in (read_case_facts, functools.partial(read_case, reading=USUAL_READING)):
+        for function in readers(name, place):
             try:
-                function(place)
+                function()
             except MedgraftError as error:
                 told = f"refused: {error}"
-                if str(place) not in told:
+                if str(folder) not in told:
                     told = f"failure: the file is not named ({error})"
             except BaseException as error:
                 told = f"failure: {type(error).__name__}: {error}"
@@ -188,7 +300,7 @@ def main() -> None:
         process, pipe = started()
         for index, what, content in files(options.files, options.seed):
             try:
-                pipe.send(content)
+                pipe.send((what.rpartition(", ")[0], content))
                 told, seconds, used = pipe.recv() if pipe.poll(SECONDS + 60 * (index == 0)) else ("", 0.0, 0)
             except (EOFError, OSError):
                 process.join()
@@ -198,7 +310,7 @@ def main() -> None:
             kind = told.partition(":")[0]
             counts[kind] += 1
             if kind == "refused":
-                reasons[told.partition("case.bin: ")[2][:40]] += 1
+                reasons[re.sub(r"^.*?(case[a-z.]*|sound\d.dcm|medgraft-fuzz-\w+): ", "", told)[:40]] += 1
             if kind == "failure":
                 failures.append({"index": index, "file": what, "told": told})
                 print(f"{index} ({what}): {told}", flush=True)

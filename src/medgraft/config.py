@@ -64,6 +64,7 @@ class DataConfig(_Frozen):
         "label=… for some; None: they are refused",
     )
     blank: Blank = Field("refuse", description="What a blank label is (several 0/1 columns)")
+    grades: tuple[str, ...] = Field((), description="The classes from the lowest to the highest grade, where they are")
     leaks: Literal["stop", "drop", "allow"] = "stop"
     folds: int = Field(1, ge=1, le=20, description="1: one split; else grouped nested cross-validation")
     channels: Literal[1, 3] | None = Field(None, description="None: grey unless images are coloured")
@@ -83,6 +84,11 @@ class DataConfig(_Frozen):
     scaling: Literal["auto", "range", "percentile", "z-score"] = Field(
         "auto", description="Where there is no window; auto: percentile for MR and PET, -1024 to 3071 HU for CT"
     )
+
+    @field_validator("grades", mode="before")
+    @classmethod
+    def _as_grades(cls, value: Any) -> Any:
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
     @field_validator("spacing_mm", mode="before")
     @classmethod

@@ -44,6 +44,7 @@ class Cohort:
         task: What is predicted.
         classes: Class names in the order of the model's outputs.
         positive: The positive class of a binary task, else None.
+        is_ordinal: Whether the classes are grades, from the lowest to the highest.
         table: One row per image, columns ``path label patient site split mask unit`` (str or None). ``path`` is
             relative to `root` with forward slashes; for npz ``<split>/<row>``, e.g. ``train/17``. Images of one
             ``unit`` (an examination) are judged together.
@@ -72,6 +73,7 @@ class Cohort:
     dims: Literal[2, 3] = 2
     is_uncertain: np.ndarray | None = None
     taught: np.ndarray | None = None
+    is_ordinal: bool = False
 
     def __len__(self) -> int:
         return len(self.table)
@@ -305,6 +307,7 @@ class Predictions:
         classes: Names of the C columns.
         task: What is predicted.
         positive: Index of the positive class for a binary task, else None.
+        is_ordinal: Whether the classes are grades, from the lowest to the highest.
     """
 
     probs: np.ndarray
@@ -313,6 +316,7 @@ class Predictions:
     classes: tuple[str, ...]
     task: Task
     positive: int | None = None
+    is_ordinal: bool = False
 
 
 def to_json(value: Any) -> Any:

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from dicom_files import save, slice_at
+from medgraft.data.audit import audit_cohort
 from medgraft.data.cache import build_cache
 from medgraft.data.cohort import read_cohort
 from medgraft.data.decode import read_row
 from medgraft.data.fingerprint import perceptual_hash, thumbnail
+from medgraft.data.phantom import DEMO_VOLUMES, phantom_case
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.preprocess import prepare
 from medgraft.types import Preprocessing, Reading
@@ -214,3 +216,21 @@ def test_a_constant_volume_stays_constant_however_it_is_resized() -> None:
         for sides in ((3, 5, 7), (20, 9, 11)):
             settings = Preprocessing(sides=sides, channels=3, intensity_max=255)
             assert set(np.unique(prepare(np.full((6, 8, 10), 77, dtype), settings))) == {77}
+
+
+def test_near_duplicates_of_volumes_are_alike_in_every_view(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    volumes = [phantom_case(DEMO_VOLUMES, number, 0)[0] for number in range(60)]
+    for number in range(4):
+        # A scan exported again: coarser, a little brighter, with other noise.
+        coarse = prepare(volumes[number], Preprocessing(sides=(30, 30, 30), channels=1, intensity_max=255))[0]
+        volumes.append((coarse * 0.97 + rng.normal(0, 1, coarse.shape)).clip(0, 255).astype(np.uint8))
+    for number, volume in enumerate(volumes):
+        place = tmp_path / ("a", "b")[number % 2] / f"{number:02d}.npy"
+        place.parent.mkdir(exist_ok=True)
+        np.save(place, volume)
+    cohort = read_cohort(tmp_path)
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(16, 16, 16))
+    names = [int(Path(path).stem) for path in cohort.table["path"]]
+    pairs = {tuple(sorted((names[a], names[b]))) for a, b, _ in audit_cohort(cohort, decoded).near_duplicates}
+    assert pairs == {(number, 60 + number) for number in range(4)}

@@ -14,6 +14,7 @@ from medgraft.cli.options import (
     BackboneArgs,
     Blank,
     Device,
+    Grades,
     Key,
     LabelColumn,
     Labels,
@@ -127,6 +128,7 @@ def fit(
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    grades: Grades = None,
     unit: Annotated[str | None, typer.Option(help="image, series, study or patient: judged as one.")] = None,
     folds: Annotated[int | None, typer.Option(help="Grouped nested cross-validation with this many folds.")] = None,
     deterministic: Annotated[
@@ -174,6 +176,7 @@ def check(
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    grades: Grades = None,
     positive: Positive = None,
     seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,
 ) -> None:
@@ -337,6 +340,7 @@ def compare(
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    grades: Grades = None,
     device: Device = None,
     offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
@@ -399,6 +403,7 @@ def analyze(
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    grades: Grades = None,
     offline: Offline = False,
 ) -> None:
     """What transfer changed at every cut and what its features are worth; adds figures to the run's report."""
@@ -445,6 +450,7 @@ def advise(
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    grades: Grades = None,
     device: Device = None,
     offline: Offline = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

@@ -17,6 +17,7 @@ __all__ = [
     "PatientRegex",
     "Labels",
     "Key",
+    "Grades",
     "Uncertain",
     "Blank",
     "Positive",
@@ -45,6 +46,7 @@ Uncertain = Annotated[
     str | None, typer.Option(help="Labels -1 of several columns: ignore, zeros, ones, soft(a,b); label=… for some.")
 ]
 Blank = Annotated[str | None, typer.Option(help="Blank labels of several columns: ignore or negative.")]
+Grades = Annotated[str | None, typer.Option(help="All classes from the lowest to the highest, where they are grades.")]
 Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
 Weights = Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")]
 Size = Annotated[
@@ -71,6 +73,7 @@ def cohort_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "key",
         "uncertain",
         "blank",
+        "grades",
     )
     return {name: str(given[name]) for name in names if given.get(name) is not None}
 

@@ -30,7 +30,7 @@ def audit_cohort(cohort: Cohort, decoded: DecodedCohort) -> Audit:
     copies = np.array([row for one in sets for row in one[1:]], dtype=np.int64)
     is_constant = decoded.facts["low"] == decoded.facts["high"]
     compared = np.flatnonzero(~is_constant & ~np.isin(np.arange(len(cohort)), copies))
-    near = near_duplicates(decoded.facts["hash"], decoded.thumbs, compared)
+    near = near_duplicates(decoded.facts["hash"], decoded.thumbs, compared, is_quartered=cohort.dims == 3)
     findings = [
         *image_findings(cohort, decoded),
         *_exact(cohort, sets),

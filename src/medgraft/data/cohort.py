@@ -72,6 +72,7 @@ def read_cohort(
     unit: Unit = "image",
     dims: Literal["auto", 2, 3] = "auto",
     unknown: Unknown | None = None,
+    grades: Sequence[str] = (),
 ) -> Cohort:
     """The cohort found at `source`; everything inferred on the way is in its notes.
 
@@ -93,6 +94,7 @@ def read_cohort(
         dims: 2 to read images, 3 to read volumes; ``auto``: volumes where files or arrays are such, and a DICOM file is
             an image.
         unknown: What labels of -1 and blank ones mean; None refuses them.
+        grades: All classes from the lowest to the highest, where they are grades.
 
     Raises:
         DataError: Nothing there, a file, column or label is missing, one class only, too few patients.
@@ -134,6 +136,8 @@ def read_cohort(
             raise DataError(f"{path}: expected {other}, got {found}. {_NETWORKS}")
     else:
         cohort = _encode(_listing(path, asked, wanted), positive, unknown or Unknown())
+    if grades:
+        cohort = _graded(cohort, grades)
     if patient_regex is not None:
         cohort = _with_patients(cohort, patient_regex)
     if cohort.arrays is None:
@@ -245,6 +249,22 @@ def _cohort(listing: Listing, task: Task, classes: tuple[str, ...], targets: np.
         files=listing.files,
         dims=listing.dims,
     )
+
+
+def _graded(cohort: Cohort, grades: Sequence[str]) -> Cohort:
+    """The classes in the order of the grades."""
+    by_key = {spelling_key(name): name for name in cohort.classes}
+    named = [by_key.get(spelling_key(grade)) for grade in grades]
+    if cohort.task != "multiclass" or sorted(map(str, named)) != sorted(cohort.classes):
+        raise ConfigError(
+            f"expected --grades to name each of the classes once, of three or more, got {', '.join(grades)} for "
+            f"{', '.join(cohort.classes)} ({cohort.task})."
+        )
+    classes = tuple(str(name) for name in named)
+    places = np.array([classes.index(name) for name in cohort.classes])
+    note = f"Grades, from the lowest to the highest: {', '.join(classes)}."
+    targets = places[cohort.targets].astype(np.int64)
+    return dataclasses.replace(cohort, classes=classes, targets=targets, is_ordinal=True, notes=(*cohort.notes, note))
 
 
 def _with_patients(cohort: Cohort, pattern: str) -> Cohort:

@@ -9,7 +9,7 @@ import numpy as np
 from medgraft.io.preprocess import prepare
 from medgraft.types import Preprocessing
 
-__all__ = ["THUMBNAIL", "perceptual_hash", "pixel_digest", "thumbnail", "views"]
+__all__ = ["THUMBNAIL", "first_view", "perceptual_hash", "pixel_digest", "thumbnail", "views"]
 
 THUMBNAIL: Final = 64
 """Side of a thumbnail, px."""
@@ -75,6 +75,18 @@ def thumbnail(pixels: np.ndarray, dims: int = 2) -> np.ndarray:
         small = np.block([[one, two], [three, four]])
     low, high = small.min(), small.max()
     return np.asarray(np.rint((small - low) * (255 / max(high - low, 1))), dtype=np.uint8)
+
+
+def first_view(thumb: np.ndarray) -> np.ndarray:
+    """(64, 64): the first of the four views in a thumbnail of a volume.
+
+    All four together would hash alike for any two volumes of one kind, because their edges lie at the same places.
+
+    Args:
+        thumb: (64, 64) from `thumbnail`.
+    """
+    half = THUMBNAIL // 2
+    return np.asarray(thumb[:half, :half].repeat(2, axis=0).repeat(2, axis=1))
 
 
 def perceptual_hash(thumb: np.ndarray) -> int:

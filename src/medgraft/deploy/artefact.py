@@ -39,6 +39,7 @@ class Artefact:
         task: What it predicts.
         classes: In the order of the probabilities.
         positive: Positive class of a binary task.
+        is_ordinal: Whether the classes are grades, from the lowest to the highest.
         strategy: How it was made.
         cut: Where its trunk ends.
         head: Its head.
@@ -62,6 +63,7 @@ class Artefact:
     weights: dict[str, str]
     frozen: tuple[str, ...] = ()
     slim: dict[str, float] = dataclasses.field(default_factory=dict)
+    is_ordinal: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -191,4 +193,5 @@ def _artefact(described: dict[str, Any]) -> Artefact:
         weights=described["weights"],
         frozen=tuple(described["frozen"]),
         slim=described.get("slim", {}),
+        is_ordinal=described.get("is_ordinal", False),
     )

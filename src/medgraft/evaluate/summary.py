@@ -1,5 +1,6 @@
 """The `test` part of results.json: one model's numbers with intervals, and a comparison of two."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from medgraft.evaluate.operating_point import apply_thresholds, choose_threshold
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.verdict import verdict, verdict_sentence
 from medgraft.metrics.cases import one_vs_rest
-from medgraft.metrics.classification import METRICS, auprc_per_class, auroc_per_class, brier, ece
+from medgraft.metrics.classification import auprc_per_class, auroc_per_class, brier, ece, metrics_of
 from medgraft.types import Predictions, to_json
 
 __all__ = ["compare", "metric_interval", "site_metrics", "summarise"]
@@ -94,7 +95,7 @@ def summarise(
             "Pass predictions of one model."
         )
     counts = bootstrap_weights(seeds[0]) if weights is None else weights
-    details = {metric: _over_seeds(seeds, metric, counts) for metric in METRICS}
+    details = {metric: _over_seeds(seeds, metric, counts) for metric in metrics_of(seeds[0])}
     thresholds = choose_thresholds(val, point)
     temperature = fit_temperature(val)
     scaled = apply_temperature(seeds[0], temperature)
@@ -191,14 +192,14 @@ def site_metrics(
             weights = bootstrap_weights(part, num, seed)
             row |= {
                 metric: {"value": score(part), "ci95": list(metric_interval(part, metric, weights))}
-                for metric, score in METRICS.items()
+                for metric, score in metrics_of(part).items()
             }
         out[name] = row if reason is None else row | {"reason": reason}
     return out
 
 
 def _over_seeds(seeds: Sequence[Predictions], metric: str, weights: np.ndarray) -> dict[str, Any]:
-    values = [METRICS[metric](pred) for pred in seeds]
+    values = [metrics_of(pred)[metric](pred) for pred in seeds]
     return {
         "value": values[0],
         "ci95": list(metric_interval(seeds[0], metric, weights)),
@@ -208,14 +209,7 @@ def _over_seeds(seeds: Sequence[Predictions], metric: str, weights: np.ndarray) 
 
 
 def _subset(pred: Predictions, keep: np.ndarray) -> Predictions:
-    return Predictions(
-        probs=pred.probs[keep],
-        targets=pred.targets[keep],
-        groups=pred.groups[keep],
-        classes=pred.classes,
-        task=pred.task,
-        positive=pred.positive,
-    )
+    return dataclasses.replace(pred, probs=pred.probs[keep], targets=pred.targets[keep], groups=pred.groups[keep])
 
 
 def _too_few(pred: Predictions, minimum: int) -> str | None:

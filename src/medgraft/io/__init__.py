@@ -7,6 +7,7 @@ from medgraft.io.dicom_header import read_header
 from medgraft.io.image import IMAGE_SUFFIXES, MAX_PIXELS, read_facts, read_image
 from medgraft.io.intensity import CT_WINDOWS, to_sixteen_bits
 from medgraft.io.preprocess import intensity_scale, prepare
+from medgraft.io.volume import read_volume, read_volume_facts
 
 __all__ = [
     "CT_WINDOWS",
@@ -22,5 +23,7 @@ __all__ = [
     "read_facts",
     "read_header",
     "read_image",
+    "read_volume",
+    "read_volume_facts",
     "to_sixteen_bits",
 ]

@@ -2,6 +2,7 @@
 
 import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -93,7 +94,7 @@ def _array_header(stream: Any, where: str) -> tuple[tuple[int, ...], bool, np.dt
         version = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except ValueError as error:
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError) as error:  # NumPy reads the header as Python
         raise DataError(f"{where} is no NumPy array ({error}).") from error
     if dtype.hasobject:
         raise DataError(f"{where} holds Python objects, which may carry code. Save it as plain numbers or text.")

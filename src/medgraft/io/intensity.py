@@ -22,6 +22,7 @@ CT_WINDOWS: Final[dict[str, tuple[float, float]]] = {
 """Centre and width in Hounsfield units."""
 _PERCENTILES: Final = (0.5, 99.5)
 _DEVIATIONS: Final = 5.0
+_ENOUGH: Final = 2**24
 
 
 def ct_windows(names: Sequence[str]) -> tuple[tuple[float, float], ...]:
@@ -55,13 +56,19 @@ def to_sixteen_bits(values: np.ndarray, low: float, high: float, scaling: Scalin
         [0, 32768, 65535]
     """
     if scaling == "percentile":
-        low, high = (float(value) for value in np.percentile(values, _PERCENTILES))
+        # Of a large volume every so-many-th voxel tells as much.
+        some = values.reshape(-1)[:: max(1, values.size // _ENOUGH)]
+        low, high = (float(value) for value in np.percentile(some, _PERCENTILES))
     elif scaling == "z-score":
         middle, reach = float(values.mean(dtype=np.float64)), _DEVIATIONS * float(values.std(dtype=np.float64))
         low, high = middle - reach, middle + reach
-    # A constant image has no contrast to keep.
-    shares = (values.astype(np.float64) - low) / (high - low) if high > low else np.zeros(values.shape)
-    return np.asarray(np.rint(shares.clip(0, 1) * FULL_SCALE), dtype=np.uint16)
+    found = np.zeros(values.shape, dtype=np.uint16)
+    if not high > low:
+        return found  # a constant image has no contrast to keep
+    for part in range(len(values)):
+        shares = (values[part].astype(np.float64) - low) / (high - low)
+        found[part] = np.rint(shares.clip(0, 1) * FULL_SCALE)
+    return found
 
 
 def through_window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:

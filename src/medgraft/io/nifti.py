@@ -19,8 +19,9 @@ from medgraft.errors import DataError
 __all__ = ["MAX_VOXELS", "is_nifti_name", "nifti_shape", "read_nifti", "to_ras", "write_nifti"]
 
 NIFTI_SUFFIXES: Final = (".nii", ".nii.gz")
-MAX_VOXELS: Final = 2**27
-"""Half a gigabyte as float32: 512 slices of 512 × 512."""
+MAX_VOXELS: Final = 2**28
+"""A gigabyte as float32: 1 024 slices of 512 × 512."""
+MAX_BYTES: Final = 2**30
 BROKEN: Final = (
     ImageFileError,
     HeaderDataError,
@@ -114,7 +115,7 @@ def _refusing(path: Path) -> Iterator[None]:
     # It tells of repaired headers on its own.
     logger = logging.getLogger("nibabel.global")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     except DataError:
@@ -136,6 +137,7 @@ def _shape(image: Any, path: Path) -> tuple[int, ...]:
         shape = shape[:3]
     if len(shape) != 3 or min(shape) < 2:
         raise DataError(f"{path}: expected one volume (x, y, z), got shape {image.shape}. Split it, or leave it out.")
-    if np.prod(shape, dtype=np.float64) > MAX_VOXELS:
-        raise DataError(f"{path}: declares {shape} voxels, over the limit of {MAX_VOXELS:,}.")
+    voxels = np.prod(shape, dtype=np.float64)
+    if voxels > MAX_VOXELS or voxels * image.get_data_dtype().itemsize > MAX_BYTES:
+        raise DataError(f"{path}: declares {shape} voxels, over the limit of {MAX_VOXELS:,} or of a gigabyte.")
     return shape

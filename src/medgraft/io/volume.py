@@ -1,7 +1,10 @@
 """One volume from its files to integers and facts: the one way in for training and for prediction."""
 
+import contextlib
 import dataclasses
 import re
+import threading
+import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -22,7 +25,10 @@ from medgraft.types import ImageFacts, Reading
 __all__ = ["is_volume_name", "natural", "read_volume", "read_volume_facts"]
 
 ARRAY_SUFFIXES: Final = frozenset({".npy", ".npz"})
-ORIENTED: Final = frozenset({"NIfTI", "DICOM"})
+# NumPy reads the header of an array as Python.
+_BROKEN_ARRAY: Final = (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, tokenize.TokenError)
+LARGE: Final = 2**24
+_large = threading.BoundedSemaphore(1)
 
 
 def is_volume_name(name: str) -> bool:
@@ -54,6 +60,14 @@ def read_volume(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, Im
     Raises:
         DataError: A file cannot be read, or together they are no volume; the message names the files.
     """
+    facts = read_volume_facts(files)
+    # Real values take some twenty bytes a voxel on their way.
+    is_large = facts.depth * facts.height * facts.width > LARGE
+    with _large if is_large else contextlib.nullcontext():
+        return _read(files, reading)
+
+
+def _read(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     first = files[0]
     if first.is_dir():
         return _picture_volume(_only(files), reading)
@@ -62,8 +76,6 @@ def read_volume(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, Im
         return _real(values, affine, reading, mode="NIfTI", modality="", where=first)
     if first.suffix.lower() in ARRAY_SUFFIXES:
         return _array_volume(_only(files), reading)
-    if not is_dicom(first):
-        raise DataError(f"{first}: expected a volume: NIfTI, DICOM, .npy, .npz, or a folder of slices.")
     return _dicom_volume(files, reading)
 
 
@@ -81,9 +93,11 @@ def read_volume_facts(files: Sequence[Path]) -> ImageFacts:
         width, height, depth = nifti_shape(_only(files))
         return ImageFacts(depth=depth, height=height, width=width, channels=1, bits=16, mode="NIfTI")
     if first.suffix.lower() in ARRAY_SUFFIXES:
-        depth, height, width = _array(first).shape
-        bits = 8 if _array(first).dtype == np.uint8 else 16
+        array = _array(_only(files))
+        (depth, height, width), bits = array.shape, 8 if array.dtype == np.uint8 else 16
         return ImageFacts(depth=depth, height=height, width=width, channels=1, bits=bits, mode="array")
+    if not is_dicom(first):
+        raise DataError(f"{first}: expected a volume: NIfTI, DICOM, .npy, .npz, or a folder of slices.")
     header = read_header(first)
     depth = len(header.frames) if len(files) == 1 else len(files)
     return ImageFacts(
@@ -164,7 +178,7 @@ def _array(path: Path) -> np.ndarray:
     else:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError) as error:
+        except _BROKEN_ARRAY as error:
             raise DataError(f"{path}: damaged or not readable as an array ({error}). Fetch it again.") from error
     if array.ndim != 3 or min(array.shape) < 2 or array.dtype.kind not in "uifb" or array.size > MAX_VOXELS:
         raise DataError(

@@ -27,6 +27,8 @@ __all__ = [
     "confusion",
     "ece",
     "majority_rate",
+    "metrics_of",
+    "quadratic_kappa",
 ]
 
 
@@ -212,6 +214,38 @@ def ece(pred: Predictions) -> float:
         0.0
     """
     return _once(pred, "ece")
+
+
+def quadratic_kappa(pred: Predictions) -> float:
+    """Agreement of grades beyond chance, quadratically weighted: 1 is perfect, 0 is chance.
+
+    Args:
+        pred: Multiclass; the classes are grades in their order.
+
+    Raises:
+        ConfigError: Another task.
+        DataError: Unsound predictions.
+
+    References:
+        Cohen, Weighted kappa: nominal scale agreement with provision for scaled disagreement or partial credit,
+        Psychological Bulletin, 1968.
+
+    Examples:
+        >>> pred = Predictions(probs=np.eye(3), targets=np.array([0, 1, 1]), groups=np.arange(3),
+        ...                    classes=("none", "mild", "severe"), task="multiclass", is_ordinal=True)
+        >>> round(quadratic_kappa(pred), 3)
+        0.667
+    """
+    return _once(pred, "kappa")
+
+
+def metrics_of(pred: Predictions) -> dict[str, Callable[[Predictions], float]]:
+    """`METRICS`, and for grades `quadratic_kappa`, by name.
+
+    Args:
+        pred: Not checked here.
+    """
+    return METRICS | ({"kappa": quadratic_kappa} if pred.is_ordinal else {})
 
 
 def confusion(pred: Predictions) -> np.ndarray:

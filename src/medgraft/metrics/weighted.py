@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.metrics.cases import OneVsRest, check_predictions, known_labels, one_vs_rest
+from medgraft.metrics.cases import OneVsRest, check_predictions, known_labels, one_vs_rest, predicted_targets
 from medgraft.metrics.ranking import replicate_chunks, weighted_auprc, weighted_auroc
 from medgraft.metrics.reliability import bin_numbers, top_label
 from medgraft.types import Predictions
@@ -106,6 +106,17 @@ def _brier(pred: Predictions, weights: np.ndarray) -> np.ndarray:
     return np.asarray(_means(squares, weights, known_labels(pred)).sum(axis=1))
 
 
+def _kappa(pred: Predictions, weights: np.ndarray) -> np.ndarray:
+    if pred.task != "multiclass":
+        raise ConfigError(f"kappa is for grades (multiclass), got a {pred.task} task. Leave it out.")
+    truth, called = pred.targets.astype(np.float64)[:, None], predicted_targets(pred).astype(np.float64)[:, None]
+    apart, of_truth, of_called = (_means(values, weights)[:, 0] for values in ((truth - called) ** 2, truth, called))
+    # What two raters with these habits would be apart by chance.
+    squares = _means(truth**2, weights)[:, 0] + _means(called**2, weights)[:, 0]
+    chance = squares - 2 * of_truth * of_called
+    return np.asarray(1 - apart / np.where(chance > 0, chance, np.inf))
+
+
 def _ece(pred: Predictions, weights: np.ndarray) -> np.ndarray:
     confidence, correct = top_label(pred)
     known, parts = known_labels(pred), []
@@ -145,4 +156,5 @@ WEIGHTED: Final[dict[str, Callable[[Predictions, np.ndarray], np.ndarray]]] = {
     "balanced_accuracy": _balanced_accuracy,
     "brier": _brier,
     "ece": _ece,
+    "kappa": _kappa,
 }

@@ -27,6 +27,7 @@ METRICS: Final = (
     ("accuracy", "Accuracy", "beside the majority rate below"),
     ("majority", "Majority rate", "accuracy of always naming the commonest class"),
     ("balanced_accuracy", "Balanced accuracy", "mean of the classes' sensitivities"),
+    ("kappa", "Weighted kappa", "agreement of grades, quadratic; 0 is chance"),
     ("brier", "Brier score", "lower is better"),
     ("ece", "ECE", "calibration error, 15 bins; lower is better"),
     ("temperature", "Temperature", "fitted on validation; 1 = already calibrated"),

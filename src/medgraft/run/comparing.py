@@ -20,7 +20,7 @@ from medgraft.evaluate.comparison import difference_over_seeds, holm, interval_o
 from medgraft.evaluate.efficiency import latency_ms
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.verdict import verdict
-from medgraft.metrics.classification import METRICS
+from medgraft.metrics.classification import metrics_of
 from medgraft.report.comparison_page import write_comparison
 from medgraft.run.advising import advice_from
 from medgraft.run.fit import installed_versions
@@ -342,7 +342,7 @@ def _row(
 ) -> dict[str, Any]:
     first = entry.trials[0]
     metrics: dict[str, dict[str, Any]] = {}
-    for name, metric in METRICS.items():
+    for name, metric in metrics_of(preds[0]).items():
         values = [metric(pred) for pred in preds]
         metrics[name] = {
             "mean": float(np.mean(values)),

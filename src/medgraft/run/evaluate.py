@@ -17,7 +17,7 @@ from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import metric_interval, site_metrics
 from medgraft.metrics.cases import pooled
-from medgraft.metrics.classification import METRICS
+from medgraft.metrics.classification import metrics_of
 from medgraft.run.folder import write_json
 from medgraft.run.prepare import Listener, audited, open_cohort
 from medgraft.types import Cohort, Predictions, to_json
@@ -101,6 +101,7 @@ def _predictions(model: LoadedModel, cohort: Cohort, probs: np.ndarray, groups: 
         classes=classes,
         task=model.artefact.task,
         positive=classes.index(positive) if positive is not None else None,
+        is_ordinal=model.artefact.is_ordinal,
     )
 
 
@@ -108,7 +109,7 @@ def _metrics(predictions: Predictions, model: LoadedModel, replicates: int, seed
     weights = bootstrap_weights(predictions, replicates, seed)
     metrics = {
         name: {"value": metric(predictions), "ci95": list(metric_interval(predictions, name, weights))}
-        for name, metric in METRICS.items()
+        for name, metric in metrics_of(predictions).items()
     }
     points = apply_thresholds(predictions, model.artefact.thresholds)
     return {"metrics": metrics, "operating_point": points}

@@ -15,7 +15,7 @@ from medgraft.data.split import fold_splits
 from medgraft.deploy.predict import write_table
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare, metric_interval, site_metrics
-from medgraft.metrics.classification import METRICS
+from medgraft.metrics.classification import metrics_of
 from medgraft.report import write_report
 from medgraft.run.folder import read_json, write_json
 from medgraft.run.judging import judged_name
@@ -136,6 +136,7 @@ def _predictions(table: pd.DataFrame, found: Prepared) -> Predictions:
         classes=cohort.classes,
         task=cohort.task,
         positive=cohort.classes.index(cohort.positive) if cohort.positive is not None else None,
+        is_ordinal=cohort.is_ordinal,
     )
 
 
@@ -147,7 +148,7 @@ def _rows(table: pd.DataFrame, found: Prepared) -> np.ndarray:
 
 def _summary(pooled: Predictions, folds: list[dict[str, Any]], weights: np.ndarray) -> dict[str, Any]:
     details: dict[str, Any] = {}
-    for name, metric in METRICS.items():
+    for name, metric in metrics_of(pooled).items():
         values = [fold[name]["value"] if name in _RANKING else fold[name] for fold in folds]
         details[name] = {
             "value": metric(pooled),

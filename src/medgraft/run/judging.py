@@ -162,6 +162,7 @@ def predict_split(trial: Trial, found: Prepared, context: TrialContext, split: s
         classes=found.cohort.classes,
         task=data.task,
         positive=data.positive,
+        is_ordinal=found.cohort.is_ordinal,
     )
     return pooled(predictions, found.cohort.units(rows))
 
@@ -210,6 +211,7 @@ def artefact_of(
         task=found.cohort.task,
         classes=found.cohort.classes,
         positive=found.cohort.positive,
+        is_ordinal=found.cohort.is_ordinal,
         strategy=trial.spec.strategy,
         cut=model.trunk.cut,
         head=trial.spec.head,

@@ -105,6 +105,7 @@ def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2,
         key=config.key,
         unit=config.unit,
         dims=config.dims if config.dims != "auto" else dims,
+        grades=config.grades,
         unknown=Unknown(uncertain=config.uncertain, blank=config.blank, seed=seed),
     )
     if cohort.positive is not None:
