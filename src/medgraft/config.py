@@ -200,6 +200,9 @@ class CompareConfig(_Frozen):
 
     strategies: tuple[str, ...] = Field(("all",), min_length=1)
     fractions: tuple[float, ...] = Field((1.0,), min_length=1, description="Of the training groups")
+    uncertain: tuple[str, ...] = Field(
+        (), description="Policies for uncertain labels, each with every strategy; the first is the baseline's"
+    )
     trials: int = Field(4, ge=1, le=7, description="Trainings per strategy and fraction over depth and LR")
 
 

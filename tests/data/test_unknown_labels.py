@@ -164,6 +164,30 @@ def test_a_comparison_leaves_out_what_needs_every_label(chexpert: Path, tmp_path
         compare(config, tmp_path / "compared")
 
 
+def test_policies_are_compared_with_each_other(chexpert: Path, tmp_path: Path) -> None:
+    config = config_of(
+        chexpert,
+        "ignore",
+        train={"epochs": 1},
+        transfer={"cut": "auto"},
+        compare={"strategies": ("ttl",), "trials": 1, "uncertain": ("ignore", "ones", "soft(0.5,0.9)")},
+    )
+    found = compare(config, tmp_path / "compared")
+    names = [row["strategy"] for row in found["rows"]]
+    assert names == ["ftl", "ttl", "ftl (ones)", "ttl (ones)", "ftl (soft(0.5,0.9))", "ttl (soft(0.5,0.9))"]
+    assert [row["uncertain"] for row in found["rows"]] == ["ignore"] * 2 + ["ones"] * 2 + ["soft(0.5,0.9)"] * 2
+    areas = [row["test"]["auroc"]["mean"] for row in found["rows"]]
+    assert len({round(area, 6) for area in areas}) > 2
+    assert "difference" not in found["rows"][0]
+    assert all("difference" in row for row in found["rows"][1:])
+    page = (tmp_path / "compared" / "comparison.html").read_text()
+    assert "ttl (soft(0.5,0.9))" in page
+    with pytest.raises(ConfigError, match="expected --uncertain ignore"):
+        compare(
+            config_of(chexpert, "ignore", compare={"uncertain": ("perhaps",)}, transfer={"cut": "auto"}), tmp_path / "x"
+        )
+
+
 def test_the_audit_alone_counts_them(chexpert: Path) -> None:
     data = {"label_column": LABELS, "uncertain": "ignore", "blank": "ignore"}
     audit, _ = check(make_config(str(chexpert), options={"data": data}).data)

@@ -1,6 +1,7 @@
 """The scikit-learn face."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,9 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, cross_val_score
 
+from dicom_files import dicom, save
 from medgraft import TransferClassifier
+from medgraft.data.cohort import patients_of_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.run import trials
 from medgraft.search.trial import Trial, TrialSpec
@@ -106,3 +109,27 @@ def test_a_small_validation_set_is_searched_with_three_seeds_as_in_fit(monkeypat
     assert {spec.seed for spec in asked} == {0, 1, 2}
     assert [spec.train.epochs for spec in asked[:-1]] == [5] * (len(asked) - 1)
     assert (asked[-1].train.epochs, asked[-1].seed) == (6, 0)
+
+
+def test_patients_of_dicom_files_stay_together(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    files, labels = [], []
+    for number in range(40):
+        made = dicom(rng.integers(0, 4095, (16, 16)).astype(np.uint16), PatientID=f"P{number // 4}")
+        files.append(save(made, tmp_path / f"{number}.dcm"))
+        labels.append(("a", "b")[(number // 4) % 2])
+    assert patients_of_files(files) == [f"P{number // 4}" for number in range(40)]
+    seen: list[Any] = []
+
+    def stop(_config: Any, cohort: Any, *_: Any) -> None:
+        seen.append(cohort)
+        raise RuntimeError("enough")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("medgraft.run.estimator._prepared", stop)
+        with pytest.raises(RuntimeError, match="enough"):
+            TransferClassifier(size=16, epochs=1).fit(files, labels)
+    table = seen[0].table
+    assert table.groupby("patient")["split"].nunique().max() == 1
+    assert set(table["split"]) == {"train", "val"}
+    assert patients_of_files([save(dicom(np.zeros((4, 4), np.uint16), PatientID=""), tmp_path / "x.dcm")]) is None

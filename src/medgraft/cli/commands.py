@@ -338,7 +338,9 @@ def compare(
     patient_regex: PatientRegex = None,
     labels: Labels = None,
     key: Key = None,
-    uncertain: Uncertain = None,
+    uncertain: Annotated[
+        str | None, typer.Option(help="As for fit; several, separated by semicolons, are compared with each other.")
+    ] = None,
     blank: Blank = None,
     grades: Grades = None,
     device: Device = None,
@@ -350,8 +352,9 @@ def compare(
     from medgraft.run.comparing import compare as run_compare
     from medgraft.run.console import listening, print_comparison
 
+    policies = [part.strip() for part in (uncertain or "").split(";") if part.strip()]
     options = {
-        "data": cohort_options(locals()),
+        "data": cohort_options({**locals(), "uncertain": policies[0] if policies else None}),
         "backbone": network_options(locals()),
         "transfer": {"head": head},
         "train": {"epochs": epochs},
@@ -359,6 +362,7 @@ def compare(
         "compare": {
             "strategies": [name.strip() for name in strategies.split(",") if name.strip()],
             "fractions": [fraction(part) for part in fractions.split(",")],
+            "uncertain": policies if len(policies) > 1 else [],
             "trials": trials,
         },
         "seeds": seeds,

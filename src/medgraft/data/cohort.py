@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import functools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,14 +27,14 @@ from medgraft.data.labels import (
 from medgraft.data.layouts import TABLE_SUFFIXES, Listing, list_folder, tables_in
 from medgraft.data.medmnist import read_medmnist
 from medgraft.data.tables import FIRST_LINE, list_table, names_volumes, peek_table
-from medgraft.data.unknown import describe_unknown, parse_policy, taught_targets
+from medgraft.data.unknown import describe_unknown, retaught
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort, Task
 
-__all__ = ["MIN_PATIENTS", "Unknown", "read_cohort"]
+__all__ = ["MIN_PATIENTS", "Unknown", "patients_of_files", "read_cohort"]
 
 MIN_PATIENTS: Final = 3
 """Fewest patients (images, where patients are unknown) of a class: one each for train, val and test."""
@@ -217,7 +216,7 @@ def _from_labels(listing: Listing) -> Cohort:
 
 
 def _from_flags(listing: Listing, flags: Mapping[str, Sequence[str | None]], unknown: Unknown) -> Cohort:
-    classes, names = tuple(flags), listing.table["path"].tolist()
+    classes = tuple(flags)
     takes_uncertain = unknown.uncertain is not None
     targets, is_uncertain = encode_flags(
         flags, listing.where, FIRST_LINE, takes_uncertain=takes_uncertain, blank=unknown.blank
@@ -225,16 +224,13 @@ def _from_flags(listing: Listing, flags: Mapping[str, Sequence[str | None]], unk
     cohort = _cohort(listing, "multilabel", classes, targets)
     labels = ["|".join(classes[c] for c in np.flatnonzero(row == 1)) for row in targets]
     told = describe_unknown(targets, is_uncertain, classes, unknown.uncertain)
-    taught = None
-    if unknown.uncertain is not None:
-        taught = taught_targets(targets, is_uncertain, parse_policy(unknown.uncertain, classes), names, unknown.seed)
-    return dataclasses.replace(
+    cohort = dataclasses.replace(
         cohort,
         table=cohort.table.assign(label=labels),
         notes=(told,) if told else (),
         is_uncertain=is_uncertain,
-        taught=taught,
     )
+    return cohort if unknown.uncertain is None else retaught(cohort, unknown.uncertain, unknown.seed)
 
 
 def _cohort(listing: Listing, task: Task, classes: tuple[str, ...], targets: np.ndarray) -> Cohort:
@@ -295,7 +291,7 @@ def _with_dicom(cohort: Cohort) -> Cohort:
         return cohort
     table, notes = cohort.table.copy(), list(cohort.notes)
     if table["patient"].isna().all():
-        known = dict(zip(rows, in_order(functools.partial(_dicom_patient, cohort), rows), strict=True))
+        known = dict(zip(rows, in_order(_dicom_patient, [cohort.files_of(row)[0] for row in rows]), strict=True))
         table["patient"], note = _patients_of([known.get(row) for row in range(len(cohort))])
         notes += note
     names = {row: case_name(f"{cohort.root}\0{paths[row]}") for row in rows}
@@ -319,9 +315,22 @@ def _may_be_dicom(cohort: Cohort, row: int) -> bool:
     return cohort.dims == 2 or not (is_volume_name(name) or (cohort.root / name).is_dir())
 
 
-def _dicom_patient(cohort: Cohort, row: int) -> str | None:
-    """PatientID of a row that is no picture by its ending."""
-    path = cohort.files_of(row)[0]
+def patients_of_files(files: Sequence[Path]) -> list[str] | None:
+    """The patient of each DICOM file by its header, a file without one alone; None where headers tell nobody apart.
+
+    Args:
+        files: Of any kind.
+    """
+    patients, _ = _patients_of(list(in_order(_dicom_patient, files)))
+    if patients.isna().all():
+        return None
+    return [patient if isinstance(patient, str) else f"\0{row}" for row, patient in enumerate(patients)]
+
+
+def _dicom_patient(path: Path) -> str | None:
+    """PatientID of a file that is no picture by its ending."""
+    if path.suffix.lower() in IMAGE_SUFFIXES or not path.is_file():
+        return None
     try:
         return (read_header(path).patient_id or None) if is_dicom(path) else None
     except DataError:

@@ -3,6 +3,7 @@
 They never count as truth: on validation and test a label that is not known takes no part, whatever a training is told.
 """
 
+import dataclasses
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,9 @@ import numpy as np
 
 from medgraft.data.labels import nearest
 from medgraft.errors import ConfigError
+from medgraft.types import Cohort
 
-__all__ = ["describe_unknown", "parse_policy", "taught_targets"]
+__all__ = ["describe_unknown", "parse_policy", "retaught", "taught_targets"]
 
 Range = tuple[float, float]
 POLICIES: Final[dict[str, Range | None]] = {"ignore": None, "zeros": (0.0, 0.0), "ones": (1.0, 1.0)}
@@ -98,6 +100,24 @@ def taught_targets(
             if chosen is not None:
                 taught[row, column] = chosen[0] + (chosen[1] - chosen[0]) * shares[column]
     return taught
+
+
+def retaught(cohort: Cohort, policy: str, seed: int) -> Cohort:
+    """`cohort` with what a training is told of its uncertain labels by `policy`.
+
+    Args:
+        cohort: Of several labels, with `is_uncertain`.
+        policy: As `parse_policy` takes it.
+        seed: Of the draws; they depend on the case's file, not on its pseudonym.
+
+    Raises:
+        ConfigError: The cohort has no such labels, or there is no such policy.
+    """
+    if cohort.is_uncertain is None:
+        raise ConfigError("--uncertain is for several columns of 0 and 1, got one label. Use --label-column A,B,C.")
+    names = [cohort.files.get(path, (path,))[0] for path in cohort.table["path"]]
+    told = taught_targets(cohort.targets, cohort.is_uncertain, parse_policy(policy, cohort.classes), names, seed)
+    return dataclasses.replace(cohort, taught=told)
 
 
 def describe_unknown(

@@ -78,10 +78,14 @@ def pareto_figure(rows: Sequence[Mapping[str, Any]]) -> str:
     figure = new_figure(1000, 380)
     axes = figure.subplots()
     for row, x in zip(rows, _side_by_side([row["macs"] / 1e9 for row in rows]), strict=True):
-        colour, marker = _STYLES[row["strategy"]]
+        name, _, policy = row["strategy"].partition(" (")
+        colour, marker = _STYLES[name]
         value, (low, high) = row["test"]["auprc"]["mean"], row["test"]["auprc"]["ci95"]
         axes.plot([x, x], [low, high], color=colour, linewidth=1.0, alpha=0.45)
-        axes.plot([x], [value], marker, color=colour, markersize=7, label=row["strategy"], zorder=3)
+        # Hollow: the same strategy with other words for uncertain labels.
+        inside = "none" if policy else colour
+        axes.plot([x], [value], marker, color=colour, markerfacecolor=inside, markersize=7, label=row["strategy"],
+                  zorder=3)  # fmt: skip
     front, best = [], float("-inf")
     for row in sorted(rows, key=lambda r: (r["macs"], -r["test"]["auprc"]["mean"])):
         if row["test"]["auprc"]["mean"] > best:
@@ -126,7 +130,7 @@ def learning_figure(rows: Sequence[Mapping[str, Any]]) -> str:
     axes = figure.subplots()
     for name in dict.fromkeys(row["strategy"] for row in rows):
         mine = sorted((r for r in rows if r["strategy"] == name), key=lambda r: r["num_train"])
-        colour, marker = _STYLES[name]
+        colour, marker = _STYLES[name.partition(" (")[0]]
         x, y = [r["num_train"] for r in mine], [r["test"]["auroc"]["mean"] for r in mine]
         is_main = name in ("ttl", "ftl")
         axes.plot(x, y, marker=marker, color=colour, linewidth=2.0 if is_main else 1.0, markersize=5, label=name)

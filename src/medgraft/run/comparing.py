@@ -14,6 +14,7 @@ import torch
 from medgraft.config import CompareConfig, RunConfig
 from medgraft.data.labels import rarest_class
 from medgraft.data.split import train_fractions, write_splits
+from medgraft.data.unknown import retaught
 from medgraft.deploy.predict import write_table
 from medgraft.errors import BackboneError, ConfigError
 from medgraft.evaluate.comparison import difference_over_seeds, holm, interval_over_seeds
@@ -67,6 +68,7 @@ class _Entry:
     tuning: tuple[Trial, ...]
     context: TrialContext
     found: Prepared
+    uncertain: str = ""
 
 
 def compare(
@@ -101,6 +103,8 @@ def compare(
         # What cannot be done is said before anything is trained.
         fractions = (config.compare or CompareConfig()).fractions
         cohorts = dict(zip(fractions, train_fractions(found.cohort, found.groups, fractions, config.seed), strict=True))
+        for policy in (config.compare or CompareConfig()).uncertain:
+            retaught(found.cohort, policy, config.seed)
         names, left_out = _fitting(config, found, names, told)
         _check_classes(cohorts, found, names)
         engine = engine_for(config, folder, found, told)
@@ -239,19 +243,27 @@ def _trained(
 ) -> list[_Entry]:
     settings = config.compare or CompareConfig()
     second = second_cut(found)
-    counter = _Counter((len(names) + bool(second)) * len(cohorts) * (settings.trials + config.seeds - 1), told)
+    policies = settings.uncertain or ("",)
+    num_entries = (len(names) * len(policies) + bool(second)) * len(cohorts)
+    counter = _Counter(num_entries * (settings.trials + config.seeds - 1), told)
     entries = []
     for fraction, cohort in cohorts.items():
-        part = dataclasses.replace(found, cohort=cohort)
         told.say(cohort.notes[-1])
-        place = folder if fraction == 1 else folder / f"fraction_{fraction:g}"
-        place.mkdir(exist_ok=True)
-        context = trial_context(place, part, engine)
-        for name in names:
-            entries.append(_entry(config, part, context, name, fraction, counter))
-            log_event(folder, "strategy", strategy=name, fraction=fraction)
-        if second is not None:
-            entries.append(_entry(config, part, context, "ttl", fraction, counter, fixed=second))
+        for number, policy in enumerate(policies):
+            taught = retaught(cohort, policy, config.seed) if policy else cohort
+            part = dataclasses.replace(found, cohort=taught)
+            place = folder if fraction == 1 else folder / f"fraction_{fraction:g}"
+            place = place / f"uncertain_{number}" if number else place
+            place.mkdir(exist_ok=True, parents=True)
+            context = trial_context(place, part, engine)
+            for name in names:
+                entry = _entry(config, part, context, name, fraction, counter)
+                # The first policy is the one all others are compared with.
+                label = f"{entry.name} ({policy})" if number else entry.name
+                entries.append(dataclasses.replace(entry, name=label, uncertain=policy))
+                log_event(folder, "strategy", strategy=label, fraction=fraction)
+            if second is not None and number == 0:
+                entries.append(_entry(config, part, context, "ttl", fraction, counter, fixed=second))
     return entries
 
 
@@ -353,6 +365,7 @@ def _row(
     return {
         "strategy": entry.name,
         "fraction": entry.fraction,
+        "uncertain": entry.uncertain,
         "num_train": len(entry.context.train),
         "cut": {"index": entry.choice.depth.index, "name": entry.choice.depth.name}
         if STRATEGIES[entry.strategy].has_depth

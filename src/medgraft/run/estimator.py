@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from medgraft.config import RunConfig, make_config
 from medgraft.data.cache import build_cache
+from medgraft.data.cohort import patients_of_files
 from medgraft.data.decode import read_row
 from medgraft.data.findings import Audit
 from medgraft.data.volumes import volume_of
@@ -102,7 +103,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             X: (N, H, W) or (N, H, W, 3) uint8 or uint16, volumes (N, D, H, W), or N names of files (of volumes also of
                 folders of slices).
             y: N labels.
-            groups: N patients; images of one patient stay together.
+            groups: N patients; images of one patient stay together. None: the PatientID of DICOM files, else each image
+                for itself.
 
         Raises:
             DataError: Lengths differ, or fewer than two classes.
@@ -115,6 +117,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{len(self.classes_)} classes."
             )
         config = self._config()
+        if groups is None and not isinstance(X, np.ndarray):
+            groups = patients_of_files([volume_of(Path(path))[0] for path in X])
         with tempfile.TemporaryDirectory(prefix="medgraft-") as place:
             folder = Path(place)
             found = _prepared(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
