@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from medgraft.config import PRESETS, RunConfig, make_config, parse_minutes, to_yaml
 from medgraft.errors import ConfigError
+from medgraft.run.prepare import reading_of
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -170,3 +171,15 @@ def test_minutes_of_a_duration(text, minutes):
 def test_a_duration_of_another_form_is_refused(text):
     with pytest.raises(ConfigError, match="such as 30m, 2h or 90s"):
         parse_minutes(text)
+
+
+def test_settings_of_volumes_are_checked():
+    assert make_config("x", sets=["data.spacing_mm=2"]).data.spacing_mm == (2.0, 2.0, 2.0)
+    assert make_config("x", sets=["data.spacing_mm=3,1,1"]).data.spacing_mm == (3.0, 1.0, 1.0)
+    assert make_config("x", options={"backbone": {"size": (16, 32, 32)}}).backbone.size == (16, 32, 32)
+    assert make_config("x", sets=["data.grades=a, b,c"]).data.grades == ("a", "b", "c")
+    for bad in ("data.spacing_mm=1,2", "data.spacing_mm=0", "data.spacing_mm={a: 1}", "backbone.size=[16, 16]"):
+        with pytest.raises(ConfigError, match="expected one"):
+            make_config("x", sets=[bad])
+    with pytest.raises(ConfigError):
+        reading_of(make_config("x", sets=["data.windows=40"]).data)

@@ -94,7 +94,10 @@ class DataConfig(_Frozen):
     @classmethod
     def _as_spacing(cls, value: Any) -> Any:
         values = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-        found = tuple(float(number) for number in values)
+        try:
+            found = tuple(float(number) for number in values)
+        except TypeError as error:
+            raise ValueError("expected one or three distances in mm (slices, rows, columns)") from error
         if len(found) not in (0, 1, 3) or not all(0 < number < 1000 for number in found):
             raise ValueError("expected one or three distances in mm (slices, rows, columns)")
         return found * 3 if len(found) == 1 else found
@@ -102,7 +105,7 @@ class DataConfig(_Frozen):
     @field_validator("windows", mode="before")
     @classmethod
     def _as_names(cls, value: Any) -> Any:
-        names = value.split(",") if isinstance(value, str) else value
+        names = value if isinstance(value, (list, tuple)) else str(value).split(",")
         return () if list(names) == ["none"] else tuple(names)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dicom_files import save, slice_at
 from medgraft.data.audit import audit_cohort
@@ -14,6 +15,7 @@ from medgraft.data.fingerprint import perceptual_hash, thumbnail
 from medgraft.data.phantom import DEMO_VOLUMES, phantom_case
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.preprocess import prepare
+from medgraft.io.volume import read_volume
 from medgraft.types import Preprocessing, Reading
 from volume_files import blob, write_nifti, write_series, write_slices
 
@@ -234,3 +236,82 @@ def test_near_duplicates_of_volumes_are_alike_in_every_view(tmp_path: Path) -> N
     names = [int(Path(path).stem) for path in cohort.table["path"]]
     pairs = {tuple(sorted((names[a], names[b]))) for a, b, _ in audit_cohort(cohort, decoded).near_duplicates}
     assert pairs == {(number, 60 + number) for number in range(4)}
+
+
+def test_no_name_of_a_person_stands_in_the_reason_of_a_broken_series(tmp_path: Path) -> None:
+    for number in range(8):
+        folder = tmp_path / ("ill", "well")[number % 2] / f"DOE^JANE_{number}"
+        files = write_series(case(number), folder, series=f"1.2.{number}", PatientID=f"P{number}")
+        for file in files:
+            file.rename(folder / f"JANE_DOE_1961_{file.name}")
+        if number == 0:
+            (folder / "JANE_DOE_1961_004.dcm").unlink()
+    cohort = read_cohort(tmp_path, dims=3)
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(8, 8, 8))
+    (broken,) = decoded.broken
+    assert "4.00 mm between file 4, file 5 where 2.00 mm is usual" in broken.reason
+    assert broken.reason.startswith("case-")
+    assert not any(word in broken.reason for word in ("DOE", "JANE", "1961"))
+
+
+def test_what_lies_beside_pictures_makes_no_volumes_of_them(tmp_path: Path) -> None:
+    for number in range(8):
+        place = tmp_path / "films" / ("a", "b")[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(case(number)[5]).save(place / f"{number}.png")
+    (tmp_path / "films" / "run" / "cache").mkdir(parents=True)
+    (tmp_path / "films" / "run" / "run.json").write_text("{}")
+    np.save(tmp_path / "films" / "run" / "cache" / "images.npy", case(0))
+    np.save(tmp_path / "films" / "a" / "embeddings.npy", case(0))
+    cohort = read_cohort(tmp_path / "films")
+    assert (cohort.dims, len(cohort)) == (2, 8)
+    for number in range(6):
+        write_nifti(case(number), tmp_path / "scans" / ("a", "b")[number % 2] / f"{number}.nii")
+    (tmp_path / "scans" / "run").mkdir()
+    (tmp_path / "scans" / "run" / "run.json").write_text("{}")
+    Image.fromarray(case(0)[5]).save(tmp_path / "scans" / "run" / "picture.png")
+    assert read_cohort(tmp_path / "scans").dims == 3
+
+
+def test_a_table_may_mix_folders_of_every_kind(tmp_path: Path) -> None:
+    lines = ["path,label"]
+    for number in range(6):
+        if number % 3 == 0:
+            write_series(case(number), tmp_path / f"{number}", series=f"1.2.{number}")
+            scout = slice_at(case(0)[0], 0.0, series=f"9.{number}", ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])
+            save(scout, tmp_path / f"{number}" / "scout.dcm")
+        else:
+            write_nifti(case(number), tmp_path / f"{number}" / "scan.nii.gz")
+        lines.append(f"{number},{('small', 'large')[number % 2]}")
+    (tmp_path / "cases.csv").write_text("\n".join(lines))
+    cohort = read_cohort(tmp_path / "cases.csv")
+    assert [read_row(cohort, row)[0].shape for row in range(6)] == [(10, 12, 14)] * 6
+
+
+def test_a_time_of_every_slice_tells_no_volumes_apart(tmp_path: Path) -> None:
+    files = [
+        save(slice_at(image, 2.0 * place, series="1.2", ContentTime=f"{120000 + place}"), tmp_path / f"{place}.dcm")
+        for place, image in enumerate(case(0))
+    ]
+    files.append(save(slice_at(case(0)[3], 6.0, series="1.2", ContentTime="130000"), tmp_path / "again.dcm"))
+    with pytest.raises(DataError, match=r"two slices lie at one place \((3|again)\.dcm, (3|again)\.dcm\)"):
+        read_volume(files, Reading())
+
+
+def test_slices_of_two_depths_and_windows_for_bytes_are_refused(tmp_path: Path) -> None:
+    folder = write_slices(case(0).astype(np.uint8), tmp_path / "slices")
+    Image.fromarray(case(0)[0]).save(folder / "slice99.png")
+    with pytest.raises(DataError, match="16 bits among others of another depth"):
+        read_volume([folder], Reading())
+    np.save(tmp_path / "x.npy", case(0).astype(np.uint8))
+    with pytest.raises(DataError, match="windows are for Hounsfield units, got bytes"):
+        read_volume([tmp_path / "x.npy"], Reading(windows=("lung",)))
+
+
+def test_an_archive_called_an_array_is_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", volume=case(0))
+    (tmp_path / "x.npz").rename(tmp_path / "x.npy")
+    (tmp_path / "y.npy").write_bytes(b"PK\x03\x04 and nothing")
+    for name in ("x.npy", "y.npy"):
+        with pytest.raises(DataError, match="not readable as an array"):
+            read_volume([tmp_path / name], Reading())

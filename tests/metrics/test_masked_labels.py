@@ -13,6 +13,8 @@ from medgraft.evaluate.calibration import fit_temperature
 from medgraft.evaluate.operating_point import OperatingPoint, apply_thresholds, choose_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.metrics.classification import METRICS, auprc_per_class, auroc_per_class, confusion
+from medgraft.metrics.reliability import ReliabilityCurve, reliability_curve
+from medgraft.report.curves import reliability_figure
 from medgraft.train.batches import ImageSet, epoch_order
 from medgraft.train.objectives import make_objective
 from medgraft.types import Predictions
@@ -127,3 +129,18 @@ def test_a_batch_in_which_nothing_is_known_costs_nothing() -> None:
 def test_shares_are_those_of_the_known() -> None:
     data = image_set(np.array([[1, np.nan], [0, np.nan], [np.nan, 1], [1, 0]], dtype=np.float32))
     np.testing.assert_allclose(data.known_shares(), [2 / 3, 1 / 2])
+
+
+def test_the_calibration_figure_shows_the_known_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    pred, seen = masked(), []
+
+    def watched(probs: np.ndarray, events: np.ndarray) -> ReliabilityCurve:
+        seen.append((probs, events))
+        return reliability_curve(probs, events)
+
+    monkeypatch.setattr("medgraft.report.curves.reliability_curve", watched)
+    reliability_figure(pred, None)
+    ((probs, events),) = seen
+    known = ~np.isnan(pred.targets)
+    assert len(probs) == known.sum()
+    assert events.mean() == pytest.approx(((pred.probs > 0.5) == (pred.targets == 1))[known].mean())

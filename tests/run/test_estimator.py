@@ -133,3 +133,11 @@ def test_patients_of_dicom_files_stay_together(tmp_path: Path) -> None:
     assert table.groupby("patient")["split"].nunique().max() == 1
     assert set(table["split"]) == {"train", "val"}
     assert patients_of_files([save(dicom(np.zeros((4, 4), np.uint16), PatientID=""), tmp_path / "x.dcm")]) is None
+
+
+def test_few_patients_are_divided_and_one_is_refused(tmp_path: Path) -> None:
+    images, labels = discs(24)
+    model = TransferClassifier(size=32, cut=3, epochs=1, device="cpu", offline=True)
+    assert model.fit(images, labels, groups=[number // 8 for number in range(24)]).val_auprc_ >= 0
+    with pytest.raises(DataError, match="at least two patients"):
+        model.fit(images, labels, groups=["one"] * 24)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medgraft.analysis.rows import finite_rows
 from medgraft.errors import CutError
-from medgraft.train.batches import ImageSet, iterate
+from medgraft.train.batches import ImageSet, evaluation_batch, iterate
 from medgraft.train.engine import Engine, forward, running
 from medgraft.transfer.heads import pool_features
 from medgraft.transfer.model import TransferModel
@@ -19,7 +19,6 @@ from medgraft.types import Cut
 __all__ = ["CutReader", "features_at_cuts", "sample_positions"]
 
 _SEED: Final = 20_22
-_BATCH: Final = 64
 
 
 class CutReader(nn.Module):
@@ -104,7 +103,8 @@ def features_at_cuts(
     reader = CutReader(model.to(engine.device), cuts)
     parts: list[dict[int, np.ndarray]] = []
     with running(engine):
-        for images, _, _ in iterate(data, np.arange(len(data)), _BATCH, torch.device(engine.device)):
+        size = evaluation_batch(data.images.shape[2:])
+        for images, _, _ in iterate(data, np.arange(len(data)), size, torch.device(engine.device)):
             parts.append({index: rows.cpu().numpy() for index, rows in forward(reader, images, engine).items()})
     found = {cut.index: np.concatenate([part[cut.index] for part in parts]) for cut in cuts}
     for cut in cuts:

@@ -68,13 +68,18 @@ def _exact(cohort: Cohort, sets: tuple[tuple[int, ...], ...]) -> list[Finding]:
         total = sum(per_split.values())
         message = f"{total} {cohort.noun} are redundant copies within their split ({counts})."
         findings.append(finding_of(cohort, "duplicate-within-split", "info", message, total, within))
-    truth = np.nan_to_num(cohort.targets, nan=-1.0) if cohort.targets.ndim == 2 else cohort.targets
-    clashing = [one for one in sets if len(np.unique(truth[list(one)], axis=0)) > 1]
+    clashing = [one for one in sets if any(_differ(cohort.targets[one[0]], cohort.targets[row]) for row in one[1:])]
     if clashing:
         message = f"{len(clashing)} {cohort.noun} have equal pixels and different labels; one label must be wrong."
         rows = [row for one in clashing for row in one]
         findings.append(finding_of(cohort, "duplicate-label-conflict", "warn", message, len(clashing), rows))
     return findings
+
+
+def _differ(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two truths contradict each other; what is not known contradicts nothing."""
+    one, two = np.atleast_1d(first).astype(np.float64), np.atleast_1d(second).astype(np.float64)
+    return bool(np.any((one != two) & ~np.isnan(one) & ~np.isnan(two)))
 
 
 def _near(cohort: Cohort, pairs: tuple[tuple[int, int, float], ...], bits: int) -> list[Finding]:
@@ -85,7 +90,7 @@ def _near(cohort: Cohort, pairs: tuple[tuple[int, int, float], ...], bits: int) 
     if pairs:
         splits = cohort.table["split"].to_numpy(dtype=object)
         across = [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]]
-        clashing = sum(bool(np.any(cohort.targets[a] != cohort.targets[b])) for a, b, _ in pairs)
+        clashing = sum(_differ(cohort.targets[a], cohort.targets[b]) for a, b, _ in pairs)
         images = len({row for pair in pairs for row in pair[:2]})
         message = f"{len(pairs)} pairs ({images} images) of different cases are nearly the same picture"
         message += f", {len(across)} of them across splits" if across else ""

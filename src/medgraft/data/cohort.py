@@ -129,6 +129,8 @@ def read_cohort(
         raise ConfigError(f"--key and --unit say how --labels is meant, got {key} and {unit} without it. Add --labels.")
     elif path.suffix.lower() == ".npz" and path.is_file():
         _refuse_columns(asked, path)
+        if unknown is not None and (unknown.uncertain is not None or unknown.blank != "refuse"):
+            raise ConfigError("--uncertain and --blank are for tables, got an archive. Leave them out.")
         cohort = read_medmnist(path, positive=positive)
         if dims not in ("auto", cohort.dims):
             found, other = ("images", "volumes") if cohort.dims == 2 else ("volumes", "images")
@@ -150,10 +152,17 @@ def _are_volumes(path: Path, path_column: str | None) -> bool:
     if path.is_file():
         return path.suffix.lower() in TABLE_SUFFIXES and names_volumes(path, path_column)
     tables = tables_in(path)
-    if len(tables) == 1 and names_volumes(tables[0], path_column):
-        return True
-    # The class folders alone: an archive beside them is no case.
-    return any(is_volume_name(name) for folder, _, names in os.walk(path) if folder != str(path) for name in names)
+    if len(tables) == 1:
+        return names_volumes(tables[0], path_column)
+    has_volumes = False
+    for folder, folders, names in os.walk(path):
+        # Neither what is hidden nor a run that lies beside the images is a case.
+        folders[:] = [name for name in folders if name[0] != "." and not (Path(folder) / name / "run.json").exists()]
+        if folder != str(path):
+            if any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in names):  # noqa: PTH122
+                return False
+            has_volumes |= any(is_volume_name(name) for name in names)
+    return has_volumes
 
 
 def _refuse_columns(asked: dict[str, str], path: Path) -> None:
@@ -303,7 +312,8 @@ def _with_dicom(cohort: Cohort) -> Cohort:
             f"{len(cohort.classes)} folders were taken for classes. If this is a PACS export, label it with "
             "--labels TABLE --key AccessionNumber (or another identifier)."
         )
-    files = {names[row]: cohort.files.get(paths[row], (paths[row],)) for row in rows}
+    others = {path: files for path, files in cohort.files.items() if path not in {paths[row] for row in rows}}
+    files = others | {names[row]: cohort.files.get(paths[row], (paths[row],)) for row in rows}
     return dataclasses.replace(cohort, table=table, notes=tuple(notes), files=files)
 
 

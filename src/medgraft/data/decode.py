@@ -139,6 +139,8 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
         return _unnamed(str(error), cohort, row)
     except MemoryError:
         return f"{cohort.table['path'].iat[row]}: not enough memory."
+    if facts.bits > bits:
+        return f"{cohort.table['path'].iat[row]}: holds {facts.bits} bits, its header said {bits}. Store all alike."
     thumb = thumbnail(pixels, cohort.dims)
     record = np.zeros((), dtype=FACTS)
     record["depth"], record["height"], record["width"] = facts.depth, facts.height, facts.width
@@ -156,8 +158,14 @@ def _unnamed(reason: str, cohort: Cohort, row: int) -> str:
     """The reason without the paths that the cohort calls by a pseudonym."""
     name = str(cohort.table["path"].iat[row])
     if name in cohort.files:
-        for file in cohort.files_of(row):
+        files = cohort.files_of(row)
+        # Names of folders and files are as full of people as whole paths.
+        for file in files:
             reason = reason.replace(str(file), name)
+        for folder in sorted({file.parent for file in files}, key=lambda path: -len(str(path))):
+            reason = reason.replace(str(folder), name)
+        for number, file in sorted(enumerate(files, 1), key=lambda pair: -len(pair[1].name)):
+            reason = reason.replace(file.name, f"file {number}")
     return reason
 
 

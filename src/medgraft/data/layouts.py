@@ -131,7 +131,7 @@ def _volume_rows(
     if (folder,) in found:
         raise DataError(
             f"{folder}: holds images side by side, expected volumes: a folder of slices for each, NIfTI, DICOM, .npy. "
-            "For images use a network for images (--lift none, --set data.dims=2)."
+            "Images need a network for images, and --set data.dims=2 where volumes lie beside them."
         )
     files.update(files_by_path(found, root))
     owners = _mask_owners([volume[0].relative_to(root).as_posix() for volume in found])
@@ -167,7 +167,7 @@ def _class_rows(root: Path, folder: Path, split: str | None, skipped: Counter[st
 def _walk(folder: Path, skipped: Counter[str]) -> list[tuple[Path, list[str]]]:
     found = []
     for parent, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if _is_visible(name))
+        folders[:] = sorted(name for name in folders if _is_visible(name) and not _is_run(Path(parent) / name))
         visible = sorted(name for name in files if _is_visible(name))
         skipped.update({"hidden files": len(files) - len(visible)} if len(files) > len(visible) else {})
         found.append((Path(parent), visible))
@@ -192,9 +192,16 @@ def _stem(name: str) -> str:
 
 def _subfolders(folder: Path) -> list[Path]:
     try:
-        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and _is_visible(entry.name))
+        return sorted(
+            entry for entry in folder.iterdir() if entry.is_dir() and _is_visible(entry.name) and not _is_run(entry)
+        )
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}). Check its rights.") from error
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a folder is a run of this program, which may well lie beside the images."""
+    return (folder / "run.json").is_file()
 
 
 def _is_visible(name: str) -> bool:

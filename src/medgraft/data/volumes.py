@@ -35,19 +35,22 @@ def volumes_in(files: Sequence[Path]) -> list[tuple[Path, ...]]:
         files: Existing files for which `is_volume_file` holds.
     """
     found: list[tuple[Path, ...]] = []
+    folders: dict[Path, None] = {}
     series: dict[str, dict[Path, DicomFile]] = defaultdict(dict)
     for path, header in zip(files, in_order(_header, files), strict=True):
         if is_volume_name(path.name):
             found.append((path,))
         elif path.suffix.lower() in IMAGE_SUFFIXES:
-            if (path.parent,) not in found:
-                found.append((path.parent,))
+            folders[path.parent] = None
         elif header is None or len(header.frames) > 1:
             found.append((path,))  # a broken one is named where it is read
         else:
             series[header.series_uid or str(path)][path] = header
+    found += [(folder,) for folder in folders]
     for members in series.values():
-        found += _stacks(members)
+        # A series of scouts alone is no case of anybody.
+        if not all(header.is_localizer for header in members.values()):
+            found += _stacks(members)
     return sorted(found, key=lambda volume: natural(volume[0]))
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -13,14 +12,12 @@ from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import DataError, MedgraftError
 from medgraft.io.case import is_case
 from medgraft.io.preprocess import prepare
-from medgraft.train.batches import ImageSet
+from medgraft.train.batches import ImageSet, evaluation_batch
 from medgraft.train.engine import Engine
 from medgraft.train.loop import predict_probs
 from medgraft.types import Predictions
 
 __all__ = ["find_cases", "predict_files", "predict_pixels", "predictions_table", "write_table"]
-
-_BATCH: Final = 64
 
 
 def predict_files(
@@ -47,16 +44,15 @@ def predict_files(
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
     settings = model.artefact.preprocessing
     dims = len(settings.sides)
-    paths = [case if isinstance(case, tuple) else (case,) for case in cases]
-    probs = np.full((len(paths), len(model.artefact.classes)), np.nan)
-    status = ["ok"] * len(paths)
-    for start in range(0, len(paths), _BATCH):
-        stop = min(start + _BATCH, len(paths))
+    batch = evaluation_batch(settings.sides)
+    probs = np.full((len(cases), len(model.artefact.classes)), np.nan)
+    status = ["ok"] * len(cases)
+    for start in range(0, len(cases), batch):
+        stop = min(start + batch, len(cases))
         pixels, rows = [], []
         for row in range(start, stop):
             try:
-                files = volume_of(paths[row][0]) if dims == 3 and len(paths[row]) == 1 else paths[row]
-                found, facts = read_files(files, dims, settings.reading)
+                found, facts = read_files(_files(cases[row], dims), dims, settings.reading)
             except MedgraftError as error:
                 status[row] = f"unreadable: {error}"
                 continue
@@ -66,9 +62,17 @@ def predict_files(
         if rows:
             probs[rows] = predict_pixels(model, np.stack(_same_type(pixels)), device=device)
         if progress is not None:
-            progress(stop, len(paths))
-    table = pd.DataFrame({"path": [files[0].as_posix() for files in paths]})
+            progress(stop, len(cases))
+    named = [case[0] if isinstance(case, tuple) else case for case in cases]
+    table = pd.DataFrame({"path": [path.as_posix() for path in named]})
     return _with_probs(table, probs, model.artefact.classes, model.artefact.task).assign(status=status)
+
+
+def _files(case: Path | tuple[Path, ...], dims: int) -> tuple[Path, ...]:
+    """The files of a case; a folder that is named by itself holds one volume."""
+    if isinstance(case, tuple):
+        return case
+    return volume_of(case) if dims == 3 else (case,)
 
 
 def predict_pixels(model: LoadedModel, images: np.ndarray, *, device: str = "cpu") -> np.ndarray:

@@ -95,7 +95,9 @@ def _apart(slices: Sequence[_Slice], places: np.ndarray) -> dict[str, np.ndarray
     for part in range(len(keys[0])):
         names = [key[part] for key in keys]
         groups = {name: np.array([i for i in everyone if names[i] == name]) for name in sorted(set(names))}
-        if len(groups) > 1 and not any(_has_repeats(places[rows]) for rows in groups.values()):
+        # A time that differs from slice to slice tells no volumes apart.
+        is_split = len(groups) > 1 and min(len(rows) for rows in groups.values()) > 1
+        if is_split and not any(_has_repeats(places[rows]) for rows in groups.values()):
             return groups
     return {"": everyone}
 

@@ -62,7 +62,7 @@ def read_volume(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, Im
     """
     facts = read_volume_facts(files)
     # Real values take some twenty bytes a voxel on their way.
-    is_large = facts.depth * facts.height * facts.width > LARGE
+    is_large = facts.depth * facts.height * facts.width > LARGE or bool(reading.spacing_mm)
     with _large if is_large else contextlib.nullcontext():
         return _read(files, reading)
 
@@ -177,7 +177,7 @@ def _array(path: Path) -> np.ndarray:
         array = arrays[0]
     else:
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = np.lib.format.open_memmap(path, mode="r")
         except _BROKEN_ARRAY as error:
             raise DataError(f"{path}: damaged or not readable as an array ({error}). Fetch it again.") from error
     if array.ndim != 3 or min(array.shape) < 2 or array.dtype.kind not in "uifb" or array.size > MAX_VOXELS:
@@ -191,6 +191,8 @@ def _array_volume(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]
     array = _array(path)
     if reading.spacing_mm:
         raise DataError(f"{path}: an array knows no millimetres, expected volumes that do (DICOM, NIfTI). No spacing.")
+    if array.dtype == np.uint8 and _windows(reading) is not None:
+        raise DataError(f"{path}: windows are for Hounsfield units, got bytes. Leave the windows out.")
     if array.dtype in (np.uint8, np.uint16) and _windows(reading) is None:
         pixels = np.ascontiguousarray(array)
         return pixels, _facts(pixels, mode="array")
@@ -217,6 +219,8 @@ def _picture_volume(folder: Path, reading: Reading) -> tuple[np.ndarray, ImageFa
         total += facts.height * facts.width
         if facts.channels == 3:
             raise DataError(f"{path}: a coloured slice, expected grey ones. Volumes of colours are not read.")
+        if slices and pixels.dtype != slices[0].dtype:
+            raise DataError(f"{path}: a slice of {facts.bits} bits among others of another depth. Store all alike.")
         if total > MAX_VOXELS or (slices and pixels.shape != slices[0].shape):
             sizes = f"{facts.width}×{facts.height}"
             raise DataError(f"{path}: a slice of {sizes} px, expected all of one size and at most {MAX_VOXELS:,} px.")

@@ -10,7 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 
-from medgraft.metrics.cases import OneVsRest, one_vs_rest
+from medgraft.metrics.cases import OneVsRest, known_labels, one_vs_rest
 from medgraft.metrics.classification import confusion
 from medgraft.metrics.ranking import pr_curve_points, roc_curve_points
 from medgraft.metrics.reliability import reliability_curve, top_label
@@ -110,7 +110,7 @@ def reliability_figure(chosen: Predictions, baseline: Predictions | None) -> str
     for pred, colour, width in ((baseline, COLOURS["baseline"], 0.9), (chosen, COLOURS["chosen"], 1.8)):
         if pred is None:
             continue
-        confidence, is_right = (part.ravel() for part in top_label(pred))
+        confidence, is_right = (part[known_labels(pred)] for part in top_label(pred))
         curve = reliability_curve(confidence, is_right)
         is_chosen = pred is chosen
         upper.plot(

@@ -125,7 +125,8 @@ def domain_distance(found: Prepared, context: TrialContext) -> float | None:
 def _probes(config: RunConfig, found: Prepared, context: TrialContext, told: Listener) -> dict[int, Trial]:
     probes = {}
     for cut in stage_ends(found.source.cuts):
-        spec = dataclasses.replace(trial_spec(config, found, "frozen", cut, config.seed), solver="exact")
+        usual = trial_spec(config, found, "frozen", cut, config.seed)
+        spec = dataclasses.replace(usual, solver="exact", head=dataclasses.replace(usual.head, kind="pooled"))
         probes[cut.index] = run_trial(spec, context)
         told.say(f"  frozen probe at cut {cut.index} {cut.name}: val AUPRC {probes[cut.index].val_auprc:.4f}")
     return probes

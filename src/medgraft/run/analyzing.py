@@ -231,11 +231,11 @@ def _second_run(folder: Path, config: RunConfig, other: Path) -> tuple[str, Load
         raise RunError(
             f"expected two runs on the same images and split, got others in {other}. Fit both on one cohort."
         )
-    same = ("name", "args", "size")
+    same = ("name", "args", "size", "lift")
     if any(getattr(config.backbone, key) != getattr(second.backbone, key) for key in same):
         raise RunError(
-            f"expected two runs of one network, got {config.backbone.name} and {second.backbone.name} (name, arguments "
-            "or size differ). Compare runs of one architecture."
+            f"expected two runs of one network, got {config.backbone.name} and {second.backbone.name} (name, "
+            "arguments, size or lift differ). Compare runs of one architecture."
         )
     return other.name, load_artefact(other / "baseline")
 

@@ -192,8 +192,11 @@ def _cohort(
     for column in ("site", "split", "mask"):
         table[column] = pd.Series([None] * len(X), dtype=object)
     if len(np.unique(targets)) > 1:
-        splitter = StratifiedGroupKFold(_VAL_FOLDS, shuffle=True, random_state=seed)
         codes = pd.factorize(table["patient"])[0] if groups is not None else np.arange(len(X))
+        num_groups = len(np.unique(codes))
+        if num_groups < 2:
+            raise DataError(f"expected images of at least two patients to hold some back, got {num_groups}.")
+        splitter = StratifiedGroupKFold(min(_VAL_FOLDS, num_groups), shuffle=True, random_state=seed)
         _, val = next(splitter.split(paths, targets, codes))
         table["split"] = "train"
         table.loc[val, "split"] = "val"

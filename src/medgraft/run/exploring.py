@@ -144,9 +144,10 @@ def refuse_search(config: RunConfig) -> None:
         return
     if method_of(config) != "guided":
         raise ConfigError(f"search.start=ftl belongs to --search guided, got {method_of(config)}.")
-    if config.data.folds > 1 or config.transfer.head in ("flattened", "attention"):
+    head = config.transfer.head or ("attention" if config.backbone.lift == "slices" else "pooled")
+    if config.data.folds > 1 or head in ("flattened", "attention"):
         raise ConfigError(
-            "search.start=ftl needs one division and a pooled head, got --folds or --head {config.transfer.head}. "
+            f"search.start=ftl needs one division and a pooled head, got --folds or --head {head}. "
             "Leave search.start=source."
         )
 

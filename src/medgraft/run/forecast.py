@@ -117,7 +117,10 @@ def refuse_memory(
 
 def _free_bytes(device: str) -> int:
     if device.startswith("cuda"):
-        return int(torch.cuda.mem_get_info(torch.device(device))[0])
+        place = torch.device(device)
+        # What torch holds back from earlier trainings is free for this one.
+        held = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
+        return int(torch.cuda.mem_get_info(place)[0]) + held
     return min(int(psutil.virtual_memory().available), _granted())
 
 
@@ -126,6 +129,9 @@ def _granted(folder: Path = Path("/sys/fs/cgroup")) -> int:
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
+        told = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        # Files that were read are kept until somebody needs the room.
+        used -= int(told.get("inactive_file", 0)) + int(told.get("active_file", 0))
     except (OSError, ValueError):
         return 2**62
     return 2**62 if limit == "max" else max(0, int(limit) - used)

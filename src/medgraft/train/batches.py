@@ -1,7 +1,8 @@
 """Batches: rows of the memory-mapped cache, on the training device, on the scale 0 to 1."""
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -10,8 +11,9 @@ from torch import Tensor
 
 from medgraft.types import Task
 
-__all__ = ["ImageSet", "epoch_order", "iterate", "seed_for"]
+__all__ = ["ImageSet", "epoch_order", "evaluation_batch", "iterate", "seed_for"]
 
+_LOOKED_AT: Final = 64
 _SALTS: Final = {"order": 1, "augment": 2, "dropout": 3}
 
 
@@ -54,6 +56,19 @@ class ImageSet:
 def seed_for(seed: int, purpose: str, epoch: int) -> int:
     """A seed of its own for each purpose and epoch, so that a resumed epoch draws what it would have drawn."""
     return int(np.random.SeedSequence([seed, _SALTS[purpose], epoch]).generate_state(1)[0])
+
+
+def evaluation_batch(spatial: Sequence[int]) -> int:
+    """How many cases are looked at at a time where nothing is learned: 64 images, of volumes fewer the larger they are.
+
+    Args:
+        spatial: Sides of an image in px, or of a volume in voxels.
+
+    Examples:
+        >>> evaluation_batch((512, 512)), evaluation_batch((32, 32, 32)), evaluation_batch((64, 128, 128))
+        (64, 64, 3)
+    """
+    return _LOOKED_AT if len(spatial) == 2 else max(1, min(_LOOKED_AT, _LOOKED_AT * 224**2 // math.prod(spatial)))
 
 
 def epoch_order(data: ImageSet, seed: int, epoch: int, *, is_balanced: bool) -> np.ndarray:

@@ -107,7 +107,7 @@ def choose_engine(
     for option in options[1:]:
         if speeds[_label(option)] > _MIN_GAIN * speeds[_label(best)]:
             best = option
-    return dataclasses.replace(best, measured={name: round(speed, 1) for name, speed in speeds.items()})
+    return dataclasses.replace(best, measured={name: float(f"{speed:.3g}") for name, speed in speeds.items()})
 
 
 def _label(engine: Engine) -> str:

@@ -7,13 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from medgraft.errors import RunError
-from medgraft.train.batches import ImageSet, iterate
+from medgraft.train.batches import ImageSet, evaluation_batch, iterate
 from medgraft.train.engine import Engine, forward
 from medgraft.transfer.model import TransferModel
 
 __all__ = ["FeatureReader", "cached_features", "extract_features", "keep_features"]
-
-_BATCH = 64
 
 
 class FeatureReader(nn.Module):
@@ -39,7 +37,9 @@ def extract_features(model: nn.Module, data: ImageSet, engine: Engine) -> np.nda
     """
     model.eval().to(engine.device)
     with torch.inference_mode():
-        batches = iterate(data, np.arange(len(data)), _BATCH, torch.device(engine.device))
+        batches = iterate(
+            data, np.arange(len(data)), evaluation_batch(data.images.shape[2:]), torch.device(engine.device)
+        )
         return np.concatenate([forward(model, images, engine).float().cpu().numpy() for images, _, _ in batches])
 
 

@@ -18,7 +18,7 @@ from medgraft.data.augment import AugmentSettings, augment_batch
 from medgraft.errors import ConfigError, RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.averaging import WeightAverage
-from medgraft.train.batches import ImageSet, epoch_order, iterate, seed_for
+from medgraft.train.batches import ImageSet, epoch_order, evaluation_batch, iterate, seed_for
 from medgraft.train.checkpoint import Keeper, load_best, load_checkpoint
 from medgraft.train.course import Course, SourcePull, enter_phase, phase_at
 from medgraft.train.engine import Engine, forward, running, to_channels_last
@@ -34,7 +34,6 @@ _OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
     "adam": torch.optim.Adam,
     "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True),
 }
-_EVAL_BATCH: Final = 64
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,9 +285,9 @@ def predict_probs(
     """(n, C) float64 probabilities of `data`, in its order, in evaluation mode and without gradients."""
     model.eval()
     rows = []
-    positions = np.arange(len(data))
+    positions, size = np.arange(len(data)), evaluation_batch(data.images.shape[2:])
     with torch.inference_mode():
-        for images, _, batch in iterate(data, positions, _EVAL_BATCH, torch.device(engine.device)):
+        for images, _, batch in iterate(data, positions, size, torch.device(engine.device)):
             rows.append(probabilities(forward(model, images, engine), data))
             if on_batch is not None:
                 on_batch(len(batch))
