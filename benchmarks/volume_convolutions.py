@@ -50,7 +50,7 @@ def child(dtype: torch.dtype) -> None:
         options = {"padding": [k // 2 for k in kernel], "stride": shape["stride"], "groups": groups}
         results = []
         for kind in (dtype, torch.float64):
-            one, two = x.to(dtype).to(kind).requires_grad_(), w.to(dtype).to(kind).requires_grad_()
+            one, two = (tensor.to(dtype).to(kind, copy=True).requires_grad_() for tensor in (x, w))
             out = F.conv3d(one, two, **options)
             out.backward(torch.ones_like(out))
             results.append([tensor.detach().double() for tensor in (out, one.grad, two.grad)])
