@@ -12,7 +12,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence as Items
 
-from dicom_files import dicom, enhanced, save, slice_at
+from dicom_files import dicom, enhanced, lut, save, slice_at
 from medgraft.errors import DataError
 from medgraft.io.nifti import read_nifti
 from medgraft.io.volume import natural, read_volume, read_volume_facts
@@ -311,3 +311,20 @@ def test_slices_of_another_size_or_colour_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 14, 3), dtype=np.uint8)).save(folder / "slice99.png")
     with pytest.raises(DataError, match="coloured"):
         read_volume([folder], Reading())
+
+
+def test_tables_of_every_slice_and_crooked_windows_are_refused(tmp_path: Path) -> None:
+    crooked, tabled = [], []
+    for number, image in enumerate(VOLUME):
+        made = slice_at(
+            image, 2.0 * number, series="1.2", modality="MR", window=(600 + number, 500), function="SIGMOID"
+        )
+        crooked.append(save(made, tmp_path / f"c{number}.dcm"))
+        made = slice_at(image, 2.0 * number, series="1.3", modality="MR", VOILUTSequence=lut(range(4096), 0, 16))
+        tabled.append(save(made, tmp_path / f"t{number}.dcm"))
+    with pytest.raises(DataError, match="differ and are not linear"):
+        read_volume(crooked, Reading())
+    with pytest.raises(DataError, match="lookup table of its own"):
+        read_volume(tabled, Reading())
+    for files in (crooked, tabled):
+        assert read_volume(files, Reading(windows=()))[0].shape == VOLUME.shape

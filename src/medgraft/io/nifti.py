@@ -110,12 +110,12 @@ def to_ras(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.asarray(turned), np.asarray(moved)
 
 
+# It tells of repaired headers on its own; what matters becomes an error here.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL + 1)
+
+
 @contextlib.contextmanager
 def _refusing(path: Path) -> Iterator[None]:
-    # It tells of repaired headers on its own.
-    logger = logging.getLogger("nibabel.global")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     except DataError:
@@ -127,8 +127,6 @@ def _refusing(path: Path) -> Iterator[None]:
         raise DataError(
             f"{path}: damaged or not readable as NIfTI ({reason}). Fetch it again or leave it out."
         ) from error
-    finally:
-        logger.setLevel(level)
 
 
 def _shape(image: Any, path: Path) -> tuple[int, ...]:

@@ -258,9 +258,14 @@ def _stacked(stack: Stack, headers: dict[Path, DicomFile], reading: Reading) -> 
     rescale, windows = reading.rescale, () if reading.windows == () else _windows(reading)
     if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
         rescale = "always"
+    where = stack.slices[0][0].parent
+    if windows is None and len(headers) > 1 and any(header.has_voi_lut for header in headers.values()):
+        raise DataError(f"{where}: every slice has a lookup table of its own (VOI). Read them with data.windows=none.")
     if windows is None and len({(frame.window, frame.window_function) for frame in frames}) > 1:
-        middle = frames[len(frames) // 2].window
-        windows = (middle,) if middle is not None and not any(h.has_voi_lut for h in headers.values()) else None
+        middle = frames[len(frames) // 2]
+        if {frame.window_function for frame in frames} != {"LINEAR"}:
+            raise DataError(f"{where}: windows that differ and are not linear. Read them with data.windows=none.")
+        windows = (middle.window,) if middle.window is not None else None
     decoded: dict[Path, list[FrameValues]] = {}
     for path in dict.fromkeys(path for path, _ in stack.slices):
         decoded[path] = read_dicom(path, rescale=rescale, windows=windows)[1]
@@ -268,7 +273,7 @@ def _stacked(stack: Stack, headers: dict[Path, DicomFile], reading: Reading) -> 
     if len({found.steps for found in slices}) > 1 or any(found.values.shape[2:] for found in slices if not windows):
         kinds = sorted({", ".join(found.steps) or "nothing" for found in slices})
         raise DataError(
-            f"{stack.slices[0][0].parent}: slices stored unlike each other (steps: {'; '.join(kinds)}) or coloured. "
+            f"{where}: slices stored unlike each other (steps: {'; '.join(kinds)}) or coloured. "
             "Read them with --set data.windows=none."
         )
     return FrameValues(

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
 from medgraft.config import RunConfig, SearchConfig
@@ -262,7 +263,10 @@ def _obstacle(config: RunConfig, context: TrialContext) -> tuple[type[ConfigErro
         return ConfigError, "expected a pooled head to judge cuts by probes on pooled features, got --head flattened."
     sample = probed_sample(context, config.seed)
     train = sample.train
-    rare, fewest = rarest_class(train.task, train.targets, train.num_classes, sample.train_groups)
+    # Probes are solved on labels that are 0 or 1; a share that is taught for an uncertain one is neither.
+    targets = train.targets
+    targets = np.where(np.isin(targets, (0, 1)), targets, np.nan) if targets.ndim == 2 else targets
+    rare, fewest = rarest_class(train.task, targets, train.num_classes, sample.train_groups)
     if fewest < _MIN_GROUPS:
         return DataError, (
             f"expected at least {_MIN_GROUPS} training groups with and without {context.classes[rare]} to probe "
