@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from medgraft.cli import app
 from medgraft.config import make_config
 from medgraft.data.cohort import read_cohort
 from medgraft.deploy.artefact import load_artefact
@@ -24,7 +26,7 @@ from medgraft.run.forecast import MemoryForecast, forecast_memory, refuse_memory
 from medgraft.run.prepare import Listener
 from medgraft.train.engine import Engine
 from small_runs import small_config
-from volume_files import blob, write_nifti, write_series
+from volume_files import blob, write_nifti, write_series, write_slices
 
 NUM = 60
 CLASSES = ("small", "large")
@@ -257,3 +259,15 @@ def test_the_forecast_counts_what_the_backward_pass_needs() -> None:
     assert kept <= forecast.per_case <= kept + 7 * 4 * 8 * 512
     assert forecast.total(10) == forecast.fixed + 10 * forecast.per_case
     assert next(network.parameters()).device == torch.device("cpu")
+
+
+def test_every_command_can_be_told_to_read_volumes(tmp_path: Path) -> None:
+    for number in range(12):
+        write_slices(case(number), tmp_path / "cohort" / CLASSES[number % 2] / f"case{number}")
+    source, runner = str(tmp_path / "cohort"), CliRunner()
+    done = runner.invoke(app, ["check", source, "--set", "data.dims=3"])
+    assert "12 volumes in class folders" in done.output, done.output
+    done = runner.invoke(app, ["cuts", "resnet18", "--lift", "acs", "--size", "16,64,64", "--json"])
+    assert json.loads(done.output)[-1]["shape"] == [512, 1, 2, 2]
+    done = runner.invoke(app, ["cuts", "resnet18", "--size", "16,64"])
+    assert done.exit_code != 0

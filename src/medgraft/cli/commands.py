@@ -177,6 +177,7 @@ def check(
     uncertain: Uncertain = None,
     blank: Blank = None,
     grades: Grades = None,
+    sets: Sets = [],  # noqa: B006 - typer copies it
     positive: Positive = None,
     seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,
 ) -> None:
@@ -185,7 +186,7 @@ def check(
     from medgraft.run.check import check as run_check
     from medgraft.run.console import listening
 
-    config = make_config(str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}).data
+    config = make_config(str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}, sets=sets).data
     with listening(_console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
     is_clean = not audit.has_leaks and not audit.num_broken
@@ -211,15 +212,7 @@ def cuts(
     if as_json:
         typer.echo(json.dumps(to_json(found), indent=1))
         return
-    columns = [
-        ("cut", True),
-        ("name", False),
-        ("stage", True),
-        ("channels", True),
-        ("stride", True),
-        ("params", True),
-        ("MACs", True),
-    ]
+    columns = [(head, head != "name") for head in ("cut", "name", "stage", "channels", "stride", "params", "MACs")]
     rows = [
         [
             str(cut.index),
@@ -276,15 +269,15 @@ def evaluate(
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""
     from medgraft.config import make_config
     from medgraft.run.console import listening, print_metrics, value_with_interval
     from medgraft.run.evaluate import evaluate as run_evaluate
 
-    config = make_config(
-        str(data), options={"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
-    ).data
+    options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
+    config = make_config(str(data), options=options, sets=sets).data
     with listening(_console) as listener:
         result = run_evaluate(run, config, out=out, listener=listener)
     print_metrics(_console, result["metrics"], f"{result['num_images']} images")
@@ -409,6 +402,7 @@ def analyze(
     blank: Blank = None,
     grades: Grades = None,
     offline: Offline = False,
+    sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
     """What transfer changed at every cut and what its features are worth; adds figures to the run's report."""
     from medgraft.config import make_config
@@ -417,6 +411,8 @@ def analyze(
 
     if out is not None and (len(inputs) > 1 or gain or against is not None):
         raise ConfigError("--out is for one cohort without --gain and --against, which need finished runs.")
+    if sets and out is None:
+        raise ConfigError("--set is for a cohort (--out); a finished run keeps its settings. Leave it out.")
     with listening(_console) as listener:
         if out is not None:
             given = {
@@ -425,7 +421,7 @@ def analyze(
                 "seed": seed,
                 "offline": offline,
             }
-            config = make_config(str(inputs[0]), options=given)
+            config = make_config(str(inputs[0]), options=given, sets=sets)
             results = [analyze_cohort(config, out, num_images=images, source=source, listener=listener)]
         else:
             settings = {"num_images": images, "source": source, "other": against, "is_gain_wanted": gain}
@@ -457,6 +453,7 @@ def advise(
     grades: Grades = None,
     device: Device = None,
     offline: Offline = False,
+    sets: Sets = [],  # noqa: B006 - typer copies it
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Which strategy and depth to start with, and why, from minutes of measurement; the test set stays shut."""
@@ -471,7 +468,7 @@ def advise(
         "device": device,
         "offline": offline or None,
     }
-    config = make_config(str(data), options=options)
+    config = make_config(str(data), options=options, sets=sets)
     with listening(_console) as listener:
         advice = run_advise(config, listener=listener)
     if as_json:
