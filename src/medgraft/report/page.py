@@ -269,7 +269,8 @@ def _test_size(run: RunFiles) -> str:
     cases, groups = look_up(run.results, "test.num_cases"), look_up(run.results, "test.num_groups")
     if cases is None:
         return ""
-    images = f"{fmt.integer(cases)} test images"
+    kind = "volumes" if len(look_up(run.results, "preprocessing.sides", ())) == 3 else "images"
+    images = f"{fmt.integer(cases)} test {kind}"
     return f"{images} from {fmt.integer(groups)} patients or groups" if groups not in (None, cases) else images
 
 

@@ -93,18 +93,22 @@ def _picture(place: Path, found: Prepared, row: int) -> str:
     grey = ((pixels - low) / max(high - low, 1) * 255).round().astype(np.uint8)
     last = np.moveaxis(grey, 0, -1)
     if found.cohort.dims == 3:
-        last = _side_by_side(last)
+        last = _four_views(last)
     image = Image.fromarray(last[..., 0] if last.shape[-1] == 1 else last)
-    image.thumbnail((_SIDE * (found.cohort.dims - 1), _SIDE))
+    image.thumbnail((_SIDE, _SIDE))
     name = f"{row}.png"
     image.save(place / name)
     return name
 
 
-def _side_by_side(volume: np.ndarray) -> np.ndarray:
-    """(H, W, C): the middle slice along each axis, seen from the patient's feet, front and side, the head above."""
-    axial, coronal, sagittal, _ = views(volume)
-    # Files run from left to right, back to front and feet to head; films show the patient's right on the left.
-    shown = [axial[::-1, ::-1], coronal[::-1, ::-1], sagittal[::-1, ::-1]]
-    height = max(len(image) for image in shown)
-    return np.concatenate([np.pad(image, ((0, height - len(image)), (0, 0), (0, 0))) for image in shown], axis=1)
+def _four_views(volume: np.ndarray) -> np.ndarray:
+    """(H, W, C): front, side and feet view of the middle, and the mean along the body, two by two."""
+    axial, coronal, sagittal, mean = views(volume)
+    # Files run from left to right, back to front and feet to head; films show the head above, the patient's right on
+    # the left.
+    shown = [image[::-1, ::-1] for image in (coronal, sagittal, axial, mean)]
+    height, width = (max(image.shape[axis] for image in shown) for axis in (0, 1))
+    one, two, three, four = (
+        np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0))) for image in shown
+    )
+    return np.concatenate([np.concatenate([one, two], axis=1), np.concatenate([three, four], axis=1)])
