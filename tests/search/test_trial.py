@@ -253,7 +253,7 @@ def test_a_strategy_killed_in_the_middle_goes_on_to_the_bit(context, spec_of, tm
 def test_adapters_killed_in_the_middle_go_on_to_the_bit(context, spec_of, tmp_path):
     args = {"img_size": 8, "patch_size": 4, "depth": 2, "embed_dim": 12, "num_heads": 2, "in_chans": 1}
     spec = BackboneSpec(name="vit_tiny_patch16_224", args=args, weights="none", size=8)
-    context = dataclasses.replace(context, source=prepare_source(build_backbone(spec), 8))
+    context = dataclasses.replace(context, source=prepare_source(build_backbone(spec), (8, 8)))
     asked = spec_of(len(context.source.cuts), strategy="lora")
     whole = run_trial(asked, dataclasses.replace(context, folder=tmp_path / "whole"))
 
