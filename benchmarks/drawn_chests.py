@@ -1,6 +1,6 @@
 """An archive of drawn chests in MedMNIST's keys, for trials of networks for volumes; a demonstration, not evidence.
 
-    python benchmarks/drawn_chests.py chests3d.npz
+python benchmarks/drawn_chests.py chests3d.npz
 """
 
 import argparse

@@ -25,7 +25,7 @@ from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import RunConfig, make_config
 from medgraft.data.phantom import DEMO, write_phantom
 from medgraft.run.doctor import doctor
-from medgraft.run.prepare import Listener, network_of, open_cohort, prepared
+from medgraft.run.prepare import Listener, fitted, network_of, open_cohort, prepared
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context
 from medgraft.search.trial import Trial
@@ -82,7 +82,7 @@ def seconds_of_trace(config: RunConfig) -> float:
     """Of building and tracing the network, apart from the images, which are read once for any purpose."""
     cohort = open_cohort(config.data, Listener())
     start = time.perf_counter()
-    prepare_source(*network_of(config, cohort))
+    prepare_source(*fitted(config, network_of(config), cohort))
     return time.perf_counter() - start
 
 
