@@ -37,7 +37,8 @@ def own_source():
         backbone = Backbone(
             spec=BackboneSpec(name="own.py:net", weights="none"),
             network=network.eval(),
-            size=16,
+            sides=(16, 16),
+            dims=2,
             in_channels=3,
             normalisation="weights",
             mean=(0.5, 0.4, 0.3),
