@@ -51,4 +51,4 @@ def predict(run: str | Path | LoadedModel, inputs: str | Path | Sequence[str | P
     """
     model = run if isinstance(run, LoadedModel) else load(run)
     many = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    return predict_files(model, find_cases([Path(path) for path in many], len(model.artefact.preprocessing.sides)))
+    return predict_files(model, find_cases([Path(path) for path in many], model.artefact.preprocessing.dims))

@@ -195,6 +195,11 @@ class Preprocessing:
     std: tuple[float, ...] = ()
     reading: Reading = USUAL_READING
 
+    @property
+    def dims(self) -> Literal[2, 3]:
+        """2 for images, 3 for volumes."""
+        return 2 if len(self.sides) == 2 else 3
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class LoadReport:

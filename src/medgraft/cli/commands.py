@@ -241,7 +241,7 @@ def predict(
     from medgraft.train.engine import pick_device
 
     model = load_artefact(run)
-    cases = find_cases(inputs, len(model.artefact.preprocessing.sides))
+    cases = find_cases(inputs, model.artefact.preprocessing.dims)
     with listening(_console) as listener:
         table = predict_files(
             model,

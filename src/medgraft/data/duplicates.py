@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from medgraft.data.fingerprint import THUMBNAIL
+from medgraft.data.fingerprint import THUMBNAIL, quarters
 
 __all__ = ["NearDuplicates", "exact_sets", "hash_pairs", "near_duplicates", "similarity"]
 
@@ -172,7 +172,7 @@ def near_duplicates(
     for start in range(0, len(pairs), BATCH):
         batch = pairs[start : start + BATCH]
         first, second = thumbs[batch[:, 0]], thumbs[batch[:, 1]]
-        views = zip(_quarters(first), _quarters(second), strict=True) if is_quartered else [(first, second)]
+        views = zip(quarters(first), quarters(second), strict=True) if is_quartered else [(first, second)]
         left, least = np.arange(len(batch)), np.ones(len(batch))
         for one, two in views:
             shape, detail = similarity(one[left], two[left])
@@ -182,13 +182,6 @@ def near_duplicates(
             confirmed.append((int(batch[index, 0]), int(batch[index, 1]), round(float(least[index]), 4)))
     confirmed.sort(key=lambda pair: (-pair[2], pair[0], pair[1]))
     return NearDuplicates(pairs=tuple(confirmed), num_proposed=len(pairs), bits=bound)
-
-
-def _quarters(thumbs: np.ndarray) -> Iterator[np.ndarray]:
-    """The four views of (B, 64, 64), each as large as the whole."""
-    half = THUMBNAIL // 2
-    for row, column in itertools.product((0, half), repeat=2):
-        yield thumbs[:, row : row + half, column : column + half].repeat(2, axis=1).repeat(2, axis=2)
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import itertools
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -9,7 +11,7 @@ import numpy as np
 from medgraft.io.preprocess import prepare
 from medgraft.types import Preprocessing
 
-__all__ = ["THUMBNAIL", "first_view", "perceptual_hash", "pixel_digest", "thumbnail", "views"]
+__all__ = ["THUMBNAIL", "perceptual_hash", "pixel_digest", "quarters", "thumbnail", "views"]
 
 THUMBNAIL: Final = 64
 """Side of a thumbnail, px."""
@@ -77,16 +79,15 @@ def thumbnail(pixels: np.ndarray, dims: int = 2) -> np.ndarray:
     return np.asarray(np.rint((small - low) * (255 / max(high - low, 1))), dtype=np.uint8)
 
 
-def first_view(thumb: np.ndarray) -> np.ndarray:
-    """(64, 64): the first of the four views in a thumbnail of a volume.
-
-    All four together would hash alike for any two volumes of one kind, because their edges lie at the same places.
+def quarters(thumbs: np.ndarray) -> Iterator[np.ndarray]:
+    """The four views in thumbnails of volumes, each as large as the whole.
 
     Args:
-        thumb: (64, 64) from `thumbnail`.
+        thumbs: (…, 64, 64) from `thumbnail`.
     """
     half = THUMBNAIL // 2
-    return np.asarray(thumb[:half, :half].repeat(2, axis=0).repeat(2, axis=1))
+    for row, column in itertools.product((0, half), repeat=2):
+        yield thumbs[..., row : row + half, column : column + half].repeat(2, axis=-2).repeat(2, axis=-1)
 
 
 def perceptual_hash(thumb: np.ndarray) -> int:

@@ -186,16 +186,17 @@ def encode_flags(
     for column, (name, texts) in enumerate(columns.items()):
         for row, text in enumerate(texts):
             spelling = (text or "").strip().casefold()
-            place = f"{where}, line {first_line + row}: column {name}"
             if spelling in FLAGS:
                 values[row, column] = FLAGS[spelling]
-            elif not spelling:
-                if blank == "refuse":
-                    raise DataError(f"{place} is blank or NaN. Fill it in, or say --blank ignore or --blank negative.")
+                continue
+            if not spelling and blank != "refuse":
                 values[row, column] = 0.0 if blank == "negative" else np.nan
             elif spelling in UNCERTAIN and takes_uncertain:
                 is_uncertain[row, column] = True
             else:
+                place = f"{where}, line {first_line + row}: column {name}"
+                if not spelling:
+                    raise DataError(f"{place} is blank or NaN. Fill it in, or say --blank ignore or --blank negative.")
                 advice = "Say what it means: --uncertain ignore, zeros, ones or soft(a,b)"
                 advice = advice if spelling in UNCERTAIN else "Correct it"
                 raise DataError(f"{place} must be 0 or 1, got {text!r}. {advice}.")

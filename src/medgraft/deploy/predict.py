@@ -43,7 +43,7 @@ def predict_files(
     if not cases:
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
     settings = model.artefact.preprocessing
-    dims = len(settings.sides)
+    dims = settings.dims
     batch = evaluation_batch(settings.sides)
     probs = np.full((len(cases), len(model.artefact.classes)), np.nan)
     status = ["ok"] * len(cases)

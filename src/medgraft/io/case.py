@@ -8,10 +8,9 @@ from typing import Final
 import numpy as np
 
 from medgraft.errors import DataError
-from medgraft.io.dicom import read_dicom, to_integers
+from medgraft.io.dicom import asked_windows, read_dicom, to_integers
 from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES, MAX_PIXELS, grey_if_equal, read_facts, read_image
-from medgraft.io.intensity import ct_windows
 from medgraft.types import ImageFacts, Reading
 
 __all__ = ["is_case", "read_case", "read_case_facts"]
@@ -57,13 +56,10 @@ def read_case(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     """
     if not _is_dicom(path):
         return read_image(path)
-    windows = None if reading.windows == ("file",) else ct_windows(reading.windows)
     header = read_header(path)
     if len(header.frames) != 1:
         raise DataError(f"{path}: holds {len(header.frames)} frames, expected one. {_FRAME}")
-    if windows and header.modality != "CT":
-        kind = header.modality or "no modality"
-        raise DataError(f"{path}: expected CT for the windows {', '.join(reading.windows)}, got {kind}.")
+    windows = asked_windows(reading.windows, header, path)
     if header.num_values > MAX_PIXELS:
         sizes = f"{header.columns}×{header.rows}"
         raise DataError(f"{path}: declares {sizes} pixels, over the limit of {MAX_PIXELS:,}.")

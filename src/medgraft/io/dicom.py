@@ -17,9 +17,18 @@ from pydicom.uid import UID
 from medgraft.errors import DataError
 from medgraft.io.codec_process import decode_apart
 from medgraft.io.dicom_header import DicomFile, Frame, header_of, quiet, read_dataset, refusing
-from medgraft.io.intensity import Scaling, through_window, to_sixteen_bits
+from medgraft.io.intensity import Scaling, ct_windows, through_window, to_sixteen_bits
 
-__all__ = ["FrameValues", "Rescale", "Windows", "decoders", "read_dicom", "stored_pixels", "to_integers"]
+__all__ = [
+    "FrameValues",
+    "Rescale",
+    "Windows",
+    "asked_windows",
+    "decoders",
+    "read_dicom",
+    "stored_pixels",
+    "to_integers",
+]
 
 Rescale = Literal["auto", "always", "never"]
 """Whether stored numbers become real ones: ``auto`` for CT and PET, and wherever a window or LUT follows."""
@@ -93,6 +102,21 @@ def read_dicom(
             _values(dataset, header, frame, pixels, rescale, windows)
             for frame, pixels in zip(header.frames, stored, strict=True)
         ]
+
+
+def asked_windows(names: Sequence[str], header: DicomFile, path: Path) -> Windows | None:
+    """What `names` of a `medgraft.types.Reading` mean for a file: None for its own window, else centres and widths.
+
+    Raises:
+        DataError: Windows for CT, and the file is none.
+    """
+    if tuple(names) == ("file",):
+        return None
+    windows = ct_windows(names)
+    if windows and header.modality != "CT":
+        kind = header.modality or "no modality"
+        raise DataError(f"{path}: expected CT for the windows {', '.join(names)}, got {kind}.")
+    return windows
 
 
 def to_integers(header: DicomFile, frame: FrameValues, scaling: Literal["auto"] | Scaling) -> np.ndarray:

@@ -23,6 +23,7 @@ CT_WINDOWS: Final[dict[str, tuple[float, float]]] = {
 _PERCENTILES: Final = (0.5, 99.5)
 _DEVIATIONS: Final = 5.0
 _ENOUGH: Final = 2**24
+_BLOCK: Final = 2**22
 
 
 def ct_windows(names: Sequence[str]) -> tuple[tuple[float, float], ...]:
@@ -65,7 +66,9 @@ def to_sixteen_bits(values: np.ndarray, low: float, high: float, scaling: Scalin
     found = np.zeros(values.shape, dtype=np.uint16)
     if not high > low:
         return found  # a constant image has no contrast to keep
-    for part in range(len(values)):
+    step = max(1, _BLOCK * len(values) // max(1, values.size))
+    for start in range(0, len(values), step):
+        part = slice(start, start + step)
         shares = (values[part].astype(np.float64) - low) / (high - low)
         found[part] = np.rint(shares.clip(0, 1) * FULL_SCALE)
     return found

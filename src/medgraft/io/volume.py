@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import math
 import re
 import threading
 import tokenize
@@ -13,7 +14,7 @@ import numpy as np
 
 from medgraft.errors import DataError
 from medgraft.io.archive import read_archive
-from medgraft.io.dicom import FrameValues, Windows, read_dicom, to_integers
+from medgraft.io.dicom import FrameValues, Rescale, Windows, asked_windows, read_dicom, to_integers
 from medgraft.io.dicom_header import MAX_VALUES, DicomFile, is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES, read_facts, read_image
 from medgraft.io.intensity import ct_windows, through_window, to_sixteen_bits
@@ -60,23 +61,27 @@ def read_volume(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, Im
     Raises:
         DataError: A file cannot be read, or together they are no volume; the message names the files.
     """
-    facts = read_volume_facts(files)
-    # Real values take some twenty bytes a voxel on their way.
-    is_large = facts.depth * facts.height * facts.width > LARGE or bool(reading.spacing_mm)
-    with _large if is_large else contextlib.nullcontext():
-        return _read(files, reading)
-
-
-def _read(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     first = files[0]
     if first.is_dir():
         return _picture_volume(_only(files), reading)
     if is_nifti_name(first.name):
-        values, affine = read_nifti(_only(files))
-        return _real(values, affine, reading, mode="NIfTI", modality="", where=first)
+        with _one_at_a_time(math.prod(nifti_shape(_only(files))), reading):
+            values, affine = read_nifti(first)
+            return _real(values, affine, reading, mode="NIfTI", modality="", where=first)
     if first.suffix.lower() in ARRAY_SUFFIXES:
         return _array_volume(_only(files), reading)
+    _demand_dicom(first)
     return _dicom_volume(files, reading)
+
+
+def _one_at_a_time(num_voxels: int, reading: Reading) -> contextlib.AbstractContextManager[Any]:
+    """Large volumes wait for each other: real values take some twenty bytes a voxel on their way."""
+    return _large if num_voxels > LARGE or reading.spacing_mm else contextlib.nullcontext()
+
+
+def _demand_dicom(path: Path) -> None:
+    if not is_dicom(path):
+        raise DataError(f"{path}: expected a volume: NIfTI, DICOM, .npy, .npz, or a folder of slices.")
 
 
 def read_volume_facts(files: Sequence[Path]) -> ImageFacts:
@@ -96,8 +101,7 @@ def read_volume_facts(files: Sequence[Path]) -> ImageFacts:
         array = _array(_only(files))
         (depth, height, width), bits = array.shape, 8 if array.dtype == np.uint8 else 16
         return ImageFacts(depth=depth, height=height, width=width, channels=1, bits=bits, mode="array")
-    if not is_dicom(first):
-        raise DataError(f"{first}: expected a volume: NIfTI, DICOM, .npy, .npz, or a folder of slices.")
+    _demand_dicom(first)
     header = read_header(first)
     depth = len(header.frames) if len(files) == 1 else len(files)
     return ImageFacts(
@@ -196,10 +200,11 @@ def _array_volume(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]
     if array.dtype in (np.uint8, np.uint16) and _windows(reading) is None:
         pixels = np.ascontiguousarray(array)
         return pixels, _facts(pixels, mode="array")
-    values = np.asarray(array, dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise DataError(f"{path}: holds voxels that are no number. Replace them.")
-    return _real(values.transpose(2, 1, 0), np.eye(4), reading, mode="array", modality="", where=path)
+    with _one_at_a_time(array.size, reading):
+        values = np.asarray(array, dtype=np.float32)
+        if not np.isfinite(values).all():
+            raise DataError(f"{path}: holds voxels that are no number. Replace them.")
+        return _real(values.transpose(2, 1, 0), np.eye(4), reading, mode="array", modality="", where=path)
 
 
 def _slices(folder: Path) -> list[Path]:
@@ -231,7 +236,8 @@ def _picture_volume(folder: Path, reading: Reading) -> tuple[np.ndarray, ImageFa
 
 def _dicom_volume(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     headers = {path: read_header(path) for path in files}
-    if sum(header.num_values for header in headers.values()) > MAX_VALUES:
+    num_values = sum(header.num_values for header in headers.values())
+    if num_values > MAX_VALUES:
         raise DataError(f"{files[0].parent}: {len(files)} files of more than {MAX_VALUES:,} values together.")
     stacks = stacks_of(headers)
     if len(stacks) > 1:
@@ -239,23 +245,20 @@ def _dicom_volume(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, 
         raise DataError(f"{files[0]}: holds {len(stacks)} volumes ({names}), expected one. Export one of them.")
     (stack,) = stacks
     header = headers[stack.slices[0][0]]
-    windows = _windows(reading)
-    if windows and header.modality != "CT":
-        kind = header.modality or "no modality"
-        raise DataError(f"{files[0]}: expected CT for the windows {', '.join(reading.windows)}, got {kind}.")
-    volume = _stacked(stack, headers, reading)
-    # (D, H, W, …) in the order of the stack to (X, Y, Z, …) as its affine counts.
-    order = (2, 1, 0, *range(3, volume.values.ndim))
-    values, spacing = _placed(volume.values.transpose(order), stack.affine, reading, files[0])
-    pixels = to_integers(header, dataclasses.replace(volume, values=values), reading.scaling)
+    windows = asked_windows(reading.windows, header, files[0])
+    with _one_at_a_time(num_values, reading):
+        volume = _stacked(stack, headers, reading.rescale, windows)
+        # (D, H, W, …) in the order of the stack to (X, Y, Z, …) as its affine counts.
+        order = (2, 1, 0, *range(3, volume.values.ndim))
+        values, spacing = _placed(volume.values.transpose(order), stack.affine, reading, files[0])
+        pixels = to_integers(header, dataclasses.replace(volume, values=values), reading.scaling)
     facts = _facts(pixels, mode="DICOM", modality=header.modality, steps=volume.steps, spacing_mm=spacing)
     return pixels, facts
 
 
-def _stacked(stack: Stack, headers: dict[Path, DicomFile], reading: Reading) -> FrameValues:
+def _stacked(stack: Stack, headers: dict[Path, DicomFile], rescale: Rescale, windows: Windows | None) -> FrameValues:
     """The slices of a stack in its order, all read alike: one window and one decision on rescaling for all."""
     frames = [headers[path].frames[number] for path, number in stack.slices]
-    rescale, windows = reading.rescale, () if reading.windows == () else _windows(reading)
     if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
         rescale = "always"
     where = stack.slices[0][0].parent

@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -50,8 +50,7 @@ def evaluate(
     """
     told = listener or Listener()
     model = load_artefact(Path(run))
-    dims: Literal[2, 3] = 2 if len(model.artefact.preprocessing.sides) == 2 else 3
-    cohort = open_cohort(config.model_copy(update={"dims": dims}), told)
+    cohort = open_cohort(config.model_copy(update={"dims": model.artefact.preprocessing.dims}), told)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
         settings = model.artefact.preprocessing
         # As in training, whatever the options say.

@@ -4,7 +4,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -196,12 +196,11 @@ def read_source(
         return stored
     rng = np.random.default_rng(seed)
     if path.is_dir():
-        files = find_cases([path], len(preprocessing.sides))
+        files = find_cases([path], preprocessing.dims)
         drawn = [files[i] for i in np.sort(rng.permutation(len(files))[:num_images])]
         images = _read(drawn, preprocessing, told)
     else:
-        dims: Literal[2, 3] = 2 if len(preprocessing.sides) == 2 else 3
-        cohort = open_cohort(DataConfig(source=str(path), resize=preprocessing.resize, dims=dims), told)
+        cohort = open_cohort(DataConfig(source=str(path), resize=preprocessing.resize, dims=preprocessing.dims), told)
         with tempfile.TemporaryDirectory(prefix="medgraft-source-") as place:
             decoded = build_cache(
                 cohort,
@@ -230,7 +229,7 @@ def _read(files: Sequence[tuple[Path, ...]], preprocessing: Preprocessing, told:
     for done, file in enumerate(files):
         told.step("reading the source", done, len(files))
         try:
-            pixels, facts = read_files(file, len(preprocessing.sides), preprocessing.reading)
+            pixels, facts = read_files(file, preprocessing.dims, preprocessing.reading)
             found.append(prepare(pixels, preprocessing, facts.spacing_mm).astype(np.uint16))
         except MedgraftError as error:
             told.say(f"warn: {file[0].name} is left out: {error}")
