@@ -83,6 +83,11 @@ class Cohort:
         """``images`` or ``volumes``."""
         return "images" if self.dims == 2 else "volumes"
 
+    @property
+    def training_targets(self) -> np.ndarray:
+        """`targets`, with what a training is told where it is told more than is known."""
+        return self.targets if self.taught is None else self.taught
+
     def rows(self, split: str) -> np.ndarray:
         """Row numbers (int64) of one split, in table order."""
         return np.flatnonzero((self.table["split"] == split).to_numpy())

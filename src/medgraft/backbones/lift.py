@@ -62,7 +62,13 @@ def lift_network(network: nn.Module, kind: Lift, *, name: str = "the network") -
     return _lifted(network, kind, name)
 
 
-class SliceConv(nn.Conv2d):
+class FlatConv(nn.Conv2d):
+    """A convolution of images whose kernels are laid into volumes; `is_same` pads as TensorFlow does."""
+
+    is_same: bool = False
+
+
+class SliceConv(FlatConv):
     """A convolution of images on every slice: (B, C, D, H, W) to (B, C', D, H', W')."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -70,7 +76,7 @@ class SliceConv(nn.Conv2d):
         return _convolve(self, x, self.weight.unsqueeze(2), self.bias, self.groups)
 
 
-class ACSConv(nn.Conv2d):
+class ACSConv(FlatConv):
     """A third of the kernels each in the axial, coronal and sagittal plane: (B, C, D, H, W) to (B, C', D', H', W')."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +100,7 @@ class ACSConv(nn.Conv2d):
 
 
 def _convolve(
-    layer: nn.Conv2d,
+    layer: FlatConv,
     x: Tensor,
     kernel: Tensor,
     bias: Tensor | None,
@@ -109,7 +115,7 @@ def _convolve(
     dilation, padding = list(layer.dilation), [int(side) for side in layer.padding]
     dilation.insert(flat, 1)
     padding.insert(flat, 0)
-    if isinstance(getattr(layer, "is_same", None), bool) and layer.is_same:
+    if layer.is_same:
         x = _pad_same(x, kernel.shape[2:], stride, dilation)
     return F.conv3d(x, kernel, bias, stride, padding, dilation, groups)
 

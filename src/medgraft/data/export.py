@@ -14,9 +14,8 @@ from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, Listing
 from medgraft.data.tables import FIRST_LINE, demand_column, find_column, label_columns, read_table, split_names
-from medgraft.data.volumes import files_by_path, is_volume_file, volumes_in
+from medgraft.data.volumes import cases_in, files_by_path
 from medgraft.errors import DataError
-from medgraft.io.case import is_case
 from medgraft.io.dicom_header import is_dicom, read_header
 
 __all__ = ["list_export"]
@@ -110,18 +109,16 @@ def _table(paths: Sequence[str], picked: pd.DataFrame, columns: Mapping[str, str
 
 def _cases(root: Path, dims: int) -> list[tuple[Path, ...]]:
     """The files of each image or volume below `root`, at least one; hidden ones are left out."""
-    is_wanted = is_case if dims == 2 else is_volume_file
     files = [
         path
         for path in sorted(root.rglob("*"))
-        if not any(part.startswith((".", "__")) for part in path.relative_to(root).parts)
-        and path.is_file()
-        and is_wanted(path)
+        if not any(part.startswith((".", "__")) for part in path.relative_to(root).parts) and path.is_file()
     ]
-    if not files:
+    cases = cases_in(files, dims)
+    if not cases:
         what = "images (DICOM, PNG, JPEG, TIFF or BMP)" if dims == 2 else "volumes (DICOM, NIfTI, .npy or slices)"
         raise DataError(f"{root}: expected {what} below it, found none.")
-    return [(path,) for path in files] if dims == 2 else volumes_in(files)
+    return cases
 
 
 def _identifiers(root: Path, keys: Sequence[Key], case: tuple[Path, ...]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.series import stacks_of
 from medgraft.io.volume import is_volume_name, natural
 
-__all__ = ["files_by_path", "is_volume_file", "volume_of", "volumes_in"]
+__all__ = ["cases_in", "files_by_path", "is_volume_file", "volume_of", "volumes_in"]
 
 
 def is_volume_file(path: Path) -> bool:
@@ -54,6 +54,18 @@ def volumes_in(files: Sequence[Path]) -> list[tuple[Path, ...]]:
     return sorted(found, key=lambda volume: natural(volume[0]))
 
 
+def cases_in(files: Sequence[Path], dims: int) -> list[tuple[Path, ...]]:
+    """The files of each image (`dims` 2) or volume (3) among `files`; what is neither is left out.
+
+    Args:
+        files: Existing files.
+        dims: 2 or 3.
+    """
+    if dims == 2:
+        return [(path,) for path in files if is_case(path)]
+    return volumes_in([path for path in files if is_volume_file(path)])
+
+
 def files_by_path(volumes: Sequence[tuple[Path, ...]], root: Path) -> dict[str, tuple[str, ...]]:
     """Paths of the volumes that have several files, relative to `root`, each to all of its files."""
     named = (tuple(path.relative_to(root).as_posix() for path in volume) for volume in volumes if len(volume) > 1)
@@ -69,7 +81,7 @@ def volume_of(path: Path) -> tuple[Path, ...]:
     if not path.is_dir():
         return (path,)
     files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    found = volumes_in([file for file in files if is_volume_file(file)])
+    found = cases_in(files, 3)
     if len(found) != 1:
         shown = ", ".join(volume[0].name for volume in found[:3])
         raise DataError(f"{path}: expected the slices of one volume, got {len(found)} volumes ({shown}). Name one.")

@@ -7,10 +7,9 @@ import numpy as np
 import pandas as pd
 
 from medgraft.data.decode import read_files
-from medgraft.data.volumes import is_volume_file, volume_of, volumes_in
+from medgraft.data.volumes import cases_in, volume_of
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import DataError, MedgraftError
-from medgraft.io.case import is_case
 from medgraft.io.preprocess import prepare
 from medgraft.train.batches import ImageSet, evaluation_batch
 from medgraft.train.engine import Engine
@@ -108,18 +107,18 @@ def find_cases(inputs: Iterable[Path], dims: int = 2) -> list[tuple[Path, ...]]:
         DataError: An input does not exist, or a folder holds nothing to read.
     """
     found: list[tuple[Path, ...]] = []
-    is_wanted = is_case if dims == 2 else is_volume_file
     for path in inputs:
         if path.is_dir():
             inside = sorted(
                 p
                 for p in path.rglob("*")
-                if p.is_file() and not any(s.startswith(".") for s in p.relative_to(path).parts) and is_wanted(p)
+                if p.is_file() and not any(s.startswith(".") for s in p.relative_to(path).parts)
             )
-            if not inside:
+            cases = cases_in(inside, dims)
+            if not cases:
                 kinds = "PNG, JPEG, TIFF, BMP, DICOM" + (", NIfTI, npy" if dims == 3 else "")
                 raise DataError(f"expected {'images' if dims == 2 else 'volumes'} ({kinds}) in {path}, got none.")
-            found += [(p,) for p in inside] if dims == 2 else volumes_in(inside)
+            found += cases
         elif path.is_file():
             found.append((path,))
         else:

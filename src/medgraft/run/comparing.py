@@ -149,8 +149,7 @@ def _fitting(config: RunConfig, found: Prepared, names: list[str], told: Listene
     """The strategies that this network can do, and why not the others; one asked for by name must be possible."""
     is_all = config.compare is not None and config.compare.strategies == ("all",)
     fitting, left_out = [], {}
-    truth = found.cohort.targets if found.cohort.taught is None else found.cohort.taught
-    truth = truth[found.cohort.rows("train")]
+    truth = found.cohort.training_targets[found.cohort.rows("train")]
     for name in names:
         depth = _depths(found.source, name, 1)[0]
         spec = trial_spec(config, found, name, depth, config.seed)

@@ -15,7 +15,7 @@ from medgraft.errors import ConfigError, DataError
 from medgraft.metrics.classification import auprc
 from medgraft.run.folder import write_json
 from medgraft.run.prepare import Listener
-from medgraft.run.trials import Runner, is_searched, second_cut, wanted_depth
+from medgraft.run.trials import Runner, is_searched, second_cut, usual_head, wanted_depth
 from medgraft.search.guided import cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
 from medgraft.search.overlap import overlap_share, overlapping_cut
@@ -145,7 +145,7 @@ def refuse_search(config: RunConfig) -> None:
         return
     if method_of(config) != "guided":
         raise ConfigError(f"search.start=ftl belongs to --search guided, got {method_of(config)}.")
-    head = config.transfer.head or ("attention" if config.backbone.lift == "slices" else "pooled")
+    head = config.transfer.head or usual_head(config.backbone.lift)
     if config.data.folds > 1 or head in ("flattened", "attention"):
         raise ConfigError(
             f"search.start=ftl needs one division and a pooled head, got --folds or --head {head}. "

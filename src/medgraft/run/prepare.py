@@ -252,13 +252,12 @@ def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndar
 def image_set(found: Prepared, split: str) -> ImageSet:
     """The images of one split; for training with what it is told in the place of uncertain labels."""
     rows = found.cohort.rows(split)
-    is_taught = split == "train" and found.cohort.taught is not None
-    targets = found.cohort.taught if is_taught else found.cohort.targets
+    targets = found.cohort.training_targets if split == "train" else found.cohort.targets
     positive = found.cohort.positive
     return ImageSet(
         images=found.decoded.images,
         rows=found.rows[rows],
-        targets=np.asarray(targets)[rows],
+        targets=targets[rows],
         intensity_max=found.preprocessing.intensity_max,
         task=found.cohort.task,
         positive=found.cohort.classes.index(positive) if positive is not None else None,

@@ -33,6 +33,7 @@ __all__ = [
     "trial_context",
     "trial_spec",
     "usual_depth",
+    "usual_head",
     "wanted_depth",
 ]
 
@@ -85,12 +86,17 @@ def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext
 
 def _head(config: RunConfig, found: Prepared, strategy: str) -> HeadSettings:
     num = 1 if found.cohort.task == "binary" else len(found.cohort.classes)
-    usual: HeadKind = "attention" if found.source.backbone.spec.lift == "slices" else "pooled"
+    usual = usual_head(found.source.backbone.spec.lift)
     kind = config.transfer.head or ("svm" if strategy == "hybrid" else usual)
     is_beside = config.transfer.strategy == "hybrid" or config.compare is not None
     if kind in CLASSICAL and strategy != "hybrid" and is_beside:
         kind = usual  # what stands beside a hybrid is trained as ever
     return HeadSettings(num_outputs=num, kind=kind, dropout=config.transfer.dropout)
+
+
+def usual_head(lift: str) -> HeadKind:
+    """The head where none is asked for: a network that reads slices one by one has to look across them."""
+    return "attention" if lift == "slices" else "pooled"
 
 
 def _settings(config: RunConfig) -> StrategySettings:
