@@ -157,3 +157,8 @@ def test_an_own_network_for_volumes_is_known_by_its_first_convolution(tmp_path: 
     assert (backbone.dims, backbone.sides) == (3, (16, 16, 16))
     assert isinstance(backbone.network[0], nn.Conv3d)
     assert [cut.shape for cut in prepare_source(backbone, (16, 16, 16)).cuts] == [(4, 8, 8, 8), (8, 4, 4, 4)]
+
+
+def test_a_vit_says_the_sides_it_is_made_for() -> None:
+    assert build_backbone(BackboneSpec(name="monai/vit", weights="none")).sides == (96, 96, 96)
+    assert build_backbone(BackboneSpec(name="monai/vit", weights="none", size=32)).sides == (32, 32, 32)

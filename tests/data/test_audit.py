@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats.contingency import association
 
+from dicom_files import dicom, save
 from medgraft.data import apply_leaks, audit_cohort, build_cache, read_cohort
 from medgraft.data.table_checks import cramers_v
 from medgraft.errors import ConfigError, DataError, LeakError
@@ -133,7 +135,7 @@ def test_a_site_or_a_size_that_gives_the_label_away_is_told(audited, clean, pict
     assert "size-confounding" in found
 
 
-def testcramers_v_agrees_with_scipy_but_for_the_correction_of_chance():
+def test_cramers_v_agrees_with_scipy_but_for_the_correction_of_chance():
     random = np.random.default_rng(0)
     first = random.integers(0, 3, 5000)
     second = np.where(random.random(5000) < 0.6, first, random.integers(0, 3, 5000))
@@ -168,3 +170,19 @@ def test_audit_refuses_a_cache_of_other_images(audited, clean, tmp_path):
     decoded = build_cache(cohort, tmp_path / "c", sides=(16, 16))
     with pytest.raises(DataError, match=r"cohort \(59 images\) and cache \(60\)"):
         audit_cohort(cohort.select(np.arange(59)), decoded)
+
+
+def test_distances_of_pixels_are_told_and_may_not_tell_the_label(tmp_path: Path) -> None:
+    for number in range(24):
+        image = np.random.default_rng(number).integers(0, 4095, (16, 16)).astype(np.uint16)
+        spacing = {"PixelSpacing": [0.2, 0.2]} if number % 2 else {"ImagerPixelSpacing": [0.14, 0.14]}
+        folder = ("healthy", "ill")[number % 2]
+        save(dicom(image, **(spacing if number > 1 else {})), tmp_path / folder / f"{number}.dcm")
+    cohort = read_cohort(tmp_path)
+    audit = audit_cohort(cohort, build_cache(cohort, tmp_path / "cache", sides=(16, 16)))
+    found = {finding.kind: finding.message for finding in audit.findings}
+    assert found["spacing"] == (
+        "Distances: rows 0.14 to 0.2 mm, columns 0.14 to 0.2 mm; 11 measured at the detector, where the body is "
+        "magnified; 2 without."
+    )
+    assert "from the distance of pixels or slices alone" in found["spacing-confounding"]

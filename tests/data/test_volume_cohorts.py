@@ -132,8 +132,10 @@ def test_a_folder_with_two_series_is_no_case(tmp_path: Path) -> None:
     for file in write_series(case(0), tmp_path / "other", series="9.9"):
         file.rename(tmp_path / "0" / f"other_{file.name}")
     (tmp_path / "cases.csv").write_text("\n".join(lines))
-    with pytest.raises(DataError, match="expected the slices of one volume, got 2 volumes"):
-        read_cohort(tmp_path / "cases.csv")
+    cohort = read_cohort(tmp_path / "cases.csv")
+    with pytest.raises(DataError, match="expected the slices of one series, got 2 series"):
+        read_row(cohort, 0)
+    assert read_row(cohort, 1)[0].shape == (10, 12, 14)
 
 
 def archive(path: Path, shape: tuple[int, ...], count: int = 4) -> Path:
@@ -315,3 +317,25 @@ def test_an_archive_called_an_array_is_refused(tmp_path: Path) -> None:
     for name in ("x.npy", "y.npy"):
         with pytest.raises(DataError, match="not readable as an array"):
             read_volume([tmp_path / name], Reading())
+
+
+def test_a_folder_of_no_volume_or_of_several_in_a_table_is_a_broken_case_and_stops_nothing(tmp_path: Path) -> None:
+    lines = ["path,label"]
+    for number in range(8):
+        write_series(case(number), tmp_path / f"case{number}", series=f"1.2.{number}")
+        lines.append(f"case{number},{('small', 'large')[number % 2]}")
+    for file in write_series(case(8), tmp_path / "Miller two", series="1.2.8"):
+        file.rename(file.with_name(f"first_{file.name}"))
+    write_series(case(9), tmp_path / "Miller two", series="1.2.9")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "cases.csv").write_text("\n".join([*lines, "Miller two,small", "empty,large"]))
+    cohort = read_cohort(tmp_path / "cases.csv", dims=3)
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(8, 8, 8))
+    assert len(decoded) == 8
+    reasons = [broken.reason for broken in decoded.broken]
+    assert [reason.partition(": ")[2][:34] for reason in reasons] == [
+        "expected the slices of one series,",
+        "expected the slices of one volume,",
+    ]
+    # What may be DICOM is called by a pseudonym, its folder's name, too.
+    assert all("Miller" not in f"{broken.path} {broken.reason}" for broken in decoded.broken)

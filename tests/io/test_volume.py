@@ -14,7 +14,9 @@ from pydicom.sequence import Sequence as Items
 
 from dicom_files import dicom, enhanced, lut, save, slice_at
 from medgraft.errors import DataError
+from medgraft.io.dicom_header import DicomFile, read_header
 from medgraft.io.nifti import read_nifti
+from medgraft.io.series import stacks_of
 from medgraft.io.volume import natural, read_volume, read_volume_facts
 from medgraft.types import Reading
 from volume_files import blob, write_nifti, write_series, write_slices
@@ -162,11 +164,23 @@ def test_a_gap_a_duplicate_and_a_mixture_are_refused_by_name(tmp_path: Path) -> 
     turned.ImageOrientationPatient = [1, 0, 0, 0, 0, 1]
     with pytest.raises(DataError, match=r"different directions .* \(t\.dcm\)"):
         read_volume([*files, save(turned, tmp_path / "a" / "t.dcm")], RAW)
-    lost = save(dicom(VOLUME[0], modality="CT"), tmp_path / "a" / "l.dcm")
+    lost = save(dicom(VOLUME[0], modality="CT", SeriesInstanceUID="1.2.3"), tmp_path / "a" / "l.dcm")
     with pytest.raises(DataError, match=r"1 of 11 slices lack position"):
         read_volume([*files, lost], RAW)
     with pytest.raises(DataError, match="one slice"):
         read_volume(files[:1], RAW)
+
+
+def test_every_echo_at_every_time_is_a_volume_of_its_own(tmp_path: Path) -> None:
+    stacked: dict[Path, DicomFile] = {}
+    for time, echo in itertools.product((1, 2), (10.0, 20.0)):
+        for number in range(4):
+            made = slice_at(VOLUME[number], 2.0 * number, series="1.2.3", EchoTime=echo)
+            made.TemporalPositionIdentifier = time
+            path = save(made, tmp_path / f"{time}-{echo}-{number}.dcm")
+            stacked[path] = read_header(path)
+    names = [stack.name for stack in stacks_of(stacked)]
+    assert names == [f"TemporalPositionIdentifier {time}, EchoTime {echo}" for time in (1, 2) for echo in (10.0, 20.0)]
 
 
 def test_a_spacing_within_five_per_cent_is_no_gap(tmp_path: Path) -> None:
@@ -299,7 +313,7 @@ def test_a_folder_of_slices_is_sorted_as_people_count(tmp_path: Path) -> None:
     assert (facts.bits, facts.mode) == (8, "slices")
     assert natural(Path("s2")) < natural(Path("s10"))
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="got 0 images"):
+    with pytest.raises(DataError, match="got 0 pictures"):
         read_volume([tmp_path / "empty"], Reading())
 
 

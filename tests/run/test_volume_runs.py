@@ -257,8 +257,20 @@ def test_the_forecast_counts_what_the_backward_pass_needs() -> None:
     # The input, and the activation once: the linear layer reads what the rectifier keeps.
     kept = 4 * (512 + 8 * 512)
     assert kept <= forecast.per_case <= kept + 7 * 4 * 8 * 512
-    assert forecast.total(10) == forecast.fixed + 10 * forecast.per_case
+    assert forecast.total(1000) == forecast.fixed + 1000 * forecast.per_case
+    # Of 64 volumes looked at after an epoch only what one operation needs is there at a time.
+    assert forecast.evaluation == 64 * 6 * 4 * 8 * 512
+    assert forecast.total(2) == forecast.fixed + forecast.evaluation
     assert next(network.parameters()).device == torch.device("cpu")
+
+
+def test_a_validation_that_does_not_fit_is_refused_whatever_the_batch_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medgraft.run.forecast._free_bytes", lambda _device: 20 * 2**30)
+    forecast = MemoryForecast(fixed=2**30, per_case=2**30, evaluation=30 * 2**30)
+    with pytest.raises(
+        ConfigError, match=r"about 31\.0 GiB and 20\.0 GiB are free\. Use --size 48,48,48, or a smaller"
+    ):
+        refuse_memory(forecast, (64, 64, 64), 2, "cpu", Listener())
 
 
 def test_every_command_can_be_told_to_read_volumes(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Final, Literal
 import torch
 
 from medgraft.backbones.lift import lift_network
-from medgraft.backbones.monai_models import MONAI_NAMES, build_monai, medicalnet_file
+from medgraft.backbones.monai_models import MONAI_NAMES, build_monai, medicalnet_file, monai_sides
 from medgraft.backbones.own import build_own, dims_of, first_channels, is_own_name
 from medgraft.backbones.packaged import (
     PACKAGED_NAME,
@@ -104,7 +104,7 @@ def _for_volumes(spec: BackboneSpec) -> Backbone:
     is_monai, is_video = spec.name in MONAI_NAMES, spec.name in VIDEO_NAMES
     sides = _sides(spec.size, 3) if spec.size is not None else None
     facts = video_facts(spec.name) if is_video else (None, (0.0,) * 3, (1.0,) * 3)
-    sides = sides or facts[0]
+    sides = monai_sides(spec.name, sides) or facts[0]
     if is_monai:
         network = build_monai(spec.name, spec.args, sides)
     elif is_video:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from medgraft.errors import BackboneError, WeightsError
 
-__all__ = ["MONAI_NAMES", "MonaiEncoder", "build_monai", "medicalnet_file", "medicalnet_flags"]
+__all__ = ["MONAI_NAMES", "MonaiEncoder", "build_monai", "medicalnet_file", "medicalnet_flags", "monai_sides"]
 
 _RESNETS: Final = (10, 18, 34, 50, 101, 152, 200)
 _DENSENETS: Final = (121, 169, 201, 264)
@@ -23,6 +23,7 @@ MONAI_NAMES: Final = (
     "monai/vit",
 )
 _PATCH: Final = 16
+_VIT_SIDE: Final = 96
 _HUB: Final = "TencentMedicalNet/MedicalNet-Resnet{depth}"
 
 
@@ -57,7 +58,7 @@ def build_monai(name: str, args: dict[str, Any], sides: tuple[int, ...] | None) 
     Args:
         name: One of `MONAI_NAMES`.
         args: Passed on to MONAI's constructor.
-        sides: (D, H, W) in voxels; a ViT is made for one size.
+        sides: (D, H, W) in voxels, for which a ViT is made; None leaves MONAI's 96.
 
     Raises:
         BackboneError: No such network, or MONAI refuses the arguments.
@@ -78,6 +79,11 @@ def build_monai(name: str, args: dict[str, Any], sides: tuple[int, ...] | None) 
         raise BackboneError(
             f"expected arguments that MONAI's {name} takes, got {args}: {reason}. See --backbone-arg."
         ) from error
+
+
+def monai_sides(name: str, sides: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The sides asked for, in voxels; without any, those a ViT is made for, and None of others, which read all."""
+    return (_VIT_SIDE,) * 3 if sides is None and name == "monai/vit" else sides
 
 
 def _parts(name: str) -> tuple[str, int]:
@@ -130,7 +136,7 @@ def _swin(args: dict[str, Any]) -> nn.Module:
 def _vit(args: dict[str, Any], sides: tuple[int, ...] | None) -> nn.Module:
     from monai.networks.nets import ViT
 
-    given = {"in_channels": 1, "img_size": sides or (96, 96, 96), "patch_size": (_PATCH,) * 3, **args}
+    given = {"in_channels": 1, "img_size": monai_sides("monai/vit", sides), "patch_size": (_PATCH,) * 3, **args}
     return MonaiEncoder("vit", ViT(**{**given, "classification": False}), 0)
 
 

@@ -23,7 +23,7 @@ __all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache"]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
-VERSION: Final = 3
+VERSION: Final = 4
 """Part of the key; a change of decoding or of the files' layout raises it."""
 SAMPLE: Final = 32
 SPARE_BYTES: Final = 64 * 2**20
@@ -45,7 +45,7 @@ class DecodedCohort:
         folder: Where the files of the cache lie.
         images: (M, C, *sides) uint8 or uint16, memory-mapped, the network's input as integers.
         thumbs: (M, 64, 64) uint8, memory-mapped.
-        facts: (M,) records (`decode.FACTS`): depth, height, width, channels, bits, low, high, hash, sha256, mode.
+        facts: (M,) records (`decode.FACTS`): depth, height, width, channels, bits, low, high, hash, sha256, mode …
         rows: (M,) int64 row numbers in the cohort that was decoded.
         paths: (M,) paths of those rows.
         broken: What could not be read.

@@ -322,7 +322,10 @@ def _may_be_dicom(cohort: Cohort, row: int) -> bool:
     name = cohort.files.get(name, (name,))[0]
     if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
         return False
-    return cohort.dims == 2 or not (is_volume_name(name) or (cohort.root / name).is_dir())
+    folder = cohort.root / name
+    if cohort.dims == 3 and folder.is_dir():
+        return not any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in folder.iterdir())
+    return cohort.dims == 2 or not is_volume_name(name)
 
 
 def patients_of_files(files: Sequence[Path]) -> list[str] | None:

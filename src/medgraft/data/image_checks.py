@@ -29,6 +29,7 @@ def image_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         *_odd_sizes(cohort, decoded),
         *_mixed(cohort, decoded),
         *_dicom(cohort, decoded),
+        *_spacing(cohort, decoded),
     ]
 
 
@@ -109,3 +110,23 @@ def _dicom(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         )
         findings.append(finding_of(cohort, "mixed-window", "warn", message, len(bare), bare))
     return findings
+
+
+def _spacing(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
+    """How far apart pixels are in the body, as far as the files tell."""
+    spacing = decoded.facts["spacing_mm"][:, -cohort.dims :]
+    known = (spacing > 0).all(1)
+    if not known.any():
+        return []
+    axes = ("slices", "rows", "columns")[-cohort.dims :]
+    ranges = ", ".join(f"{axis} {_span(column)} mm" for axis, column in zip(axes, spacing[known].T, strict=True))
+    at_detector = np.flatnonzero(decoded.facts["is_at_detector"])
+    told = [f"{len(at_detector)} measured at the detector, where the body is magnified"] if len(at_detector) else []
+    told += [f"{int((~known).sum())} without"] if not known.all() else []
+    message = f"Distances: {ranges}{''.join(f'; {part}' for part in told)}."
+    return [finding_of(cohort, "spacing", "info", message, int(known.sum()), [])]
+
+
+def _span(values: np.ndarray) -> str:
+    low, high = f"{values.min():.3g}", f"{values.max():.3g}"
+    return low if low == high else f"{low} to {high}"

@@ -18,7 +18,7 @@ MAX_CATEGORIES: Final = 50
 
 
 def table_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
-    """Patients in two splits, missing classes, spelling variants, confounding by site or image size.
+    """Patients in two splits, missing classes, spelling variants, confounding by site, size or spacing.
 
     Args:
         cohort: The readable images; its split column is the given split.
@@ -98,15 +98,16 @@ def _confounded(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     causes = {
         "site": (pd.factorize(cohort.table["site"])[0][known], cohort.targets[known]),
         "size": (pd.factorize(sizes)[0], cohort.targets),
+        "spacing": (pd.factorize(pd.Series(map(tuple, decoded.facts["spacing_mm"].round(2))))[0], cohort.targets),
     }
+    nouns = {"site": "the site", "size": "the size of the image file", "spacing": "the distance of pixels or slices"}
     findings = []
     for cause, (codes, targets) in causes.items():
         columns = targets.T if targets.ndim == 2 else [targets]
         strengths = [_association(codes, column) for column in columns]
         worst = max(strengths, default=0.0)
         if worst >= CONFOUNDED:
-            noun = "the site" if cause == "site" else "the size of the image file"
-            message = f"The label can largely be guessed from {noun} alone (Cramér's V {worst:.2f})."
+            message = f"The label can largely be guessed from {nouns[cause]} alone (Cramér's V {worst:.2f})."
             findings.append(Finding(kind=f"{cause}-confounding", severity="warn", message=message, count=1))
     return findings
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, SPLIT_NAMES, TABLE_SUFFIXES, Listing
-from medgraft.data.volumes import volume_of
+from medgraft.data.volumes import files_of
 from medgraft.errors import DataError
 from medgraft.io.volume import is_volume_name
 
@@ -83,7 +83,7 @@ def list_table(
     files: dict[str, tuple[str, ...]] = {}
     if dims == 3:
         for name in table["path"]:
-            members = volume_of(root / name)
+            members = files_of(root / name)
             if members != (root / name,):
                 files[name] = tuple(_relative(str(member), root) for member in members)
     return Listing(

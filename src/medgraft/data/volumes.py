@@ -12,7 +12,7 @@ from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.series import stacks_of
 from medgraft.io.volume import is_volume_name, natural
 
-__all__ = ["cases_in", "files_by_path", "is_volume_file", "volume_of", "volumes_in"]
+__all__ = ["cases_in", "files_by_path", "files_of", "is_volume_file", "volume_of", "volumes_in"]
 
 
 def is_volume_file(path: Path) -> bool:
@@ -78,14 +78,23 @@ def volume_of(path: Path) -> tuple[Path, ...]:
     Raises:
         DataError: The folder holds none, or several.
     """
-    if not path.is_dir():
-        return (path,)
-    files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    found = cases_in(files, 3)
+    found = _volumes_below(path)
     if len(found) != 1:
         shown = ", ".join(volume[0].name for volume in found[:3])
         raise DataError(f"{path}: expected the slices of one volume, got {len(found)} volumes ({shown}). Name one.")
     return found[0]
+
+
+def files_of(path: Path) -> tuple[Path, ...]:
+    """As `volume_of`; a folder of none or of several is handed on as it is, and where it is read the reason is told."""
+    found = _volumes_below(path)
+    return tuple(file for volume in found for file in volume) or (path,)
+
+
+def _volumes_below(path: Path) -> list[tuple[Path, ...]]:
+    if not path.is_dir():
+        return [(path,)]
+    return cases_in(sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")), 3)
 
 
 def _header(path: Path) -> DicomFile | None:

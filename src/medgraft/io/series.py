@@ -1,6 +1,7 @@
 """DICOM files to volumes: which files belong together, in which order, and whether none is missing."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -92,8 +93,10 @@ def _apart(slices: Sequence[_Slice], places: np.ndarray) -> dict[str, np.ndarray
     if not _has_repeats(places):
         return {"": everyone}
     keys = [frame.stack for _, _, frame in slices]
-    for part in range(len(keys[0])):
-        names = [key[part] for key in keys]
+    num = len(keys[0])
+    # One reason by itself first, then two together (every echo at every time).
+    for parts in (parts for size in range(1, num + 1) for parts in itertools.combinations(range(num), size)):
+        names = [", ".join(key[part] for part in parts if key[part]) for key in keys]
         groups = {name: np.array([i for i in everyone if names[i] == name]) for name in sorted(set(names))}
         # A time that differs from slice to slice tells no volumes apart.
         is_split = len(groups) > 1 and min(len(rows) for rows in groups.values()) > 1

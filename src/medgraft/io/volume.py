@@ -210,7 +210,10 @@ def _array_volume(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]
 def _slices(folder: Path) -> list[Path]:
     found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
     if len(found) < 2:
-        raise DataError(f"{folder}: expected the slices of a volume, got {len(found)} images.")
+        raise DataError(
+            f"{folder}: expected the slices of one volume, pictures side by side or one DICOM series, "
+            f"got {len(found)} pictures. Name the file or folder of one volume."
+        )
     return sorted(found, key=natural)
 
 
@@ -239,6 +242,9 @@ def _dicom_volume(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, 
     num_values = sum(header.num_values for header in headers.values())
     if num_values > MAX_VALUES:
         raise DataError(f"{files[0].parent}: {len(files)} files of more than {MAX_VALUES:,} values together.")
+    num_series = len({header.series_uid for header in headers.values() if header.series_uid})
+    if num_series > 1:
+        raise DataError(f"{files[0].parent}: expected the slices of one series, got {num_series} series. Name one.")
     stacks = stacks_of(headers)
     if len(stacks) > 1:
         names = ", ".join(stack.name for stack in stacks)

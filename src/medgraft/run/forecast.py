@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from medgraft.errors import ConfigError
 from medgraft.run.prepare import Listener
+from medgraft.train.batches import evaluation_batch
 from medgraft.train.engine import Engine, forward
 
 __all__ = ["MemoryForecast", "forecast_memory", "refuse_memory", "say_time"]
@@ -32,14 +33,16 @@ class MemoryForecast:
         fixed: Whatever the batch is: weights, gradients, moments.
         per_case: What is kept of each image or volume between forward and backward pass, with its share of what
             operations need while they run.
+        evaluation: What operations need while a batch is looked at, of which nothing is kept.
     """
 
     fixed: int
     per_case: int
+    evaluation: int = 0
 
     def total(self, batch_size: int) -> int:
-        """Bytes of a step with that many images or volumes."""
-        return self.fixed + batch_size * self.per_case
+        """Bytes of a training with that many images or volumes in a batch, and of the validation after each epoch."""
+        return self.fixed + max(batch_size * self.per_case, self.evaluation)
 
 
 def forecast_memory(model: nn.Module, input_shape: tuple[int, ...], engine: Engine) -> MemoryForecast | None:
@@ -73,7 +76,12 @@ def forecast_memory(model: nn.Module, input_shape: tuple[int, ...], engine: Engi
     del outputs
     saved = sum(size for key, size in kept.items() if key not in own)
     params = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    return MemoryForecast(fixed=_COPIES * params, per_case=(saved + _WORKSPACE * largest) // 2)
+    working = _WORKSPACE * largest // 2
+    return MemoryForecast(
+        fixed=_COPIES * params,
+        per_case=saved // 2 + working,
+        evaluation=evaluation_batch(input_shape[1:]) * working,
+    )
 
 
 def refuse_memory(
@@ -102,10 +110,11 @@ def refuse_memory(
     if need <= _SHARE * free:
         return
     fits = int((_SHARE * free - forecast.fixed) // forecast.per_case)
-    if fits >= 2:
+    if fits >= 2 and forecast.total(fits) <= _SHARE * free:
         advice = f"Use --set train.batch_size={fits}"
     else:
-        shrunk = ((_SHARE * free - forecast.fixed) / (2 * forecast.per_case)) ** (1 / len(sides)) if fits > 0 else 0.5
+        wanted = max(2 * forecast.per_case, forecast.evaluation)
+        shrunk = ((_SHARE * free - forecast.fixed) / wanted) ** (1 / len(sides)) if fits > 0 else 0.5
         smaller = [max(8, int(side * min(shrunk, 0.9)) // 8 * 8) for side in sides]
         asked = ",".join(map(str, smaller)) if len(sides) == 3 else str(smaller[0])
         advice = f"Use --size {asked}, or a smaller network"
