@@ -11,6 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medgraft.errors import ConfigError
+from medgraft.types import Unit
 
 __all__ = [
     "PRESETS",
@@ -25,7 +26,6 @@ __all__ = [
     "SearchConfig",
     "TrainConfig",
     "TransferConfig",
-    "Unit",
     "home",
     "make_config",
     "parse_minutes",
@@ -35,7 +35,6 @@ __all__ = [
 Head = Literal["pooled", "flattened", "attention", "svm", "random-forest", "logistic", "knn", "gradient-boosting"]
 Blank = Literal["refuse", "ignore", "negative"]
 Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
-Unit = Literal["image", "series", "study", "patient"]
 Preset = Literal["fast", "balanced", "thorough", "paper"]
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "Split",
     "Task",
     "TransferPlan",
+    "Unit",
     "from_json",
     "to_json",
 ]
@@ -32,6 +33,7 @@ __all__ = [
 Task = Literal["binary", "multiclass", "multilabel"]
 Split = Literal["train", "val", "test"]
 Resize = Literal["squash", "pad", "crop"]
+Unit = Literal["image", "series", "study", "patient"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -58,6 +60,7 @@ class Cohort:
         is_uncertain: (N, C) bool: where a label that is not known was given as uncertain; None where none was.
         taught: (N, C) float32: what a training is told, by the policy for uncertain labels; None where `targets` say
             it.
+        judged_by: What a ``unit`` is where DICOM headers tell it.
     """
 
     root: Path
@@ -74,6 +77,7 @@ class Cohort:
     is_uncertain: np.ndarray | None = None
     taught: np.ndarray | None = None
     is_ordinal: bool = False
+    judged_by: Unit = "image"
 
     def __len__(self) -> int:
         return len(self.table)

@@ -159,3 +159,23 @@ def test_a_file_without_the_unit_is_named(pacs: Path) -> None:
     labels = table(pacs, PatientID=CASES["PatientID"], label=["a", "b"] * 5)
     with pytest.raises(DataError, match="IM9999: has no StudyInstanceUID to be judged by study"):
         read_cohort(pacs, labels=labels, key="PatientID", unit="study")
+
+
+def test_who_leaves_something_out_is_told_what(pacs: Path) -> None:
+    labels = table(pacs, **{"accession number": CASES["AccessionNumber"], "diagnosis": ["clear", "ill"] * 5})
+    with pytest.raises(DataError, match="has no column 'path'. Did you mean --key AccessionNumber?"):
+        read_cohort(pacs, labels=labels)
+    parent = pacs.parent / "parent"
+    parent.mkdir()
+    pacs.rename(parent / "dicom")
+    (parent / "labels.csv").write_text("accession number,diagnosis\nA1,ill")
+    with pytest.raises(DataError, match=r"got only 'dicom'.* say --labels .*labels\.csv --key KEY"):
+        read_cohort(parent)
+
+
+def test_folders_with_numbers_for_names_may_be_an_export(pacs: Path) -> None:
+    for number, folder in enumerate(sorted(pacs.iterdir())):
+        if folder.is_dir():
+            folder.rename(pacs / f"ST{number % 2}" if number < 2 else pacs / f"ST{number % 2}" / folder.name)
+    (note,) = [note for note in read_cohort(pacs).notes if "PACS export" in note]
+    assert note.startswith("2 folders were taken for classes.")

@@ -221,9 +221,20 @@ def test_units_are_pooled_wherever_something_is_judged(tmp_path: Path) -> None:
     for case, unit in by_case.items():
         files[unit].append(tmp_path / "export" / cohort.files[case][0])
     for case, prob in zip(judged["path"], judged["prob_disc"], strict=True):
-        alone = predict_files(model, files[by_case[case]])["prob_disc"]
+        alone = predict_files(model, files[by_case[case]], unit="image")["prob_disc"]
         assert len(alone) == 2
         assert prob == pytest.approx(alone.mean(), abs=1e-5)
+    # Prediction judges what the model was judged by; a broken image costs a remark, one without a study stands alone.
+    (tmp_path / "export" / "IM00001").write_bytes((tmp_path / "export" / "IM00001").read_bytes()[:400])
+    told = predict_files(model, find_cases([tmp_path / "export"]))
+    assert len(told) == 60 + 1
+    whole = told[told["images"] == 2].set_index("path")
+    for case, prob in zip(judged["path"], judged["prob_disc"], strict=True):
+        path = files[by_case[case]][0].as_posix()
+        if path in whole.index:
+            assert prob == pytest.approx(whole["prob_disc"][path], abs=1e-5)
+    assert told["status"].str.startswith("unreadable").sum() == 1
+    save(dicom(film(0, rng), PatientID="R0", StudyInstanceUID="1.2.0"), tmp_path / "export" / "IM00001")
     again = evaluate(tmp_path / "run", config.data, replicates=200, out=tmp_path / "evaluated")
     assert (again["num_images"], again["num_cases"]) == (120, 60)
     assert len(pd.read_csv(tmp_path / "evaluated" / "predictions.csv")) == 60

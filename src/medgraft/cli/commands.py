@@ -15,6 +15,7 @@ from medgraft.cli.options import (
     Blank,
     Device,
     Grades,
+    JudgedBy,
     Key,
     LabelColumn,
     Labels,
@@ -233,6 +234,7 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Finished run or its model folder.")],
     inputs: Annotated[list[Path], typer.Argument(help="Image files and folders.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="CSV to write.")] = Path("predictions.csv"),
+    unit: JudgedBy = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Probabilities for files; a broken file costs only its own row."""
@@ -246,6 +248,7 @@ def predict(
         table = predict_files(
             model,
             cases,
+            unit=unit,
             device=pick_device(device),
             progress=lambda done, total: listener.step("predicting", done, total),
         )

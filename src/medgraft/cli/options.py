@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from medgraft.errors import ConfigError
+from medgraft.types import Unit
 
 __all__ = [
     "BackboneArgs",
@@ -16,6 +17,7 @@ __all__ = [
     "PatientColumn",
     "PatientRegex",
     "Labels",
+    "JudgedBy",
     "Key",
     "Grades",
     "Uncertain",
@@ -41,6 +43,10 @@ LabelColumn = Annotated[str | None, typer.Option(help="Column of labels; several
 PatientColumn = Annotated[str | None, typer.Option(help="Column of patients; the split keeps patients whole.")]
 PatientRegex = Annotated[str | None, typer.Option(help="Pattern in the path whose first group is the patient.")]
 Labels = Annotated[Path | None, typer.Option(help="Table that labels a PACS export; see --key.")]
+JudgedBy = Annotated[
+    Unit | None,
+    typer.Option("--unit", help="Averaged over: image, series, study, patient. Left out: as the model was judged."),
+]
 Key = Annotated[str | None, typer.Option(help="path, SOPInstanceUID, SeriesInstanceUID, … AccessionNumber, PatientID.")]
 Uncertain = Annotated[
     str | None, typer.Option(help="Labels -1 of several columns: ignore, zeros, ones, soft(a,b); label=… for some.")

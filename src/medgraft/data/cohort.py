@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
-from medgraft.config import Blank, Key, Unit
+from medgraft.config import Blank, Key
 from medgraft.data.decode import in_order
 from medgraft.data.export import list_export
 from medgraft.data.identity import case_name
@@ -32,7 +32,7 @@ from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.volume import is_volume_name
-from medgraft.types import Cohort, Task
+from medgraft.types import Cohort, Task, Unit
 
 __all__ = ["MIN_PATIENTS", "Unknown", "patients_of_files", "read_cohort"]
 
@@ -124,7 +124,7 @@ def read_cohort(
             raise ConfigError("--path-column names no column of --labels: say --key path, and call the column path.")
         columns = {"label_column": label_column, "patient_column": patient_column}
         listing = list_export(path, Path(labels).expanduser(), key, unit=unit, dims=wanted, **columns)
-        cohort = _encode(listing, positive, unknown or Unknown())
+        cohort = dataclasses.replace(_encode(listing, positive, unknown or Unknown()), judged_by=unit)
     elif key != "path" or unit != "image":
         raise ConfigError(f"--key and --unit say how --labels is meant, got {key} and {unit} without it. Add --labels.")
     elif path.suffix.lower() == ".npz" and path.is_file():
@@ -220,7 +220,9 @@ def _from_labels(listing: Listing) -> Cohort:
     try:
         task, classes, targets = encode_labels(listing.table["label"].tolist())
     except DataError as error:
-        raise DataError(f"{listing.where}: {error}") from error
+        tables = tables_in(listing.root) if listing.layout == "folder" else []
+        advice = f" If {tables[0].name} holds the labels, say --labels {tables[0]} --key KEY." if tables else ""
+        raise DataError(f"{listing.where}: {error}{advice}") from error
     return _cohort(listing, task, classes, targets)
 
 
@@ -307,7 +309,8 @@ def _with_dicom(cohort: Cohort) -> Cohort:
     table["path"] = [names.get(row, path) for row, path in enumerate(paths)]
     what = "files" if cohort.dims == 2 else "volumes"
     notes.append(f"{len(rows)} DICOM {what} are called by pseudonyms in everything written.")
-    if cohort.layout == "folder" and len(cohort.classes) > MANY_CLASSES:
+    are_numbers = all(any(char.isdigit() for char in name) for name in cohort.classes)
+    if cohort.layout == "folder" and (len(cohort.classes) > MANY_CLASSES or are_numbers):
         notes.append(
             f"{len(cohort.classes)} folders were taken for classes. If this is a PACS export, label it with "
             "--labels TABLE --key AccessionNumber (or another identifier)."

@@ -1,24 +1,25 @@
 """A PACS export: a folder of DICOM files in any arrangement, labelled by a table that names them by an identifier."""
 
-import contextlib
 import functools
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, get_args
 
+import numpy as np
 import pandas as pd
 
-from medgraft.config import Key, Unit
+from medgraft.config import Key
 from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, Listing
 from medgraft.data.tables import FIRST_LINE, demand_column, find_column, label_columns, read_table, split_names
 from medgraft.data.volumes import cases_in, files_by_path
 from medgraft.errors import DataError
-from medgraft.io.dicom_header import is_dicom, read_header
+from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
+from medgraft.types import Unit
 
-__all__ = ["list_export"]
+__all__ = ["list_export", "units_of_cases"]
 
 UNITS: Final[dict[Unit, Key]] = {"series": "SeriesInstanceUID", "study": "StudyInstanceUID", "patient": "PatientID"}
 FIELDS: Final = {
@@ -97,6 +98,21 @@ def list_export(
     )
 
 
+def units_of_cases(cases: Sequence[tuple[Path, ...]], unit: Unit) -> np.ndarray:
+    """(N,) int64 number of each case's unit by its DICOM header, by first appearance; a case without stands alone.
+
+    Args:
+        cases: Files of each image or volume.
+        unit: What is judged as one.
+    """
+    if unit == "image":
+        return np.arange(len(cases))
+    found = in_order(functools.partial(_identifier, UNITS[unit]), [case[0] for case in cases])
+    return np.asarray(
+        pd.factorize(pd.Series([name or f"\0{row}" for row, name in enumerate(found)]))[0], dtype=np.int64
+    )
+
+
 def _table(paths: Sequence[str], picked: pd.DataFrame, columns: Mapping[str, str], labels: Path) -> pd.DataFrame:
     """Our table, from the row of the labels that belongs to each path."""
     table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(paths)), dtype=object)
@@ -123,13 +139,22 @@ def _cases(root: Path, dims: int) -> list[tuple[Path, ...]]:
 
 def _identifiers(root: Path, keys: Sequence[Key], case: tuple[Path, ...]) -> tuple[str, ...]:
     """Each of `keys` of one image or volume, empty where it has none; one header is read, once."""
-    header, path = None, case[0]
-    if set(keys) - {"path"}:
-        # What cannot be read is counted as an image without a row.
-        with contextlib.suppress(DataError):
-            header = read_header(path) if path.is_file() and is_dicom(path) else None
+    path = case[0]
+    header = _header(path) if set(keys) - {"path"} else None
     named = (path if len(case) == 1 else path.parent).relative_to(root).as_posix()
     return tuple(named if key == "path" else str(getattr(header, FIELDS[key], "")) for key in keys)
+
+
+def _identifier(key: Key, path: Path) -> str:
+    return str(getattr(_header(path), FIELDS[key], ""))
+
+
+def _header(path: Path) -> DicomFile | None:
+    """None of what is no DICOM or cannot be read, which counts as an image without a row."""
+    try:
+        return read_header(path) if path.is_file() and is_dicom(path) else None
+    except DataError:
+        return None
 
 
 def _spelling(name: str) -> str:
@@ -139,14 +164,20 @@ def _spelling(name: str) -> str:
 def _key_column(frame: pd.DataFrame, key: Key, labels: Path) -> str:
     if key not in get_args(Key):
         raise DataError(f"expected --key among {', '.join(get_args(Key))}, got {key!r}.")
-    wanted = {_spelling(key), *({"accession"} if key == "AccessionNumber" else ())}
-    found = [str(name) for name in frame.columns if _spelling(str(name)) in wanted]
+    found = _columns_of(frame, key)
     if not found and key in ("path", "PatientID"):
         found = [name for name in [find_column(frame, "path" if key == "path" else "patient")] if name]
     if not found:
         names = [str(name) for name in frame.columns]
-        raise DataError(f"{labels}: has no column {key!r}. {nearest(key, names)}")
+        other = next((field for field in FIELDS if _columns_of(frame, field)), None)
+        advice = f"Did you mean --key {other}?" if other else nearest(key, names)
+        raise DataError(f"{labels}: has no column {key!r}. {advice}")
     return found[0]
+
+
+def _columns_of(frame: pd.DataFrame, key: str) -> list[str]:
+    wanted = {_spelling(key), *({"accession"} if key == "AccessionNumber" else ())}
+    return [str(name) for name in frame.columns if _spelling(str(name)) in wanted]
 
 
 def _rows_by_key(frame: pd.DataFrame, column: str, used: Sequence[str], labels: Path) -> dict[str, int]:

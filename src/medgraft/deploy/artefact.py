@@ -23,7 +23,7 @@ from medgraft.transfer.heads import CLASSICAL, HeadSettings, build_head, empty_c
 from medgraft.transfer.model import Head, Normalise, TransferModel
 from medgraft.transfer.slim import slim_above
 from medgraft.transfer.source import prepare_source
-from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
+from medgraft.types import Cut, Preprocessing, Task, Unit, from_json, to_json
 
 __all__ = ["Artefact", "LoadedModel", "load_artefact", "save_artefact"]
 
@@ -49,6 +49,7 @@ class Artefact:
         weights: Source, licence and sha256 of the pretrained weights.
         frozen: Frozen module paths.
         slim: For slimmed networks the ``depth`` above which they are and the ``width`` they have, else empty.
+        judged_by: What was judged as one: the probabilities of its images are averaged.
     """
 
     task: Task
@@ -64,6 +65,7 @@ class Artefact:
     frozen: tuple[str, ...] = ()
     slim: dict[str, float] = dataclasses.field(default_factory=dict)
     is_ordinal: bool = False
+    judged_by: Unit = "image"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -194,4 +196,5 @@ def _artefact(described: dict[str, Any]) -> Artefact:
         frozen=tuple(described["frozen"]),
         slim=described.get("slim", {}),
         is_ordinal=described.get("is_ordinal", False),
+        judged_by=described.get("judged_by", "image"),
     )

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from medgraft.data.decode import read_files
+from medgraft.data.export import units_of_cases
 from medgraft.data.volumes import cases_in, volume_of
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import DataError, MedgraftError
@@ -14,7 +15,7 @@ from medgraft.io.preprocess import prepare
 from medgraft.train.batches import ImageSet, evaluation_batch
 from medgraft.train.engine import Engine
 from medgraft.train.loop import predict_probs
-from medgraft.types import Predictions
+from medgraft.types import Predictions, Unit
 
 __all__ = ["find_cases", "predict_files", "predict_pixels", "predictions_table", "write_table"]
 
@@ -23,16 +24,20 @@ def predict_files(
     model: LoadedModel,
     cases: Sequence[Path | tuple[Path, ...]],
     *,
+    unit: Unit | None = None,
     device: str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> pd.DataFrame:
     """One row per image or volume: ``path, prob_<class>…, pred, status``; a broken one costs only its own row.
 
-    ``status`` is ``ok``, ``above the training range (…)`` or ``unreadable: …``.
+    Where units are judged there is one row for each, named by its first image: the mean of the probabilities of its
+    readable images, and their number in a column ``images``. ``status`` is ``ok``, ``above the training range (…)`` or
+    ``unreadable: …``.
 
     Args:
         model: From `load_artefact`.
         cases: Files, of volumes also folders of slices or all files of one; named by the first.
+        unit: What is judged as one, by the DICOM headers; None: what the model was judged by.
         device: Where to compute.
         progress: Called with (cases done, cases in all).
 
@@ -64,7 +69,30 @@ def predict_files(
             progress(stop, len(cases))
     named = [case[0] if isinstance(case, tuple) else case for case in cases]
     table = pd.DataFrame({"path": [path.as_posix() for path in named]})
+    unit = unit or model.artefact.judged_by
+    if unit != "image":
+        members = [case if isinstance(case, tuple) else (case,) for case in cases]
+        table, probs, status = _by_unit(table, probs, status, units_of_cases(members, unit))
     return _with_probs(table, probs, model.artefact.classes, model.artefact.task).assign(status=status)
+
+
+def _by_unit(
+    table: pd.DataFrame, probs: np.ndarray, status: Sequence[str], units: np.ndarray
+) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
+    """First path, mean of the known probabilities and what is to be remarked of each unit."""
+    first, counts = np.unique(units, return_index=True)[1], np.bincount(units)
+    is_known = np.isfinite(probs).all(1)
+    sums = np.zeros((len(counts), probs.shape[1]))
+    np.add.at(sums, units[is_known], probs[is_known])
+    known = np.bincount(units[is_known], minlength=len(counts))
+    with np.errstate(invalid="ignore"):
+        means = sums / np.where(known, known, np.nan)[:, None]
+    remarks: dict[int, list[str]] = {}
+    for number, word in zip(units.tolist(), status, strict=True):
+        if word != "ok":
+            remarks.setdefault(number, []).append(word)
+    told = ["; ".join(remarks.get(number, ["ok"])) for number in range(len(counts))]
+    return table.iloc[first].reset_index(drop=True).assign(images=counts), means, told
 
 
 def _files(case: Path | tuple[Path, ...], dims: int) -> tuple[Path, ...]:

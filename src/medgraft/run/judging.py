@@ -212,6 +212,7 @@ def artefact_of(
         classes=found.cohort.classes,
         positive=found.cohort.positive,
         is_ordinal=found.cohort.is_ordinal,
+        judged_by=found.cohort.judged_by,
         strategy=trial.spec.strategy,
         cut=model.trunk.cut,
         head=trial.spec.head,
