@@ -11,7 +11,6 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from medgraft.errors import ConfigError
-from medgraft.types import Unit
 
 __all__ = [
     "PRESETS",
@@ -26,6 +25,7 @@ __all__ = [
     "SearchConfig",
     "TrainConfig",
     "TransferConfig",
+    "Unit",
     "home",
     "make_config",
     "parse_minutes",
@@ -34,6 +34,7 @@ __all__ = [
 
 Head = Literal["pooled", "flattened", "attention", "svm", "random-forest", "logistic", "knn", "gradient-boosting"]
 Blank = Literal["refuse", "ignore", "negative"]
+Unit = Literal["image", "series", "study", "patient"]
 Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
 Preset = Literal["fast", "balanced", "thorough", "paper"]
 
@@ -118,7 +119,7 @@ class BackboneConfig(_Frozen):
         None, description="Input side in px, or depth, height, width in voxels; None: the network's own"
     )
     lift: Literal["auto", "none", "i3d", "acs", "slices"] = Field(
-        "auto", description="How a network for images reads volumes; auto: acs where the data are volumes"
+        "auto", description="How a network for images reads volumes; auto: slices where the data are volumes"
     )
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()

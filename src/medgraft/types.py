@@ -25,7 +25,6 @@ __all__ = [
     "Split",
     "Task",
     "TransferPlan",
-    "Unit",
     "from_json",
     "to_json",
 ]
@@ -33,7 +32,6 @@ __all__ = [
 Task = Literal["binary", "multiclass", "multilabel"]
 Split = Literal["train", "val", "test"]
 Resize = Literal["squash", "pad", "crop"]
-Unit = Literal["image", "series", "study", "patient"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,7 +75,7 @@ class Cohort:
     is_uncertain: np.ndarray | None = None
     taught: np.ndarray | None = None
     is_ordinal: bool = False
-    judged_by: Unit = "image"
+    judged_by: Literal["image", "series", "study", "patient"] = "image"
 
     def __len__(self) -> int:
         return len(self.table)

@@ -163,7 +163,7 @@ def test_a_file_without_the_unit_is_named(pacs: Path) -> None:
 
 def test_who_leaves_something_out_is_told_what(pacs: Path) -> None:
     labels = table(pacs, **{"accession number": CASES["AccessionNumber"], "diagnosis": ["clear", "ill"] * 5})
-    with pytest.raises(DataError, match="has no column 'path'. Did you mean --key AccessionNumber?"):
+    with pytest.raises(DataError, match=r"has no column 'path'\. Did you mean --key AccessionNumber\?"):
         read_cohort(pacs, labels=labels)
     parent = pacs.parent / "parent"
     parent.mkdir()

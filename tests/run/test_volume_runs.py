@@ -77,10 +77,10 @@ def results_of(run: Path) -> Any:
 def test_volumes_need_no_option(trained: Path) -> None:
     results = results_of(trained)
     assert results["preprocessing"]["sides"] == [16, 16, 16]
-    assert results["backbone"]["lift"] == "acs"
+    assert results["backbone"]["lift"] == "slices"
     page = (trained / "report.html").read_text()
     assert "16 × 16 × 16 voxels" in page
-    assert "every kernel shared out over the three planes (ACS)" in page
+    assert "every slice by itself (2.5D)" in page
 
 
 def test_pictures_in_the_report_show_every_plane(trained: Path) -> None:
@@ -163,14 +163,14 @@ def archive(path: Path, num: int = NUM) -> Path:
     return path
 
 
-@pytest.mark.parametrize("lift", ["i3d", "slices"])
+@pytest.mark.parametrize("lift", ["i3d", "acs"])
 def test_other_ways_of_lifting_are_stored_and_loaded(lift: str, tmp_path: Path) -> None:
     source = archive(tmp_path / "cases.npz")
     fit(volume_config(source, backbone={"lift": lift}, train={"epochs": 1}), tmp_path / "run")
     results = results_of(tmp_path / "run")
     assert results["backbone"]["lift"] == lift
     model = load_artefact(tmp_path / "run")
-    assert model.artefact.head.kind == ("attention" if lift == "slices" else "pooled")
+    assert model.artefact.head.kind == "pooled"
     known = pd.read_csv(tmp_path / "run" / "predictions.csv")
     for number, row in known.head(3).iterrows():
         np.save(tmp_path / "case.npy", np.load(source)["test_images"][int(row["path"].rpartition("/")[2])])

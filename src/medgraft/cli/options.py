@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from medgraft.config import Unit
 from medgraft.errors import ConfigError
-from medgraft.types import Unit
 
 __all__ = [
     "BackboneArgs",
@@ -59,7 +59,8 @@ Size = Annotated[
     str | None, typer.Option(help="Input side in px, or depth,height,width in voxels; default the network's own.")
 ]
 Lift = Annotated[
-    str | None, typer.Option(help="How a network for images reads volumes: acs, i3d or slices; none: it must not.")
+    str | None,
+    typer.Option(help="How a network for images reads volumes: slices (default), acs, i3d; none: it must not."),
 ]
 Leaks = Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import numpy as np
 import pandas as pd
 
-from medgraft.config import Blank, Key
+from medgraft.config import Blank, Key, Unit
 from medgraft.data.decode import in_order
 from medgraft.data.export import list_export
 from medgraft.data.identity import case_name
@@ -32,7 +32,7 @@ from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.volume import is_volume_name
-from medgraft.types import Cohort, Task, Unit
+from medgraft.types import Cohort, Task
 
 __all__ = ["MIN_PATIENTS", "Unknown", "patients_of_files", "read_cohort"]
 

@@ -9,7 +9,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from medgraft.config import Key
+from medgraft.config import Key, Unit
 from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, Listing
@@ -17,7 +17,6 @@ from medgraft.data.tables import FIRST_LINE, demand_column, find_column, label_c
 from medgraft.data.volumes import cases_in, files_by_path
 from medgraft.errors import DataError
 from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
-from medgraft.types import Unit
 
 __all__ = ["list_export", "units_of_cases"]
 

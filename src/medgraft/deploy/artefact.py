@@ -17,13 +17,14 @@ from medgraft.backbones.build import build_backbone
 from medgraft.backbones.own import is_own_name, source_file
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.backbones.weights import sha256_of
+from medgraft.config import Unit
 from medgraft.cuts.truncate import truncate_traced
 from medgraft.errors import RunError
 from medgraft.transfer.heads import CLASSICAL, HeadSettings, build_head, empty_classical
 from medgraft.transfer.model import Head, Normalise, TransferModel
 from medgraft.transfer.slim import slim_above
 from medgraft.transfer.source import prepare_source
-from medgraft.types import Cut, Preprocessing, Task, Unit, from_json, to_json
+from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
 
 __all__ = ["Artefact", "LoadedModel", "load_artefact", "save_artefact"]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medgraft.config import Unit
 from medgraft.data.decode import read_files
 from medgraft.data.export import units_of_cases
 from medgraft.data.volumes import cases_in, volume_of
@@ -15,7 +16,7 @@ from medgraft.io.preprocess import prepare
 from medgraft.train.batches import ImageSet, evaluation_batch
 from medgraft.train.engine import Engine
 from medgraft.train.loop import predict_probs
-from medgraft.types import Predictions, Unit
+from medgraft.types import Predictions
 
 __all__ = ["find_cases", "predict_files", "predict_pixels", "predictions_table", "write_table"]
 

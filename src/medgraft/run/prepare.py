@@ -44,7 +44,7 @@ _SAMPLE: Final = 32
 _STEPS: Final = {2: 32, 3: 8}
 _LARGEST_DEFAULT: Final = {2: 224, 3: 64}
 """By number of axes; 64³ voxels are five times as many as 224² px."""
-_USUAL_LIFT: Final = "acs"
+_USUAL_LIFT: Final = "slices"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
