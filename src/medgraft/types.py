@@ -86,6 +86,13 @@ class Cohort:
         return "images" if self.dims == 2 else "volumes"
 
     @property
+    def case_noun(self) -> str:
+        """What is judged: `noun`, ``series``, ``studies``, ``patients``, or ``units`` of a table."""
+        if len(self.case_rows()) == len(self):
+            return self.noun
+        return {"image": "units", "series": "series", "study": "studies", "patient": "patients"}[self.judged_by]
+
+    @property
     def training_targets(self) -> np.ndarray:
         """`targets`, with what a training is told where it is told more than is known."""
         return self.targets if self.taught is None else self.taught

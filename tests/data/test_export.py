@@ -131,7 +131,9 @@ def test_units_are_judged_together(pacs: Path, unit: str, num: int) -> None:
     labels = table(pacs, PatientID=CASES["PatientID"], label=["a", "b"] * 5)
     cohort = read_cohort(pacs, labels=labels, key="PatientID", unit=unit)
     assert len(np.unique(cohort.units(np.arange(20)))) == num
-    assert any("judged as 10 units" in note for note in cohort.notes) == (num == 10)
+    nouns = {"study": "studies", "patient": "patients"}
+    assert cohort.case_noun == nouns.get(unit, "images")
+    assert any(f"judged as 10 {cohort.case_noun}" in note for note in cohort.notes) == (num == 10)
 
 
 def test_a_unit_has_one_label_and_one_split(pacs: Path) -> None:

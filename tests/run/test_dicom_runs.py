@@ -214,7 +214,8 @@ def test_units_are_pooled_wherever_something_is_judged(tmp_path: Path) -> None:
     splits = pd.read_csv(tmp_path / "run" / "splits.csv")
     num = int((splits["split"] == "test").sum())
     assert results["test"]["num_cases"] == len(judged) == num // 2
-    assert any(f"({num // 2} units of {num} images)" in line for line in lines)
+    assert any(f"({num // 2} studies of {num} images)" in line for line in lines)
+    assert f"{num // 2} test studies" in (tmp_path / "run" / "report.html").read_text()
     model = load_artefact(tmp_path / "run")
     by_case = dict(zip(cohort.table["path"], cohort.table["unit"], strict=True))
     files = {unit: [] for unit in by_case.values()}

@@ -1,6 +1,7 @@
 """Whole jobs on volumes: from NIfTI, from a PACS export of series, from an archive, by every way of lifting."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,11 @@ def test_volumes_need_no_option(trained: Path) -> None:
     page = (trained / "report.html").read_text()
     assert "16 × 16 × 16 voxels" in page
     assert "every slice by itself (2.5D)" in page
+    assert "MACs per volume" in page
+    assert "<th>Volumes</th>" in page
+    assert "reading rescale auto, windows file" in page
+    prose = re.sub(r"<style.*?</style>|<svg.*?</svg>", "", page, flags=re.DOTALL)
+    assert re.findall(r"[\w ]{8}images", prose) == ["medical images"]
 
 
 def test_pictures_in_the_report_show_every_plane(trained: Path) -> None:

@@ -386,7 +386,7 @@ def _with_units(cohort: Cohort) -> Cohort:
             f"{cohort.root}: images of one unit have different labels, e.g. {cohort.table['path'].iat[odd[0]]}. "
             "Label the unit, or judge images."
         )
-    note = f"{len(cohort)} {cohort.noun} are judged as {len(first)} units: probabilities are averaged within each."
+    note = f"{len(cohort)} {cohort.noun} are judged as {len(first)} {cohort.case_noun}: probabilities are averaged."
     return dataclasses.replace(cohort, notes=(*cohort.notes, note))
 
 

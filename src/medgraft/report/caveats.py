@@ -83,7 +83,7 @@ def _phantom(run: RunFiles) -> Iterator[Caveat]:
         yield Caveat(
             weight="strong",
             title="A demonstration, not evidence",
-            text="The images are a generated phantom. The numbers show that the program works; "
+            text=f"The {run.noun} are a generated phantom. The numbers show that the program works; "
             "they say nothing about real patients.",
         )
 
@@ -93,7 +93,9 @@ def _test_size(run: RunFiles) -> Iterator[Caveat]:
     cases = look_up(run.results, "test.num_cases")
     if groups is None or groups >= MODEST_GROUPS:
         return
-    counted = f"{integer(groups)} independent patients or groups" + (f" ({integer(cases)} images)" if cases else "")
+    counted = f"{integer(groups)} independent patients or groups" + (
+        f" ({integer(cases)} {run.results.get('case_noun') or run.noun})" if cases else ""
+    )
     if groups < FEW_GROUPS:
         yield Caveat(
             weight="strong",
@@ -160,7 +162,7 @@ def _patients(run: RunFiles) -> Iterator[Caveat]:
         yield Caveat(
             weight="strong",
             title="No patient ids",
-            text="Without them two images of one patient can lie in training and in test, "
+            text=f"Without them two {run.noun} of one patient can lie in training and in test, "
             "which flatters every score and narrows every interval. Give --patient-column or "
             "--patient-regex.",
         )

@@ -84,7 +84,7 @@ def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
         ("Data", "How the partitions are disjoint", separate),
         (
             "Data",
-            "Missing or unreadable images",
+            "Missing or unreadable cases",
             f"{skipped} test cases without prediction" if "test" in run.predictions else "",
         ),
         (

@@ -92,7 +92,7 @@ def pareto_figure(rows: Sequence[Mapping[str, Any]]) -> str:
             best = row["test"]["auprc"]["mean"]
             front.append((row["macs"] / 1e9, best))
     axes.step(*zip(*front, strict=True), where="post", color=COLOURS["line"], linewidth=1.4, zorder=1)
-    axes.set(xlabel="multiply–accumulates per image, G", ylabel="test AUPRC, mean over seeds")
+    axes.set(xlabel="multiply–accumulates per input, G", ylabel="test AUPRC, mean over seeds")
     legend_above(axes, num_columns=7)
     quiet_axes(axes)
     return to_svg(figure, name="pareto", label="test AUPRC against multiply-accumulates")

@@ -123,6 +123,7 @@ def _answer(run: RunFiles) -> dict[str, Any]:
         "task": results.get("task", ""),
         "positive": results.get("positive"),
         "is_phantom": is_phantom(run),
+        "noun": run.noun,
         "strategy": chosen_name(chosen),
         "rule": chosen.get("rule", "") if was_searched(run) else "",
         "is_truncated": chosen.get("strategy") == "ttl",
@@ -269,8 +270,7 @@ def _test_size(run: RunFiles) -> str:
     cases, groups = look_up(run.results, "test.num_cases"), look_up(run.results, "test.num_groups")
     if cases is None:
         return ""
-    kind = "volumes" if len(look_up(run.results, "preprocessing.sides", ())) == 3 else "images"
-    images = f"{fmt.integer(cases)} test {kind}"
+    images = f"{fmt.integer(cases)} test {run.results.get('case_noun') or run.noun}"
     return f"{images} from {fmt.integer(groups)} patients or groups" if groups not in (None, cases) else images
 
 

@@ -167,11 +167,11 @@ def _data(run: RunFiles) -> str:
     counts = case_counts_line(look_up(run.results, "splits.counts", {}), run.results.get("task"))
     if not counts:
         return ""
-    what = "Generated phantom images" if is_phantom(run) else "Images"
+    what = f"Generated phantom {run.noun}" if is_phantom(run) else run.noun.capitalize()
     apart = {
-        True: "all images of a patient lay in one part",
-        False: "identical images lay in one part (patients were not known)",
-        None: "dependent images lay in one part",
+        True: f"all {run.noun} of a patient lay in one part",
+        False: f"identical {run.noun} lay in one part (patients were not known)",
+        None: f"dependent {run.noun} lay in one part",
     }[is_patient_known(run)]
     return f"{what} were split{counts}; {apart}."
 
@@ -251,7 +251,7 @@ def _metrics(run: RunFiles, cite: Cite) -> str:
 
 
 def _intervals(run: RunFiles, cite: Cite) -> str:
-    over = {True: "patients", False: "images or sets of identical images", None: "independent groups"}
+    over = {True: "patients", False: f"{run.noun} or sets of identical {run.noun}", None: "independent groups"}
     text = (
         f"Intervals of 95 % come from 2 000 bootstrap replicates over {over[is_patient_known(run)]}, "
         f"stratified by class{cite('efron')}"

@@ -72,6 +72,11 @@ class RunFiles:
         """Class names in the order of the model's outputs."""
         return tuple(str(name) for name in self.results.get("classes") or ())
 
+    @property
+    def noun(self) -> str:
+        """``images`` or ``volumes``."""
+        return str(self.results.get("noun") or "images")
+
 
 def read_run(run: Path) -> RunFiles:
     """Everything that a report needs from a run folder.

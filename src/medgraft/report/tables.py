@@ -34,7 +34,7 @@ METRICS: Final = (
 )
 SIZES: Final = (
     ("num_params", "parameters", fmt.si),
-    ("macs", "MACs per image", fmt.si),
+    ("macs", "MACs", fmt.si),
     ("cpu_ms", "CPU latency", fmt.milliseconds),
     ("file_bytes", "file size", fmt.file_size),
 )
@@ -62,7 +62,7 @@ def headline(run: RunFiles) -> list[dict[str, Any]]:
         if fraction is not None:
             rows.append(
                 {
-                    "name": name,
+                    "name": name if key != "macs" else f"MACs per {run.noun.removesuffix('s')}",
                     "share": fmt.percent(fraction),
                     "fraction": fraction,
                     "bar": min(100.0, round(100 * fraction, 1)),
@@ -334,7 +334,7 @@ def reproduction_rows(run: RunFiles) -> list[tuple[str, str]]:
         ("test labels opened", f"{openings} × on this machine, this run included" if openings else ""),
         (
             "preprocessing",
-            ", ".join(f"{key} {_plain(value)}" for key, value in preprocessing.items() if value != []),
+            _plain(preprocessing),
         ),
         (
             "search",
@@ -366,6 +366,8 @@ def _points(told: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items() if item != [])
     if isinstance(value, (list, tuple)):
         return " ".join(_plain(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else str(value)

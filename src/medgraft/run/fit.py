@@ -198,6 +198,8 @@ def _results(
         },
         "engine": to_json(searched.engine),
         "notes": list(cohort.notes),
+        "noun": cohort.noun,
+        "case_noun": cohort.case_noun,
         "is_phantom": (Path(config.data.source).parent / "phantom.json").is_file(),
         "second_baseline": tested.second_baseline,
         "continued": tested.continued,

@@ -170,7 +170,7 @@ def predict_split(trial: Trial, found: Prepared, context: TrialContext, split: s
 def _cases_in_words(found: Prepared) -> str:
     images, cases = len(found.cohort.rows("test")), len(found.cohort.case_rows("test"))
     noun = found.cohort.noun
-    return f"{images} {noun}" if images == cases else f"{cases} units of {images} {noun}"
+    return f"{images} {noun}" if images == cases else f"{cases} {found.cohort.case_noun} of {images} {noun}"
 
 
 def _efficiency(
