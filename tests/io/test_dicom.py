@@ -1,5 +1,6 @@
 """DICOM files of every kind to real values, against pydicom's own transforms and arithmetic by hand."""
 
+import base64
 import itertools
 import os
 import warnings
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate
 from pydicom.pixels import apply_modality_lut
 from pydicom.pixels.processing import apply_windowing
 
@@ -146,6 +148,24 @@ def test_lossless_syntaxes_decode_to_the_stored_numbers(tmp_path: Path, syntax: 
     header, (frame,) = read_dicom(save(compressed(made, syntax), tmp_path / "x.dcm"))
     np.testing.assert_array_equal(frame.values, pixels(kind, bits, (64, 64)))
     assert header.syntax
+
+
+# (8, 8), 12 bits: the codestream of a lossless encoder, which pydicom has none of.
+HTJ2K = base64.b85decode(
+    "|4;u>04YEK0000800008000000000000008000080000000000009pH0sl|{2mk^A000XAQUDA90ssL31q1{@0smY86Cj9?kdTm&kdTm&kdTmwh=~7W"
+    "02crOPjF>!N>E53R%LP^FfKASE;BCwkN^q*00000S^xq6lfVEbHTDGubN~PVzyK3K022Tz{sISd0A%q4hjakI024p}6Mzs90fKY@k|>D)!&Csk04g8="
+    "6<|1y<En6ibpXygckcYaLILcy0RPz"
+)
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"])
+def test_high_throughput_jpeg_2000_decodes_to_the_stored_numbers(tmp_path: Path, syntax: str) -> None:
+    stored = (np.arange(64).reshape(8, 8) * 61).astype(np.uint16)
+    made = dicom(stored, modality="CT", bits=12)
+    made.file_meta.TransferSyntaxUID = pydicom.uid.UID(syntax)
+    made.PixelData = encapsulate([HTJ2K])
+    _, (frame,) = read_dicom(save(made, tmp_path / "x.dcm"))
+    np.testing.assert_array_equal(frame.values, stored)
 
 
 def test_frames_of_an_enhanced_file_have_their_own_place_and_slope(tmp_path: Path) -> None:
