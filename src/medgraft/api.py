@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from medgraft.config import make_config
+from medgraft.config import Unit, make_config
 from medgraft.cuts.truncate import cut_points, truncate
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.deploy.predict import find_cases, predict_files
@@ -42,13 +42,18 @@ def load(run: str | Path) -> LoadedModel:
     return load_artefact(Path(run))
 
 
-def predict(run: str | Path | LoadedModel, inputs: str | Path | Sequence[str | Path]) -> pd.DataFrame:
+def predict(
+    run: str | Path | LoadedModel, inputs: str | Path | Sequence[str | Path], *, unit: Unit | None = None
+) -> pd.DataFrame:
     """Probabilities for image files and folders: columns ``path, prob_<class>…, pred, status``.
 
     Args:
         run: A finished run, its model folder, or what `load` returned.
         inputs: Files and folders.
+        unit: What is judged as one by the DICOM headers: image, series, study or patient, then with the number of its
+            readable images in a column ``images`` (``volumes``); None: what the model was judged by.
     """
     model = run if isinstance(run, LoadedModel) else load(run)
     many = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    return predict_files(model, find_cases([Path(path) for path in many], model.artefact.preprocessing.dims))
+    cases = find_cases([Path(path) for path in many], model.artefact.preprocessing.dims)
+    return predict_files(model, cases, unit=unit)

@@ -149,8 +149,8 @@ class ImageFacts:
         modality: Of DICOM, e.g. ``CT``; else empty.
         steps: What was done to the stored numbers, in order, e.g. ``rescaled``, ``window``, ``inverted``.
         spacing_mm: Between rows and columns (of volumes slices, rows, columns); empty when unknown.
+        stored_mm: The same before volumes were resampled.
         is_at_detector: The spacing was measured there (ImagerPixelSpacing), where the body is magnified.
-        is_at_detector: The spacing was measured there (ImagerPixelSpacing); the body is magnified by an unknown factor.
     """
 
     height: int
@@ -162,6 +162,7 @@ class ImageFacts:
     modality: str = ""
     steps: tuple[str, ...] = ()
     spacing_mm: tuple[float, ...] = ()
+    stored_mm: tuple[float, ...] = ()
     is_at_detector: bool = False
 
 

@@ -328,13 +328,21 @@ def test_a_folder_of_no_volume_or_of_several_in_a_table_is_a_broken_case_and_sto
         file.rename(file.with_name(f"first_{file.name}"))
     write_series(case(9), tmp_path / "Miller two", series="1.2.9")
     (tmp_path / "empty").mkdir()
-    (tmp_path / "cases.csv").write_text("\n".join([*lines, "Miller two,small", "empty,large"]))
+    write_series(case(7), tmp_path / "Miller three" / "series", series="1.2.7")
+    write_slices(case(7), tmp_path / "Miller three" / "pictures")
+    # A picture by itself beside the slices is a preview.
+    write_series(case(8), tmp_path / "Miller four", series="1.2.10")
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "Miller four" / "preview.png")
+    names = ["Miller two,small", "Miller three,small", "empty,large", "Miller four,large"]
+    (tmp_path / "cases.csv").write_text("\n".join([*lines, *names]))
     cohort = read_cohort(tmp_path / "cases.csv", dims=3)
+    assert not cohort.table["path"].str.contains("Miller").any()
     decoded = build_cache(cohort, tmp_path / "cache", sides=(8, 8, 8))
-    assert len(decoded) == 8
+    assert len(decoded) == 9
     reasons = [broken.reason for broken in decoded.broken]
     assert [reason.partition(": ")[2][:34] for reason in reasons] == [
         "expected the slices of one series,",
+        "expected one file for a volume, go",
         "expected the slices of one volume,",
     ]
     # What may be DICOM is called by a pseudonym, its folder's name, too.

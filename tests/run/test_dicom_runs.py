@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import medgraft
 from dicom_files import dicom, save
 from medgraft.cli import app
 from medgraft.config import home, make_config
@@ -226,16 +227,21 @@ def test_units_are_pooled_wherever_something_is_judged(tmp_path: Path) -> None:
         assert len(alone) == 2
         assert prob == pytest.approx(alone.mean(), abs=1e-5)
     # Prediction judges what the model was judged by; a broken image costs a remark, one without a study stands alone.
-    (tmp_path / "export" / "IM00001").write_bytes((tmp_path / "export" / "IM00001").read_bytes()[:400])
-    told = predict_files(model, find_cases([tmp_path / "export"]))
-    assert len(told) == 60 + 1
-    whole = told[told["images"] == 2].set_index("path")
-    for case, prob in zip(judged["path"], judged["prob_disc"], strict=True):
-        path = files[by_case[case]][0].as_posix()
-        if path in whole.index:
-            assert prob == pytest.approx(whole["prob_disc"][path], abs=1e-5)
-    assert told["status"].str.startswith("unreadable").sum() == 1
-    save(dicom(film(0, rng), PatientID="R0", StudyInstanceUID="1.2.0"), tmp_path / "export" / "IM00001")
+    everyone = predict_files(model, find_cases([tmp_path / "export"])).set_index("path")
+    assert set(everyone["images"]) == {2}
+    named = [files[by_case[case]][0].as_posix() for case in judged["path"]]
+    np.testing.assert_allclose(everyone["prob_disc"][named], judged["prob_disc"], atol=1e-5)
+    whole = {name: (tmp_path / "export" / name).read_bytes() for name in ("IM00001", "IM00003")}
+    (tmp_path / "export" / "IM00001").write_bytes(whole["IM00001"][:-20])
+    (tmp_path / "export" / "IM00003").write_bytes(whole["IM00003"][:200])
+    told = medgraft.predict(model, tmp_path / "export")
+    assert told["images"].value_counts().to_dict() == {2: 58, 1: 2, 0: 1}
+    assert told["status"][0].startswith("1 of 2 images unreadable: ")
+    assert told["status"].str.startswith("unreadable: ").sum() == 1
+    assert np.isfinite(told["prob_disc"]).sum() == 60
+    assert len(medgraft.predict(model, tmp_path / "export", unit="image")) == 120
+    for name, content in whole.items():
+        (tmp_path / "export" / name).write_bytes(content)
     again = evaluate(tmp_path / "run", config.data, replicates=200, out=tmp_path / "evaluated")
     assert (again["num_images"], again["num_cases"]) == (120, 60)
     assert len(pd.read_csv(tmp_path / "evaluated" / "predictions.csv")) == 60

@@ -1,5 +1,6 @@
 """Whole jobs on volumes: from NIfTI, from a PACS export of series, from an archive, by every way of lifting."""
 
+import dataclasses
 import json
 import re
 from collections.abc import Sequence
@@ -85,8 +86,11 @@ def test_volumes_need_no_option(trained: Path) -> None:
     assert "MACs per volume" in page
     assert "<th>Volumes</th>" in page
     assert "reading rescale auto, windows file" in page
-    prose = re.sub(r"<style.*?</style>|<svg.*?</svg>", "", page, flags=re.DOTALL)
-    assert re.findall(r"[\w ]{8}images", prose) == ["medical images"]
+    prose = re.sub(r"<style.*?</style>|<svg.*?</svg>|<img[^>]*>", "", page, flags=re.DOTALL)
+    named = {found.strip().lower() for found in re.findall(r"(?i)\w*\s*\bimages?\b", prose)}
+    assert named == {"medical image", "medical images", "normalisation image"}
+    assert "No patient ids" in page
+    assert "volumes or sets of identical volumes" in page
 
 
 def test_pictures_in_the_report_show_every_plane(trained: Path) -> None:
@@ -238,16 +242,18 @@ def test_networks_and_data_must_go_together(nifti: Path, tmp_path: Path) -> None
 def test_a_training_that_does_not_fit_is_refused_with_a_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
     said: list[str] = []
     told = Listener(say=said.append)
-    forecast = MemoryForecast(fixed=2**30, per_case=2**30)
+    forecast = MemoryForecast(fixed=2**30, per_case=2**30, working=2**20, sides=(64, 64, 64))
     monkeypatch.setattr("medgraft.run.forecast._free_bytes", lambda _device: 20 * 2**30)
-    refuse_memory(forecast, (64, 64, 64), 16, "cpu", told)
+    refuse_memory(forecast, 16, "cpu", told)
     assert said == ["Memory: about 17.0 of 20.0 GiB free, with 16 volumes in a batch."]
     with pytest.raises(ConfigError, match=r"need about 33\.0 GiB and 20\.0 GiB are free\. .*batch_size=17"):
-        refuse_memory(forecast, (64, 64, 64), 32, "cpu", told)
-    large = MemoryForecast(fixed=2**30, per_case=16 * 2**30)
-    with pytest.raises(ConfigError, match=r"--size 48,48,48"):
-        refuse_memory(large, (64, 64, 64), 32, "cpu", told)
-    refuse_memory(forecast, (64, 64), 4, "cpu", told)
+        refuse_memory(forecast, 32, "cpu", told)
+    large = MemoryForecast(fixed=2**30, per_case=16 * 2**30, working=2**20, sides=(64, 64, 64))
+    with pytest.raises(ConfigError, match=r"Use --size 48,48,48 --set train\.batch_size=2, or a smaller network"):
+        refuse_memory(large, 32, "cpu", told)
+    # What is advised is taken.
+    refuse_memory(large.scaled((48, 48, 48)), 2, "cpu", Listener())
+    refuse_memory(dataclasses.replace(forecast, sides=(64, 64)), 4, "cpu", told)
     assert len(said) == 3
 
 
@@ -265,18 +271,20 @@ def test_the_forecast_counts_what_the_backward_pass_needs() -> None:
     assert kept <= forecast.per_case <= kept + 7 * 4 * 8 * 512
     assert forecast.total(1000) == forecast.fixed + 1000 * forecast.per_case
     # Of 64 volumes looked at after an epoch only what one operation needs is there at a time.
-    assert forecast.evaluation == 64 * 6 * 4 * 8 * 512
-    assert forecast.total(2) == forecast.fixed + forecast.evaluation
+    assert forecast.working == 6 * 4 * 8 * 512
+    assert forecast.total(2) == forecast.fixed + 64 * forecast.working
     assert next(network.parameters()).device == torch.device("cpu")
 
 
 def test_a_validation_that_does_not_fit_is_refused_whatever_the_batch_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medgraft.run.forecast._free_bytes", lambda _device: 20 * 2**30)
-    forecast = MemoryForecast(fixed=2**30, per_case=2**30, evaluation=30 * 2**30)
-    with pytest.raises(
-        ConfigError, match=r"about 31\.0 GiB and 20\.0 GiB are free\. Use --size 48,48,48, or a smaller"
-    ):
-        refuse_memory(forecast, (64, 64, 64), 2, "cpu", Listener())
+    forecast = MemoryForecast(fixed=2**30, per_case=2**30, working=10 * 2**30, sides=(64, 64, 64))
+    with pytest.raises(ConfigError, match=r"about 41\.0 GiB and 20\.0 GiB are free\. Use --size 16,16,16 --set"):
+        refuse_memory(forecast, 4, "cpu", Listener())
+    refuse_memory(forecast.scaled((16, 16, 16)), 4, "cpu", Listener())
+    everywhere = dataclasses.replace(forecast, fixed=19 * 2**30)
+    with pytest.raises(ConfigError, match=r"are free\. Use a smaller network\."):
+        refuse_memory(everywhere, 4, "cpu", Listener())
 
 
 def test_every_command_can_be_told_to_read_volumes(tmp_path: Path) -> None:

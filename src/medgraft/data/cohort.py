@@ -40,6 +40,8 @@ MIN_PATIENTS: Final = 3
 """Fewest patients (images, where patients are unknown) of a class: one each for train, val and test."""
 MAX_SHOWN: Final = 3
 MANY_CLASSES: Final = 12
+_NUMBER: Final = re.compile(r"[A-Za-z]{0,3}[\d._]+")
+"""What a PACS calls a folder: ``00012``, ``ST000003``, a UID."""
 _NETWORKS: Final = "Images need a network for images, volumes one for volumes or --lift; see docs/volumes.md."
 
 
@@ -309,7 +311,7 @@ def _with_dicom(cohort: Cohort) -> Cohort:
     table["path"] = [names.get(row, path) for row, path in enumerate(paths)]
     what = "files" if cohort.dims == 2 else "volumes"
     notes.append(f"{len(rows)} DICOM {what} are called by pseudonyms in everything written.")
-    are_numbers = all(any(char.isdigit() for char in name) for name in cohort.classes)
+    are_numbers = all(_NUMBER.fullmatch(name) for name in cohort.classes)
     if cohort.layout == "folder" and (len(cohort.classes) > MANY_CLASSES or are_numbers):
         notes.append(
             f"{len(cohort.classes)} folders were taken for classes. If this is a PACS export, label it with "
@@ -322,13 +324,20 @@ def _with_dicom(cohort: Cohort) -> Cohort:
 
 def _may_be_dicom(cohort: Cohort, row: int) -> bool:
     name = str(cohort.table["path"].iat[row])
-    name = cohort.files.get(name, (name,))[0]
+    return any(_is_no_picture(cohort.root, file, cohort.dims) for file in cohort.files.get(name, (name,)))
+
+
+def _is_no_picture(root: Path, name: str, dims: int) -> bool:
+    """Whether a file by its ending, or a folder by its files, is no picture and no volume by name."""
     if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
         return False
-    folder = cohort.root / name
-    if cohort.dims == 3 and folder.is_dir():
-        return not any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in folder.iterdir())
-    return cohort.dims == 2 or not is_volume_name(name)
+    folder = root / name
+    if dims == 3 and folder.is_dir():
+        try:
+            return not any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in folder.iterdir())
+        except OSError:
+            return True  # reading it tells its reason
+    return dims == 2 or not is_volume_name(name)
 
 
 def patients_of_files(files: Sequence[Path]) -> list[str] | None:

@@ -39,8 +39,8 @@ FACTS: Final = np.dtype(
     ]
 )
 """One record per image: size in px (depth 0, except of volumes), channels (1 or 3), bits (8 or 16), smallest and
-largest pixel, hashes, DICOM's modality, one bit for each of `STEPS`, and the distance of slices, rows and columns (0
-where it is unknown, of slices in images, too)."""
+largest pixel, hashes, DICOM's modality, one bit for each of `STEPS`, and the distance of slices, rows and columns in
+the file (0 where it is unknown, of slices in images, too)."""
 STEPS: Final = ("modality LUT", "rescaled", "VOI LUT", "window", "inverted", "palette")
 
 In = TypeVar("In")
@@ -150,8 +150,8 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
     record["channels"], record["bits"], record["mode"] = facts.channels, facts.bits, facts.mode.encode()
     record["modality"] = facts.modality.encode()
     record["steps"] = sum(1 << bit for bit, step in enumerate(STEPS) if step in facts.steps)
-    if facts.spacing_mm:
-        record["spacing_mm"][-len(facts.spacing_mm) :] = facts.spacing_mm
+    if facts.stored_mm:
+        record["spacing_mm"][-len(facts.stored_mm) :] = facts.stored_mm
     record["is_at_detector"] = facts.is_at_detector
     record["low"], record["high"] = pixels.min(), pixels.max()
     # All four views together would hash alike for any two volumes: their edges lie at the same places.

@@ -168,8 +168,10 @@ def _key_column(frame: pd.DataFrame, key: Key, labels: Path) -> str:
         found = [name for name in [find_column(frame, "path" if key == "path" else "patient")] if name]
     if not found:
         names = [str(name) for name in frame.columns]
+        advice = nearest(key, names)
         other = next((field for field in FIELDS if _columns_of(frame, field)), None)
-        advice = f"Did you mean --key {other}?" if other else nearest(key, names)
+        if other and not advice.startswith("Nearest"):
+            advice = f"Did you mean --key {other}?"
         raise DataError(f"{labels}: has no column {key!r}. {advice}")
     return found[0]
 

@@ -1,6 +1,6 @@
 """Which files make which volume."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,28 +29,30 @@ def volumes_in(files: Sequence[Path]) -> list[tuple[Path, ...]]:
 
     NIfTI files, arrays and multi-frame DICOM files are one volume each; single DICOM frames belong together by their
     SeriesInstanceUID, and apart by time point or b-value where several lie at one place; pictures by their folder,
-    which stands for them.
+    which stands for them; one alone beside other files of volumes is left out.
 
     Args:
         files: Existing files for which `is_volume_file` holds.
     """
     found: list[tuple[Path, ...]] = []
-    folders: dict[Path, None] = {}
+    folders: Counter[Path] = Counter()
     series: dict[str, dict[Path, DicomFile]] = defaultdict(dict)
     for path, header in zip(files, in_order(_header, files), strict=True):
         if is_volume_name(path.name):
             found.append((path,))
         elif path.suffix.lower() in IMAGE_SUFFIXES:
-            folders[path.parent] = None
+            folders[path.parent] += 1
         elif header is None or len(header.frames) > 1:
             found.append((path,))  # a broken one is named where it is read
         else:
             series[header.series_uid or str(path)][path] = header
-    found += [(folder,) for folder in folders]
     for members in series.values():
         # A series of scouts alone is no case of anybody.
         if not all(header.is_localizer for header in members.values()):
             found += _stacks(members)
+    beside = {volume[0].parent for volume in found}
+    # A picture by itself beside a volume is a preview of it.
+    found += [(folder,) for folder, count in folders.items() if count > 1 or folder not in beside]
     return sorted(found, key=lambda volume: natural(volume[0]))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -13,12 +14,15 @@ from medgraft.data.volumes import cases_in, volume_of
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import DataError, MedgraftError
 from medgraft.io.preprocess import prepare
+from medgraft.metrics.cases import unit_means
 from medgraft.train.batches import ImageSet, evaluation_batch
 from medgraft.train.engine import Engine
 from medgraft.train.loop import predict_probs
 from medgraft.types import Predictions
 
 __all__ = ["find_cases", "predict_files", "predict_pixels", "predictions_table", "write_table"]
+
+_UNREADABLE: Final = "unreadable"
 
 
 def predict_files(
@@ -32,8 +36,8 @@ def predict_files(
     """One row per image or volume: ``path, prob_<class>…, pred, status``; a broken one costs only its own row.
 
     Where units are judged there is one row for each, named by its first image: the mean of the probabilities of its
-    readable images, and their number in a column ``images``. ``status`` is ``ok``, ``above the training range (…)`` or
-    ``unreadable: …``.
+    readable images, and the number of these in a column ``images`` (``volumes``). ``status`` is ``ok``,
+    ``above the training range (…)`` or ``unreadable: …``.
 
     Args:
         model: From `load_artefact`.
@@ -52,14 +56,16 @@ def predict_files(
     batch = evaluation_batch(settings.sides)
     probs = np.full((len(cases), len(model.artefact.classes)), np.nan)
     status = ["ok"] * len(cases)
+    members = [case if isinstance(case, tuple) else (case,) for case in cases]
     for start in range(0, len(cases), batch):
         stop = min(start + batch, len(cases))
         pixels, rows = [], []
         for row in range(start, stop):
             try:
-                found, facts = read_files(_files(cases[row], dims), dims, settings.reading)
+                members[row] = _files(cases[row], dims)
+                found, facts = read_files(members[row], dims, settings.reading)
             except MedgraftError as error:
-                status[row] = f"unreadable: {error}"
+                status[row] = f"{_UNREADABLE}: {error}"
                 continue
             status[row] = _range_status(int(found.max()), facts.bits, model)
             pixels.append(prepare(found, settings, facts.spacing_mm))
@@ -72,28 +78,29 @@ def predict_files(
     table = pd.DataFrame({"path": [path.as_posix() for path in named]})
     unit = unit or model.artefact.judged_by
     if unit != "image":
-        members = [case if isinstance(case, tuple) else (case,) for case in cases]
-        table, probs, status = _by_unit(table, probs, status, units_of_cases(members, unit))
+        units = units_of_cases(members, unit)
+        noun = "images" if dims == 2 else "volumes"
+        table = table.iloc[np.unique(units, return_index=True)[1]].reset_index(drop=True)
+        table[noun] = np.bincount(units[np.isfinite(probs).all(1)], minlength=len(table))
+        status = [_remark(words, noun) for words in _gathered(status, units)]
+        probs = unit_means(probs, units)
     return _with_probs(table, probs, model.artefact.classes, model.artefact.task).assign(status=status)
 
 
-def _by_unit(
-    table: pd.DataFrame, probs: np.ndarray, status: Sequence[str], units: np.ndarray
-) -> tuple[pd.DataFrame, np.ndarray, list[str]]:
-    """First path, mean of the known probabilities and what is to be remarked of each unit."""
-    first, counts = np.unique(units, return_index=True)[1], np.bincount(units)
-    is_known = np.isfinite(probs).all(1)
-    sums = np.zeros((len(counts), probs.shape[1]))
-    np.add.at(sums, units[is_known], probs[is_known])
-    known = np.bincount(units[is_known], minlength=len(counts))
-    with np.errstate(invalid="ignore"):
-        means = sums / np.where(known, known, np.nan)[:, None]
-    remarks: dict[int, list[str]] = {}
+def _gathered(status: Sequence[str], units: np.ndarray) -> list[list[str]]:
+    """The words on each unit's images."""
+    found: list[list[str]] = [[] for _ in range(int(units.max()) + 1)]
     for number, word in zip(units.tolist(), status, strict=True):
-        if word != "ok":
-            remarks.setdefault(number, []).append(word)
-    told = ["; ".join(remarks.get(number, ["ok"])) for number in range(len(counts))]
-    return table.iloc[first].reset_index(drop=True).assign(images=counts), means, told
+        found[number].append(word)
+    return found
+
+
+def _remark(words: Sequence[str], noun: str) -> str:
+    """One word for the images of a unit: each remark once, and how many could not be read where others could."""
+    lost = [word for word in words if word.startswith(_UNREADABLE)]
+    if 0 < len(lost) < len(words):
+        words = [word for word in words if word not in lost] + [f"{len(lost)} of {len(words)} {noun} {lost[0]}"]
+    return "; ".join(dict.fromkeys(word for word in words if word != "ok")) or "ok"
 
 
 def _files(case: Path | tuple[Path, ...], dims: int) -> tuple[Path, ...]:

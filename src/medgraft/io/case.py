@@ -97,5 +97,6 @@ def _facts(header: DicomFile, channels: int, steps: tuple[str, ...]) -> ImageFac
         modality=header.modality,
         steps=steps,
         spacing_mm=header.frames[0].spacing_mm,
+        stored_mm=header.frames[0].spacing_mm,
         is_at_detector=header.frames[0].spacing_of == "ImagerPixelSpacing",
     )

@@ -93,15 +93,16 @@ def _apart(slices: Sequence[_Slice], places: np.ndarray) -> dict[str, np.ndarray
     if not _has_repeats(places):
         return {"": everyone}
     keys = [frame.stack for _, _, frame in slices]
-    num = len(keys[0])
+    columns = [column for column in zip(*keys, strict=True) if 1 < len(set(column)) <= len(slices) // 2]
     # One reason by itself first, then two together (every echo at every time).
-    for parts in (parts for size in range(1, num + 1) for parts in itertools.combinations(range(num), size)):
-        names = [", ".join(key[part] for part in parts if key[part]) for key in keys]
-        groups = {name: np.array([i for i in everyone if names[i] == name]) for name in sorted(set(names))}
+    for parts in itertools.chain(itertools.combinations(columns, 1), itertools.combinations(columns, 2)):
+        groups: dict[str, list[int]] = {}
+        for i, key in enumerate(zip(*parts, strict=True)):
+            groups.setdefault(", ".join(filter(None, key)), []).append(i)
         # A time that differs from slice to slice tells no volumes apart.
-        is_split = len(groups) > 1 and min(len(rows) for rows in groups.values()) > 1
+        is_split = min(len(rows) for rows in groups.values()) > 1
         if is_split and not any(_has_repeats(places[rows]) for rows in groups.values()):
-            return groups
+            return {name: np.array(groups[name]) for name in sorted(groups)}
     return {"": everyone}
 
 

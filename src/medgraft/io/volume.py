@@ -127,7 +127,7 @@ def _real(
     """Real values (X, Y, Z) without a window of their own to integers."""
     windows = _windows(reading)
     steps: tuple[str, ...] = ()
-    values, spacing = _placed(values, affine, reading, where)
+    values, spacing, stored = _placed(values, affine, reading, where)
     if windows:
         channels = [through_window(values, *window) for window in windows]
         shares = channels[0] if len(channels) == 1 else np.stack(channels, -1)
@@ -135,20 +135,26 @@ def _real(
     else:
         scaling = "percentile" if reading.scaling == "auto" else reading.scaling
         pixels = to_sixteen_bits(values, float(values.min()), float(values.max()), scaling)
-    known = spacing if mode != "array" else ()
-    return pixels, _facts(pixels, mode=mode, modality=modality, steps=steps, spacing_mm=known)
+    if mode == "array":
+        spacing, stored = (), ()
+    return pixels, _facts(pixels, mode=mode, modality=modality, steps=steps, spacing_mm=spacing, stored_mm=stored)
 
 
 def _placed(
     values: np.ndarray, affine: np.ndarray, reading: Reading, where: Path
-) -> tuple[np.ndarray, tuple[float, ...]]:
-    """(X, Y, Z, …) in any orientation to (D, H, W, …) of the usual one and the wished spacing, and that spacing."""
+) -> tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]:
+    """(X, Y, Z, …) in any orientation to (D, H, W, …) of the usual one and the wished spacing; that, and the stored."""
     values, affine = to_ras(values, affine)
+    stored = _spacing(affine)
     if reading.spacing_mm:
         values, affine = resampled(values, affine, reading.spacing_mm, where)
-    spacing = np.linalg.norm(affine[:3, :3], axis=0)[::-1]
     order = (2, 1, 0, *range(3, values.ndim))
-    return np.ascontiguousarray(values.transpose(order)), tuple(round(float(step), 6) for step in spacing)
+    return np.ascontiguousarray(values.transpose(order)), _spacing(affine), stored
+
+
+def _spacing(affine: np.ndarray) -> tuple[float, ...]:
+    """Millimetres between slices, rows and columns of (X, Y, Z)."""
+    return tuple(round(float(step), 6) for step in np.linalg.norm(affine[:3, :3], axis=0)[::-1])
 
 
 def _facts(
@@ -158,6 +164,7 @@ def _facts(
     modality: str = "",
     steps: tuple[str, ...] = (),
     spacing_mm: tuple[float, ...] = (),
+    stored_mm: tuple[float, ...] = (),
 ) -> ImageFacts:
     depth, height, width = pixels.shape[:3]
     return ImageFacts(
@@ -170,6 +177,7 @@ def _facts(
         modality=modality,
         steps=steps,
         spacing_mm=spacing_mm,
+        stored_mm=stored_mm,
     )
 
 
@@ -208,7 +216,10 @@ def _array_volume(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]
 
 
 def _slices(folder: Path) -> list[Path]:
-    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    try:
+        found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed ({error.strerror or error}). Check its rights.") from error
     if len(found) < 2:
         raise DataError(
             f"{folder}: expected the slices of one volume, pictures side by side or one DICOM series, "
@@ -256,9 +267,11 @@ def _dicom_volume(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, 
         volume = _stacked(stack, headers, reading.rescale, windows)
         # (D, H, W, …) in the order of the stack to (X, Y, Z, …) as its affine counts.
         order = (2, 1, 0, *range(3, volume.values.ndim))
-        values, spacing = _placed(volume.values.transpose(order), stack.affine, reading, files[0])
+        values, spacing, stored = _placed(volume.values.transpose(order), stack.affine, reading, files[0])
         pixels = to_integers(header, dataclasses.replace(volume, values=values), reading.scaling)
-    facts = _facts(pixels, mode="DICOM", modality=header.modality, steps=volume.steps, spacing_mm=spacing)
+    facts = _facts(
+        pixels, mode="DICOM", modality=header.modality, steps=volume.steps, spacing_mm=spacing, stored_mm=stored
+    )
     return pixels, facts
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from medgraft.errors import DataError
 from medgraft.types import Predictions
 
-__all__ = ["OneVsRest", "check_predictions", "known_labels", "one_vs_rest", "pooled", "predicted_targets"]
+__all__ = ["OneVsRest", "check_predictions", "known_labels", "one_vs_rest", "pooled", "predicted_targets", "unit_means"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -190,9 +190,20 @@ def pooled(pred: Predictions, units: np.ndarray) -> Predictions:
     """
     if len(units) == 0 or units[-1] == len(units) - 1:
         return pred
-    first, count = np.unique(units, return_index=True)[1], np.bincount(units)
-    probs = np.zeros((len(count), pred.probs.shape[1]))
-    np.add.at(probs, units, pred.probs)
-    return dataclasses.replace(
-        pred, probs=probs / count[:, None], targets=pred.targets[first], groups=pred.groups[first]
-    )
+    first = np.unique(units, return_index=True)[1]
+    probs = unit_means(pred.probs, units)
+    return dataclasses.replace(pred, probs=probs, targets=pred.targets[first], groups=pred.groups[first])
+
+
+def unit_means(probs: np.ndarray, units: np.ndarray) -> np.ndarray:
+    """(U, C) mean of the known rows of each unit; NaN where none is known.
+
+    Args:
+        probs: (N, C), NaN in the rows of images that could not be read.
+        units: (N,) number of each image's unit, counted from 0.
+    """
+    is_known = np.isfinite(probs).all(1)
+    count = np.bincount(units[is_known], minlength=int(units.max()) + 1)
+    sums = np.zeros((len(count), probs.shape[1]))
+    np.add.at(sums, units[is_known], probs[is_known])
+    return sums / np.where(count, count, np.nan)[:, None]

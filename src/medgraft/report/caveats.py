@@ -71,7 +71,7 @@ def is_patient_known(run: RunFiles) -> bool | None:
     """
     kind = look_up(run.results, "splits.group_kind") or look_up(run.results, "splits.groups")
     if isinstance(kind, str):
-        return "patient" in kind.lower()
+        return kind == "patient"
     table = run.predictions.get("test")
     if table is None or "patient" not in table:
         return None
@@ -94,7 +94,7 @@ def _test_size(run: RunFiles) -> Iterator[Caveat]:
     if groups is None or groups >= MODEST_GROUPS:
         return
     counted = f"{integer(groups)} independent patients or groups" + (
-        f" ({integer(cases)} {run.results.get('case_noun') or run.noun})" if cases else ""
+        f" ({integer(cases)} {run.case_noun})" if cases else ""
     )
     if groups < FEW_GROUPS:
         yield Caveat(

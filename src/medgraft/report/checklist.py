@@ -70,7 +70,8 @@ def _study(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
 
 def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     known = is_patient_known(run)
-    separate = {True: "by patient", False: "by image or set of identical images (no patient ids)", None: ""}[known]
+    alone = f"{run.case_noun} and identical {run.noun} kept whole (no patient ids)"
+    separate = {True: "by patient", False: alone, None: ""}[known]
     sizes = case_counts_line(look_up(run.results, "splits.counts", {}), run.results.get("task")).removeprefix(" into ")
     findings = (run.audit or look_up(run.results, "audit", {})).get("findings")
     skipped = num_unscored(run, "test")

@@ -116,7 +116,7 @@ def _side_by_side(costs: Sequence[float]) -> list[float]:
 
 @matplotlib.rc_context(STYLE)
 def learning_figure(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Test AUROC against the number of training images, one line per strategy.
+    """Test AUROC against the size of the training set, one line per strategy.
 
     Args:
         rows: Of all fractions, as in ``comparison.json``.
@@ -138,7 +138,7 @@ def learning_figure(rows: Sequence[Mapping[str, Any]]) -> str:
     ticks = sorted({row["num_train"] for row in rows})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
-    axes.set(xlabel="training images", ylabel="test AUROC, mean over seeds")
+    axes.set(xlabel="size of the training set", ylabel="test AUROC, mean over seeds")
     legend_above(axes, num_columns=7)
     quiet_axes(axes)
-    return to_svg(figure, name="learning", label="test AUROC against the number of training images")
+    return to_svg(figure, name="learning", label="test AUROC against the size of the training set")

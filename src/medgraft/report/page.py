@@ -124,6 +124,7 @@ def _answer(run: RunFiles) -> dict[str, Any]:
         "positive": results.get("positive"),
         "is_phantom": is_phantom(run),
         "noun": run.noun,
+        "case_noun": run.case_noun,
         "strategy": chosen_name(chosen),
         "rule": chosen.get("rule", "") if was_searched(run) else "",
         "is_truncated": chosen.get("strategy") == "ttl",
@@ -270,7 +271,7 @@ def _test_size(run: RunFiles) -> str:
     cases, groups = look_up(run.results, "test.num_cases"), look_up(run.results, "test.num_groups")
     if cases is None:
         return ""
-    images = f"{fmt.integer(cases)} test {run.results.get('case_noun') or run.noun}"
+    images = f"{fmt.integer(cases)} test {run.case_noun}"
     return f"{images} from {fmt.integer(groups)} patients or groups" if groups not in (None, cases) else images
 
 

@@ -168,9 +168,10 @@ def _data(run: RunFiles) -> str:
     if not counts:
         return ""
     what = f"Generated phantom {run.noun}" if is_phantom(run) else run.noun.capitalize()
+    alone = f"identical {run.noun}" if run.case_noun == run.noun else f"{run.case_noun} and identical {run.noun}"
     apart = {
         True: f"all {run.noun} of a patient lay in one part",
-        False: f"identical {run.noun} lay in one part (patients were not known)",
+        False: f"{alone} lay in one part each (patients were not known)",
         None: f"dependent {run.noun} lay in one part",
     }[is_patient_known(run)]
     return f"{what} were split{counts}; {apart}."
@@ -251,7 +252,7 @@ def _metrics(run: RunFiles, cite: Cite) -> str:
 
 
 def _intervals(run: RunFiles, cite: Cite) -> str:
-    over = {True: "patients", False: f"{run.noun} or sets of identical {run.noun}", None: "independent groups"}
+    over = {True: "patients", False: f"{run.case_noun} or sets of identical {run.noun}", None: "independent groups"}
     text = (
         f"Intervals of 95 % come from 2 000 bootstrap replicates over {over[is_patient_known(run)]}, "
         f"stratified by class{cite('efron')}"

@@ -77,6 +77,11 @@ class RunFiles:
         """``images`` or ``volumes``."""
         return str(self.results.get("noun") or "images")
 
+    @property
+    def case_noun(self) -> str:
+        """What was judged: `noun`, ``series``, ``studies``, ``patients`` or ``units``."""
+        return str(self.results.get("case_noun") or self.noun)
+
 
 def read_run(run: Path) -> RunFiles:
     """Everything that a report needs from a run folder.

@@ -180,7 +180,7 @@ def depth_sentence(chosen: Mapping[str, Any], *, is_searched: bool) -> str:
         'All of the network was kept, chosen on validation alone'
     """
     name, cut = str(chosen.get("strategy", "")), look_up(chosen, "cut", {})
-    judge = "training images" if chosen.get("rule") == "overlap" else "validation"
+    judge = "training data" if chosen.get("rule") == "overlap" else "validation"
     if is_searched and name == "ftl":
         return f"All of the network was kept, chosen on {judge} alone"
     wording = WORDINGS.get(name)

@@ -314,7 +314,9 @@ def _entry(
 def _tested(config: RunConfig, folder: Path, found: Prepared, entries: list[_Entry], told: Listener) -> dict[str, Any]:
     rows = found.cohort.case_rows("test")
     openings = count_opening(folder, found, run_id_of(folder))
-    told.say(f"Opening the test set ({len(rows)} images) for all; on this machine this is time {openings}.")
+    told.say(
+        f"Opening the test set ({len(rows)} {found.cohort.case_noun}) for all; on this machine this is time {openings}."
+    )
     predictions = [[predict_split(t, e.found, e.context, "test") for t in e.trials] for e in entries]
     weights = bootstrap_weights(predictions[0][0], config.evaluate.replicates, config.seed)
     times = _latencies(entries, found)
@@ -327,6 +329,8 @@ def _tested(config: RunConfig, folder: Path, found: Prepared, entries: list[_Ent
         "rows": table,
         "ledger": {"openings": openings},
         "num_test": len(rows),
+        "noun": found.cohort.noun,
+        "case_noun": found.cohort.case_noun,
         "num_test_groups": len(np.unique(found.groups[rows])),
     }
 

@@ -175,7 +175,7 @@ def _results(
         "splits": {
             "sha256": digest,
             "groups": {s: len(np.unique(found.groups[cohort.rows(s)])) for s in ("train", "val", "test")},
-            "group_kind": "patient" if cohort.table["patient"].notna().any() else "image (no patient ids)",
+            "group_kind": "patient" if cohort.table["patient"].notna().any() else cohort.case_noun,
             "counts": _counts(found),
         },
         "audit": {"counts": audit["counts"], "findings": audit["findings"]},

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import math
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,10 @@ _COPIES: Final = 4
 # What an operation needs beside its result while it runs, in units of the largest tensor.
 _WORKSPACE: Final = 6
 _NAMED_MINUTES: Final = 2.0
+_FEWEST: Final = 2
+_STEP: Final = 8
+# Of the sides, that are tried where no batch fits.
+_SHARES: Final = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,16 +38,29 @@ class MemoryForecast:
         fixed: Whatever the batch is: weights, gradients, moments.
         per_case: What is kept of each image or volume between forward and backward pass, with its share of what
             operations need while they run.
-        evaluation: What operations need while a batch is looked at, of which nothing is kept.
+        working: What operations need for each image or volume while a batch is looked at, of which nothing is kept.
+        sides: Of the input.
     """
 
     fixed: int
     per_case: int
-    evaluation: int = 0
+    working: int
+    sides: tuple[int, ...]
 
     def total(self, batch_size: int) -> int:
         """Bytes of a training with that many images or volumes in a batch, and of the validation after each epoch."""
-        return self.fixed + max(batch_size * self.per_case, self.evaluation)
+        return self.fixed + max(batch_size * self.per_case, evaluation_batch(self.sides) * self.working)
+
+    def scaled(self, sides: tuple[int, ...]) -> "MemoryForecast":
+        """The same for inputs of other sides, of which every tensor grows and shrinks alike."""
+        share = math.prod(sides) / math.prod(self.sides)
+        return dataclasses.replace(
+            self, per_case=math.ceil(share * self.per_case), working=math.ceil(share * self.working), sides=sides
+        )
+
+    def largest_batch(self, free: float) -> int:
+        """How many images or volumes in a batch fit into that many bytes, 0 where not even the validation does."""
+        return int((free - self.fixed) // self.per_case) if self.total(0) <= free else 0
 
 
 def forecast_memory(model: nn.Module, input_shape: tuple[int, ...], engine: Engine) -> MemoryForecast | None:
@@ -80,18 +98,16 @@ def forecast_memory(model: nn.Module, input_shape: tuple[int, ...], engine: Engi
     return MemoryForecast(
         fixed=_COPIES * params,
         per_case=saved // 2 + working,
-        evaluation=evaluation_batch(input_shape[1:]) * working,
+        working=working,
+        sides=tuple(input_shape[1:]),
     )
 
 
-def refuse_memory(
-    forecast: MemoryForecast | None, sides: tuple[int, ...], batch_size: int, device: str, told: Listener
-) -> None:
+def refuse_memory(forecast: MemoryForecast | None, batch_size: int, device: str, told: Listener) -> None:
     """Refuse a training that does not fit into memory, with what would; of volumes, say what it needs.
 
     Args:
         forecast: From `forecast_memory`.
-        sides: Of the input.
         batch_size: Of the training to come.
         device: As torch spells it.
         told: Told what a training on volumes needs.
@@ -102,26 +118,30 @@ def refuse_memory(
     if forecast is None:
         return
     free = _free_bytes(device)
-    need = forecast.total(batch_size)
+    need, sides = forecast.total(batch_size), forecast.sides
     if len(sides) == 3:
         told.say(
             f"Memory: about {need / _GIB:.1f} of {free / _GIB:.1f} GiB free, with {batch_size} volumes in a batch."
         )
     if need <= _SHARE * free:
         return
-    fits = int((_SHARE * free - forecast.fixed) // forecast.per_case)
-    if fits >= 2 and forecast.total(fits) <= _SHARE * free:
-        advice = f"Use --set train.batch_size={fits}"
-    else:
-        wanted = max(2 * forecast.per_case, forecast.evaluation)
-        shrunk = ((_SHARE * free - forecast.fixed) / wanted) ** (1 / len(sides)) if fits > 0 else 0.5
-        smaller = [max(8, int(side * min(shrunk, 0.9)) // 8 * 8) for side in sides]
-        asked = ",".join(map(str, smaller)) if len(sides) == 3 else str(smaller[0])
-        advice = f"Use --size {asked}, or a smaller network"
+    advice = _what_fits(forecast, batch_size, _SHARE * free)
     raise ConfigError(
         f"expected a training that fits into memory, but {batch_size} inputs of {'×'.join(map(str, sides))} in a batch "
         f"need about {need / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free. {advice}."
     )
+
+
+def _what_fits(forecast: MemoryForecast, batch_size: int, free: float) -> str:
+    """The batch size that would do; else the largest input, with its batch size; else a smaller network."""
+    if (fits := forecast.largest_batch(free)) >= _FEWEST:
+        return f"Use --set train.batch_size={fits}"
+    for share in _SHARES:
+        sides = tuple(max(_STEP, int(share * side) // _STEP * _STEP) for side in forecast.sides)
+        if (fits := forecast.scaled(sides).largest_batch(free)) >= _FEWEST:
+            asked = ",".join(map(str, sides)) if len(sides) == 3 else str(sides[0])
+            return f"Use --size {asked} --set train.batch_size={min(fits, batch_size)}, or a smaller network"
+    return "Use a smaller network"
 
 
 def _free_bytes(device: str) -> int:

@@ -50,7 +50,7 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
     num_train = len(found.cohort.rows("train"))
     batch_size, device = config.train.batch_size or _batch_size(num_train), pick_device(config.device)
     shape = (found.preprocessing.channels, *found.preprocessing.sides)
-    refuse_memory(forecast_memory(model, shape, Engine(device=device)), shape[1:], batch_size, device, told)
+    refuse_memory(forecast_memory(model, shape, Engine(device=device)), batch_size, device, told)
     engine = choose_engine(
         model,
         shape,

@@ -14,6 +14,8 @@ from medgraft.types import Task
 __all__ = ["ImageSet", "epoch_order", "evaluation_batch", "iterate", "seed_for"]
 
 _LOOKED_AT: Final = 64
+# Pixels, or voxels, which cost more: their networks keep many channels at full resolution.
+_AT_A_TIME: Final = {2: _LOOKED_AT * 256**2, 3: _LOOKED_AT * 128**2}
 _SALTS: Final = {"order": 1, "augment": 2, "dropout": 3}
 
 
@@ -59,16 +61,16 @@ def seed_for(seed: int, purpose: str, epoch: int) -> int:
 
 
 def evaluation_batch(spatial: Sequence[int]) -> int:
-    """How many cases are looked at at a time where nothing is learned: 64 images, of volumes fewer the larger they are.
+    """How many cases are looked at at a time where nothing is learned: 64, and fewer the larger they are.
 
     Args:
         spatial: Sides of an image in px, or of a volume in voxels.
 
     Examples:
         >>> evaluation_batch((512, 512)), evaluation_batch((32, 32, 32)), evaluation_batch((64, 128, 128))
-        (64, 64, 3)
+        (16, 32, 1)
     """
-    return _LOOKED_AT if len(spatial) == 2 else max(1, min(_LOOKED_AT, _LOOKED_AT * 224**2 // math.prod(spatial)))
+    return max(1, min(_LOOKED_AT, _AT_A_TIME[len(spatial)] // math.prod(spatial)))
 
 
 def epoch_order(data: ImageSet, seed: int, epoch: int, *, is_balanced: bool) -> np.ndarray:
