@@ -1,5 +1,6 @@
 """The command line: parses, calls one library function, prints."""
 
-from medgraft.cli.commands import app, main
+from medgraft.cli import commands, looking
+from medgraft.cli.program import app, main
 
-__all__ = ["app", "main"]
+__all__ = ["app", "commands", "looking", "main"]

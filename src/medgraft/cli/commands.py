@@ -1,15 +1,11 @@
-"""The command line: parses, calls one library function, prints. It alone turns errors into one line."""
+"""Commands about data: each parses, calls one library function, prints."""
 
 import json
-import shlex
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, cast
+from typing import Annotated
 
 import typer
-from rich.console import Console
 
-import medgraft
 from medgraft.cli.options import (
     BackboneArgs,
     Blank,
@@ -30,59 +26,14 @@ from medgraft.cli.options import (
     Size,
     Uncertain,
     Weights,
-    backbone_args,
     cohort_options,
     fraction,
     network_options,
-    size_of,
 )
-from medgraft.errors import ConfigError, MedgraftError
+from medgraft.cli.program import app, console, typed
+from medgraft.errors import ConfigError
 
-__all__ = ["app", "main"]
-
-app = typer.Typer(
-    name="medgraft",
-    help="Find how much of a pretrained network a medical task needs, keep that, and prove it.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-# A pipe or a log file has no width; tables must not be folded there.
-_console = Console(width=None if sys.stdout.isatty() else 140)
-_errors = Console(stderr=True)
-
-# typer carries click under different names from release to release; this is its base of all usage errors.
-_UsageError: type[Any] = typer.BadParameter.__mro__[2]
-
-
-def main() -> NoReturn:
-    """Run the command line; exit code 2 and one line for wrong input, 130 when interrupted."""
-    try:
-        code = app(standalone_mode=False)
-    except MedgraftError as error:
-        _fail(str(error))
-    except (typer.Abort, KeyboardInterrupt):
-        _errors.print("interrupted; the same command continues.", markup=False)
-        sys.exit(130)
-    except _UsageError as error:
-        _fail(error.format_message())
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _fail(message: str) -> NoReturn:
-    line = " ".join(message.split())
-    _errors.print(f"medgraft: {line}", markup=False, highlight=False, soft_wrap=True)
-    sys.exit(2)
-
-
-@app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    if version:
-        typer.echo(medgraft.__version__)
-        raise typer.Exit
+__all__ = ["advise", "analyze", "check", "compare", "demo", "evaluate", "fit", "predict"]
 
 
 @app.command()
@@ -161,9 +112,9 @@ def fit(
         "budget_minutes": parse_minutes(budget) if budget is not None else None,
     }
     config = make_config(str(data), preset=preset, options=options, sets=sets)
-    with listening(_console) as listener:
-        results = run_fit(config, out, listener=listener, command=_typed())
-    print_results(_console, results, out)
+    with listening(console) as listener:
+        results = run_fit(config, out, listener=listener, command=typed())
+    print_results(console, results, out)
 
 
 @app.command()
@@ -188,45 +139,11 @@ def check(
     from medgraft.run.console import listening
 
     config = make_config(str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}, sets=sets).data
-    with listening(_console) as listener:
+    with listening(console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
     is_clean = not audit.has_leaks and not audit.num_broken
     typer.echo("clean: no leaks, no broken files." if is_clean else "found: leaks or broken files, see above.")
     raise typer.Exit(0 if is_clean else 1)
-
-
-@app.command()
-def cuts(
-    backbone: Annotated[str, typer.Argument(help="As for fit.")],
-    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
-    size: Size = None,
-    lift: Lift = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
-) -> None:
-    """The table of cuts of a network: where one tensor carries everything."""
-    from medgraft.run.console import print_table
-    from medgraft.transfer.source import cuts_of
-    from medgraft.types import to_json
-
-    kind = cast("Any", lift or "none")
-    found = cuts_of(backbone, backbone_args(backbone_arg), size_of(size), kind)
-    if as_json:
-        typer.echo(json.dumps(to_json(found), indent=1))
-        return
-    columns = [(head, head != "name") for head in ("cut", "name", "stage", "channels", "stride", "params", "MACs")]
-    rows = [
-        [
-            str(cut.index),
-            cut.name,
-            str(cut.stage),
-            str(cut.channels),
-            str(cut.stride),
-            f"{cut.num_params / 1e6:.3f} M",
-            f"{cut.macs / 1e9:.3f} G",
-        ]
-        for cut in found
-    ]
-    print_table(_console, columns, rows)
 
 
 @app.command()
@@ -244,7 +161,7 @@ def predict(
 
     model = load_artefact(run)
     cases = find_cases(inputs, model.artefact.preprocessing.dims)
-    with listening(_console) as listener:
+    with listening(console) as listener:
         table = predict_files(
             model,
             cases,
@@ -281,9 +198,9 @@ def evaluate(
 
     options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
     config = make_config(str(data), options=options, sets=sets).data
-    with listening(_console) as listener:
+    with listening(console) as listener:
         result = run_evaluate(run, config, out=out, listener=listener)
-    print_metrics(_console, result["metrics"], f"{result['num_images']} images")
+    print_metrics(console, result["metrics"], f"{result['num_images']} images")
     for site, row in result.get("sites", {}).items():
         if "reason" in row:
             typer.echo(f"{site}: {row['reason']}")
@@ -302,9 +219,9 @@ def demo(
     from medgraft.run.console import listening, print_results
     from medgraft.run.demo import demo as run_demo
 
-    with listening(_console) as listener:
+    with listening(console) as listener:
         results = run_demo(out, seed=seed, volumes=volumes, listener=listener)
-    print_results(_console, results, out / ("run-volumes" if volumes else "run"))
+    print_results(console, results, out / ("run-volumes" if volumes else "run"))
     typer.echo(f"A demonstration on drawn {'chests' if volumes else 'films'}, not evidence.")
 
 
@@ -367,9 +284,9 @@ def compare(
         "offline": offline or None,
     }
     config = make_config(str(data), preset=preset, options=options, sets=sets)
-    with listening(_console) as listener:
-        results = run_compare(config, out, listener=listener, command=_typed())
-    print_comparison(_console, results, out)
+    with listening(console) as listener:
+        results = run_compare(config, out, listener=listener, command=typed())
+    print_comparison(console, results, out)
 
 
 @app.command()
@@ -416,7 +333,7 @@ def analyze(
         raise ConfigError("--out is for one cohort without --gain and --against, which need finished runs.")
     if sets and out is None:
         raise ConfigError("--set is for a cohort (--out); a finished run keeps its settings. Leave it out.")
-    with listening(_console) as listener:
+    with listening(console) as listener:
         if out is not None:
             given = {
                 "data": cohort_options(locals()),
@@ -431,7 +348,7 @@ def analyze(
             results = analyze_runs(inputs, **settings, listener=listener)
     pages = [out / "analysis.html"] if out is not None else [run / "report.html" for run in inputs]
     for found, page in zip(results, pages, strict=True):
-        print_analysis(_console, found, page)
+        print_analysis(console, found, page)
 
 
 @app.command()
@@ -472,7 +389,7 @@ def advise(
         "offline": offline or None,
     }
     config = make_config(str(data), options=options, sets=sets)
-    with listening(_console) as listener:
+    with listening(console) as listener:
         advice = run_advise(config, listener=listener)
     if as_json:
         typer.echo(json.dumps(advice, indent=1, ensure_ascii=False))
@@ -482,19 +399,3 @@ def advise(
     for number, item in enumerate(advice["advice"], 1):
         depth = f" at cut {item['cut']['index']} {item['cut']['name']}" if item["cut"] else ""
         typer.echo(f"{number}. {item['strategy']}{depth}: {item['why']} [{item['source']}]")
-
-
-@app.command()
-def doctor() -> None:
-    """Versions, build mismatch, devices, codecs, offline weights. Exit code 0 when all is well, else 1."""
-    from medgraft.run.console import print_table
-    from medgraft.run.doctor import doctor as run_doctor
-
-    diagnosis = run_doctor()
-    rows = [[found.status, found.name, found.message] for found in diagnosis.checks]
-    print_table(_console, [("", False), ("check", False), ("found", False)], rows)
-    raise typer.Exit(0 if diagnosis.is_healthy else 1)
-
-
-def _typed() -> str:
-    return shlex.join(["medgraft", *sys.argv[1:]])

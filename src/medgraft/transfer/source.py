@@ -12,7 +12,7 @@ from medgraft.cuts.truncate import entry_of
 from medgraft.errors import CutError
 from medgraft.types import Cut
 
-__all__ = ["BELOW_STEM", "Source", "cuts_of", "prepare_source"]
+__all__ = ["BELOW_STEM", "Source", "cuts_of", "prepare_source", "random_source"]
 
 _DEFAULT_SIDES: Final = {2: (224, 224), 3: (64, 64, 64)}
 
@@ -95,9 +95,12 @@ def cuts_of(
         size: Input side in px or (D, H, W); None for the network's own; where it names none, 224, of volumes 64.
         lift: How a network for images reads volumes.
     """
+    source = random_source(name, args, size, lift)
+    return tuple(dataclasses.replace(cut, is_pretrained=True) for cut in source.cuts)
+
+
+def random_source(name: str, args: dict[str, Any], size: int | tuple[int, ...] | None, lift: Lift = "none") -> Source:
+    """A network by name with random weights, for what its structure alone tells; arguments as for `cuts_of`."""
     backbone = build_backbone(BackboneSpec(name=name, args=args, weights="none", size=size, lift=lift))
     check_size(backbone)
-    return tuple(
-        dataclasses.replace(cut, is_pretrained=True)
-        for cut in prepare_source(backbone, backbone.sides or _DEFAULT_SIDES[backbone.dims]).cuts
-    )
+    return prepare_source(backbone, backbone.sides or _DEFAULT_SIDES[backbone.dims])

@@ -1,0 +1,161 @@
+"""The adapter to decoders: features of every level to one logit per class and pixel.
+
+segmentation-models-pytorch makes those for images, MONAI that for volumes; both are loaded when a decoder is asked for.
+A decoder has as many steps as its encoder has levels: a truncated encoder gets a truncated decoder, of which the steps
+next to the output stay.
+"""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from medgraft.cuts.levels import Level, levels_of
+from medgraft.errors import ConfigError, CutError
+from medgraft.transfer.source import Source
+
+__all__ = ["DECODERS", "MaskHead", "segmenter_costs"]
+
+DECODERS: Final = ("unet", "unet++", "fpn", "upernet")
+_FINEST: Final = 16
+_WIDEST: Final = 256
+# What these take apart from the input.
+_FEWEST_LEVELS: Final = {"unet": 1, "unet++": 2, "fpn": 4, "upernet": 3}
+
+
+class MaskHead(nn.Module):
+    """A decoder and its last convolution: what `medgraft.cuts.levels.Pyramid` gives to logits (B, K, *spatial).
+
+    Args:
+        kind: One of `DECODERS`; volumes take ``unet`` alone.
+        levels: Of the encoder, finest first.
+        input_shape: (C, *spatial) of the network's input, of two or three axes.
+        num_outputs: K.
+
+    Raises:
+        ConfigError: No such decoder, not for volumes, too few levels, or the extra is not installed.
+
+    References:
+        Ronneberger et al. U-Net. MICCAI 2015. Zhou et al. UNet++. DLMIA 2018. Kirillov et al. Panoptic feature pyramid
+        networks. CVPR 2019. Xiao et al. Unified perceptual parsing. ECCV 2018.
+    """
+
+    def __init__(self, kind: str, levels: Sequence[Level], input_shape: Sequence[int], num_outputs: int) -> None:
+        super().__init__()
+        dims = len(input_shape) - 1
+        if kind not in DECODERS or (dims == 3 and kind != "unet"):
+            known = DECODERS if dims == 2 else DECODERS[:1]
+            raise ConfigError(f"expected a decoder among {', '.join(known)}, got {kind!r}. See --decoder.")
+        if len(levels) < _FEWEST_LEVELS[kind]:
+            raise ConfigError(
+                f"{kind} needs an encoder of {_FEWEST_LEVELS[kind]} halvings of the resolution, got {len(levels)}. "
+                "Choose a deeper cut, or --decoder unet."
+            )
+        channels = (input_shape[0], *(level.channels for level in levels))
+        widths = tuple(min(_WIDEST, _FINEST * 2**step) for step in reversed(range(len(levels))))
+        self.kind = kind
+        self.levels = tuple(levels)
+        self.decoder = _monai_unet(channels, widths) if dims == 3 else _smp(kind, channels, widths)
+        last = {"fpn": 128, "upernet": _WIDEST}.get(kind, widths[-1])
+        convolution = nn.Conv2d if dims == 2 else nn.Conv3d
+        # Those that double up to the input look around once more; the others are interpolated afterwards.
+        size = 3 if kind in ("unet", "unet++") else 1
+        self.last = convolution(last, num_outputs, size, padding=size // 2)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Logits (B, K, *spatial) at the resolution of the input."""
+        logits: Tensor = self.last(self.decoder(features))
+        if logits.shape[2:] != features[0].shape[2:]:
+            logits = F.interpolate(logits, size=features[0].shape[2:], mode="bilinear", align_corners=False)
+        return logits
+
+    def macs(self, input_shape: Sequence[int]) -> int:
+        """Multiply-accumulates for one input (C, *spatial)."""
+        shadow = copy.deepcopy(self).to("meta").eval()
+        features = [torch.empty(1, *input_shape, device="meta")]
+        for level in self.levels:
+            sides = (side // level.stride for side in input_shape[1:])
+            features.append(torch.empty(1, level.channels, *sides, device="meta"))
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            shadow(features)
+        return int(counter.get_total_flops()) // 2
+
+
+def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int, tuple[int, int]]:
+    """(parameters, multiply-accumulates) of encoder and decoder together, by the index of the cut where it can end.
+
+    Args:
+        source: The network and its cuts.
+        kind: One of `DECODERS`.
+        num_outputs: Classes that are told apart from the background.
+
+    Raises:
+        ConfigError: No such decoder, or the extra is not installed.
+        CutError: The network can have none.
+    """
+    shape = source.trace.shapes[source.trace.input][1:]
+    # The whole network first: what cannot be decoded there cannot be anywhere.
+    MaskHead(kind, levels_of(source.trace, source.cuts, source.cuts[-1]), shape, num_outputs)
+    found = {}
+    for cut in source.cuts:
+        try:
+            head = MaskHead(kind, levels_of(source.trace, source.cuts, cut), shape, num_outputs)
+        except (ConfigError, CutError):
+            continue  # too shallow for this decoder
+        found[cut.index] = (cut.num_params + sum(p.numel() for p in head.parameters()), cut.macs + head.macs(shape))
+    return found
+
+
+def _smp(kind: str, channels: Sequence[int], widths: Sequence[int]) -> nn.Module:
+    try:
+        from segmentation_models_pytorch import decoders
+    except ImportError as error:
+        raise ConfigError(
+            "decoders for images need segmentation-models-pytorch. Run pip install 'medgraft[segmentation]'."
+        ) from error
+    depth = len(widths)
+    makers: dict[str, Any] = {
+        "unet": lambda: decoders.unet.decoder.UnetDecoder(channels, widths, n_blocks=depth),
+        "unet++": lambda: decoders.unetplusplus.decoder.UnetPlusPlusDecoder(channels, widths, n_blocks=depth),
+        "fpn": lambda: decoders.fpn.decoder.FPNDecoder(list(channels), encoder_depth=depth),
+        "upernet": lambda: decoders.upernet.decoder.UPerNetDecoder(list(channels), encoder_depth=depth),
+    }
+    decoder: nn.Module = makers[kind]()
+    return decoder
+
+
+class _Volumes(nn.Module):
+    """MONAI's decoder, with a skip connection from every level."""
+
+    def __init__(self, decoder: nn.Module, num_skips: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.num_skips = num_skips
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        found: Tensor = self.decoder(features, self.num_skips)
+        return found
+
+
+def _monai_unet(channels: Sequence[int], widths: Sequence[int]) -> nn.Module:
+    from monai.networks.nets.flexible_unet import UNetDecoder
+
+    decoder = UNetDecoder(
+        spatial_dims=3,
+        encoder_channels=channels,
+        decoder_channels=widths,
+        act=("relu", {"inplace": True}),
+        norm=("batch", {"eps": 1e-5, "momentum": 0.1}),
+        dropout=0.0,
+        bias=False,
+        upsample="nontrainable",
+        pre_conv=None,
+        interp_mode="nearest",
+        align_corners=None,
+        is_pad=True,
+    )
+    return _Volumes(decoder, len(widths) - 1)
