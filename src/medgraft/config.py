@@ -53,6 +53,10 @@ class DataConfig(_Frozen):
     unit: Unit = Field(
         "image", description="What is judged as one where --labels is given; probabilities are averaged within it"
     )
+    task: Literal["classification", "segmentation"] = Field(
+        "classification", description="segmentation: the truth is a mask for every image"
+    )
+    observer: str | None = Field(None, description="Whose masks, where an image has several; majority: of all")
     path_column: str | None = None
     label_column: str | None = Field(None, description="Several, comma-separated, for multilabel")
     patient_column: str | None = None

@@ -29,7 +29,7 @@ __all__ = [
     "to_json",
 ]
 
-Task = Literal["binary", "multiclass", "multilabel"]
+Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
 Split = Literal["train", "val", "test"]
 Resize = Literal["squash", "pad", "crop"]
 
@@ -59,6 +59,8 @@ class Cohort:
         taught: (N, C) float32: what a training is told, by the policy for uncertain labels; None where `targets` say
             it.
         judged_by: What a ``unit`` is where DICOM headers tell it.
+        masks: Of a segmentation: the mask files of each row, relative to `root`, several where observers vote.
+        mask_values: Of a segmentation: the numbers in the files that stand for `classes`; 0 is the background.
     """
 
     root: Path
@@ -76,6 +78,8 @@ class Cohort:
     taught: np.ndarray | None = None
     is_ordinal: bool = False
     judged_by: Literal["image", "series", "study", "patient"] = "image"
+    masks: tuple[tuple[str, ...], ...] = ()
+    mask_values: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.table)
@@ -132,6 +136,7 @@ class Cohort:
             targets=self.targets[keep],
             is_uncertain=None if self.is_uncertain is None else self.is_uncertain[keep],
             taught=None if self.taught is None else self.taught[keep],
+            masks=tuple(self.masks[row] for row in np.arange(len(self))[keep]) if self.masks else (),
         )
 
 

@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 
 from dicom_files import dicom, save
 from medgraft import TransferClassifier
-from medgraft.data.cohort import patients_of_files
+from medgraft.data.patients import patients_of_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.run import trials
 from medgraft.search.trial import Trial, TrialSpec

@@ -129,6 +129,8 @@ def check(
     uncertain: Uncertain = None,
     blank: Blank = None,
     grades: Grades = None,
+    task: Annotated[str | None, typer.Option(help="classification, or segmentation (masks).")] = None,
+    observer: Annotated[str | None, typer.Option(help="Whose masks, where there are several; or majority.")] = None,
     sets: Sets = [],  # noqa: B006 - typer copies it
     positive: Positive = None,
     seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,

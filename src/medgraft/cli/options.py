@@ -81,6 +81,8 @@ def cohort_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "uncertain",
         "blank",
         "grades",
+        "task",
+        "observer",
     )
     return {name: str(given[name]) for name in names if given.get(name) is not None}
 

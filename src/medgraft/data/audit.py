@@ -6,6 +6,7 @@ from medgraft.data.cache import DecodedCohort
 from medgraft.data.duplicates import MAX_BITS, exact_sets, near_duplicates
 from medgraft.data.findings import Audit, Finding, between, finding_of
 from medgraft.data.image_checks import image_findings
+from medgraft.data.mask_checks import mask_findings
 from medgraft.data.table_checks import table_findings
 from medgraft.errors import DataError
 from medgraft.types import Cohort
@@ -36,6 +37,7 @@ def audit_cohort(cohort: Cohort, decoded: DecodedCohort) -> Audit:
         *_exact(cohort, sets),
         *_near(cohort, near.pairs, near.bits),
         *table_findings(cohort, decoded),
+        *(mask_findings(cohort, decoded) if cohort.task == "segmentation" else ()),
     ]
     order = ("stop", "warn", "info")
     return Audit(

@@ -251,8 +251,8 @@ def describe_task(task: Task, classes: Sequence[str], positive: str | None, aske
 def class_matrix(task: Task, targets: np.ndarray, num_classes: int) -> np.ndarray:
     """(N, K) bool: which images must be represented together for scores to exist.
 
-    One column per class; for multilabel one per label present and one per label absent, because a ranking
-    needs both.
+    One column per class (of a segmentation: the masks that show it); for multilabel one per label present and one per
+    label absent, because a ranking needs both.
 
     Args:
         task: What is predicted.
@@ -263,6 +263,8 @@ def class_matrix(task: Task, targets: np.ndarray, num_classes: int) -> np.ndarra
         >>> class_matrix("binary", np.array([0, 1]), 2).tolist()
         [[True, False], [False, True]]
     """
+    if task == "segmentation":
+        return targets > 0.5
     if task == "multilabel":
         return np.concatenate([targets > 0.5, targets <= 0.5], axis=1)
     return np.asarray(targets[:, None] == np.arange(num_classes))

@@ -66,7 +66,7 @@ SAMPLE_FORMAT: Final = 339
 WIDE_MODES: Final = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 
 
-def read_image(path: str | Path) -> tuple[np.ndarray, ImageFacts]:
+def read_image(path: str | Path, *, keeps_numbers: bool = False) -> tuple[np.ndarray, ImageFacts]:
     """Pixels of one file in their stored integers, and what decoding found.
 
     8-bit files give uint8, deeper ones uint16; nothing is rescaled. Palettes are looked up, EXIF
@@ -76,6 +76,7 @@ def read_image(path: str | Path) -> tuple[np.ndarray, ImageFacts]:
 
     Args:
         path: PNG, JPEG, TIFF (one page) or BMP.
+        keeps_numbers: Of a picture with a palette take the numbers of its entries (masks), not its colours.
 
     Returns:
         (H, W) or (H, W, 3) uint8 or uint16, and the facts after orientation.
@@ -100,7 +101,11 @@ def read_image(path: str | Path) -> tuple[np.ndarray, ImageFacts]:
         bits = _bits(image, path)
         mode = image.mode if bits == 8 or image.mode in WIDE_MODES else f"{image.mode};16"
         try:
-            pixels = _deep_png(path) if mode.endswith(";16") and image.mode != "I;16" else _pixels(image, path)
+            pixels = (
+                _deep_png(path)
+                if mode.endswith(";16") and image.mode != "I;16"
+                else _pixels(image, path, keeps_numbers)
+            )
             orientation = int(image.getexif().get(ORIENTATION, 1))
         except DataError:
             raise
@@ -186,8 +191,10 @@ def _bits(image: ImageFile.ImageFile, path: Path) -> int:
     return 8
 
 
-def _pixels(image: ImageFile.ImageFile, path: Path) -> np.ndarray:
+def _pixels(image: ImageFile.ImageFile, path: Path, keeps_numbers: bool) -> np.ndarray:
     image.load()
+    if image.mode == "P" and keeps_numbers:
+        return np.asarray(image)
     if image.mode in WIDE_MODES:
         return _as_uint16(np.asarray(image), path)
     if image.mode == "1":

@@ -13,9 +13,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from medgraft.config import RunConfig, make_config
 from medgraft.data.cache import build_cache
-from medgraft.data.cohort import patients_of_files
 from medgraft.data.decode import read_row
 from medgraft.data.findings import Audit
+from medgraft.data.patients import patients_of_files
 from medgraft.data.volumes import volume_of
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.deploy.predict import predict_pixels

@@ -18,6 +18,7 @@ from medgraft.data.findings import Audit
 from medgraft.data.groups import groups_of
 from medgraft.data.identity import keep_names
 from medgraft.data.leaks import apply_leaks
+from medgraft.data.masks import read_mask_cohort
 from medgraft.data.split import split_cohort
 from medgraft.errors import BackboneError, ConfigError
 from medgraft.io.intensity import ct_windows
@@ -36,6 +37,7 @@ __all__ = [
     "open_cohort",
     "prepared",
     "preprocessing_of",
+    "refuse_segmentation",
     "reading_of",
     "wanted_dims",
 ]
@@ -94,19 +96,23 @@ def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2,
         dims: What the network reads where `config` leaves it open.
         seed: Of what a training is told of uncertain labels.
     """
-    cohort = read_cohort(
-        config.source,
-        path_column=config.path_column,
-        label_column=config.label_column,
-        patient_column=config.patient_column,
-        patient_regex=config.patient_regex,
-        positive=config.positive,
-        labels=config.labels,
-        key=config.key,
-        unit=config.unit,
-        dims=config.dims if config.dims != "auto" else dims,
-        grades=config.grades,
-        unknown=Unknown(uncertain=config.uncertain, blank=config.blank, seed=seed),
+    cohort = (
+        _masks(config)
+        if config.task == "segmentation"
+        else read_cohort(
+            config.source,
+            path_column=config.path_column,
+            label_column=config.label_column,
+            patient_column=config.patient_column,
+            patient_regex=config.patient_regex,
+            positive=config.positive,
+            labels=config.labels,
+            key=config.key,
+            unit=config.unit,
+            dims=config.dims if config.dims != "auto" else dims,
+            grades=config.grades,
+            unknown=Unknown(uncertain=config.uncertain, blank=config.blank, seed=seed),
+        )
     )
     if cohort.positive is not None:
         listener.say(f"Positive class: {cohort.positive} (of {' and '.join(cohort.classes)}).")
@@ -115,6 +121,39 @@ def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2,
     if cohort.files:
         listener.say(f"Which is which stands in {keep_names(cohort.root, cohort.files)}, on this machine alone.")
     return cohort
+
+
+def _masks(config: DataConfig) -> Cohort:
+    """A cohort whose truth are masks; options about labels mean nothing there."""
+    given = {
+        "--label-column": config.label_column,
+        "--positive": config.positive,
+        "--labels": config.labels,
+        "--uncertain": config.uncertain,
+        "--grades": config.grades or None,
+    }
+    if asked := next((name for name, value in given.items() if value is not None), None):
+        raise ConfigError(f"{asked} is about labels, got a segmentation, whose truth are masks. Leave it out.")
+    return read_mask_cohort(
+        config.source,
+        observer=config.observer,
+        path_column=config.path_column,
+        patient_column=config.patient_column,
+        patient_regex=config.patient_regex,
+    )
+
+
+def refuse_segmentation(config: DataConfig) -> None:
+    """Refuse what only `check` and `cuts` can do so far.
+
+    Raises:
+        ConfigError: The task is segmentation.
+    """
+    if config.task == "segmentation":
+        raise ConfigError(
+            "segmentation can be audited (medgraft check --task segmentation) and costed (medgraft cuts NAME --decoder "
+            "unet), but not trained yet. Use --set data.task=classification."
+        )
 
 
 def audited(
@@ -209,6 +248,7 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
     Raises:
         MedgraftError: Whatever is wrong with the input; see the functions called.
     """
+    refuse_segmentation(config.data)
     network = network_of(config)
     cohort = open_cohort(config.data, listener, wanted_dims(config, network), config.seed)
     backbone, sides = fitted(config, network, cohort)

@@ -1,0 +1,103 @@
+"""Findings on masks: unreadable, of another size than their image, empty, perhaps of another image."""
+
+from typing import Final
+
+import numpy as np
+from scipy import ndimage
+
+from medgraft.data.cache import DecodedCohort
+from medgraft.data.decode import in_order
+from medgraft.data.findings import Finding, finding_of
+from medgraft.data.fingerprint import THUMBNAIL
+from medgraft.data.masks import mask_of
+from medgraft.errors import DataError
+from medgraft.types import Cohort
+
+__all__ = ["mask_findings"]
+
+_FEWEST: Final = 10
+_OTHERS: Final = 20
+"""With how many other masks an image is compared."""
+_FOLLOWS: Final = 2.0
+"""Where the median mask is so many deviations ahead of others on its image's edges, masks can be told apart by them."""
+
+
+def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
+    """What is odd about the masks of a cohort; each is opened once.
+
+    Args:
+        cohort: From `medgraft.data.masks.read_mask_cohort`, the readable images.
+        decoded: Their cache.
+    """
+    sizes = np.stack([decoded.facts[name] for name in ("depth", "height", "width")], 1)[:, -cohort.dims :]
+    reasons, odd, empty = [], [], []
+    thumbs = np.zeros((len(cohort), THUMBNAIL, THUMBNAIL), dtype=bool)
+    for row, found in enumerate(in_order(lambda row: _mask(cohort, row), range(len(cohort)))):
+        if isinstance(found, str):
+            reasons.append((row, found))
+            continue
+        if found.shape != tuple(sizes[row]):
+            odd.append((row, found.shape))
+        if not found.any():
+            empty.append(row)
+        thumbs[row] = _small(found != 0)
+    findings = []
+    if reasons:
+        message = f"{len(reasons)} masks cannot be read; their images are left out. First: {reasons[0][1]}"
+        findings.append(
+            finding_of(cohort, "mask-unreadable", "warn", message, len(reasons), [row for row, _ in reasons])
+        )
+    if odd:
+        first, shape = odd[0]
+        has, wants = ("×".join(map(str, found[::-1])) for found in (shape, sizes[first].tolist()))
+        message = (
+            f"{len(odd)} masks are of another size than their image and are left out, e.g. {has} for the {wants} of "
+            f"{decoded.paths[first]}."
+        )
+        findings.append(finding_of(cohort, "mask-size", "warn", message, len(odd), [row for row, _ in odd]))
+    if empty:
+        message = f"{len(empty)} of {len(cohort)} masks are empty: there a model is right where it marks nothing."
+        findings.append(finding_of(cohort, "mask-empty", "info", message, len(empty), empty))
+    left = np.array(
+        [row for row in range(len(cohort)) if row not in {r for r, _ in (*reasons, *odd)} and thumbs[row].any()]
+    )
+    if cohort.dims == 2 and (strange := _strangers(decoded.thumbs, thumbs, left)):
+        message = (
+            f"{len(strange)} masks follow the edges of their image no better than others' masks do (shifted, or of "
+            f"another image?), e.g. of {decoded.paths[strange[0]]}. Look at them."
+        )
+        findings.append(finding_of(cohort, "mask-shift", "warn", message, len(strange), strange))
+    return findings
+
+
+def _mask(cohort: Cohort, row: int) -> np.ndarray | str:
+    try:
+        return mask_of(cohort, row)
+    except DataError as error:
+        return str(error)
+
+
+def _small(mask: np.ndarray) -> np.ndarray:
+    """(64, 64) bool: of a volume its middle slice."""
+    plane = mask if mask.ndim == 2 else mask[len(mask) // 2]
+    rows, columns = (np.arange(THUMBNAIL) * side // THUMBNAIL for side in plane.shape)
+    return np.asarray(plane[np.ix_(rows, columns)])
+
+
+def _strangers(images: np.ndarray, masks: np.ndarray, rows: np.ndarray) -> list[int]:
+    """Rows whose mask lies worse on the edges of its image than those of others do, where masks lie on edges at all."""
+    if len(rows) < _FEWEST:
+        return []
+    rims = {row: masks[row] ^ ndimage.binary_erosion(masks[row]) for row in rows}
+    rng = np.random.default_rng(0)
+    ahead = []
+    for row in rows:
+        image = images[row].astype(np.float32)
+        edges = np.hypot(*(ndimage.sobel(image, axis) for axis in (0, 1)))
+        others = [other for other in rng.permutation(rows)[: _OTHERS + 1] if other != row][:_OTHERS]
+        scores = np.array([edges[rims[other]].mean() for other in others])
+        ahead.append((edges[rims[row]].mean() - scores.mean()) / max(float(scores.std()), 1e-6))
+    follow = np.array(ahead)
+    if np.median(follow) < _FOLLOWS:
+        return []
+    return [int(row) for row, score in zip(rows, follow, strict=True) if score < 0]

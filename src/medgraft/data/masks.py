@@ -1,0 +1,234 @@
+"""Cohorts whose truth is a mask for every image."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from medgraft.data.decode import in_order
+from medgraft.data.labels import nearest
+from medgraft.data.layouts import COLUMNS, TABLE_SUFFIXES, tables_in
+from medgraft.data.pairs import Pairs, find_pairs
+from medgraft.data.patients import with_dicom, with_patients
+from medgraft.data.tables import demand_column, find_column, read_table, split_names
+from medgraft.errors import ConfigError, DataError
+from medgraft.io.mask import read_mask
+from medgraft.io.volume import is_volume_name
+from medgraft.types import Cohort
+
+__all__ = ["MAJORITY", "mask_of", "read_mask_cohort"]
+
+MAJORITY: Final = "majority"
+"""The observer that takes for each pixel what more than half of the others say."""
+_MOST_LABELS: Final = 64
+_FEWEST_PATIENTS: Final = 3
+_SHOWN: Final = 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What a look at the masks of one image found: their numbers, or the reason why they cannot be read."""
+
+    values: frozenset[int] = frozenset()
+    reason: str = ""
+
+
+def read_mask_cohort(
+    source: str | Path,
+    *,
+    observer: str | None = None,
+    path_column: str | None = None,
+    patient_column: str | None = None,
+    patient_regex: str | None = None,
+) -> Cohort:
+    """The images at `source` that have a mask; what was inferred on the way is in the notes.
+
+    Understood are a table with ``path,mask[,patient,site,split]`` and the folders of `medgraft.data.pairs.find_pairs`.
+    Every mask is opened once, for the numbers in it: 0 is the background, each other number a class.
+
+    Args:
+        source: Folder or table.
+        observer: Whose masks, where an image has several; ``majority``: of all. None: the first by name.
+        path_column: Column of image files; found by name when None.
+        patient_column: Column of patients.
+        patient_regex: Pattern searched in each path; its first group (or whole match) is the patient.
+
+    Returns:
+        A cohort of the task ``segmentation``: `targets` (N, C) float32 says which classes a mask shows (NaN where it
+        cannot be read), `classes` names those beside the background, `mask_values` their numbers in the files.
+
+    Raises:
+        DataError: Nothing there, no mask, a label that `dataset.json` does not know in every mask, masks of one colour.
+        ConfigError: No such observer, or a pattern that fits no path.
+    """
+    root, table, pairs, is_table = _found(Path(source).expanduser(), path_column, patient_column)
+    names, notes = _observed(pairs, observer)
+    paths = table["path"].tolist()
+    masks = tuple(tuple(pairs.masks[path][name] for name in names if name in pairs.masks[path]) for path in paths)
+    lost = [path for path, found in zip(paths, masks, strict=True) if not found]
+    if lost:
+        observers = ", ".join(names)
+        raise DataError(f"{root}: {len(lost)} images have no mask of {observers}, e.g. {lost[0]}. See --observer.")
+    seen = list(in_order(functools.partial(_look, root), masks))
+    classes, values, told = _classes(pairs.labels, seen, root)
+    targets = np.array([[float(value in one.values) for value in values] for one in seen], dtype=np.float32)
+    targets[[bool(one.reason) for one in seen]] = np.nan
+    table["label"] = ["|".join(name for name, shown in zip(classes, row, strict=True) if shown == 1) for row in targets]
+    cohort = Cohort(
+        root=root.absolute(),
+        layout="table" if is_table else "folder",
+        task="segmentation",
+        classes=classes,
+        positive=None,
+        table=table.astype(object),
+        targets=targets,
+        dims=3 if all(is_volume_name(path) for path in paths) else 2,
+        masks=masks,
+        mask_values=values,
+        notes=(*pairs.notes, *notes, *told),
+    )
+    if patient_regex is not None:
+        cohort = with_patients(cohort, patient_regex)
+    cohort = with_dicom(cohort)
+    _demand_patients(cohort)
+    return cohort
+
+
+def _found(path: Path, path_column: str | None, patient_column: str | None) -> tuple[Path, pd.DataFrame, Pairs, bool]:
+    """Where paths start, one row for each image, its masks, and whether a table named them."""
+    if not path.exists():
+        raise DataError(f"{path}: expected a folder or a table of images and masks, found nothing.")
+    file = path if path.is_file() else next(iter(_mask_tables(path)), None)
+    if file is not None:
+        return *_from_table(file, path_column, patient_column), True
+    if path_column or patient_column:
+        raise ConfigError(f"--path-column and --patient-column are for tables, got {path} without one.")
+    pairs = find_pairs(path)
+    table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(pairs.masks)), dtype=object)
+    table["path"] = list(pairs.masks)
+    return path, table, pairs, False
+
+
+def mask_of(cohort: Cohort, row: int) -> np.ndarray:
+    """Class numbers of one mask, native size: 0 the background, 1 the first class …; of several observers the majority.
+
+    Args:
+        cohort: From `read_mask_cohort`.
+        row: Row number.
+
+    Returns:
+        (H, W) or (D, H, W) uint8.
+
+    Raises:
+        DataError: It cannot be read, holds a number that is no class, or observers' masks differ in size.
+    """
+    files = [cohort.root / name for name in cohort.masks[row]]
+    votes = [_numbered(read_mask(file), cohort.mask_values, file) for file in files]
+    if len({vote.shape for vote in votes}) > 1:
+        sizes = ", ".join("×".join(map(str, vote.shape)) for vote in votes)
+        raise DataError(f"{files[0]}: observers' masks of different sizes ({sizes}). Leave one out.")
+    if len(votes) == 1:
+        return votes[0]
+    agreed = np.zeros(votes[0].shape, dtype=np.uint8)
+    for number in range(1, len(cohort.mask_values) + 1):
+        agreed[2 * sum((vote == number).astype(np.uint8) for vote in votes) > len(votes)] = number
+    return agreed
+
+
+def _numbered(mask: np.ndarray, values: Sequence[int], file: Path) -> np.ndarray:
+    found = np.zeros(mask.shape, dtype=np.uint8)
+    for number, value in enumerate(values, 1):
+        found[mask == value] = number
+    strange = np.unique(mask[(found == 0) & (mask != 0)])
+    if len(strange):
+        raise DataError(f"{file}: holds the label {strange[0]}, expected 0 or {', '.join(map(str, values))}.")
+    return found
+
+
+def _mask_tables(folder: Path) -> list[Path]:
+    """Tables in a folder that name masks."""
+    return [table for table in tables_in(folder) if find_column(read_table(table), "mask") is not None]
+
+
+def _from_table(path: Path, path_column: str | None, patient_column: str | None) -> tuple[Path, pd.DataFrame, Pairs]:
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise DataError(f"{path}: expected a folder, or a .csv, .tsv or .parquet with columns path and mask.")
+    frame = read_table(path)
+    wanted: dict[str, str | None] = {"path": path_column, "patient": patient_column}
+    columns = {}
+    for ours in ("path", "mask", "patient", "site", "split"):
+        asked = wanted.get(ours)
+        theirs = demand_column(frame, asked, path) if asked else find_column(frame, ours)
+        if theirs is None and ours in ("path", "mask"):
+            raise DataError(f"{path}: has no column {ours!r}. {nearest(ours, [str(name) for name in frame.columns])}")
+        if theirs is not None:
+            columns[ours] = theirs
+    table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(frame)), dtype=object)
+    for ours, theirs in columns.items():
+        table[ours] = pd.Series(frame[theirs].tolist(), dtype=object)
+    table["split"] = pd.Series(split_names(table["split"], path), dtype=object)
+    for column in ("path", "mask"):
+        for row, name in enumerate(table[column]):
+            if name is None or not (path.parent / name).exists():
+                raise DataError(
+                    f"{path}, line {row + 2}: {column} {name!r} is not there. A case needs an image and a mask."
+                )
+    if table["path"].duplicated().any():
+        raise DataError(f"{path}: {table['path'][table['path'].duplicated()].iloc[0]} stands in two rows. Keep one.")
+    masks = {image: {"": mask} for image, mask in zip(table["path"], table["mask"], strict=True)}
+    return path.parent, table, Pairs(masks=masks, notes=(f"{len(table)} rows in {path.name}.",))
+
+
+def _observed(pairs: Pairs, observer: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The observers whose masks count, and a note on the choice."""
+    known = pairs.observers
+    if observer is not None and observer not in (*known, MAJORITY):
+        raise ConfigError(f"expected --observer among {', '.join((*filter(None, known), MAJORITY))}, got {observer!r}.")
+    if len(known) == 1:
+        return known, ()
+    names = ", ".join(known)
+    if observer == MAJORITY:
+        return known, (f"{len(known)} observers ({names}): a pixel is what more than half of them say.",)
+    chosen = observer or known[0]
+    return (chosen,), (f"{len(known)} observers ({names}): the truth is {chosen}; --observer chooses.",)
+
+
+def _look(root: Path, files: Sequence[str]) -> _Seen:
+    try:
+        found = [frozenset(np.unique(read_mask(root / name)).tolist()) for name in files]
+    except DataError as error:
+        return _Seen(reason=str(error))
+    return _Seen(values=frozenset().union(*found))
+
+
+def _classes(
+    labels: Mapping[str, int], seen: Sequence[_Seen], root: Path
+) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
+    """Names and numbers of the classes beside the background, and notes."""
+    found = sorted(set().union(*(one.values for one in seen)) - {0})
+    if all(one.reason for one in seen):
+        raise DataError(f"{root}: no mask can be read. First: {seen[0].reason}")
+    if labels:
+        named = {name: value for name, value in labels.items() if value != 0}
+        ordered = sorted(named, key=lambda name: named[name])
+        return tuple(ordered), tuple(named[name] for name in ordered), (f"Classes: {', '.join(ordered)}.",)
+    if not found:
+        raise DataError(f"{root}: every mask is empty (0 everywhere). Is it the right folder?")
+    if len(found) > _MOST_LABELS:
+        raise DataError(
+            f"{root}: the masks hold {len(found)} different numbers ({', '.join(map(str, found[:_SHOWN]))} …), "
+            "expected one for each class. Were they smoothed or resized? Export them without interpolation."
+        )
+    names = ("foreground",) if len(found) == 1 else tuple(f"label {value}" for value in found)
+    return names, tuple(found), (f"Numbers in the masks: 0 (background), {', '.join(map(str, found))}.",)
+
+
+def _demand_patients(cohort: Cohort) -> None:
+    given = cohort.table["patient"]
+    count = given.nunique() if given.notna().any() else len(cohort)
+    if count < _FEWEST_PATIENTS:
+        raise DataError(f"{cohort.root}: {count} patients (or images), expected at least three (train, val, test).")

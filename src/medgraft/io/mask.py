@@ -1,0 +1,62 @@
+"""One mask from its file to the numbers that stand in it; nothing is scaled, smoothed or guessed."""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from medgraft.errors import DataError
+from medgraft.io.image import IMAGE_SUFFIXES, read_image
+from medgraft.io.nifti import is_nifti_name, read_nifti, to_ras
+
+__all__ = ["is_mask_name", "read_mask"]
+
+_LOSSY: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+_MAX_LABEL: Final = 65535
+_WHOLE: Final = 1e-3
+
+
+def is_mask_name(name: str) -> bool:
+    """Whether a file is called as those that hold masks are; a JPEG is, too, and refused when it is read."""
+    return is_nifti_name(name) or Path(name).suffix.lower() in (IMAGE_SUFFIXES | {".npy"})
+
+
+def read_mask(path: Path) -> np.ndarray:
+    """The numbers of a mask: (H, W) of a picture, or (D, H, W) of a volume, turned as images are.
+
+    Of a picture with a palette these are the numbers of its entries; 1-bit pictures hold 0 and 255.
+
+    Args:
+        path: PNG, TIFF, BMP, NIfTI or ``.npy``.
+
+    Returns:
+        uint8 or uint16.
+
+    Raises:
+        DataError: It cannot be read, is coloured or lossy (JPEG), or holds other than whole numbers from 0.
+    """
+    if path.suffix.lower() in _LOSSY:
+        raise DataError(f"{path}: a JPEG changes the numbers of a mask. Export it as PNG.")
+    if is_nifti_name(path.name):
+        values, _ = to_ras(*read_nifti(path))
+        return _whole(np.ascontiguousarray(values.transpose(2, 1, 0)), path)
+    if path.suffix.lower() == ".npy":
+        try:
+            return _whole(np.load(path, allow_pickle=False), path)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path}: damaged or not readable as an array ({error}). Fetch it again.") from error
+    pixels, _ = read_image(path, keeps_numbers=True)
+    if pixels.ndim == 3:
+        raise DataError(f"{path}: a coloured mask, expected one number per pixel. Export it grey, or with a palette.")
+    return pixels
+
+
+def _whole(values: np.ndarray, path: Path) -> np.ndarray:
+    if values.ndim not in (2, 3) or values.dtype.kind not in "uifb" or values.size == 0:
+        raise DataError(f"{path}: expected numbers (H, W) or (D, H, W), got {values.dtype} {values.shape}.")
+    rounded = np.rint(values.astype(np.float64))
+    if not (np.abs(rounded - values) <= _WHOLE).all():
+        raise DataError(f"{path}: expected whole numbers, a label per voxel. Was it resampled? Export it again.")
+    if rounded.min() < 0 or rounded.max() > _MAX_LABEL:
+        raise DataError(f"{path}: expected labels from 0 to {_MAX_LABEL}, got {rounded.min():g} to {rounded.max():g}.")
+    return np.asarray(rounded, dtype=np.uint8 if rounded.max() < 256 else np.uint16)

@@ -1,0 +1,234 @@
+"""Cohorts of masks: which mask belongs to which image, what stands in it, and what is odd about it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from dicom_files import dicom, save
+from medgraft.cli import app
+from medgraft.config import make_config
+from medgraft.data.audit import audit_cohort
+from medgraft.data.cache import build_cache
+from medgraft.data.masks import mask_of, read_mask_cohort
+from medgraft.data.pairs import find_pairs
+from medgraft.errors import ConfigError, DataError
+from medgraft.io.mask import read_mask
+from medgraft.run.check import check
+from medgraft.run.fit import fit
+from medgraft.run.prepare import Listener
+from volume_files import write_nifti
+
+
+def disc(number: int, side: int = 64) -> np.ndarray:
+    """(side, side) bool: a disc at a place of its own."""
+    rng = np.random.default_rng(number)
+    row, column = rng.uniform(0.3, 0.7, 2) * side
+    y, x = np.mgrid[:side, :side]
+    return np.hypot(y - row, x - column) < side * rng.uniform(0.1, 0.25)
+
+
+def picture(mask: np.ndarray, seed: int) -> np.ndarray:
+    grain = np.random.default_rng(seed).normal(0, 6, mask.shape)
+    return np.rint(70 + 90 * mask + grain).clip(0, 255).astype(np.uint8)
+
+
+def write(path: Path, pixels: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def folder_of(root: Path, count: int = 12, image: str = "images/{}.png", mask: str = "masks/{}.png") -> Path:
+    for number in range(count):
+        shape = disc(number)
+        write(root / image.format(number), picture(shape, number))
+        write(root / mask.format(number), shape.astype(np.uint8) * 255)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("images/{}.png", "masks/{}.png"),
+        ("images/{}.png", "labels/{}_seg.png"),
+        ("Images/p{}.png", "GT/p{}.png"),
+        ("case_{}.jpg", "case_{}_mask.png"),
+        ("case_{}.tif", "case_{}-gt.bmp"),
+    ],
+)
+def test_pairs_are_found_by_folder_or_by_suffix(tmp_path: Path, image: str, mask: str) -> None:
+    cohort = read_mask_cohort(folder_of(tmp_path, image=image, mask=mask))
+    assert (len(cohort), cohort.task, cohort.classes, cohort.mask_values) == (
+        12,
+        "segmentation",
+        ("foreground",),
+        (255,),
+    )
+    for row in range(12):
+        number = int("".join(c for c in Path(cohort.table["path"].iat[row]).stem if c.isdigit()))
+        np.testing.assert_array_equal(mask_of(cohort, row), disc(number))
+    assert cohort.targets.tolist() == [[1.0]] * 12
+
+
+def test_the_image_with_the_longest_name_owns_a_mask(tmp_path: Path) -> None:
+    for name in ("p1.png", "p1_mask.png", "p1_2.png", "p1_2_mask.png", "p2.png", "p2_mask.png", "alone.png"):
+        (tmp_path / name).touch()
+    pairs = find_pairs(tmp_path)
+    assert pairs.masks == {
+        "p1.png": {"": "p1_mask.png"},
+        "p1_2.png": {"": "p1_2_mask.png"},
+        "p2.png": {"": "p2_mask.png"},
+    }
+    assert "1 images have no mask and were left out: alone.png." in pairs.notes
+
+
+def test_observers_are_chosen_or_vote(tmp_path: Path) -> None:
+    for number in range(4):
+        write(tmp_path / f"{number}.jpg", picture(disc(number), number))
+        for name, shift in (("a", 0), ("b", 3), ("c", 100)):
+            write(tmp_path / f"{number}_{name}.png", np.roll(disc(number), shift, 0) if shift < 9 else ~disc(number))
+    first = read_mask_cohort(tmp_path)
+    assert any("3 observers (a, b, c): the truth is a" in note for note in first.notes)
+    np.testing.assert_array_equal(mask_of(read_mask_cohort(tmp_path, observer="b"), 1), np.roll(disc(1), 3, 0))
+    voted = mask_of(read_mask_cohort(tmp_path, observer="majority"), 1)
+    votes = disc(1).astype(int) + np.roll(disc(1), 3, 0) + ~disc(1)
+    np.testing.assert_array_equal(voted, votes > 1.5)
+    with pytest.raises(ConfigError, match="expected --observer among a, b, c, majority, got 'd'"):
+        read_mask_cohort(tmp_path, observer="d")
+    (tmp_path / "2_b.png").unlink()
+    with pytest.raises(DataError, match=r"1 images have no mask of b, e\.g\. 2\.jpg"):
+        read_mask_cohort(tmp_path, observer="b")
+
+
+@pytest.mark.parametrize(
+    "labels", [{"background": 0, "liver": 1, "tumour": 2}, {"0": "background", "1": "liver", "2": "tumour"}]
+)
+def test_nnunet_folders_are_read_unchanged(tmp_path: Path, labels: dict) -> None:
+    for number in range(4):
+        volume = np.zeros((6, 10, 12), np.uint16)
+        volume[2:4, 3:6, 4:8], volume[3, 4, 5] = 1, 2
+        affine = np.diag([-1.0, 1.0, 2.0, 1.0])
+        write_nifti(volume * 100, tmp_path / "imagesTr" / f"liver_{number:03d}_0000.nii.gz", affine)
+        write_nifti(volume, tmp_path / "labelsTr" / f"liver_{number:03d}.nii.gz", affine)
+    (tmp_path / "imagesTs").mkdir()
+    told = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 4, "file_ending": ".nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    cohort = read_mask_cohort(tmp_path)
+    assert (cohort.dims, cohort.classes, cohort.mask_values) == (3, ("liver", "tumour"), (1, 2))
+    # Turned as the images are.
+    np.testing.assert_array_equal(mask_of(cohort, 0), volume[:, :, ::-1])
+    told["channel_names"] = {"0": "T1", "1": "T2"}
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    with pytest.raises(DataError, match=r"images of one channel, got 2 \(T1, T2\)"):
+        read_mask_cohort(tmp_path)
+
+
+def test_a_table_names_images_and_masks(tmp_path: Path) -> None:
+    folder_of(tmp_path, 6)
+    lines = [f"images/{n}.png,masks/{n}.png,P{n // 2},{('train', 'val', 'test')[n // 2]}" for n in range(6)]
+    (tmp_path / "cases.csv").write_text("\n".join(["path,mask,patient,split", *lines]))
+    cohort = read_mask_cohort(tmp_path)
+    assert cohort.table["patient"].tolist() == ["P0", "P0", "P1", "P1", "P2", "P2"]
+    assert cohort.table["split"].tolist()[::2] == ["train", "val", "test"]
+    np.testing.assert_array_equal(mask_of(cohort.select(np.array([3, 5])), 1), disc(5))
+    (tmp_path / "cases.csv").write_text(
+        "\n".join(["path,mask", *(line.rsplit(",", 2)[0] for line in lines), "images/5.png,"])
+    )
+    with pytest.raises(DataError, match=r"line 8: mask None is not there\. A case needs an image and a mask"):
+        read_mask_cohort(tmp_path)
+
+
+def test_labels_are_numbers_whatever_colour_shows_them(tmp_path: Path) -> None:
+    numbers = np.array([[0, 1], [2, 7]], np.uint8)
+    palette = Image.fromarray(numbers)
+    palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255] + [9] * 759)
+    palette.save(tmp_path / "p.png")
+    np.testing.assert_array_equal(read_mask(tmp_path / "p.png"), numbers)
+    deep = numbers.astype(np.uint16) * 300
+    np.testing.assert_array_equal(read_mask(write(tmp_path / "deep.png", deep)), deep)
+    np.save(tmp_path / "a.npy", numbers.astype(np.float64))
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.npy"), numbers)
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "reason"),
+    [
+        ("x.jpg", np.zeros((4, 4), np.uint8), "a JPEG changes the numbers"),
+        ("x.png", np.dstack([np.eye(4), np.zeros((4, 4)), np.eye(4)]).astype(np.uint8), "a coloured mask"),
+        ("x.npy", np.array([[0.5, 1.0]]), "expected whole numbers"),
+        ("y.npy", np.array([[-1, 1]]), "expected labels from 0"),
+        ("z.npy", np.zeros(4), r"expected numbers \(H, W\)"),
+    ],
+)
+def test_what_is_no_mask_is_refused(tmp_path: Path, name: str, pixels: np.ndarray, reason: str) -> None:
+    if name.endswith(".npy"):
+        np.save(tmp_path / name, pixels)
+    else:
+        write(tmp_path / name, pixels)
+    with pytest.raises(DataError, match=reason):
+        read_mask(tmp_path / name)
+
+
+def test_smoothed_empty_and_missing_masks_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no image has a mask"):
+        read_mask_cohort(tmp_path)
+    root = folder_of(tmp_path / "smooth", 4)
+    write(root / "masks" / "0.png", picture(disc(0), 0))
+    with pytest.raises(DataError, match=r"different numbers .* expected one for each class"):
+        read_mask_cohort(root)
+    root = folder_of(tmp_path / "empty", 4)
+    for number in range(4):
+        write(root / "masks" / f"{number}.png", np.zeros((64, 64), np.uint8))
+    with pytest.raises(DataError, match="every mask is empty"):
+        read_mask_cohort(root)
+    with pytest.raises(DataError, match="2 patients"):
+        read_mask_cohort(folder_of(tmp_path / "few", 2))
+
+
+def test_what_is_odd_about_masks_is_found(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, 24)
+    write(root / "masks" / "3.png", np.zeros((64, 64), np.uint8))
+    write(root / "masks" / "5.png", disc(5, 32).astype(np.uint8) * 255)
+    (root / "masks" / "7.png").write_bytes(b"nothing")
+    write(root / "masks" / "9.png", np.roll(disc(9), 24, 1).astype(np.uint8) * 255)
+    cohort = read_mask_cohort(root)
+    audit = audit_cohort(cohort, build_cache(cohort, tmp_path / "cache", sides=(64, 64)))
+    found = {finding.kind: finding for finding in audit.findings}
+    names = {kind: [Path(path).stem for path in finding.paths] for kind, finding in found.items()}
+    assert names["mask-empty"] == ["3"]
+    assert names["mask-size"] == ["5"]
+    assert "32×32 for the 64×64 of images/5.png" in found["mask-size"].message
+    assert names["mask-unreadable"] == ["7"]
+    assert names["mask-shift"] == ["9"]
+
+
+def test_dicom_images_are_pseudonyms_here_too(tmp_path: Path) -> None:
+    for number in range(6):
+        shape = disc(number)
+        stored = picture(shape, number).astype(np.uint16) * 10
+        save(dicom(stored, PatientID=f"Miller {number // 2}"), tmp_path / "images" / f"Miller{number}.dcm")
+        write(tmp_path / "masks" / f"Miller{number}.png", shape.astype(np.uint8))
+    cohort = read_mask_cohort(tmp_path)
+    assert cohort.table["path"].str.startswith("case-").all()
+    assert cohort.table["patient"].nunique() == 3
+    assert cohort.table["mask"].isna().all()
+    np.testing.assert_array_equal(mask_of(cohort, 4), disc(4))
+
+
+def test_check_audits_and_divides_a_segmentation_and_nothing_trains_it_yet(tmp_path: Path) -> None:
+    root = folder_of(tmp_path / "data", 12)
+    said: list[str] = []
+    _, divided = check(
+        make_config(str(root), options={"data": {"task": "segmentation"}}).data, listener=Listener(say=said.append)
+    )
+    assert set(divided.table["split"]) == {"train", "val", "test"}
+    done = CliRunner().invoke(app, ["check", str(root), "--task", "segmentation", "--observer", "majority"])
+    assert "12 images with masks." in done.output
+    with pytest.raises(ConfigError, match="not trained yet"):
+        fit(make_config(str(root), options={"data": {"task": "segmentation"}}), tmp_path / "run")
+    with pytest.raises(ConfigError, match="--positive is about labels"):
+        check(make_config(str(root), options={"data": {"task": "segmentation", "positive": "x"}}).data)
