@@ -30,7 +30,7 @@ ADAPTERS = {
     "jinja2": ("report/rendering.py",),
     "markupsafe": ("report/page.py", "report/comparison_page.py", "report/analysis_page.py"),
     "matplotlib": ("report/",),
-    "monai": ("backbones/monai_models.py", "io/resample.py", "transfer/decoders.py"),
+    "monai": ("backbones/monai_models.py", "io/resample.py", "metrics/overlap.py", "transfer/decoders.py"),
     "nibabel": ("io/nifti.py",),
     "packaging": ("run/doctor.py",),
     "psutil": ("run/folder.py", "run/doctor.py", "run/forecast.py"),

@@ -6,7 +6,7 @@ Frozen, slotted, keyword-only; `to_json` turns any of them into plain JSON types
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ __all__ = [
     "to_json",
 ]
 
+T = TypeVar("T")
 Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
 Split = Literal["train", "val", "test"]
 Resize = Literal["squash", "pad", "crop"]
@@ -60,6 +61,7 @@ class Cohort:
             it.
         judged_by: What a ``unit`` is where DICOM headers tell it.
         masks: Of a segmentation: the mask files of each row, relative to `root`, several where observers vote.
+        observers: Of a segmentation with several: each other observer's mask file of every row, "" where there is none.
         mask_values: Of a segmentation: the numbers in the files that stand for `classes`; 0 is the background.
     """
 
@@ -79,6 +81,7 @@ class Cohort:
     is_ordinal: bool = False
     judged_by: Literal["image", "series", "study", "patient"] = "image"
     masks: tuple[tuple[str, ...], ...] = ()
+    observers: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
     mask_values: tuple[int, ...] = ()
 
     def __len__(self) -> int:
@@ -136,8 +139,14 @@ class Cohort:
             targets=self.targets[keep],
             is_uncertain=None if self.is_uncertain is None else self.is_uncertain[keep],
             taught=None if self.taught is None else self.taught[keep],
-            masks=tuple(self.masks[row] for row in np.arange(len(self))[keep]) if self.masks else (),
+            masks=_picked(self.masks, keep),
+            observers={name: _picked(files, keep) for name, files in self.observers.items()},
         )
+
+
+def _picked(values: tuple[T, ...], keep: np.ndarray) -> tuple[T, ...]:
+    """Those of the rows in `keep` (row numbers or a mask); nothing of nothing."""
+    return tuple(values[row] for row in np.arange(len(values))[keep]) if values else ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,6 +228,15 @@ def test_check_audits_and_divides_a_segmentation_and_nothing_trains_it_yet(tmp_p
     assert set(divided.table["split"]) == {"train", "val", "test"}
     done = CliRunner().invoke(app, ["check", str(root), "--task", "segmentation", "--observer", "majority"])
     assert "12 images with masks." in done.output
+    assert not any("against the truth" in line for line in said)
+    for number in range(12):
+        (root / "masks" / f"{number}.png").rename(root / "masks" / f"{number}_one.png")
+        write(root / "masks" / f"{number}_two.png", np.roll(disc(number), 2, 0).astype(np.uint8) * 255)
+    check(make_config(str(root), options={"data": {"task": "segmentation"}}).data, listener=Listener(say=said.append))
+    (told,) = [line for line in said if "against the truth" in line]
+    both = [disc(number) & np.roll(disc(number), 2, 0) for number in range(12)]
+    mean = np.mean([shared.sum() / disc(number).sum() for number, shared in enumerate(both)])
+    assert told.startswith(f"two against the truth, mean Dice of 12 images: foreground {mean:.3f} (pooled ")
     with pytest.raises(ConfigError, match="not trained yet"):
         fit(make_config(str(root), options={"data": {"task": "segmentation"}}), tmp_path / "run")
     with pytest.raises(ConfigError, match="--positive is about labels"):

@@ -20,7 +20,7 @@ from medgraft.io.mask import read_mask
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort
 
-__all__ = ["MAJORITY", "mask_of", "read_mask_cohort"]
+__all__ = ["MAJORITY", "mask_of", "observed", "read_mask_cohort"]
 
 MAJORITY: Final = "majority"
 """The observer that takes for each pixel what more than half of the others say."""
@@ -88,6 +88,7 @@ def read_mask_cohort(
         targets=targets,
         dims=3 if all(is_volume_name(path) for path in paths) else 2,
         masks=masks,
+        observers=_others(pairs, names, paths),
         mask_values=values,
         notes=(*pairs.notes, *notes, *told),
     )
@@ -111,6 +112,24 @@ def _found(path: Path, path_column: str | None, patient_column: str | None) -> t
     table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(pairs.masks)), dtype=object)
     table["path"] = list(pairs.masks)
     return path, table, pairs, False
+
+
+def _others(pairs: Pairs, names: Sequence[str], paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Of the observers who are not the truth: the mask of each image, "" where there is none."""
+    others = [name for name in pairs.observers if name not in names]
+    return {name: tuple(pairs.masks[path].get(name, "") for path in paths) for name in others}
+
+
+def observed(cohort: Cohort, observer: str, row: int) -> np.ndarray | None:
+    """Another observer's class numbers of one image, as `mask_of`; None where there is no such mask.
+
+    Args:
+        cohort: From `read_mask_cohort`.
+        observer: A key of `cohort.observers`.
+        row: Row number.
+    """
+    name = cohort.observers[observer][row]
+    return _numbered(read_mask(cohort.root / name), cohort.mask_values, cohort.root / name) if name else None
 
 
 def mask_of(cohort: Cohort, row: int) -> np.ndarray:

@@ -1,12 +1,18 @@
 """The audit alone: is this cohort fit to learn from?"""
 
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from medgraft.config import DataConfig
 from medgraft.data.findings import Audit
 from medgraft.data.groups import groups_of
+from medgraft.data.masks import mask_of, observed
 from medgraft.data.split import split_cohort
+from medgraft.errors import DataError
+from medgraft.metrics.overlap import dice, overlap_counts, pooled_dice
 from medgraft.run.prepare import Listener, audited, open_cohort
 from medgraft.types import Cohort
 
@@ -30,8 +36,30 @@ def check(config: DataConfig, *, seed: int = 0, listener: Listener | None = None
     cohort = open_cohort(config, told)
     with tempfile.TemporaryDirectory(prefix="medgraft-check-") as folder:
         readable, _, audit = audited(cohort, Path(folder), config, _SIDES[cohort.dims], None, told)
+    for words in _agreement(readable):
+        told.say(words)
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)
     divided = split_cohort(readable, groups, seed)
     for note in divided.notes[len(readable.notes) :]:
         told.say(note)
     return audit, divided
+
+
+def _agreement(cohort: Cohort) -> Iterator[str]:
+    """How well other observers' masks agree with the truth: what a model can at most be expected to reach."""
+    for observer in cohort.observers:
+        counts = []
+        for row in range(len(cohort)):
+            try:
+                other, truth = observed(cohort, observer, row), mask_of(cohort, row)
+            except DataError:
+                continue  # told by the audit, where it is the truth
+            if other is not None and other.shape == truth.shape:
+                counts.append(overlap_counts(other, truth, len(cohort.classes)))
+        if counts:
+            found = np.stack(counts)
+            per_class = ", ".join(
+                f"{name} {mean:.3f} (pooled {pooled:.3f})"
+                for name, mean, pooled in zip(cohort.classes, dice(found).mean(0), pooled_dice(found), strict=True)
+            )
+            yield f"{observer} against the truth, mean Dice of {len(found)} images: {per_class}."

@@ -1,0 +1,98 @@
+"""Masks against masks: overlap and distance of surfaces, case by case and class by class.
+
+A class that neither mask shows counts as right: Dice, Jaccard and surface Dice 1, distance 0. Where one of the two
+shows it and the other does not, the overlaps are 0 and the distance is the diagonal of the image, the largest there is.
+"""
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["dice", "jaccard", "overlap_counts", "pooled_dice", "surface_scores"]
+
+
+def overlap_counts(called: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
+    """(C, 3) int64 for the classes 1 … C: pixels called so, pixels that are so, and both.
+
+    Args:
+        called: Class numbers of any shape, 0 for the background.
+        truth: Likewise, of the same shape.
+        num_classes: C.
+
+    Examples:
+        >>> overlap_counts(np.array([0, 1, 1]), np.array([1, 1, 0]), 1).tolist()
+        [[2, 2, 1]]
+    """
+    sizes = [np.bincount(mask.ravel(), minlength=num_classes + 1)[1 : num_classes + 1] for mask in (called, truth)]
+    both = np.bincount(truth[called == truth].ravel(), minlength=num_classes + 1)[1 : num_classes + 1]
+    return np.stack([*sizes, both], 1).astype(np.int64)
+
+
+def dice(counts: np.ndarray) -> np.ndarray:
+    """Twice what both mark over the sum of what each marks, 0 to 1; 1 where neither marks anything.
+
+    Args:
+        counts: (…, 3) from `overlap_counts`.
+
+    References:
+        Dice. Measures of the amount of ecologic association between species. Ecology 1945.
+    """
+    called, truth, both = np.moveaxis(counts, -1, 0)
+    total = called + truth
+    return np.where(total > 0, 2 * both / np.maximum(total, 1), 1.0)
+
+
+def jaccard(counts: np.ndarray) -> np.ndarray:
+    """What both mark over what at least one marks, 0 to 1; 1 where neither marks anything.
+
+    Args:
+        counts: (…, 3) from `overlap_counts`.
+    """
+    called, truth, both = np.moveaxis(counts, -1, 0)
+    either = called + truth - both
+    return np.where(either > 0, both / np.maximum(either, 1), 1.0)
+
+
+def pooled_dice(counts: np.ndarray) -> np.ndarray:
+    """(C,) Dice of all cases' pixels together, in which large lesions count more.
+
+    Args:
+        counts: (N, C, 3).
+    """
+    return dice(counts.sum(0))
+
+
+def surface_scores(
+    called: np.ndarray, truth: np.ndarray, spacing: Sequence[float], tolerance: float
+) -> tuple[float, float]:
+    """The 95th percentile of the distance between two surfaces, and the share of both that lies within a tolerance.
+
+    Args:
+        called: (H, W) or (D, H, W) bool.
+        truth: Likewise, of the same shape.
+        spacing: Distance of the pixels along each axis, in millimetres, or 1 where it is unknown.
+        tolerance: In the unit of `spacing`, 0 or more.
+
+    Returns:
+        Distance (in the unit of `spacing`) and share (0 to 1).
+
+    References:
+        Surface Dice: Nikolov et al. Clinically applicable segmentation of head and neck anatomy. JMIR 2021.
+    """
+    if not called.any() or not truth.any():
+        is_right = called.any() == truth.any()
+        diagonal = float(np.linalg.norm(np.array(called.shape) * np.asarray(spacing)))
+        return (0.0, 1.0) if is_right else (diagonal, 0.0)
+    import torch
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.surface_dice import compute_surface_dice
+
+    pair = [torch.from_numpy(np.ascontiguousarray(mask, dtype=np.float32))[None, None] for mask in (called, truth)]
+    steps = [float(step) for step in spacing]
+    with warnings.catch_warnings():
+        # MONAI calls itself in a way that it warns of.
+        warnings.simplefilter("ignore", FutureWarning)
+        distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=steps)
+        share = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True, spacing=steps)
+    return float(distance), float(share)
