@@ -11,10 +11,13 @@ from typer.testing import CliRunner
 
 from medgraft.cli import app
 from medgraft.cuts.levels import Pyramid, levels_of
+from medgraft.cuts.truncate import truncate_traced
 from medgraft.errors import ConfigError, CutError
 from medgraft.transfer.decoders import MaskHead, segmenter_costs
+from medgraft.transfer.heads import HeadSettings, head_macs
+from medgraft.transfer.plan import parameter_groups
 from medgraft.transfer.source import Source, random_source
-from medgraft.transfer.strategies import truncate_traced
+from medgraft.transfer.strategies import WITH_DECODER, apply_strategy
 
 
 def source_of(name: str, size: Any = 224, lift: Any = "none") -> Source:
@@ -151,3 +154,62 @@ def test_the_table_of_cuts_tells_what_a_decoder_costs() -> None:
     done = CliRunner().invoke(app, ["cuts", "resnet34", "--size", "224", "--decoder", "unet", "--json"])
     told = {cut["name"]: cut for cut in json.loads(done.output)}
     assert told["layer1.2"]["with_decoder"]["num_params"] == 284_817
+
+
+@pytest.fixture(scope="module")
+def resnet18() -> Source:
+    return source_of("resnet18", 64)
+
+
+def made(source: Source, strategy: str, cut: int, kind: Any = "unet") -> tuple[Any, Any]:
+    head = HeadSettings(num_outputs=1, kind=kind)
+    return apply_strategy(strategy, source, source.depth(cut), head, lr=1e-3, seed=0)
+
+
+@pytest.mark.parametrize("strategy", WITH_DECODER)
+def test_strategies_make_segmenters(resnet18: Source, strategy: str) -> None:
+    has_depth = strategy in ("ttl", "frozen", "lwft", "wtst")
+    model, plan = made(resnet18, strategy, 5 if has_depth else 9)
+    # Peng 2022 keeps less of the encoder, and less of the decoder with it.
+    assert len(model.head.levels) == (3 if strategy in ("ttl", "frozen") else 5)
+    assert plan.blocks[-1].name == "head"
+    assert plan.blocks[-1].num_params == sum(p.numel() for p in model.head.parameters())
+    assert model(torch.rand(2, 1, 64, 64)).shape == (2, 1, 64, 64)
+    assert head_macs(model.head) == MaskHead("unet", model.head.levels, (3, 64, 64), 1).macs() > 10**7
+    source = resnet18.backbone.network.state_dict()
+    kept = {name.removeprefix("trunk.network."): value for name, value in model.state_dict().items()}
+    is_same = torch.equal(kept["layer1.0.conv1.weight"], source["layer1.0.conv1.weight"])
+    assert is_same == (strategy != "scratch")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "moving"), [("frozen", ()), ("lwft", ("layer3", "layer4")), ("ttl", ("conv1", "layer2"))]
+)
+def test_what_is_frozen_under_a_decoder_neither_learns_nor_moves(
+    resnet18: Source, strategy: str, moving: tuple[str, ...]
+) -> None:
+    model, plan = made(resnet18, strategy, 5)
+    before = copy.deepcopy(model.trunk.state_dict())
+    groups = parameter_groups(model, plan, resnet18, 0.0)
+    optimizer = torch.optim.SGD([{k: g[k] for k in ("params", "lr")} for g in groups])
+    model.train()
+    for _ in range(2):
+        model(torch.rand(2, 3, 64, 64)).square().mean().backward()
+        optimizer.step()
+    changed = {
+        name.split(".")[1] for name, value in model.trunk.state_dict().items() if not torch.equal(value, before[name])
+    }
+    assert set(moving) <= changed
+    assert bool(changed) == bool(moving)
+    if strategy == "lwft":
+        assert not changed & {"conv1", "bn1", "layer1", "layer2"}
+    assert all(p.grad is not None for p in model.head.parameters())
+
+
+def test_other_strategies_take_no_decoder(resnet18: Source) -> None:
+    with pytest.raises(
+        ConfigError, match="expected a strategy among ftl, frozen, lwft, ttl, scratch, wtst for a decoder"
+    ):
+        made(resnet18, "l2sp", 9)
+    with pytest.raises(ConfigError, match="needs an encoder of 4 halvings"):
+        made(resnet18, "ttl", 5, "fpn")

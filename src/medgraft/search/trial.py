@@ -28,6 +28,7 @@ from medgraft.train.loop import EpochRow, TrainResult, TrainSettings, train_mode
 from medgraft.train.objectives import probabilities
 from medgraft.transfer.adapters import merge_lora
 from medgraft.transfer.blocks import frozen_under
+from medgraft.transfer.decoders import DECODERS
 from medgraft.transfer.heads import CLASSICAL, ClassicalHead, HeadSettings, empty_classical, head_macs
 from medgraft.transfer.model import TransferModel
 from medgraft.transfer.plan import parameter_groups, phases_of
@@ -83,7 +84,7 @@ class TrialSpec:
     def is_solved(self) -> bool:
         """Whether the head is solved on cached features instead of trained by gradient."""
         from_features = STRATEGIES[self.strategy].fitting == "features"
-        is_exact = self.solver == "exact" and self.head.kind != "attention"
+        is_exact = self.solver == "exact" and self.head.kind not in ("attention", *DECODERS)
         return from_features and (is_exact or self.head.kind in CLASSICAL)
 
     def key(self) -> str:

@@ -58,6 +58,7 @@ class MaskHead(nn.Module):
         channels = (input_shape[0], *(level.channels for level in levels))
         widths = tuple(min(_WIDEST, _FINEST * 2**step) for step in reversed(range(len(levels))))
         self.kind = kind
+        self.input_shape = tuple(input_shape)
         self.levels = tuple(levels)
         self.decoder = _monai_unet(channels, widths) if dims == 3 else _smp(kind, channels, widths)
         last = {"fpn": 128, "upernet": _WIDEST}.get(kind, widths[-1])
@@ -73,8 +74,9 @@ class MaskHead(nn.Module):
             logits = F.interpolate(logits, size=features[0].shape[2:], mode="bilinear", align_corners=False)
         return logits
 
-    def macs(self, input_shape: Sequence[int]) -> int:
-        """Multiply-accumulates for one input (C, *spatial)."""
+    def macs(self) -> int:
+        """Multiply-accumulates for one input."""
+        input_shape = self.input_shape
         shadow = copy.deepcopy(self).to("meta").eval()
         features = [torch.empty(1, *input_shape, device="meta")]
         for level in self.levels:
@@ -106,7 +108,7 @@ def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int
             head = MaskHead(kind, levels_of(source.trace, source.cuts, cut), shape, num_outputs)
         except (ConfigError, CutError):
             continue  # too shallow for this decoder
-        found[cut.index] = (cut.num_params + sum(p.numel() for p in head.parameters()), cut.macs + head.macs(shape))
+        found[cut.index] = (cut.num_params + sum(p.numel() for p in head.parameters()), cut.macs + head.macs())
     return found
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medgraft.errors import ConfigError
+from medgraft.transfer.decoders import MaskHead
 from medgraft.types import Cut, Task
 
 __all__ = [
@@ -26,14 +27,17 @@ __all__ = [
     "pool_features",
 ]
 
-HeadKind = Literal["pooled", "flattened", "attention", "svm", "random-forest", "logistic", "knn", "gradient-boosting"]
+HeadKind = Literal[
+    "pooled", "flattened", "attention", "svm", "random-forest", "logistic", "knn", "gradient-boosting",
+    "unet", "unet++", "fpn", "upernet",
+]  # fmt: skip
 _ATTENTION: Final = 64
 CLASSICAL: Final = ("svm", "random-forest", "logistic", "knn", "gradient-boosting")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class HeadSettings:
-    """The new head: `num_outputs` logits; its kind; dropout from 0 to 1 for the linear ones."""
+    """The new head: `num_outputs` logits (of a decoder per pixel); its kind; dropout of the linear ones, 0 to 1."""
 
     num_outputs: int
     kind: HeadKind = "pooled"
@@ -250,7 +254,9 @@ def build_head(cut: Cut, head: HeadSettings) -> PooledHead | FlattenedHead | Att
 
 
 def head_macs(head: nn.Module) -> int:
-    """Multiply-accumulates of a head for one image: its matrices; trees compare and multiply nothing."""
+    """Multiply-accumulates of a head for one image: its matrices, or a decoder; trees compare and multiply nothing."""
+    if isinstance(head, MaskHead):
+        return head.macs()
     if isinstance(head, ClassicalHead) and head.kind in ("random-forest", "gradient-boosting"):
         return 0
     tensors = head.buffers() if isinstance(head, ClassicalHead) else head.parameters()

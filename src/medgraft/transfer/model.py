@@ -1,12 +1,13 @@
 """The trainable model: normalisation, kept trunk, new head; and what frozen means."""
 
 from collections.abc import Sequence, Set
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from medgraft.cuts.truncate import Trunk
+from medgraft.transfer.decoders import MaskHead
 from medgraft.transfer.heads import AttentionHead, ClassicalHead, FlattenedHead, PooledHead
 
 __all__ = ["Head", "Normalise", "TransferModel"]
@@ -52,7 +53,7 @@ class Normalise(nn.Module):
 
 
 class TransferModel(nn.Module):
-    """Images on the scale 0 to 1, (B, c, *spatial), to logits (B, num_outputs).
+    """Images on the scale 0 to 1, (B, c, *spatial), to logits (B, num_outputs), or of every pixel with a decoder.
 
     Args:
         normalise: First step, without parameters.
@@ -68,14 +69,15 @@ class TransferModel(nn.Module):
         self,
         normalise: Normalise,
         trunk: Trunk,
-        head: Head,
+        head: Head | MaskHead,
         frozen: tuple[str, ...] = (),
         never_trained: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__()
         self.normalise = normalise
         self.trunk: Trunk = trunk
-        self.head: Head = head
+        # Nobody asks a decoder for what linear heads can do besides (pooled features, probes).
+        self.head: Head = cast("Head", head)
         self.frozen = frozen
         self.never_trained = never_trained
         inside = {id(p) for module in self.frozen_modules() for p in module.parameters()}
@@ -104,16 +106,14 @@ class TransferModel(nn.Module):
             module.eval()
         return self
 
-    def features(self, images: Tensor) -> Tensor:
-        """The tensor at the cut."""
+    def features(self, images: Tensor) -> Any:
+        """The tensor at the cut; for a decoder the images and the features of every level."""
         if "" in self.frozen:
             with torch.no_grad():
-                frozen: Tensor = self.trunk(self.normalise(images))
-            return frozen
-        features: Tensor = self.trunk(self.normalise(images))
-        return features
+                return self.trunk(self.normalise(images))
+        return self.trunk(self.normalise(images))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, num_outputs)."""
+        """Logits."""
         logits: Tensor = self.head(self.features(images))
         return logits

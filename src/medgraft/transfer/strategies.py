@@ -6,10 +6,12 @@ from typing import Final, Literal
 
 import torch
 
+from medgraft.cuts.levels import Pyramid, levels_of
 from medgraft.cuts.truncate import Trunk, truncate_traced
 from medgraft.errors import ConfigError, CutError
 from medgraft.transfer.adapters import add_lora, base_weights
 from medgraft.transfer.blocks import block_sizes_of, frozen_under, tensor_block
+from medgraft.transfer.decoders import DECODERS, MaskHead
 from medgraft.transfer.heads import CLASSICAL, HeadSettings, build_head
 from medgraft.transfer.initial import draw_from_statistics, random_network, reset_layers
 from medgraft.transfer.model import Normalise, TransferModel
@@ -18,7 +20,7 @@ from medgraft.transfer.slim import slim_above
 from medgraft.transfer.source import Source
 from medgraft.types import BlockPlan, Cut, Phase, TransferPlan
 
-__all__ = ["STRATEGIES", "ZERO_DEPTH", "Strategy", "StrategySettings", "apply_strategy"]
+__all__ = ["STRATEGIES", "WITH_DECODER", "ZERO_DEPTH", "Strategy", "StrategySettings", "apply_strategy"]
 
 Treatment = Literal["reused", "frozen", "slimmed", "re-initialised", "removed", "new"]
 
@@ -235,6 +237,10 @@ STRATEGIES: Final[dict[str, Strategy]] = {
 ZERO_DEPTH: Final = ("lwft", "tf", "gradual", "wtst")
 
 
+# Above all others these say what becomes of an encoder; its decoder is always new.
+WITH_DECODER: Final = ("ftl", "frozen", "lwft", "ttl", "scratch", "wtst")
+
+
 def apply_strategy(
     name: str,
     source: Source,
@@ -270,6 +276,8 @@ def apply_strategy(
         raise ConfigError(f"lr must be positive, got {lr}. Typical for fine-tuning: 1e-4 to 3e-3.")
     if STRATEGIES[name].fitting == "gradient" and head.kind in CLASSICAL:
         raise ConfigError(f"{name} trains its head by gradient, got --head {head.kind}. Use hybrid, or a pooled head.")
+    if head.kind in DECODERS and name not in WITH_DECODER:
+        raise ConfigError(f"expected a strategy among {', '.join(WITH_DECODER)} for a decoder, got {name}.")
     if name == "hybrid" and head.kind not in CLASSICAL:
         raise ConfigError(
             f"hybrid takes --head {', '.join(CLASSICAL)}, got {head.kind}. For a linear probe use frozen."
@@ -290,6 +298,10 @@ def _model(source: Source, trunk: Trunk, head: HeadSettings) -> TransferModel:
     backbone = source.backbone
     normalise = Normalise(backbone.in_channels, backbone.normalisation, backbone.mean, backbone.std)
     never = frozenset(f"trunk.network.{name}" for name in base_weights(trunk.network))
+    if head.kind in DECODERS:
+        levels = levels_of(source.trace, source.cuts, trunk.cut)
+        decoder = MaskHead(head.kind, levels, source.trace.shapes[source.trace.input][1:], head.num_outputs)
+        return TransferModel(normalise, Pyramid(trunk, levels), decoder, never_trained=never)
     # A classical head is fitted on features later; until then a linear one holds its place.
     linear = dataclasses.replace(head, kind="pooled") if head.kind in CLASSICAL else head
     return TransferModel(normalise, trunk, build_head(trunk.cut, linear), never_trained=never)
