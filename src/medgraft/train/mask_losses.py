@@ -1,0 +1,53 @@
+"""Losses of masks by name, from MONAI; each takes logits (B, K, *spatial) and class numbers (B, *spatial)."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from medgraft.errors import ConfigError
+
+__all__ = ["MASK_LOSSES", "make_mask_loss"]
+
+MASK_LOSSES: Final = ("dice-ce", "dice", "focal", "tversky")
+_FOCAL_GAMMA: Final = 2.0
+_TVERSKY: Final = (0.3, 0.7)
+"""What a pixel marked wrongly and a pixel missed count: Salehi et al., MLMI 2017."""
+
+
+def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name.
+
+    Args:
+        name: ``dice-ce`` (Dice and cross-entropy, of one output binary), ``dice``, ``focal`` (Dice and focal loss) or
+            ``tversky``.
+        num_outputs: K: one output for one class, else one for each class and the background, which Dice leaves out.
+
+    Raises:
+        ConfigError: No such loss.
+
+    References:
+        Milletari et al. V-Net. 3DV 2016. Lin et al. Focal loss. ICCV 2017. Salehi et al. Tversky loss. MLMI 2017.
+    """
+    if name not in MASK_LOSSES:
+        raise ConfigError(f"expected a loss among {', '.join(MASK_LOSSES)}, got {name!r}.")
+    from monai import losses
+
+    is_binary = num_outputs == 1
+    usual: dict[str, Any] = {"include_background": is_binary, "batch": True}
+    shape = {"sigmoid": is_binary, "softmax": not is_binary, "to_onehot_y": not is_binary}
+    makers: dict[str, Callable[[], Any]] = {
+        "dice-ce": lambda: losses.DiceCELoss(**usual, **shape),
+        "dice": lambda: losses.DiceLoss(**usual, **shape),
+        "focal": lambda: losses.DiceFocalLoss(**usual, **shape, gamma=_FOCAL_GAMMA),
+        "tversky": lambda: losses.TverskyLoss(**usual, **shape, alpha=_TVERSKY[0], beta=_TVERSKY[1]),
+    }
+    loss = makers[name]()
+
+    def objective(logits: Tensor, masks: Tensor) -> Tensor:
+        truth = masks[:, None]
+        found: Tensor = loss(logits.float(), truth.to(torch.float32) if is_binary else truth)
+        return found
+
+    return objective

@@ -1,0 +1,150 @@
+"""Patches of images with masks: drawn for training, some around what is marked; laid over each other for prediction."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medgraft.errors import ConfigError
+from medgraft.train.batches import evaluation_batch, seed_for
+from medgraft.train.engine import Engine, forward
+
+__all__ = ["MaskSet", "PatchSettings", "draw_patches", "predict_masks"]
+
+_OVERLAP: Final = 0.5
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PatchSettings:
+    """What a training sees of large images.
+
+    Args:
+        sides: Of a patch, px or voxels; where an image is smaller, all of that axis.
+        per_image: Patches of one image in an epoch.
+        foreground: Share of the patches whose middle is a marked pixel, 0 to 1; of several classes each in turn.
+
+    Raises:
+        ConfigError: A value makes no sense.
+    """
+
+    sides: tuple[int, ...]
+    per_image: int = 4
+    foreground: float = 0.5
+
+    def __post_init__(self) -> None:
+        if min(self.sides) < 1 or self.per_image < 1 or not 0 <= self.foreground <= 1:
+            raise ConfigError(
+                f"expected patches of at least 1 px, one or more per image, a foreground share of 0 to 1, got {self}."
+            )
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MaskSet:
+    """Some rows of a decoded cohort with masks.
+
+    Args:
+        images: (N, C, *spatial) integers, usually memory-mapped.
+        masks: (N, *spatial) uint8 class numbers, 0 the background, usually memory-mapped.
+        rows: (n,) which of the N belong to this set.
+        intensity_max: Integers of images are divided by this.
+        num_classes: Beside the background.
+    """
+
+    images: np.ndarray
+    masks: np.ndarray
+    rows: np.ndarray
+    intensity_max: int
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def num_outputs(self) -> int:
+        """Logits of a pixel: one for one class, else one for each and the background."""
+        return 1 if self.num_classes == 1 else self.num_classes + 1
+
+
+def draw_patches(
+    data: MaskSet, settings: PatchSettings, batch_size: int, seed: int, epoch: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Patches of one epoch in random order, on the CPU; a resumed epoch draws what it would have drawn.
+
+    Args:
+        data: Training set.
+        settings: Size, number and share around what is marked.
+        batch_size: Patches at a time; a last single one is left out, which batch normalisation cannot train on.
+        seed: Of the training.
+        epoch: From 0.
+
+    Yields:
+        Images (B, C, *sides) float32 on the scale 0 to 1, masks (B, *sides) int64.
+    """
+    rng = np.random.default_rng(seed_for(seed, "order", epoch))
+    order = rng.permutation(np.repeat(np.arange(len(data)), settings.per_image))
+    sides = tuple(min(side, full) for side, full in zip(settings.sides, data.masks.shape[1:], strict=True))
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        if len(batch) == 1 and start > 0:
+            return
+        images, masks = [], []
+        for position in batch:
+            row = data.rows[position]
+            corner = _corner(data.masks[row], sides, settings.foreground, data.num_classes, rng)
+            place = tuple(slice(low, low + side) for low, side in zip(corner, sides, strict=True))
+            images.append(data.images[row][(slice(None), *place)].astype(np.float32) / data.intensity_max)
+            masks.append(data.masks[row][place].astype(np.int64))
+        yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks))
+
+
+def _corner(
+    mask: np.ndarray, sides: Sequence[int], foreground: float, num_classes: int, rng: np.random.Generator
+) -> list[int]:
+    """Where a patch begins: around a marked pixel of a random class, or anywhere."""
+    free = [full - side for full, side in zip(mask.shape, sides, strict=True)]
+    corner = [int(rng.integers(room + 1)) for room in free]
+    if rng.random() >= foreground:
+        return corner
+    marked = np.flatnonzero(mask == 1 + rng.integers(num_classes))
+    if not len(marked):
+        return corner
+    middle = np.unravel_index(int(rng.choice(marked)), mask.shape)
+    return [int(np.clip(at - side // 2, 0, room)) for at, side, room in zip(middle, sides, free, strict=True)]
+
+
+def predict_masks(model: nn.Module, image: Tensor, sides: Sequence[int], engine: Engine) -> Tensor:
+    """Probabilities (K, *spatial) float32 of one image, patch by patch, half of each over its neighbour.
+
+    Where patches lie over each other, the middle of each counts most (a Gaussian); smaller images are padded.
+
+    Args:
+        model: Takes (B, C, *sides) on the scale 0 to 1, returns logits (B, K, *sides); in evaluation mode afterwards.
+        image: (C, *spatial) on the scale 0 to 1.
+        sides: Of a patch.
+        engine: Device and arithmetic.
+
+    Returns:
+        Of one output sigmoids, of several a softmax over them; on the CPU.
+    """
+    from monai.inferers.utils import sliding_window_inference
+
+    model.eval()
+
+    def probabilities(patches: Tensor) -> Tensor:
+        logits: Tensor = forward(model, patches, engine).float()
+        return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+    with torch.inference_mode():
+        found = sliding_window_inference(
+            image[None].to(engine.device),
+            tuple(sides),
+            evaluation_batch(tuple(sides)),
+            probabilities,
+            overlap=_OVERLAP,
+            mode="gaussian",
+            padding_mode="replicate" if min(image.shape[1:]) > 1 else "constant",
+        )
+    return torch.as_tensor(found)[0].cpu()

@@ -1,0 +1,142 @@
+"""Patches, losses and augmentation of masks: in step with their images, reproducible, around what is marked."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from medgraft.data.augment import AugmentSettings, augment_batch, augment_pair
+from medgraft.errors import ConfigError
+from medgraft.train.engine import Engine
+from medgraft.train.mask_losses import MASK_LOSSES, make_mask_loss
+from medgraft.train.patches import MaskSet, PatchSettings, draw_patches, predict_masks
+
+STRONG = AugmentSettings(rotate_deg=30, zoom=0.2, shift=0.1, flip="all", brightness=0.2, contrast=0.2, noise=0.05)
+
+
+def data(num_classes: int = 1, sides: tuple[int, ...] = (40, 50), count: int = 6) -> MaskSet:
+    """Images whose pixels are ten times their class, with little marked."""
+    rng = np.random.default_rng(0)
+    masks = np.zeros((count, *sides), np.uint8)
+    for number in range(count):
+        for name in range(1, num_classes + 1):
+            at = tuple(rng.integers(0, side - 4) for side in sides)
+            masks[(number, *(slice(low, low + 4) for low in at))] = name
+    return MaskSet(
+        images=(masks * 10)[:, None], masks=masks, rows=np.arange(count)[1:], intensity_max=10, num_classes=num_classes
+    )
+
+
+def epoch(found: MaskSet, number: int = 0, **settings: Any) -> list[tuple[Tensor, Tensor]]:
+    return list(draw_patches(found, PatchSettings(**{"sides": (16, 16), **settings}), 4, seed=3, epoch=number))
+
+
+def test_patches_hold_image_and_mask_of_one_place() -> None:
+    found = epoch(data(2))
+    assert sum(len(images) for images, _ in found) == 20
+    for images, masks in found:
+        assert images.shape[1:] == (1, 16, 16)
+        assert (images.dtype, masks.dtype) == (torch.float32, torch.int64)
+        assert torch.equal(images[:, 0], masks.float())
+
+
+def test_an_epoch_is_drawn_again_and_the_next_one_is_another() -> None:
+    first, again, later = epoch(data()), epoch(data()), epoch(data(), 1)
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
+    assert not all(torch.equal(a, b) for (a, _), (b, _) in zip(first, later, strict=True))
+
+
+@pytest.mark.parametrize(("foreground", "least", "most"), [(1.0, 1.0, 1.0), (0.5, 0.5, 0.8), (0.0, 0.0, 0.5)])
+def test_the_share_around_what_is_marked_is_kept(foreground: float, least: float, most: float) -> None:
+    masks = torch.cat([masks for _, masks in epoch(data(), per_image=40, foreground=foreground)])
+    assert least <= float((masks > 0).flatten(1).any(1).float().mean()) <= most
+
+
+def test_every_class_is_looked_for_and_small_images_are_taken_whole() -> None:
+    masks = torch.cat([masks for _, masks in epoch(data(3, (200, 200)), per_image=60, foreground=1.0)])
+    shares = [float((masks == name).flatten(1).any(1).float().mean()) for name in (1, 2, 3)]
+    assert min(shares) > 0.2
+    images, masks = epoch(data(), sides=(64, 32))[0]
+    assert images.shape[2:] == (40, 32)
+    assert next(iter(epoch(data(1, (12, 20, 20)), sides=(8, 8, 8))))[0].shape == (4, 1, 8, 8, 8)
+
+
+@pytest.mark.parametrize("wrong", [{"sides": (0, 8)}, {"per_image": 0}, {"foreground": 1.5}])
+def test_impossible_patches_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="expected patches"):
+        epoch(data(), **wrong)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_masks_move_with_their_images_and_stay_whole(dims: int) -> None:
+    masks = torch.zeros(6, *(24,) * dims, dtype=torch.long)
+    masks[(slice(None), *(slice(6, 16),) * dims)] = 2
+    images = masks[:, None].float()
+    geometry = AugmentSettings(rotate_deg=30, zoom=0.2, shift=0.1, flip="all")
+    moved, followed = augment_pair(images, masks, geometry, torch.Generator().manual_seed(0))
+    assert followed is not None
+    assert followed.unique().tolist() == [0, 2]
+    # Linear and nearest sampling of one grid: on either side of the middle they agree.
+    assert torch.equal(moved[:, 0] > 1.02, (followed == 2) & (moved[:, 0] > 1.02))
+    assert not torch.equal(followed, masks)
+
+
+def test_draws_do_not_depend_on_masks_and_brightness_leaves_them_alone() -> None:
+    images = torch.rand(4, 1, 16, 16)
+    masks = (images[:, 0] > 0.5).long()
+    alone = augment_batch(images, STRONG, torch.Generator().manual_seed(1))
+    together, _ = augment_pair(images, masks, STRONG, torch.Generator().manual_seed(1))
+    assert torch.equal(alone, together)
+    _, same = augment_pair(images, masks, AugmentSettings(brightness=0.5, contrast=0.5), torch.Generator())
+    assert same is not None
+    assert torch.equal(same, masks)
+
+
+@pytest.mark.parametrize("name", MASK_LOSSES)
+@pytest.mark.parametrize("num_outputs", [1, 3])
+def test_losses_fall_towards_the_truth(name: str, num_outputs: int) -> None:
+    masks = torch.zeros(2, 16, 16, dtype=torch.long)
+    masks[:, 4:12, 4:12] = 1
+    if num_outputs == 3:
+        masks[:, 6:9, 6:9] = 2
+    right = (2.0 * masks[:, None] - 1) if num_outputs == 1 else nn.functional.one_hot(masks, 3).movedim(-1, 1) * 2.0 - 1
+    loss = make_mask_loss(name, num_outputs)
+    values = [float(loss(scale * right, masks)) for scale in (-8.0, 0.0, 8.0)]
+    assert values[0] > values[1] > values[2]
+    assert values[2] < 0.02
+    logits = torch.zeros(2, num_outputs, 16, 16, requires_grad=True)
+    loss(logits, masks).backward()
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() > 0
+
+
+def test_an_unknown_loss_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected a loss among dice-ce, dice, focal, tversky, got 'bce'"):
+        make_mask_loss("bce", 1)
+
+
+class Bright(nn.Module):
+    """A logit for every pixel: its brightness."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 20 * images[:, :1] - 10
+
+
+@pytest.mark.parametrize("sides", [(40, 50), (12, 9), (64, 16)])
+def test_patches_laid_together_are_the_image(sides: tuple[int, int]) -> None:
+    image = (torch.rand(1, *sides) > 0.5).float()
+    found = predict_masks(Bright(), image, (16, 16), Engine(device="cpu"))
+    assert found.shape == (1, *sides)
+    assert torch.equal(found > 0.5, image > 0.5)
+
+
+def test_several_classes_are_a_softmax() -> None:
+    class Two(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return torch.cat([1 - images, images, images * 0], 1)
+
+    found = predict_masks(Two(), torch.rand(1, 8, 20, 20), (8, 16, 16), Engine(device="cpu"))
+    assert found.shape == (3, 8, 20, 20)
+    assert torch.allclose(found.sum(0), torch.ones(8, 20, 20), atol=1e-5)
