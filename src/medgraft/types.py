@@ -60,8 +60,9 @@ class Cohort:
         taught: (N, C) float32: what a training is told, by the policy for uncertain labels; None where `targets` say
             it.
         judged_by: What a ``unit`` is where DICOM headers tell it.
-        masks: Of a segmentation: the mask files of each row, relative to `root`, several where observers vote.
-        observers: Of a segmentation with several: each other observer's mask file of every row, "" where there is none.
+        masks: Of a segmentation: for each row, for each observer who votes, the files whose marks are united, relative
+            to `root`.
+        observers: Of a segmentation with several: each other observer's files for every row, none where there is none.
         mask_values: Of a segmentation: the numbers in the files that stand for `classes`; 0 is the background.
     """
 
@@ -80,8 +81,8 @@ class Cohort:
     taught: np.ndarray | None = None
     is_ordinal: bool = False
     judged_by: Literal["image", "series", "study", "patient"] = "image"
-    masks: tuple[tuple[str, ...], ...] = ()
-    observers: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    masks: tuple[tuple[tuple[str, ...], ...], ...] = ()
+    observers: Mapping[str, tuple[tuple[str, ...], ...]] = dataclasses.field(default_factory=dict)
     mask_values: tuple[int, ...] = ()
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ from medgraft.config import make_config
 from medgraft.data.audit import audit_cohort
 from medgraft.data.cache import build_cache
 from medgraft.data.masks import mask_of, read_mask_cohort
-from medgraft.data.pairs import find_pairs
+from medgraft.data.pairs import Pairs, find_pairs
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
 from medgraft.run.check import check
@@ -75,15 +75,51 @@ def test_pairs_are_found_by_folder_or_by_suffix(tmp_path: Path, image: str, mask
 
 
 def test_the_image_with_the_longest_name_owns_a_mask(tmp_path: Path) -> None:
-    for name in ("p1.png", "p1_mask.png", "p1_2.png", "p1_2_mask.png", "p2.png", "p2_mask.png", "alone.png"):
-        (tmp_path / name).touch()
-    pairs = find_pairs(tmp_path)
+    pairs = touched(tmp_path, "p1", "p1_mask", "p1_2", "p1_2_mask", "p2", "p2_mask", "alone")
     assert pairs.masks == {
-        "p1.png": {"": "p1_mask.png"},
-        "p1_2.png": {"": "p1_2_mask.png"},
-        "p2.png": {"": "p2_mask.png"},
+        "p1.png": {"": ("p1_mask.png",)},
+        "p1_2.png": {"": ("p1_2_mask.png",)},
+        "p2.png": {"": ("p2_mask.png",)},
     }
-    assert "1 images have no mask and were left out: alone.png." in pairs.notes
+    assert "1 images have no mask and were left out." in pairs.notes
+
+
+def touched(root: Path, *names: str) -> Pairs:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / f"{name}.png").touch()
+    return find_pairs(root)
+
+
+def test_an_image_without_a_mask_takes_none_of_another(tmp_path: Path) -> None:
+    # A follow-up without a mask is an image, not an observer.
+    pairs = touched(tmp_path / "a", "p1", "p1_mask", "p1_2", "p2", "p2_mask")
+    assert set(pairs.masks) == {"p1.png", "p2.png"}
+    assert all(set(found) == {""} for found in pairs.masks.values())
+    # The mask of an image that is not there.
+    names = [f"{kind}/img_{n}" for n in (1, 2, 3) for kind in ("images", "masks")]
+    pairs = touched(tmp_path / "b", *names, "masks/img_1_10", "masks/img_2_other")
+    assert pairs.masks["images/img_1.png"] == {"": ("masks/img_1.png",)}
+    assert "2 masks belong to no image." in pairs.notes
+    # Equal names in folders of patients.
+    pairs = touched(tmp_path / "c", "images/p1/1", "images/p2/1", "masks/p2/1", "images/p3/1", "masks/p3/1")
+    assert list(pairs.masks) == ["images/p2/1.png", "images/p3/1.png"]
+    (tmp_path / "d").mkdir()
+    for name in ("a.jpg", "a.png", "b.jpg", "b.png"):
+        (tmp_path / "d" / name).touch()
+    with pytest.raises(DataError, match=r"a\.jpg and a\.png share a name"):
+        find_pairs(tmp_path / "d")
+
+
+def test_parts_of_a_mask_are_united(tmp_path: Path) -> None:
+    for number in range(4):
+        write(tmp_path / f"benign ({number}).png", picture(disc(number), number))
+        write(tmp_path / f"benign ({number})_mask.png", disc(number).astype(np.uint8) * 255)
+    write(tmp_path / "benign (2)_mask_1.png", disc(9).astype(np.uint8) * 255)
+    cohort = read_mask_cohort(tmp_path)
+    assert len(cohort) == 4
+    assert "1 masks are further parts of another and are united with it." in cohort.notes
+    np.testing.assert_array_equal(mask_of(cohort, 2), disc(2) | disc(9))
 
 
 def test_observers_are_chosen_or_vote(tmp_path: Path) -> None:
@@ -100,8 +136,12 @@ def test_observers_are_chosen_or_vote(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected --observer among a, b, c, majority, got 'd'"):
         read_mask_cohort(tmp_path, observer="d")
     (tmp_path / "2_b.png").unlink()
-    with pytest.raises(DataError, match=r"1 images have no mask of b, e\.g\. 2\.jpg"):
+    with pytest.raises(DataError, match="1 images have no mask of b"):
         read_mask_cohort(tmp_path, observer="b")
+    for number in range(4):
+        write(tmp_path / f"{number}_a.png", disc(number).astype(np.uint8))
+    with pytest.raises(DataError, match=r"observers use different numbers \(1 and 255"):
+        read_mask_cohort(tmp_path, observer="majority")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +161,12 @@ def test_nnunet_folders_are_read_unchanged(tmp_path: Path, labels: dict) -> None
     assert (cohort.dims, cohort.classes, cohort.mask_values) == (3, ("liver", "tumour"), (1, 2))
     # Turned as the images are.
     np.testing.assert_array_equal(mask_of(cohort, 0), volume[:, :, ::-1])
-    told["channel_names"] = {"0": "T1", "1": "T2"}
+    told["labels"] = {"background": 0, "liver": 1, "ignore": 2}
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    with pytest.raises(DataError, match="labels called 'ignore'"):
+        read_mask_cohort(tmp_path)
+    told["labels"] = labels
+    told["channel_names"] = ["T1", "T2"]
     (tmp_path / "dataset.json").write_text(json.dumps(told))
     with pytest.raises(DataError, match=r"images of one channel, got 2 \(T1, T2\)"):
         read_mask_cohort(tmp_path)
@@ -162,6 +207,7 @@ def test_labels_are_numbers_whatever_colour_shows_them(tmp_path: Path) -> None:
         ("x.npy", np.array([[0.5, 1.0]]), "expected whole numbers"),
         ("y.npy", np.array([[-1, 1]]), "expected labels from 0"),
         ("z.npy", np.zeros(4), r"expected numbers \(H, W\)"),
+        ("o.npy", np.array([None, 1]), "not readable as an array"),
     ],
 )
 def test_what_is_no_mask_is_refused(tmp_path: Path, name: str, pixels: np.ndarray, reason: str) -> None:
@@ -207,6 +253,8 @@ def test_what_is_odd_about_masks_is_found(tmp_path: Path) -> None:
 
 
 def test_dicom_images_are_pseudonyms_here_too(tmp_path: Path) -> None:
+    write(tmp_path / "masks" / "Smith.png", disc(0).astype(np.uint8))
+    save(dicom(np.zeros((8, 8), np.uint16)), tmp_path / "images" / "Jones.dcm")
     for number in range(6):
         shape = disc(number)
         stored = picture(shape, number).astype(np.uint16) * 10
@@ -216,7 +264,14 @@ def test_dicom_images_are_pseudonyms_here_too(tmp_path: Path) -> None:
     assert cohort.table["path"].str.startswith("case-").all()
     assert cohort.table["patient"].nunique() == 3
     assert cohort.table["mask"].isna().all()
+    assert not [note for note in cohort.notes if "Smith" in note or "Jones" in note]
     np.testing.assert_array_equal(mask_of(cohort, 4), disc(4))
+    (tmp_path / "masks" / "Miller3.png").write_bytes(b"nothing")
+    cohort = read_mask_cohort(tmp_path)
+    audit = audit_cohort(cohort, build_cache(cohort, tmp_path / "cache", sides=(16, 16)))
+    (message,) = [finding.message for finding in audit.findings if finding.kind == "mask-unreadable"]
+    assert "First: mask of case-" in message
+    assert "Miller" not in message
 
 
 def test_check_audits_and_divides_a_segmentation_and_nothing_trains_it_yet(tmp_path: Path) -> None:
@@ -228,6 +283,12 @@ def test_check_audits_and_divides_a_segmentation_and_nothing_trains_it_yet(tmp_p
     assert set(divided.table["split"]) == {"train", "val", "test"}
     done = CliRunner().invoke(app, ["check", str(root), "--task", "segmentation", "--observer", "majority"])
     assert "12 images with masks." in done.output
+    assert done.exit_code == 0
+    whole = (root / "masks" / "5.png").read_bytes()
+    (root / "masks" / "5.png").write_bytes(b"nothing")
+    assert CliRunner().invoke(app, ["check", str(root), "--task", "segmentation"]).exit_code == 1
+    (root / "masks" / "5.png").write_bytes(whole)
+    (root / "notes.csv").write_text("")
     assert not any("against the truth" in line for line in said)
     for number in range(12):
         (root / "masks" / f"{number}.png").rename(root / "masks" / f"{number}_one.png")

@@ -63,6 +63,14 @@ def test_every_class_is_looked_for_and_small_images_are_taken_whole() -> None:
     assert next(iter(epoch(data(1, (12, 20, 20)), sides=(8, 8, 8))))[0].shape == (4, 1, 8, 8, 8)
 
 
+def test_patches_of_one_and_classes_that_are_not_there() -> None:
+    assert len(list(draw_patches(data(), PatchSettings(sides=(8, 8)), 1, 0, 0))) == 20
+    found = data()
+    rare = MaskSet(images=found.images, masks=found.masks, rows=found.rows, intensity_max=10, num_classes=5)
+    masks = torch.cat([masks for _, masks in epoch(rare, per_image=40, foreground=1.0)])
+    assert (masks == 1).flatten(1).any(1).all()
+
+
 @pytest.mark.parametrize("wrong", [{"sides": (0, 8)}, {"per_image": 0}, {"foreground": 1.5}])
 def test_impossible_patches_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="expected patches"):
@@ -110,6 +118,16 @@ def test_losses_fall_towards_the_truth(name: str, num_outputs: int) -> None:
     loss(logits, masks).backward()
     assert logits.grad is not None
     assert logits.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", MASK_LOSSES)
+def test_what_a_softmax_does_not_see_costs_nothing_and_background_is_learnt(name: str) -> None:
+    masks = torch.randint(0, 3, (2, 16, 16), generator=torch.Generator().manual_seed(0))
+    logits = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    loss = make_mask_loss(name, 3)
+    assert float(loss(logits - 10, masks)) == pytest.approx(float(loss(logits, masks)), abs=1e-5)
+    louder = logits + torch.tensor([3.0, 0, 0]).view(1, 3, 1, 1)
+    assert float(loss(louder, masks)) > float(loss(logits, masks))
 
 
 def test_an_unknown_loss_is_refused() -> None:

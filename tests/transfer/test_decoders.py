@@ -142,6 +142,8 @@ def test_networks_without_resolutions_are_refused() -> None:
         segmenter_costs(source_of("vit_tiny_patch16_224"), "unet")
     with pytest.raises(CutError, match="shrinks all axes alike"):
         segmenter_costs(source_of("resnet18", 32, "slices"), "unet")
+    with pytest.raises(CutError, match=r"halved as often as layer4\.1 needs, got \(100, 100\)\. Use --size"):
+        segmenter_costs(source_of("resnet18", 100), "unet")
     with pytest.raises(ConfigError, match="expected a decoder among unet, unet"):
         segmenter_costs(source_of("resnet18", 64), "segnet")
 

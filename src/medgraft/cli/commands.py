@@ -143,7 +143,9 @@ def check(
     config = make_config(str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}, sets=sets).data
     with listening(console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
-    is_clean = not audit.has_leaks and not audit.num_broken
+    is_clean = (
+        not audit.has_leaks and not audit.num_broken and not (audit.of("mask-size") or audit.of("mask-unreadable"))
+    )
     typer.echo("clean: no leaks, no broken files." if is_clean else "found: leaks or broken files, see above.")
     raise typer.Exit(0 if is_clean else 1)
 

@@ -59,6 +59,8 @@ def levels_of(trace: Trace, cuts: Sequence[Cut], cut: Cut) -> tuple[Level, ...]:
             f"expected a network that shrinks all axes alike, got {before} to {after} at {cut.name}. Of lifted "
             "ones choose --lift acs or i3d."
         )
+    if any(side % 2 ** math.ceil(math.log2(max(cut.stride, 1))) for side in before):
+        raise CutError(f"expected sides that can be halved as often as {cut.name} needs, got {before}. Use --size.")
     if cut.stride < 2 or math.log2(cut.stride) % 1:
         raise CutError(
             f"expected a cut whose resolution is a half, a quarter … of the input's, got stride {cut.stride} at "

@@ -36,14 +36,15 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         if isinstance(found, str):
             reasons.append((row, found))
             continue
-        if found.shape != tuple(sizes[row]):
+        # Resampled images are of another size than what lies on disk.
+        if not decoded.reading.spacing_mm and found.shape != tuple(sizes[row]):
             odd.append((row, found.shape))
         if not found.any():
             empty.append(row)
         thumbs[row] = _small(found != 0)
     findings = []
     if reasons:
-        message = f"{len(reasons)} masks cannot be read; their images are left out. First: {reasons[0][1]}"
+        message = f"{len(reasons)} masks cannot be read. First: {reasons[0][1]}"
         findings.append(
             finding_of(cohort, "mask-unreadable", "warn", message, len(reasons), [row for row, _ in reasons])
         )
@@ -51,7 +52,7 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         first, shape = odd[0]
         has, wants = ("×".join(map(str, found[::-1])) for found in (shape, sizes[first].tolist()))
         message = (
-            f"{len(odd)} masks are of another size than their image and are left out, e.g. {has} for the {wants} of "
+            f"{len(odd)} masks are of another size than their image, e.g. {has} for the {wants} of "
             f"{decoded.paths[first]}."
         )
         findings.append(finding_of(cohort, "mask-size", "warn", message, len(odd), [row for row, _ in odd]))
@@ -74,7 +75,11 @@ def _mask(cohort: Cohort, row: int) -> np.ndarray | str:
     try:
         return mask_of(cohort, row)
     except DataError as error:
-        return str(error)
+        # Masks are called as their images, and those of DICOM images bear pseudonyms.
+        reason = str(error)
+        for file in (file for files in cohort.masks[row] for file in files):
+            reason = reason.replace(str(cohort.root / file), f"mask of {cohort.table['path'].iat[row]}")
+        return reason
 
 
 def _small(mask: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Cohorts whose truth is a mask for every image."""
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
@@ -72,7 +73,7 @@ def read_mask_cohort(
     lost = [path for path, found in zip(paths, masks, strict=True) if not found]
     if lost:
         observers = ", ".join(names)
-        raise DataError(f"{root}: {len(lost)} images have no mask of {observers}, e.g. {lost[0]}. See --observer.")
+        raise DataError(f"{root}: {len(lost)} images have no mask of {observers}. Choose another --observer.")
     seen = list(in_order(functools.partial(_look, root), masks))
     classes, values, told = _classes(pairs.labels, seen, root)
     targets = np.array([[float(value in one.values) for value in values] for one in seen], dtype=np.float32)
@@ -114,10 +115,10 @@ def _found(path: Path, path_column: str | None, patient_column: str | None) -> t
     return path, table, pairs, False
 
 
-def _others(pairs: Pairs, names: Sequence[str], paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Of the observers who are not the truth: the mask of each image, "" where there is none."""
+def _others(pairs: Pairs, names: Sequence[str], paths: Sequence[str]) -> dict[str, tuple[tuple[str, ...], ...]]:
+    """Of the observers who are not the truth: the files of each image's mask, none where there is none."""
     others = [name for name in pairs.observers if name not in names]
-    return {name: tuple(pairs.masks[path].get(name, "") for path in paths) for name in others}
+    return {name: tuple(pairs.masks[path].get(name, ()) for path in paths) for name in others}
 
 
 def observed(cohort: Cohort, observer: str, row: int) -> np.ndarray | None:
@@ -128,8 +129,8 @@ def observed(cohort: Cohort, observer: str, row: int) -> np.ndarray | None:
         observer: A key of `cohort.observers`.
         row: Row number.
     """
-    name = cohort.observers[observer][row]
-    return _numbered(read_mask(cohort.root / name), cohort.mask_values, cohort.root / name) if name else None
+    files = cohort.observers[observer][row]
+    return _united(cohort, files) if files else None
 
 
 def mask_of(cohort: Cohort, row: int) -> np.ndarray:
@@ -145,17 +146,30 @@ def mask_of(cohort: Cohort, row: int) -> np.ndarray:
     Raises:
         DataError: It cannot be read, holds a number that is no class, or observers' masks differ in size.
     """
-    files = [cohort.root / name for name in cohort.masks[row]]
-    votes = [_numbered(read_mask(file), cohort.mask_values, file) for file in files]
+    votes = [_united(cohort, files) for files in cohort.masks[row]]
     if len({vote.shape for vote in votes}) > 1:
         sizes = ", ".join("×".join(map(str, vote.shape)) for vote in votes)
-        raise DataError(f"{files[0]}: observers' masks of different sizes ({sizes}). Leave one out.")
+        first = cohort.root / cohort.masks[row][0][0]
+        raise DataError(f"{first}: observers' masks of different sizes ({sizes}). Leave one out.")
     if len(votes) == 1:
         return votes[0]
     agreed = np.zeros(votes[0].shape, dtype=np.uint8)
     for number in range(1, len(cohort.mask_values) + 1):
         agreed[2 * sum((vote == number).astype(np.uint8) for vote in votes) > len(votes)] = number
     return agreed
+
+
+def _united(cohort: Cohort, files: Sequence[str]) -> np.ndarray:
+    """Class numbers of one observer's mask; of several files what any of them marks, the last one's word first."""
+    found: np.ndarray | None = None
+    for name in files:
+        part = _numbered(read_mask(cohort.root / name), cohort.mask_values, cohort.root / name)
+        if found is not None and found.shape != part.shape:
+            raise DataError(f"{cohort.root / name}: a part of a mask of another size than the others. Correct it.")
+        found = part if found is None else np.where(part, part, found)
+    if found is None:
+        raise DataError("expected the files of a mask, got none.")
+    return found
 
 
 def _numbered(mask: np.ndarray, values: Sequence[int], file: Path) -> np.ndarray:
@@ -169,8 +183,12 @@ def _numbered(mask: np.ndarray, values: Sequence[int], file: Path) -> np.ndarray
 
 
 def _mask_tables(folder: Path) -> list[Path]:
-    """Tables in a folder that name masks."""
-    return [table for table in tables_in(folder) if find_column(read_table(table), "mask") is not None]
+    """Tables in a folder that name masks; what is no table at all (notes, say) is none of them."""
+    found = []
+    for table in tables_in(folder):
+        with contextlib.suppress(DataError):
+            found += [table] if find_column(read_table(table), "mask") is not None else []
+    return found
 
 
 def _from_table(path: Path, path_column: str | None, patient_column: str | None) -> tuple[Path, pd.DataFrame, Pairs]:
@@ -198,7 +216,7 @@ def _from_table(path: Path, path_column: str | None, patient_column: str | None)
                 )
     if table["path"].duplicated().any():
         raise DataError(f"{path}: {table['path'][table['path'].duplicated()].iloc[0]} stands in two rows. Keep one.")
-    masks = {image: {"": mask} for image, mask in zip(table["path"], table["mask"], strict=True)}
+    masks = {image: {"": (mask,)} for image, mask in zip(table["path"], table["mask"], strict=True)}
     return path.parent, table, Pairs(masks=masks, notes=(f"{len(table)} rows in {path.name}.",))
 
 
@@ -216,11 +234,17 @@ def _observed(pairs: Pairs, observer: str | None) -> tuple[tuple[str, ...], tupl
     return (chosen,), (f"{len(known)} observers ({names}): the truth is {chosen}; --observer chooses.",)
 
 
-def _look(root: Path, files: Sequence[str]) -> _Seen:
+def _look(root: Path, voters: Sequence[Sequence[str]]) -> _Seen:
     try:
-        found = [frozenset(np.unique(read_mask(root / name)).tolist()) for name in files]
+        found = [
+            frozenset().union(*(np.unique(read_mask(root / name)).tolist() for name in files)) - {0} for files in voters
+        ]
     except DataError as error:
-        return _Seen(reason=str(error))
+        return _Seen(reason=str(error).partition(": ")[2])
+    marking = [values for values in found if values]
+    if len(marking) > 1 and not frozenset.intersection(*marking):
+        numbers = " and ".join(", ".join(map(str, sorted(values))) for values in marking)
+        return _Seen(reason=f"observers use different numbers ({numbers}). Store all alike.")
     return _Seen(values=frozenset().union(*found))
 
 
@@ -231,6 +255,8 @@ def _classes(
     found = sorted(set().union(*(one.values for one in seen)) - {0})
     if all(one.reason for one in seen):
         raise DataError(f"{root}: no mask can be read. First: {seen[0].reason}")
+    if len(labels) > _MOST_LABELS:
+        raise DataError(f"{root}: expected at most {_MOST_LABELS} labels, got {len(labels)}.")
     if labels:
         named = {name: value for name, value in labels.items() if value != 0}
         ordered = sorted(named, key=lambda name: named[name])

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,10 @@ _IMAGES: Final = ("images", "image", "imgs", "img", "scans")
 _MASKS: Final = ("masks", "mask", "labels", "label", "segmentations", "annotations", "groundtruth", "gt", "manual")
 _CHANNEL: Final = re.compile(r"(.+)_(\d{4})")
 _SEPARATORS: Final = "_-. "
-_SHOWN: Final = 3
+_COMMON: Final = 0.5
+"""A suffix that so many images share, of the commonest one's, is an observer's."""
+_PLAIN: Final = "plain"
+"""What an observer is called whose masks have no suffix, beside others' that do."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +30,12 @@ class Pairs:
     """Images and their masks, as paths relative to the folder.
 
     Args:
-        masks: Image to its masks by observer; one observer is called "".
+        masks: Image to its masks by observer, of each the files whose marks are united; one observer is called "".
         labels: Class name to the number that stands for it, where the folder tells; else empty.
         notes: What was inferred, one sentence each.
     """
 
-    masks: Mapping[str, Mapping[str, str]]
+    masks: Mapping[str, Mapping[str, tuple[str, ...]]]
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -62,7 +65,7 @@ def find_pairs(root: Path) -> Pairs:
         ...     for name in ("a.jpg", "a_mask.png", "b.jpg", "b_mask.png"):
         ...         (Path(folder) / name).touch()
         ...     find_pairs(Path(folder)).masks["a.jpg"]
-        {'': 'a_mask.png'}
+        {'': ('a_mask.png',)}
     """
     if (root / "dataset.json").is_file() and (root / "imagesTr").is_dir():
         return _nnunet(root)
@@ -78,8 +81,9 @@ def _nnunet(root: Path) -> Pairs:
     try:
         told = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
         channels = told.get("channel_names") or told.get("modality") or {}
+        channels = channels if isinstance(channels, dict) else dict(enumerate(channels))
         named = {str(name): number for name, number in told["labels"].items()}
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{root / 'dataset.json'}: expected nnU-Net's description of a dataset ({error}).") from error
     if len(channels) > 1:
         raise DataError(
@@ -91,78 +95,101 @@ def _nnunet(root: Path) -> Pairs:
         named = {str(name): int(number) for number, name in told["labels"].items()}
     if not all(isinstance(number, int) for number in named.values()):
         raise DataError(f"{root}: expected one number for each label, got regions. Give a table path,mask.")
+    if "ignore" in named:
+        raise DataError(f"{root}: labels called 'ignore' are not read. Make them background, or a class.")
     images = {}
     for path in _files(root / "imagesTr"):
         found = _CHANNEL.fullmatch(_stem(path))
         images[found[1] if found else _stem(path)] = path
     masks = {_stem(path): path for path in _files(root / "labelsTr")}
-    pairs = {_name(root, images[case]): {"": _name(root, masks[case])} for case in sorted(images) if case in masks}
+    pairs = {_name(root, images[case]): {"": (_name(root, masks[case]),)} for case in sorted(images) if case in masks}
     if not pairs:
         raise DataError(f"{root}: no image of imagesTr has a mask in labelsTr.")
     notes = [f"nnU-Net's layout: {len(pairs)} images with masks."]
     if lost := sorted(set(images) - set(masks)):
-        notes.append(f"{len(lost)} images have no mask and were left out: {_shown(lost)}.")
+        notes.append(f"{len(lost)} images have no mask and were left out.")
     if (root / "imagesTs").is_dir():
         notes.append("imagesTs has no masks and was left out.")
     return Pairs(masks=pairs, labels=named, notes=tuple(notes))
 
 
 def _two_folders(root: Path, images: Path, masks: Path) -> Pairs:
-    return _paired(root, _files(images), _files(masks))
+    by_key = _by_key(_files(images), images)
+    matches = _matches(_by_key(_files(masks), masks), by_key)
+    return _paired(root, list(by_key.values()), matches, len(_files(masks)))
 
 
 def _by_suffix(root: Path, files: Sequence[Path]) -> Pairs:
-    """Masks are the files called as another one with a suffix, that have none themselves."""
-    owners = _owners(files, files)
-    owning = set(owners.values())
-    masks = [path for path in files if path in owners and path not in owning]
-    return _paired(root, [path for path in files if path not in set(masks)], masks)
+    """Masks are the files called as another one of their folder with a suffix that most images share."""
+    by_key = _by_key(files, root)
+    matches = _matches(by_key, by_key)
+    images = [path for path in files if path not in matches]
+    return _paired(root, images, matches, len(matches))
 
 
-def _paired(root: Path, images: Sequence[Path], masks: Sequence[Path]) -> Pairs:
-    owners = _owners(masks, images)
-    found: dict[Path, dict[str, Path]] = defaultdict(dict)
-    for mask, image in owners.items():
-        suffix = _suffix(mask, image)
-        if suffix in found[image]:
+_Key = tuple[str, str]
+"""Folder below the one that was asked about, and name without its ending."""
+
+
+def _by_key(files: Sequence[Path], folder: Path) -> dict[_Key, Path]:
+    found: dict[_Key, Path] = {}
+    for path in files:
+        key = (path.parent.relative_to(folder).as_posix(), _stem(path))
+        if key in found:
             raise DataError(
-                f"{image}: has two masks of one name, {found[image][suffix].name} and {mask.name}. Keep one."
+                f"{folder}: {found[key].name} and {path.name} share a name, so nothing tells image and mask apart. Put "
+                "them into images/ and masks/, or name them in a table path,mask."
             )
-        found[image][suffix] = mask
-    if not found:
+        found[key] = path
+    return found
+
+
+def _matches(masks: Mapping[_Key, Path], images: Mapping[_Key, Path]) -> dict[Path, tuple[Path, str, int]]:
+    """Each mask's image, suffix and number of part: by names that are equal or go on with a suffix most images share.
+
+    A number behind such a suffix is a further part of that mask (``x_mask``, ``x_mask_1``); one alone is none, because
+    ``p1_2`` is another image of ``p1``.
+    """
+    possible: dict[Path, list[tuple[Path, str]]] = defaultdict(list)
+    for (parent, stem), mask in masks.items():
+        for end in (len(stem), *(i for i in range(len(stem) - 1, 0, -1) if stem[i] in _SEPARATORS)):
+            image = images.get((parent, stem[:end]))
+            suffix = stem[end:].strip(_SEPARATORS)
+            if image is not None and image != mask and not suffix.isdigit():
+                possible[mask].append((image, suffix))
+    counts = Counter(suffix for found in possible.values() for _, suffix in found)
+    least = max(counts.values(), default=0) * _COMMON
+    common = {suffix for suffix, count in counts.items() if count >= least}
+    found = {}
+    for mask, candidates in possible.items():
+        for image, suffix in candidates:
+            base, _, number = suffix.rpartition("_") if suffix not in common else (suffix, "", "0")
+            if base in common and number.isdigit():
+                found[mask] = (image, base, int(number))
+                break
+    return {mask: match for mask, match in found.items() if match[0] not in found}
+
+
+def _paired(root: Path, images: Sequence[Path], matches: Mapping[Path, tuple[Path, str, int]], num_masks: int) -> Pairs:
+    if not matches:
         raise DataError(
             f"{root}: no image has a mask. Expected images/ and masks/, names with a suffix (x.png, x_mask.png), "
             "nnU-Net's imagesTr and labelsTr, or a table path,mask."
         )
-    common = {suffix for masks_of in found.values() for suffix in masks_of}
-    single = len(common) == 1
-    pairs = {
-        _name(root, image): {"" if single else suffix: _name(root, mask) for suffix, mask in sorted(masks_of.items())}
-        for image, masks_of in sorted(found.items())
-    }
+    is_single = len({suffix for _, suffix, _ in matches.values()}) == 1
+    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for mask, (image, suffix, _) in sorted(matches.items(), key=lambda item: (item[1], item[0])):
+        found[_name(root, image)]["" if is_single else suffix or _PLAIN].append(_name(root, mask))
+    pairs = {image: {name: tuple(parts) for name, parts in by.items()} for image, by in sorted(found.items())}
+    # Counts alone: names may be those of patients.
     notes = [f"{len(pairs)} images with masks."]
-    if lost := sorted(_name(root, image) for image in images if image not in found):
-        notes.append(f"{len(lost)} images have no mask and were left out: {_shown(lost)}.")
-    if lost := sorted(_name(root, mask) for mask in masks if mask not in owners):
-        notes.append(f"{len(lost)} masks belong to no image: {_shown(lost)}.")
+    if parts := sum(len(files) - 1 for by in pairs.values() for files in by.values()):
+        notes.append(f"{parts} masks are further parts of another and are united with it.")
+    if lost := sum(_name(root, image) not in pairs for image in images):
+        notes.append(f"{lost} images have no mask and were left out.")
+    if lost := num_masks - len(matches):
+        notes.append(f"{lost} masks belong to no image.")
     return Pairs(masks=pairs, notes=tuple(notes))
-
-
-def _owners(masks: Sequence[Path], images: Sequence[Path]) -> dict[Path, Path]:
-    """Each mask to the image whose name it bears, alone or with a suffix; the longest of several."""
-    by_stem = {_stem(image): image for image in images}
-    found = {}
-    for mask in masks:
-        stem = _stem(mask)
-        ends = [len(stem), *(i for i in range(len(stem) - 1, 0, -1) if stem[i] in _SEPARATORS)]
-        owner = next((by_stem[stem[:end]] for end in ends if by_stem.get(stem[:end], mask) != mask), None)
-        if owner is not None:
-            found[mask] = owner
-    return found
-
-
-def _suffix(mask: Path, image: Path) -> str:
-    return _stem(mask).removeprefix(_stem(image)).strip(_SEPARATORS)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -180,7 +207,3 @@ def _stem(path: Path) -> str:
 
 def _name(root: Path, path: Path) -> str:
     return path.relative_to(root).as_posix()
-
-
-def _shown(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")

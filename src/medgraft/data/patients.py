@@ -67,7 +67,8 @@ def with_dicom(cohort: Cohort) -> Cohort:
     what = "files" if cohort.dims == 2 else "volumes"
     notes.append(f"{len(rows)} DICOM {what} are called by pseudonyms in everything written.")
     are_numbers = all(_NUMBER.fullmatch(name) for name in cohort.classes)
-    if cohort.layout == "folder" and (len(cohort.classes) > MANY_CLASSES or are_numbers):
+    is_by_folder = cohort.layout == "folder" and cohort.task != "segmentation"
+    if is_by_folder and (len(cohort.classes) > MANY_CLASSES or are_numbers):
         notes.append(
             f"{len(cohort.classes)} folders were taken for classes. If this is a PACS export, label it with "
             "--labels TABLE --key AccessionNumber (or another identifier)."

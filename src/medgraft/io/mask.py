@@ -6,8 +6,9 @@ from typing import Final
 import numpy as np
 
 from medgraft.errors import DataError
+from medgraft.io.array import read_array
 from medgraft.io.image import IMAGE_SUFFIXES, read_image
-from medgraft.io.nifti import is_nifti_name, read_nifti, to_ras
+from medgraft.io.nifti import MAX_VOXELS, is_nifti_name, read_nifti, to_ras
 
 __all__ = ["is_mask_name", "read_mask"]
 
@@ -41,10 +42,7 @@ def read_mask(path: Path) -> np.ndarray:
         values, _ = to_ras(*read_nifti(path))
         return _whole(np.ascontiguousarray(values.transpose(2, 1, 0)), path)
     if path.suffix.lower() == ".npy":
-        try:
-            return _whole(np.load(path, allow_pickle=False), path)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"{path}: damaged or not readable as an array ({error}). Fetch it again.") from error
+        return _whole(read_array(path), path)
     pixels, _ = read_image(path, keeps_numbers=True)
     if pixels.ndim == 3:
         raise DataError(f"{path}: a coloured mask, expected one number per pixel. Export it grey, or with a palette.")
@@ -52,7 +50,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def _whole(values: np.ndarray, path: Path) -> np.ndarray:
-    if values.ndim not in (2, 3) or values.dtype.kind not in "uifb" or values.size == 0:
+    if values.ndim not in (2, 3) or values.dtype.kind not in "uifb" or not 0 < values.size <= MAX_VOXELS:
         raise DataError(f"{path}: expected numbers (H, W) or (D, H, W), got {values.dtype} {values.shape}.")
     rounded = np.rint(values.astype(np.float64))
     if not (np.abs(rounded - values) <= _WHOLE).all():

@@ -5,7 +5,6 @@ import dataclasses
 import math
 import re
 import threading
-import tokenize
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +13,7 @@ import numpy as np
 
 from medgraft.errors import DataError
 from medgraft.io.archive import read_archive
+from medgraft.io.array import read_array
 from medgraft.io.dicom import FrameValues, Rescale, Windows, asked_windows, read_dicom, to_integers
 from medgraft.io.dicom_header import MAX_VALUES, DicomFile, is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES, read_facts, read_image
@@ -26,8 +26,6 @@ from medgraft.types import ImageFacts, Reading
 __all__ = ["is_volume_name", "natural", "read_volume", "read_volume_facts"]
 
 ARRAY_SUFFIXES: Final = frozenset({".npy", ".npz"})
-# NumPy reads the header of an array as Python.
-_BROKEN_ARRAY: Final = (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, tokenize.TokenError)
 LARGE: Final = 2**24
 _large = threading.BoundedSemaphore(1)
 
@@ -188,10 +186,7 @@ def _array(path: Path) -> np.ndarray:
             raise DataError(f"{path}: expected one array (D, H, W), got {len(arrays)}. Save each volume by itself.")
         array = arrays[0]
     else:
-        try:
-            array = np.lib.format.open_memmap(path, mode="r")
-        except _BROKEN_ARRAY as error:
-            raise DataError(f"{path}: damaged or not readable as an array ({error}). Fetch it again.") from error
+        array = read_array(path)
     if array.ndim != 3 or min(array.shape) < 2 or array.dtype.kind not in "uifb" or array.size > MAX_VOXELS:
         raise DataError(
             f"{path}: expected numbers of shape (D, H, W), at most {MAX_VOXELS:,}, got {array.dtype} {array.shape}."

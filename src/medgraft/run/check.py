@@ -48,12 +48,13 @@ def check(config: DataConfig, *, seed: int = 0, listener: Listener | None = None
 def _agreement(cohort: Cohort) -> Iterator[str]:
     """How well other observers' masks agree with the truth: what a model can at most be expected to reach."""
     for observer in cohort.observers:
-        counts = []
+        counts, reason = [], ""
         for row in range(len(cohort)):
             try:
                 other, truth = observed(cohort, observer, row), mask_of(cohort, row)
-            except DataError:
-                continue  # told by the audit, where it is the truth
+            except DataError as error:
+                reason = str(error).partition(": ")[2]
+                continue
             if other is not None and other.shape == truth.shape:
                 counts.append(overlap_counts(other, truth, len(cohort.classes)))
         if counts:
@@ -63,3 +64,5 @@ def _agreement(cohort: Cohort) -> Iterator[str]:
                 for name, mean, pooled in zip(cohort.classes, dice(found).mean(0), pooled_dice(found), strict=True)
             )
             yield f"{observer} against the truth, mean Dice of {len(found)} images: {per_class}."
+        if reason:
+            yield f"Masks of {observer} that cannot be compared were left out, e.g.: {reason}"

@@ -131,6 +131,9 @@ def _masks(config: DataConfig) -> Cohort:
         "--labels": config.labels,
         "--uncertain": config.uncertain,
         "--grades": config.grades or None,
+        "--blank": config.blank if config.blank != "refuse" else None,
+        "--key": config.key if config.key != "path" else None,
+        "data.unit": config.unit if config.unit != "image" else None,
     }
     if asked := next((name for name, value in given.items() if value is not None), None):
         raise ConfigError(f"{asked} is about labels, got a segmentation, whose truth are masks. Leave it out.")

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from medgraft.errors import ConfigError
 
@@ -14,6 +14,15 @@ MASK_LOSSES: Final = ("dice-ce", "dice", "focal", "tversky")
 _FOCAL_GAMMA: Final = 2.0
 _TVERSKY: Final = (0.3, 0.7)
 """What a pixel marked wrongly and a pixel missed count: Salehi et al., MLMI 2017."""
+
+
+class _Sum(nn.Module):
+    def __init__(self, *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        return torch.stack([part(logits, masks) for part in self.parts]).sum()
 
 
 def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -37,10 +46,12 @@ def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Te
     is_binary = num_outputs == 1
     usual: dict[str, Any] = {"include_background": is_binary, "batch": True}
     shape = {"sigmoid": is_binary, "softmax": not is_binary, "to_onehot_y": not is_binary}
+    # Unlike Dice, it has to learn what is background, too.
+    focal: dict[str, Any] = {"gamma": _FOCAL_GAMMA, "use_softmax": not is_binary, "to_onehot_y": not is_binary}
     makers: dict[str, Callable[[], Any]] = {
         "dice-ce": lambda: losses.DiceCELoss(**usual, **shape),
         "dice": lambda: losses.DiceLoss(**usual, **shape),
-        "focal": lambda: losses.DiceFocalLoss(**usual, **shape, gamma=_FOCAL_GAMMA),
+        "focal": lambda: _Sum(losses.DiceLoss(**usual, **shape), losses.FocalLoss(**focal)),
         "tversky": lambda: losses.TverskyLoss(**usual, **shape, alpha=_TVERSKY[0], beta=_TVERSKY[1]),
     }
     loss = makers[name]()

@@ -24,7 +24,8 @@ class PatchSettings:
     Args:
         sides: Of a patch, px or voxels; where an image is smaller, all of that axis.
         per_image: Patches of one image in an epoch.
-        foreground: Share of the patches whose middle is a marked pixel, 0 to 1; of several classes each in turn.
+        foreground: Share of the patches drawn around a marked pixel, 0 to 1, of each class in the image as often; the
+            others lie anywhere.
 
     Raises:
         ConfigError: A value makes no sense.
@@ -88,7 +89,7 @@ def draw_patches(
     sides = tuple(min(side, full) for side, full in zip(settings.sides, data.masks.shape[1:], strict=True))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        if len(batch) == 1 and start > 0:
+        if len(batch) == 1 < batch_size and start > 0:
             return
         images, masks = [], []
         for position in batch:
@@ -108,9 +109,10 @@ def _corner(
     corner = [int(rng.integers(room + 1)) for room in free]
     if rng.random() >= foreground:
         return corner
-    marked = np.flatnonzero(mask == 1 + rng.integers(num_classes))
-    if not len(marked):
+    there = [name for name in range(1, num_classes + 1) if (mask == name).any()]
+    if not there:
         return corner
+    marked = np.flatnonzero(mask == rng.choice(there))
     middle = np.unravel_index(int(rng.choice(marked)), mask.shape)
     return [int(np.clip(at - side // 2, 0, room)) for at, side, room in zip(middle, sides, free, strict=True)]
 

@@ -93,7 +93,7 @@ def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int
     Args:
         source: The network and its cuts.
         kind: One of `DECODERS`.
-        num_outputs: Classes that are told apart from the background.
+        num_outputs: 1 for one class beside the background, else one for each and the background.
 
     Raises:
         ConfigError: No such decoder, or the extra is not installed.
