@@ -18,6 +18,7 @@ from medgraft.data.pairs import Pairs, find_pairs
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
 from medgraft.run.check import check
+from medgraft.run.evaluate import evaluate
 from medgraft.run.fit import fit
 from medgraft.run.prepare import Listener
 from volume_files import write_nifti
@@ -161,6 +162,12 @@ def test_nnunet_folders_are_read_unchanged(tmp_path: Path, labels: dict) -> None
     assert (cohort.dims, cohort.classes, cohort.mask_values) == (3, ("liver", "tumour"), (1, 2))
     # Turned as the images are.
     np.testing.assert_array_equal(mask_of(cohort, 0), volume[:, :, ::-1])
+    lost = np.diag([1.0, 1.0, 2.0, 1.0])
+    write_nifti(mask_of(cohort, 2).astype(np.uint16), tmp_path / "labelsTr" / "liver_002.nii.gz", lost)
+    again = read_mask_cohort(tmp_path)
+    audit = audit_cohort(again, build_cache(again, tmp_path / "cache", sides=(8, 8, 8)))
+    (found,) = [finding for finding in audit.findings if finding.kind == "mask-affine"]
+    assert found.rows == (2,)
     told["labels"] = {"background": 0, "liver": 1, "ignore": 2}
     (tmp_path / "dataset.json").write_text(json.dumps(told))
     with pytest.raises(DataError, match="labels called 'ignore'"):
@@ -300,5 +307,7 @@ def test_check_audits_and_divides_a_segmentation_and_nothing_trains_it_yet(tmp_p
     assert told.startswith(f"two against the truth, mean Dice of 12 images: foreground {mean:.3f} (pooled ")
     with pytest.raises(ConfigError, match="not trained yet"):
         fit(make_config(str(root), options={"data": {"task": "segmentation"}}), tmp_path / "run")
+    with pytest.raises(ConfigError, match="not trained yet"):
+        evaluate(tmp_path / "run", make_config(str(root), options={"data": {"task": "segmentation"}}).data)
     with pytest.raises(ConfigError, match="--positive is about labels"):
         check(make_config(str(root), options={"data": {"task": "segmentation", "positive": "x"}}).data)

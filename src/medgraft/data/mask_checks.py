@@ -11,11 +11,13 @@ from medgraft.data.findings import Finding, finding_of
 from medgraft.data.fingerprint import THUMBNAIL
 from medgraft.data.masks import mask_of
 from medgraft.errors import DataError
+from medgraft.io.nifti import is_nifti_name, nifti_affine
 from medgraft.types import Cohort
 
 __all__ = ["mask_findings"]
 
 _FEWEST: Final = 10
+_SAME_PLACE: Final = 1e-2
 _OTHERS: Final = 20
 """With how many other masks an image is compared."""
 _FOLLOWS: Final = 2.0
@@ -42,33 +44,60 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         if not found.any():
             empty.append(row)
         thumbs[row] = _small(found != 0)
-    findings = []
-    if reasons:
-        message = f"{len(reasons)} masks cannot be read. First: {reasons[0][1]}"
-        findings.append(
-            finding_of(cohort, "mask-unreadable", "warn", message, len(reasons), [row for row, _ in reasons])
-        )
-    if odd:
-        first, shape = odd[0]
-        has, wants = ("×".join(map(str, found[::-1])) for found in (shape, sizes[first].tolist()))
-        message = (
-            f"{len(odd)} masks are of another size than their image, e.g. {has} for the {wants} of "
-            f"{decoded.paths[first]}."
-        )
-        findings.append(finding_of(cohort, "mask-size", "warn", message, len(odd), [row for row, _ in odd]))
-    if empty:
-        message = f"{len(empty)} of {len(cohort)} masks are empty: there a model is right where it marks nothing."
-        findings.append(finding_of(cohort, "mask-empty", "info", message, len(empty), empty))
-    left = np.array(
-        [row for row in range(len(cohort)) if row not in {r for r, _ in (*reasons, *odd)} and thumbs[row].any()]
+    unusable = {row for row, _ in (*reasons, *odd)}
+    left = np.array([row for row in range(len(cohort)) if row not in unusable and thumbs[row].any()])
+    return [
+        *_unreadable(cohort, reasons),
+        *_odd_sizes(cohort, decoded, odd),
+        *_elsewhere(cohort, decoded),
+        *_empty(cohort, empty),
+        *(_shifted(cohort, decoded, _strangers(decoded.thumbs, thumbs, left)) if cohort.dims == 2 else ()),
+    ]
+
+
+def _unreadable(cohort: Cohort, reasons: list[tuple[int, str]]) -> list[Finding]:
+    if not reasons:
+        return []
+    message = f"{len(reasons)} masks cannot be read. First: {reasons[0][1]}"
+    return [finding_of(cohort, "mask-unreadable", "warn", message, len(reasons), [row for row, _ in reasons])]
+
+
+def _odd_sizes(cohort: Cohort, decoded: DecodedCohort, odd: list[tuple[int, tuple[int, ...]]]) -> list[Finding]:
+    if not odd:
+        return []
+    row, shape = odd[0]
+    sides = [int(decoded.facts[name][row]) for name in ("width", "height", "depth")[: cohort.dims]]
+    has, wants = ("×".join(map(str, found)) for found in (shape[::-1], sides))
+    message = (
+        f"{len(odd)} masks are of another size than their image, e.g. {has} for the {wants} of {decoded.paths[row]}."
     )
-    if cohort.dims == 2 and (strange := _strangers(decoded.thumbs, thumbs, left)):
-        message = (
-            f"{len(strange)} masks follow the edges of their image no better than others' masks do (shifted, or of "
-            f"another image?), e.g. of {decoded.paths[strange[0]]}. Look at them."
-        )
-        findings.append(finding_of(cohort, "mask-shift", "warn", message, len(strange), strange))
-    return findings
+    return [finding_of(cohort, "mask-size", "warn", message, len(odd), [row for row, _ in odd])]
+
+
+def _elsewhere(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
+    moved = [row for row in range(len(cohort)) if _is_elsewhere(cohort, row)]
+    if not moved:
+        return []
+    message = (
+        f"{len(moved)} masks lie elsewhere in the patient than their image (affines differ), e.g. of "
+        f"{decoded.paths[moved[0]]}. Resample them to the image, or correct the header."
+    )
+    return [finding_of(cohort, "mask-affine", "warn", message, len(moved), moved)]
+
+
+def _empty(cohort: Cohort, empty: list[int]) -> list[Finding]:
+    message = f"{len(empty)} of {len(cohort)} masks are empty: there a model is right where it marks nothing."
+    return [finding_of(cohort, "mask-empty", "info", message, len(empty), empty)] if empty else []
+
+
+def _shifted(cohort: Cohort, decoded: DecodedCohort, strange: list[int]) -> list[Finding]:
+    if not strange:
+        return []
+    message = (
+        f"{len(strange)} masks follow the edges of their image no better than others' masks do (shifted, or of "
+        f"another image?), e.g. of {decoded.paths[strange[0]]}. Look at them."
+    )
+    return [finding_of(cohort, "mask-shift", "warn", message, len(strange), strange)]
 
 
 def _mask(cohort: Cohort, row: int) -> np.ndarray | str:
@@ -80,6 +109,18 @@ def _mask(cohort: Cohort, row: int) -> np.ndarray | str:
         for file in (file for files in cohort.masks[row] for file in files):
             reason = reason.replace(str(cohort.root / file), f"mask of {cohort.table['path'].iat[row]}")
         return reason
+
+
+def _is_elsewhere(cohort: Cohort, row: int) -> bool:
+    """Whether a NIfTI mask has another affine than its NIfTI image, by more than a hundredth of a millimetre."""
+    files = [*cohort.files_of(row), *(cohort.root / file for files in cohort.masks[row] for file in files)]
+    if not all(is_nifti_name(file.name) for file in files):
+        return False
+    try:
+        affines = [nifti_affine(file) for file in files]
+    except DataError:
+        return False  # told where it is read
+    return any(np.abs(affine - affines[0]).max() > _SAME_PLACE for affine in affines)
 
 
 def _small(mask: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from nibabel.spatialimages import HeaderDataError, ImageDataError
 
 from medgraft.errors import DataError
 
-__all__ = ["MAX_VOXELS", "is_nifti_name", "nifti_shape", "read_nifti", "to_ras", "write_nifti"]
+__all__ = ["MAX_VOXELS", "is_nifti_name", "nifti_affine", "nifti_shape", "read_nifti", "to_ras", "write_nifti"]
 
 NIFTI_SUFFIXES: Final = (".nii", ".nii.gz")
 MAX_VOXELS: Final = 2**28
@@ -51,6 +51,17 @@ def nifti_shape(path: Path) -> tuple[int, ...]:
     """
     with _refusing(path):
         return _shape(nibabel.load(path), path)
+
+
+def nifti_affine(path: Path) -> np.ndarray:
+    """(4, 4) from voxel to millimetres that the header declares.
+
+    Raises:
+        DataError: As in `read_nifti`, as far as the header shows it.
+    """
+    with _refusing(path):
+        image: Any = nibabel.load(path)
+        return np.asarray(image.affine, dtype=np.float64)
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:

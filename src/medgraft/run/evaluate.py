@@ -19,7 +19,7 @@ from medgraft.evaluate.summary import metric_interval, site_metrics
 from medgraft.metrics.cases import pooled
 from medgraft.metrics.classification import metrics_of
 from medgraft.run.folder import write_json
-from medgraft.run.prepare import Listener, audited, open_cohort
+from medgraft.run.prepare import Listener, audited, open_cohort, refuse_segmentation
 from medgraft.types import Cohort, Predictions, to_json
 
 __all__ = ["evaluate"]
@@ -46,9 +46,11 @@ def evaluate(
 
     Raises:
         RunError: There is no finished model.
+        ConfigError: The truth are masks.
         DataError: The cohort has other classes, or one of the model's classes is absent.
     """
     told = listener or Listener()
+    refuse_segmentation(config)
     model = load_artefact(Path(run))
     cohort = open_cohort(config.model_copy(update={"dims": model.artefact.preprocessing.dims}), told)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
