@@ -38,7 +38,7 @@ def cuts(
         typer.echo(json.dumps(told, indent=1))
         return
     names = ["cut", "name", "stage", "channels", "stride", "params", "MACs"]
-    columns = [(head, head != "name") for head in [*names, *((f"with {decoder}", "MACs") if decoder else ())]]
+    columns = [(head, head != "name") for head in [*names, *((f"with {decoder}: params", "MACs") if decoder else ())]]
     rows = [
         [
             str(cut.index),
