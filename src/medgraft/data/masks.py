@@ -63,8 +63,8 @@ def read_mask_cohort(
         cannot be read), `classes` names those beside the background, `mask_values` their numbers in the files.
 
     Raises:
-        DataError: Nothing there, an image without a mask, no mask that can be read or shows anything, or masks with more
-            different numbers than there can be classes.
+        DataError: Nothing there, an image without a mask, no mask that can be read or shows anything, or more different
+            numbers than there can be classes.
         ConfigError: No such observer, or a pattern that fits no path.
     """
     root, table, pairs, is_table = _found(Path(source).expanduser(), path_column, patient_column)
