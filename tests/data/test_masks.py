@@ -187,6 +187,9 @@ def test_a_table_names_images_and_masks(tmp_path: Path) -> None:
     assert cohort.table["patient"].tolist() == ["P0", "P0", "P1", "P1", "P2", "P2"]
     assert cohort.table["split"].tolist()[::2] == ["train", "val", "test"]
     np.testing.assert_array_equal(mask_of(cohort.select(np.array([3, 5])), 1), disc(5))
+    (tmp_path / "cases.csv").write_text("path,mask\nimages/1.png,masks/1.png\nimages/2.png,masks/none.png")
+    with pytest.raises(DataError, match=r"1 of 2 files in column mask are missing: masks/none\.png \(line 3\)"):
+        read_mask_cohort(tmp_path)
     (tmp_path / "cases.csv").write_text(
         "\n".join(["path,mask", *(line.rsplit(",", 2)[0] for line in lines), "images/5.png,"])
     )

@@ -1,8 +1,6 @@
 """Commands that look and train nothing: where networks can be cut, and what this machine has."""
 
-import dataclasses
 import json
-from collections.abc import Mapping
 from typing import Annotated, Any, cast
 
 import typer
@@ -31,10 +29,9 @@ def cuts(
     from medgraft.types import to_json
 
     source = random_source(backbone, backbone_args(backbone_arg), size_of(size), cast("Any", lift or "none"))
-    found = [dataclasses.replace(cut, is_pretrained=True) for cut in source.cuts]
     costs = segmenter_costs(source, decoder) if decoder else {}
     if as_json:
-        told = [{**to_json(cut), **_with_decoder(costs.get(cut.index))} for cut in found]
+        told = [{**to_json(cut), **_with_decoder(costs.get(cut.index))} for cut in source.cuts]
         typer.echo(json.dumps(told, indent=1))
         return
     names = ["cut", "name", "stage", "channels", "stride", "params", "MACs"]
@@ -48,9 +45,9 @@ def cuts(
             str(cut.stride),
             f"{cut.num_params / 1e6:.3f} M",
             f"{cut.macs / 1e9:.3f} G",
-            *_decoder_columns(costs, cut.index, is_asked=decoder is not None),
+            *(_decoder_columns(costs.get(cut.index)) if decoder else ()),
         ]
-        for cut in found
+        for cut in source.cuts
     ]
     print_table(console, columns, rows)
 
@@ -59,13 +56,8 @@ def _with_decoder(cost: tuple[int, int] | None) -> dict[str, Any]:
     return {} if cost is None else {"with_decoder": {"num_params": cost[0], "macs": cost[1]}}
 
 
-def _decoder_columns(costs: Mapping[int, tuple[int, int]], index: int, *, is_asked: bool) -> list[str]:
-    if not is_asked:
-        return []
-    num_params, macs = costs.get(index, (None, None))
-    if num_params is None or macs is None:
-        return ["too shallow", ""]
-    return [f"{num_params / 1e6:.3f} M", f"{macs / 1e9:.3f} G"]
+def _decoder_columns(cost: tuple[int, int] | None) -> tuple[str, str]:
+    return ("too shallow", "") if cost is None else (f"{cost[0] / 1e6:.3f} M", f"{cost[1] / 1e9:.3f} G")
 
 
 @app.command()

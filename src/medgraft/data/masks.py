@@ -10,12 +10,13 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from medgraft.data.cohort import MIN_PATIENTS
 from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, TABLE_SUFFIXES, tables_in
 from medgraft.data.pairs import Pairs, find_pairs
 from medgraft.data.patients import with_dicom, with_patients
-from medgraft.data.tables import demand_column, find_column, read_table, split_names
+from medgraft.data.tables import FIRST_LINE, demand_column, demand_files, find_column, read_table, split_names
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
 from medgraft.io.volume import is_volume_name
@@ -26,7 +27,6 @@ __all__ = ["MAJORITY", "mask_of", "observed", "read_mask_cohort"]
 MAJORITY: Final = "majority"
 """The observer that takes for each pixel what more than half of the others say."""
 _MOST_LABELS: Final = 64
-_FEWEST_PATIENTS: Final = 3
 _SHOWN: Final = 3
 
 
@@ -210,11 +210,12 @@ def _from_table(path: Path, path_column: str | None, patient_column: str | None)
         table[ours] = pd.Series(frame[theirs].tolist(), dtype=object)
     table["split"] = pd.Series(split_names(table["split"], path), dtype=object)
     for column in ("path", "mask"):
-        for row, name in enumerate(table[column]):
-            if name is None or not (path.parent / name).exists():
+        for line, name in enumerate(table[column], FIRST_LINE):
+            if name is None:
                 raise DataError(
-                    f"{path}, line {row + 2}: {column} {name!r} is not there. A case needs an image and a mask."
+                    f"{path}, line {line}: {column} {name!r} is not there. A case needs an image and a mask."
                 )
+    demand_files(table, path)
     if table["path"].duplicated().any():
         raise DataError(f"{path}: {table['path'][table['path'].duplicated()].iloc[0]} stands in two rows. Keep one.")
     masks = {image: {"": (mask,)} for image, mask in zip(table["path"], table["mask"], strict=True)}
@@ -276,5 +277,5 @@ def _classes(
 def _demand_patients(cohort: Cohort) -> None:
     given = cohort.table["patient"]
     count = given.nunique() if given.notna().any() else len(cohort)
-    if count < _FEWEST_PATIENTS:
+    if count < MIN_PATIENTS:
         raise DataError(f"{cohort.root}: {count} patients (or images), expected at least three (train, val, test).")

@@ -16,6 +16,7 @@ from medgraft.io.volume import is_volume_name
 
 __all__ = [
     "demand_column",
+    "demand_files",
     "find_column",
     "label_columns",
     "list_table",
@@ -72,7 +73,7 @@ def list_table(
     _refuse_blank(table["path"], columns["path"], path)
     table["path"] = pd.Series([_relative(text, path.parent) for text in table["path"]], dtype=object)
     table["split"] = pd.Series(split_names(table["split"], path), dtype=object)
-    _check_files(table, path)
+    demand_files(table, path)
     table, flags, dropped = _merge_repeats(table, flags, path)
     if dropped:
         notes.append(f"{dropped} rows repeat an earlier row word for word and were left out.")
@@ -308,7 +309,16 @@ def split_names(values: "pd.Series[str]", path: Path) -> list[str | None]:
     return names
 
 
-def _check_files(table: pd.DataFrame, path: Path) -> None:
+def demand_files(table: pd.DataFrame, path: Path) -> None:
+    """Refuse a table whose images or masks are not there; a blank name is none.
+
+    Args:
+        table: With columns ``path`` and ``mask``, relative to the folder of `path`.
+        path: Of the table.
+
+    Raises:
+        DataError: A file is missing; the message names lines.
+    """
     for column in ("path", "mask"):
         names: Sequence[str | None] = table[column].tolist()
         lost = [row for row, name in enumerate(names) if name is not None and not os.path.lexists(path.parent / name)]

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from medgraft.cuts.levels import Level, levels_of
 from medgraft.errors import ConfigError, CutError
 from medgraft.transfer.source import Source
+from medgraft.types import Cut
 
 __all__ = ["DECODERS", "MaskHead", "segmenter_costs"]
 
@@ -100,12 +101,19 @@ def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int
         CutError: The network can have none.
     """
     shape = source.trace.shapes[source.trace.input][1:]
+
+    def head_at(cut: Cut) -> MaskHead:
+        levels = levels_of(source.trace, source.cuts, cut)
+        # Sizes are all that is wanted: on the meta device nothing is drawn or held.
+        with torch.device("meta"):
+            return MaskHead(kind, levels, shape, num_outputs)
+
     # The whole network first: what cannot be decoded there cannot be anywhere.
-    MaskHead(kind, levels_of(source.trace, source.cuts, source.cuts[-1]), shape, num_outputs)
+    head_at(source.cuts[-1])
     found = {}
     for cut in source.cuts:
         try:
-            head = MaskHead(kind, levels_of(source.trace, source.cuts, cut), shape, num_outputs)
+            head = head_at(cut)
         except (ConfigError, CutError):
             continue  # too shallow for this decoder
         found[cut.index] = (cut.num_params + sum(p.numel() for p in head.parameters()), cut.macs + head.macs())

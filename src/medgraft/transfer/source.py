@@ -95,12 +95,12 @@ def cuts_of(
         size: Input side in px or (D, H, W); None for the network's own; where it names none, 224, of volumes 64.
         lift: How a network for images reads volumes.
     """
-    source = random_source(name, args, size, lift)
-    return tuple(dataclasses.replace(cut, is_pretrained=True) for cut in source.cuts)
+    return random_source(name, args, size, lift).cuts
 
 
 def random_source(name: str, args: dict[str, Any], size: int | tuple[int, ...] | None, lift: Lift = "none") -> Source:
-    """A network by name with random weights, for what its structure alone tells; arguments as for `cuts_of`."""
+    """A network by name, for what its structure tells, as if its weights were known; arguments as `cuts_of`."""
     backbone = build_backbone(BackboneSpec(name=name, args=args, weights="none", size=size, lift=lift))
     check_size(backbone)
-    return prepare_source(backbone, backbone.sides or _DEFAULT_SIDES[backbone.dims])
+    source = prepare_source(backbone, backbone.sides or _DEFAULT_SIDES[backbone.dims])
+    return dataclasses.replace(source, cuts=tuple(dataclasses.replace(cut, is_pretrained=True) for cut in source.cuts))
