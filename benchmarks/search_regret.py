@@ -32,7 +32,7 @@ from medgraft.run.prepare import Listener, Prepared, image_set, prepared
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context, trial_spec
 from medgraft.search import Trial, TrialContext, load_trial_model, reuse_at_cuts, run_trial
-from medgraft.train.loop import predict_probs
+from medgraft.train.outputs import predict_probs
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Predictions
 
@@ -130,7 +130,7 @@ def tested(trial: Trial, found: Prepared, context: TrialContext) -> Predictions:
     if not place.exists():
         model, _ = load_trial_model(trial, context)
         np.save(place, predict_probs(model, test, context.engine))
-        say(f"  cut {trial.cut.index}, seed {trial.spec.seed}: val AUPRC {trial.val_auprc:.4f}, {trial.seconds:.0f} s")
+        say(f"  cut {trial.cut.index}, seed {trial.spec.seed}: val AUPRC {trial.score:.4f}, {trial.seconds:.0f} s")
     return Predictions(
         probs=np.load(place),
         targets=test.targets,
@@ -186,7 +186,7 @@ def judged(
     for key in ("cost_in_ftl", "beyond_ftl"):
         row[key] = [round(one.cost[key], 3) for one in results]
     row["seconds_in_ftl"] = [round(one.cost["seconds"] / one.cost["baseline_seconds"], 2) for one in results]
-    row["val_auprc"] = [round(one.chosen.val_auprc, 4) for one in results]
+    row["val_auprc"] = [round(one.chosen.score, 4) for one in results]
     return row
 
 

@@ -37,8 +37,9 @@ from medgraft.data.cohort import read_cohort
 from medgraft.run.doctor import doctor
 from medgraft.train.batches import ImageSet, iterate
 from medgraft.train.engine import Engine, choose_engine, forward, pick_device, running, to_channels_last
-from medgraft.train.loop import TrainSettings, train_model
+from medgraft.train.loop import train_model
 from medgraft.train.objectives import make_objective
+from medgraft.train.settings import TrainSettings
 from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.source import prepare_source
 from medgraft.transfer.strategies import apply_strategy

@@ -24,7 +24,7 @@ DOORS = ("__init__.py", "__main__.py", "api.py")
 FOUNDATION = {"numpy", "pandas", "torch", "safetensors"}
 # Where else a library may enter: a room ("data/") or one file of it.
 ADAPTERS = {
-    "PIL": ("io/", "data/phantom.py", "run/examples.py", "run/doctor.py"),
+    "PIL": ("io/", "data/phantom.py", "run/examples.py", "run/overlays.py", "run/doctor.py"),
     "accelerate": ("train/loop.py",),
     "huggingface_hub": ("backbones/timm_models.py", "backbones/monai_models.py"),
     "jinja2": ("report/rendering.py",),
@@ -35,7 +35,7 @@ ADAPTERS = {
         "io/resample.py",
         "metrics/overlap.py",
         "train/mask_losses.py",
-        "train/patches.py",
+        "train/outputs.py",
         "transfer/decoders.py",
     ),
     "nibabel": ("io/nifti.py",),

@@ -57,6 +57,9 @@ class DataConfig(_Frozen):
         "classification", description="segmentation: the truth is a mask for every image"
     )
     observer: str | None = Field(None, description="Whose masks, where an image has several; majority: of all")
+    longest: int = Field(
+        0, ge=0, le=4096, description="Largest side of images with masks; 0: 1024 px, of volumes 192 voxels"
+    )
     path_column: str | None = None
     label_column: str | None = Field(None, description="Several, comma-separated, for multilabel")
     patient_column: str | None = None
@@ -144,10 +147,11 @@ class TransferConfig(_Frozen):
     strategy: str = "ttl"
     cut: str = Field("auto", description="auto, an index from 1, or a name")
     rule: Literal["compact", "best"] = "compact"
-    tolerance: float = Field(0.01, ge=0, lt=0.5, description="Validation AUPRC that compact may give up at most")
+    tolerance: float = Field(0.01, ge=0, lt=0.5, description="Validation AUPRC, or Dice, that compact may give up")
     head: Head | None = Field(
         None, description="None: pooled; for hybrid svm; for volumes read by slices attention across them"
     )
+    decoder: Literal["unet", "unet++", "fpn", "upernet"] = Field("unet", description="The head of a segmentation")
     solver: Literal["exact", "gradient"] = Field("exact", description="Of frozen; gradient trains with augmentation")
     low_lr: float = Field(0.1, gt=0, le=1, description="Share of the LR for carefully tuned blocks (lwft, gradual)")
     layer_decay: float = Field(0.75, gt=0, le=1, description="LR of a block over that of the next one (discriminative)")
@@ -163,7 +167,12 @@ class TrainConfig(_Frozen):
     """How every model of the run is trained."""
 
     epochs: int = Field(30, ge=1, le=10_000)
-    batch_size: int = Field(0, ge=0, le=4096, description="0: 16 below 400 training images, 32 below 2 000, else 64")
+    batch_size: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="0: 16 below 400 training images, 32 below 2 000, else 64; of masks 8 patches, in volumes 2",
+    )
     lr: float | None = Field(None, gt=0, le=10, description="None: 3e-3 for the small packaged network, else 1e-3")
     weight_decay: float = Field(0.05, ge=0, le=10)
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
@@ -176,6 +185,9 @@ class TrainConfig(_Frozen):
     flip: Literal["none", "horizontal", "all"] = "none"
     average: float = Field(0.1, ge=0, lt=1, description="Share of the training over which weights are averaged")
     precision: Literal["auto", "float32", "bf16"] = "auto"
+    loss: Literal["dice-ce", "dice", "focal", "tversky"] = Field("dice-ce", description="Of masks")
+    patches: int = Field(0, ge=0, le=1000, description="Of an image with a mask, per epoch; 0: half of what covers it")
+    foreground: float = Field(0.5, ge=0, le=1, description="Share of the patches around what is marked")
 
 
 class SearchConfig(_Frozen):
@@ -216,7 +228,8 @@ class CompareConfig(_Frozen):
 class EvaluateConfig(_Frozen):
     """How the result is judged; fixed before the test set is opened."""
 
-    margin: float = Field(0.02, gt=0, lt=0.5, description="Non-inferiority margin, AUROC")
+    margin: float = Field(0.02, gt=0, lt=0.5, description="Non-inferiority margin: AUROC, of masks mean Dice")
+    tolerance_mm: float = Field(2.0, ge=0, le=1000, description="Of surface Dice; in px where the spacing is unknown")
     operating_point: str = "youden"
     replicates: int = Field(2000, ge=100, le=100_000)
     thumbnails: bool = Field(True, description="Pictures in the report (names can be burnt into images)")

@@ -17,7 +17,9 @@ __all__ = [
     "Cohort",
     "Cut",
     "ImageFacts",
+    "Judged",
     "LoadReport",
+    "Overlaps",
     "Predictions",
     "Preprocessing",
     "Reading",
@@ -355,6 +357,28 @@ class Predictions:
     task: Task
     positive: int | None = None
     is_ordinal: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Overlaps:
+    """How well one model's masks agree with the truth, case by case and class by class.
+
+    Args:
+        counts: (N, C, 3) int64: pixels called so, pixels that are so, and both (`medgraft.metrics.overlap_counts`).
+        groups: (N,) integers; cases of one patient (or of one set of duplicates) share a number.
+        classes: Names of the C classes, the background left out.
+        surfaces: (N, C, 2) float64: HD95, and the share of the surfaces within a tolerance; None where only areas were
+            measured.
+    """
+
+    counts: np.ndarray
+    groups: np.ndarray
+    classes: tuple[str, ...]
+    surfaces: np.ndarray | None = None
+
+
+Judged = Predictions | Overlaps
+"""What a model says of a set of cases, beside the truth."""
 
 
 def to_json(value: Any) -> Any:

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from medgraft.data.augment import AugmentSettings, augment_batch, augment_pair
 from medgraft.errors import ConfigError
+from medgraft.train.batches import MaskSet
 from medgraft.train.engine import Engine
 from medgraft.train.mask_losses import MASK_LOSSES, make_mask_loss
-from medgraft.train.patches import MaskSet, PatchSettings, draw_patches, predict_masks
+from medgraft.train.outputs import predict_masks
+from medgraft.train.patches import PatchSettings, draw_patches
 
 STRONG = AugmentSettings(rotate_deg=30, zoom=0.2, shift=0.1, flip="all", brightness=0.2, contrast=0.2, noise=0.05)
 

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 import medgraft.train.checkpoint as checkpoint
 import medgraft.train.loop as loop
+import medgraft.train.teaching as teaching
 from medgraft.data.augment import AUGMENTATIONS, AugmentSettings
 from medgraft.errors import ConfigError, RunError
 from medgraft.metrics.classification import auprc, auroc
@@ -33,7 +34,7 @@ def same(one, other):
     )
     return (
         all(torch.equal(weights[key], other_weights[key]) for key in weights)
-        and np.array_equal(found.val_probs, other_found.val_probs)
+        and np.array_equal(found.val_outputs, other_found.val_outputs)
         and rows == other_rows
         and (found.best_epoch, found.images_seen) == (other_found.best_epoch, other_found.images_seen)
     )
@@ -122,7 +123,9 @@ def test_a_training_killed_within_an_epoch_resumes_to_the_bit(make_run, monkeypa
 @pytest.mark.usefixtures("writes_always")
 def test_a_training_killed_while_it_writes_resumes_to_the_bit(make_run, monkeypatch, writer, is_written):
     # A score that rises more than once, so that best weights are written more than once.
-    monkeypatch.setattr(loop, "auprc", lambda found: -float(np.abs(found.probs[:, 1] - found.targets).mean()))
+    monkeypatch.setattr(
+        teaching, "scores_of", lambda found: {"score": -float(np.abs(found.probs[:, 1] - found.targets).mean())}
+    )
     whole = make_run("whole")(**HARD)
     calls = []
     write = getattr(checkpoint, writer)
@@ -153,17 +156,17 @@ def test_a_finished_training_is_only_read_back(make_run, monkeypatch):
 def test_the_best_epoch_is_the_argmax_of_validation_auprc(make_run, make_images):
     run = make_run(lr=0.3)
     model, found = run(epochs=8, schedule="constant")
-    scores = [row.val_auprc for row in found.history]
+    scores = [row.scores["auprc"] for row in found.history]
     assert len(set(scores)) > 2
     assert found.best_epoch == int(np.argmax(scores)) + 1
     best = found.history[found.best_epoch - 1]
-    validation = predictions(run.data[1], found.val_probs)
-    assert (best.val_auprc, best.val_auroc) == (auprc(validation), auroc(validation))
-    np.testing.assert_array_equal(predict_probs(model, run.data[1], run.engine), found.val_probs)
+    validation = predictions(run.data[1], found.val_outputs)
+    assert best.scores == {"auprc": auprc(validation), "auroc": auroc(validation)}
+    np.testing.assert_array_equal(predict_probs(model, run.data[1], run.engine), found.val_outputs)
 
 
 def test_equal_scores_keep_the_first_epoch(make_run, monkeypatch):
-    monkeypatch.setattr(loop, "auprc", lambda _predictions: 0.5)
+    monkeypatch.setattr(teaching, "scores_of", lambda _predictions: {"score": 0.5})
     assert make_run()(epochs=3)[1].best_epoch == 1
 
 
@@ -175,15 +178,15 @@ def test_validation_is_never_varied(make_run, monkeypatch):
         seen.append(len(images))
         return augment(images, settings, generator)
 
-    augment = loop.augment_batch
-    monkeypatch.setattr(loop, "augment_batch", spy)
+    augment = teaching.augment_batch
+    monkeypatch.setattr(teaching, "augment_batch", spy)
     model, found = run(epochs=3, augment=AUGMENTATIONS["strong"])
     assert sum(seen) == 3 * len(run.data[0])
-    monkeypatch.setattr(loop, "augment_batch", augment)
+    monkeypatch.setattr(teaching, "augment_batch", augment)
     images = run.data[1].images[run.data[1].rows].astype(np.float32) / 255
     with torch.no_grad():
         wanted = model.eval()(torch.from_numpy(images)).double().sigmoid()[:, 0].numpy()
-    np.testing.assert_allclose(found.val_probs[:, 1], wanted, rtol=1e-6)
+    np.testing.assert_allclose(found.val_outputs[:, 1], wanted, rtol=1e-6)
 
 
 def test_training_sees_every_image_once_per_epoch(make_run, monkeypatch):
@@ -194,18 +197,17 @@ def test_training_sees_every_image_once_per_epoch(make_run, monkeypatch):
         seen.append(positions)
         return iterate(data, positions, *args, **options)
 
-    iterate = loop.iterate
-    monkeypatch.setattr(loop, "iterate", spy)
+    iterate = teaching.iterate
+    monkeypatch.setattr(teaching, "iterate", spy)
     _, found = run(epochs=2)
-    train = seen[::2]
-    assert [sorted(order) for order in train] == [list(range(40))] * 2
-    assert not np.array_equal(*train)
+    assert [sorted(order) for order in seen] == [list(range(40))] * 2
+    assert not np.array_equal(*seen)
     assert found.images_seen == 80
 
 
 def test_the_rate_of_each_group_follows_the_schedule(make_run, make_groups, monkeypatch):
     seen = []
-    monkeypatch.setitem(loop._OPTIMIZERS, "sgd", lambda groups: Recorder(groups, seen))
+    monkeypatch.setitem(loop.OPTIMIZERS, "sgd", lambda groups: Recorder(groups, seen))
     run = make_run(lr=0.1)
     model = torch.nn.Conv2d(1, 1, 8)
     groups = [
@@ -238,7 +240,7 @@ class Recorder(torch.optim.SGD):
 def test_every_optimizer_learns(make_run, optimizer):
     _, found = make_run(lr=0.05 if optimizer == "sgd" else 0.02)(epochs=12, optimizer=optimizer)
     assert found.history[-1].train_loss < found.history[0].train_loss
-    assert max(row.val_auroc for row in found.history) > 0.9
+    assert max(row.scores["auroc"] for row in found.history) > 0.9
 
 
 @pytest.mark.parametrize("task", ["multiclass", "multilabel"])
@@ -246,13 +248,13 @@ def test_every_optimizer_learns(make_run, optimizer):
 def test_every_task_trains_with_every_imbalance(make_run, make_images, task, imbalance):
     run = make_run(data=(make_images(task), make_images(task, num=30, seed=1)))
     model, found = run(epochs=2, imbalance=imbalance)
-    assert found.val_probs.shape == (30, 3)
-    assert np.isfinite(found.val_probs).all()
+    assert found.val_outputs.shape == (30, 3)
+    assert np.isfinite(found.val_outputs).all()
     assert not model.training
 
 
 def test_plateau_stops_before_the_last_epoch(make_run, monkeypatch):
-    monkeypatch.setattr(loop, "auprc", lambda _predictions: 0.5)
+    monkeypatch.setattr(teaching, "scores_of", lambda _predictions: {"score": 0.5})
     _, found = make_run(lr=4e-7)(epochs=50, schedule="plateau", patience=0)
     # The first epoch is progress; halved after each of the next three, 4e-7 falls below 1e-7.
     assert [row.epoch for row in found.history] == [1, 2, 3, 4]
@@ -269,7 +271,7 @@ def test_the_gradient_norm_is_clipped_when_asked(make_run, monkeypatch, clip):
             norms.append(float(torch.cat([g.flatten() for g in grads]).norm()))
             return super().step(closure)
 
-    monkeypatch.setitem(loop._OPTIMIZERS, "sgd", Watching)
+    monkeypatch.setitem(loop.OPTIMIZERS, "sgd", Watching)
     make_run()(epochs=1, optimizer="sgd", clip_norm=clip)
     assert (max(norms) <= 1.01e-3) == (clip > 0)
 
@@ -280,7 +282,7 @@ def test_a_diverging_loss_is_told(make_run):
 
 
 def test_validation_outputs_of_nan_are_told(make_run, monkeypatch):
-    monkeypatch.setattr(loop, "predict_probs", lambda model, data, engine: np.full((len(data), 2), np.nan))
+    monkeypatch.setattr(teaching, "predict_probs", lambda model, data, engine: np.full((len(data), 2), np.nan))
     with pytest.raises(RunError, match="validation outputs became NaN"):
         make_run()()
 
@@ -288,15 +290,15 @@ def test_validation_outputs_of_nan_are_told(make_run, monkeypatch):
 def test_bf16_trains_and_keeps_weights_in_float32(make_run):
     model, found = make_run(engine=Engine(device="cpu", precision="bf16"))(epochs=6)
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert found.val_probs.dtype == np.float64
-    assert max(row.val_auroc for row in found.history) > 0.8
+    assert found.val_outputs.dtype == np.float64
+    assert max(row.scores["auroc"] for row in found.history) > 0.8
 
 
 def test_channels_last_gives_close_results(make_run, tmp_path):
     _, found = make_run("one", engine=Engine(device="cpu"))(epochs=2, optimizer="sgd")
     other, close = make_run("two", engine=Engine(device="cpu", is_channels_last=True))(epochs=2, optimizer="sgd")
     assert other.blocks[3].weight.is_contiguous(memory_format=torch.channels_last)
-    np.testing.assert_allclose(found.val_probs, close.val_probs, atol=1e-3)
+    np.testing.assert_allclose(found.val_outputs, close.val_outputs, atol=1e-3)
     stored = load_file(tmp_path / "two" / "best.safetensors")
     assert torch.equal(stored["blocks.3.weight"], other.blocks[3].weight)
 

@@ -46,9 +46,9 @@ found = train_model(
     Engine(device="cpu", is_deterministic=True),
     folder,
 )
-history = [(row.train_loss, row.val_auprc) for row in found.history]
+history = [(row.train_loss, row.scores["auprc"]) for row in found.history]
 weights = {name: value.tolist() for name, value in model.state_dict().items()}
-said = {"history": history, "weights": weights, "images_seen": found.images_seen, "probs": found.val_probs.tolist()}
+said = {"history": history, "weights": weights, "images_seen": found.images_seen, "probs": found.val_outputs.tolist()}
 (folder.parent / f"{folder.name}_{os.environ['RANK']}.json").write_text(json.dumps(said))
 # Left to the end of the process, gloo's threads now and then abort it on a loaded machine.
 torch.distributed.barrier()

@@ -9,6 +9,7 @@ import typer
 from medgraft.cli.options import (
     BackboneArgs,
     Blank,
+    Decoder,
     Device,
     Grades,
     JudgedBy,
@@ -17,6 +18,7 @@ from medgraft.cli.options import (
     Labels,
     Leaks,
     Lift,
+    Observer,
     Offline,
     PathColumn,
     PatientColumn,
@@ -24,6 +26,7 @@ from medgraft.cli.options import (
     Positive,
     Sets,
     Size,
+    TaskOption,
     Uncertain,
     Weights,
     cohort_options,
@@ -40,6 +43,7 @@ __all__ = ["advise", "analyze", "check", "compare", "demo", "evaluate", "fit", "
 def fit(
     data: Annotated[Path, typer.Argument(help="Folder, CSV/TSV/Parquet table, or MedMNIST .npz.")],
     out: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
+    task: TaskOption = None,
     backbone: Annotated[
         str | None,
         typer.Option(help="timm name, shapes_resnet18 (packaged), MODULE:CALLABLE or FILE.py:CALLABLE."),
@@ -56,6 +60,7 @@ def fit(
         str | None,
         typer.Option(help="pooled or flattened; for hybrid svm, random-forest, logistic, knn or gradient-boosting."),
     ] = None,
+    decoder: Decoder = None,
     cut: Annotated[str | None, typer.Option(help="auto, an index from 1, or a name such as layer3.2.")] = None,
     rule: Annotated[str | None, typer.Option(help="compact (smallest not worse) or best.")] = None,
     search: Annotated[
@@ -82,6 +87,7 @@ def fit(
     blank: Blank = None,
     grades: Grades = None,
     unit: Annotated[str | None, typer.Option(help="image, series, study or patient: judged as one.")] = None,
+    observer: Observer = None,
     folds: Annotated[int | None, typer.Option(help="Grouped nested cross-validation with this many folds.")] = None,
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Reproducible to the bit; measures nothing.")
@@ -100,7 +106,7 @@ def fit(
     options = {
         "data": {**cohort_options(locals()), "folds": folds, "unit": unit},
         "backbone": network_options(locals()),
-        "transfer": {"strategy": strategy, "head": head, "cut": cut, "rule": rule},
+        "transfer": {"strategy": strategy, "head": head, "decoder": decoder, "cut": cut, "rule": rule},
         "search": {"method": search},
         "train": {"epochs": epochs, "imbalance": imbalance},
         "evaluate": {"margin": margin, "operating_point": operating_point, "thumbnails": thumbnails},
@@ -129,8 +135,8 @@ def check(
     uncertain: Uncertain = None,
     blank: Blank = None,
     grades: Grades = None,
-    task: Annotated[str | None, typer.Option(help="classification, or segmentation (masks).")] = None,
-    observer: Annotated[str | None, typer.Option(help="Whose masks, where there are several; or majority.")] = None,
+    task: TaskOption = None,
+    observer: Observer = None,
     sets: Sets = [],  # noqa: B006 - typer copies it
     positive: Positive = None,
     seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,

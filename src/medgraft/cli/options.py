@@ -26,8 +26,11 @@ __all__ = [
     "Weights",
     "Lift",
     "Size",
+    "TaskOption",
     "Leaks",
+    "Decoder",
     "Device",
+    "Observer",
     "Offline",
     "backbone_args",
     "cohort_options",
@@ -53,6 +56,9 @@ Uncertain = Annotated[
 ]
 Blank = Annotated[str | None, typer.Option(help="Blank labels of several columns: ignore or negative.")]
 Grades = Annotated[str | None, typer.Option(help="All classes from the lowest to the highest, where they are grades.")]
+TaskOption = Annotated[str | None, typer.Option("--task", help="classification, or segmentation (masks).")]
+Observer = Annotated[str | None, typer.Option(help="Whose masks, where there are several; or majority.")]
+Decoder = Annotated[str | None, typer.Option(help="Of a segmentation: unet, unet++, fpn or upernet.")]
 Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
 Weights = Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")]
 Size = Annotated[

@@ -19,7 +19,7 @@ from medgraft.data.fingerprint import THUMBNAIL
 from medgraft.errors import ConfigError, DataError, MedgraftError, RunError
 from medgraft.types import USUAL_READING, Cohort, Preprocessing, Reading, Resize
 
-__all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache"]
+__all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache", "refuse_disk_errors", "rows_file"]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -127,7 +127,7 @@ def build_cache(
     final = Path(folder) / key
     if not (final / "meta.json").is_file():
         partial = Path(folder) / f"{key}.partial"
-        with _refuse_disk_errors(final):
+        with refuse_disk_errors(final):
             if partial.exists():
                 shutil.rmtree(partial)
             partial.mkdir(parents=True)
@@ -169,7 +169,8 @@ def _stamp(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _refuse_disk_errors(path: Path) -> Iterator[None]:
+def refuse_disk_errors(path: Path) -> Iterator[None]:
+    """Errors of the disk under `path` as `RunError`."""
     try:
         yield
     except MedgraftError:
@@ -212,9 +213,9 @@ def _write(cohort: Cohort, folder: Path, settings: Preprocessing, progress: Prog
     broken: list[dict[str, str]] = []
     total = len(cohort)
     with (
-        _rows_file(folder / "images.npy", dtype, (total, *shape)) as images,
-        _rows_file(folder / "thumbs.npy", np.dtype(np.uint8), (total, THUMBNAIL, THUMBNAIL)) as thumbs,
-        _rows_file(folder / "facts.npy", FACTS, (total,)) as facts,
+        rows_file(folder / "images.npy", dtype, (total, *shape)) as images,
+        rows_file(folder / "thumbs.npy", np.dtype(np.uint8), (total, THUMBNAIL, THUMBNAIL)) as thumbs,
+        rows_file(folder / "facts.npy", FACTS, (total,)) as facts,
         contextlib.closing(in_order(decode, range(total))) as results,
     ):
         for row, result in enumerate(results):
@@ -235,7 +236,7 @@ def _write(cohort: Cohort, folder: Path, settings: Preprocessing, progress: Prog
 
 
 @contextlib.contextmanager
-def _rows_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
+def rows_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
     """An .npy file to append rows to; rows not written in the end read as zeros.
 
     Plain writes, because a full disk under a writable mapping kills the process instead of raising an error.

@@ -11,6 +11,7 @@ import safetensors
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 import medgraft
 from medgraft.backbones.build import build_backbone
@@ -18,12 +19,13 @@ from medgraft.backbones.own import is_own_name, source_file
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.backbones.weights import sha256_of
 from medgraft.config import Unit
-from medgraft.cuts.truncate import truncate_traced
+from medgraft.cuts.truncate import Trunk, truncate_traced
 from medgraft.errors import RunError
-from medgraft.transfer.heads import CLASSICAL, HeadSettings, build_head, empty_classical
+from medgraft.transfer.heads import CLASSICAL, HeadSettings, empty_classical
 from medgraft.transfer.model import Head, Normalise, TransferModel
 from medgraft.transfer.slim import slim_above
-from medgraft.transfer.source import prepare_source
+from medgraft.transfer.source import Source, prepare_source
+from medgraft.transfer.strategies import with_head
 from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
 
 __all__ = ["Artefact", "LoadedModel", "load_artefact", "save_artefact"]
@@ -51,6 +53,8 @@ class Artefact:
         frozen: Frozen module paths.
         slim: For slimmed networks the ``depth`` above which they are and the ``width`` they have, else empty.
         judged_by: What was judged as one: the probabilities of its images are averaged.
+        patch: Of a segmentation, sides of what its network sees at once; of others empty.
+        mask_values: Of a segmentation, the numbers that stand for `classes` in masks.
     """
 
     task: Task
@@ -67,6 +71,8 @@ class Artefact:
     slim: dict[str, float] = dataclasses.field(default_factory=dict)
     is_ordinal: bool = False
     judged_by: Unit = "image"
+    patch: tuple[int, ...] = ()
+    mask_values: tuple[int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -142,23 +148,31 @@ def load_artefact(path: Path) -> LoadedModel:
     if name.startswith(f"{_OWN_FILE}:"):
         name = f"{folder / _OWN_FILE}:{name.partition(':')[2]}"
     settings = artefact.preprocessing
-    size = settings.sides if len(settings.sides) == 3 else settings.sides[0]
+    sides = artefact.patch or settings.sides
+    size = sides if len(sides) == 3 else sides[0]
     lift = backbone.get("lift", "none")
     spec = BackboneSpec(name=name, args=backbone["args"], weights="none", size=size, lift=lift)
     built = build_backbone(dataclasses.replace(spec, mean=settings.mean, std=settings.std))
-    source = prepare_source(built, settings.sides)
+    source = prepare_source(built, sides)
     trunk = truncate_traced(built.network, source.trace, artefact.cut)
     if artefact.slim:
         slim_above(trunk, source, int(artefact.slim["depth"]), artefact.slim["width"])
-    normalise = Normalise(backbone["in_channels"], settings.normalisation, settings.mean, settings.std)
-    tensors = load_file(weights)
+    network = _network(artefact, source, trunk, load_file(weights), backbone["in_channels"])
+    return LoadedModel(artefact=artefact, network=network.eval(), folder=folder)
+
+
+def _network(
+    artefact: Artefact, source: Source, trunk: Trunk, tensors: dict[str, Tensor], in_channels: int
+) -> TransferModel:
+    settings = artefact.preprocessing
+    normalise = Normalise(in_channels, settings.normalisation, settings.mean, settings.std)
     if artefact.head.kind in CLASSICAL:
         head: Head = empty_classical(artefact.head, artefact.task, artefact.cut, tensors)
+        network = TransferModel(normalise, trunk, head, artefact.frozen)
     else:
-        head = build_head(artefact.cut, artefact.head)
-    network = TransferModel(normalise, trunk, head, artefact.frozen)
+        network = with_head(normalise, source, trunk, artefact.head, artefact.frozen)
     network.load_state_dict(tensors)
-    return LoadedModel(artefact=artefact, network=network.eval(), folder=folder)
+    return network
 
 
 def _describe(folder: Path) -> dict[str, Any]:
@@ -198,4 +212,6 @@ def _artefact(described: dict[str, Any]) -> Artefact:
         slim=described.get("slim", {}),
         is_ordinal=described.get("is_ordinal", False),
         judged_by=described.get("judged_by", "image"),
+        patch=tuple(described.get("patch", ())),
+        mask_values=tuple(described.get("mask_values", ())),
     )

@@ -17,7 +17,7 @@ from medgraft.io.preprocess import prepare
 from medgraft.metrics.cases import unit_means
 from medgraft.train.batches import ImageSet, evaluation_batch
 from medgraft.train.engine import Engine
-from medgraft.train.loop import predict_probs
+from medgraft.train.outputs import predict_probs
 from medgraft.types import Predictions
 
 __all__ = ["find_cases", "predict_files", "predict_pixels", "predictions_table", "write_table"]

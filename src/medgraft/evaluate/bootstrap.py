@@ -1,14 +1,16 @@
 """Intervals and paired differences of any metric over bootstrap replicates."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 
 from medgraft.errors import DataError
 from medgraft.evaluate.intervals import Difference, perfect_auroc_interval
 from medgraft.metrics.cases import one_vs_rest
+from medgraft.metrics.scores import weighted_overlap
 from medgraft.metrics.weighted import weighted_metric
-from medgraft.types import Predictions
+from medgraft.types import Judged, Overlaps, Predictions
 
 __all__ = [
     "as_seeds",
@@ -19,13 +21,15 @@ __all__ = [
     "smallest_class",
 ]
 
+K = TypeVar("K", Predictions, Overlaps, Judged)
 
-def metric_replicates(preds: Predictions | Sequence[Predictions], metric: str, weights: np.ndarray) -> np.ndarray:
+
+def metric_replicates(preds: Judged | Sequence[Judged], metric: str, weights: np.ndarray) -> np.ndarray:
     """(R,) value of a metric in each replicate, averaged over seeds.
 
     Args:
         preds: One model's predictions, or those of the same model trained with several seeds.
-        metric: A name in `medgraft.metrics.METRICS`.
+        metric: A name in `medgraft.metrics.METRICS`, of masks in `medgraft.metrics.scores.MASK_METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
 
     Raises:
@@ -39,12 +43,16 @@ def metric_replicates(preds: Predictions | Sequence[Predictions], metric: str, w
         [1.0]
     """
     seeds = as_seeds(preds)
-    return np.asarray(np.mean([weighted_metric(pred, metric, weights) for pred in seeds], axis=0))
+    return np.asarray(np.mean([_weighted(pred, metric, weights) for pred in seeds], axis=0))
 
 
-def bootstrap_interval(
-    preds: Predictions | Sequence[Predictions], metric: str, weights: np.ndarray
-) -> tuple[float, float]:
+def _weighted(found: Judged, metric: str, weights: np.ndarray) -> np.ndarray:
+    if isinstance(found, Overlaps):
+        return weighted_overlap(found, metric, weights)
+    return weighted_metric(found, metric, weights)
+
+
+def bootstrap_interval(preds: Judged | Sequence[Judged], metric: str, weights: np.ndarray) -> tuple[float, float]:
     """The 95 % percentile interval of a metric; of the mean over seeds when several are given.
 
     An AUROC of exactly 1 has no spread over replicates; it gets `perfect_auroc_interval` of the smallest
@@ -70,8 +78,9 @@ def bootstrap_interval(
         [0.933, 1.0]
     """
     values = metric_replicates(preds, metric, weights)
-    if metric == "auroc" and values.min() == 1.0:
-        return perfect_auroc_interval(*smallest_class(as_seeds(preds)[0]))
+    first = as_seeds(preds)[0]
+    if metric == "auroc" and values.min() == 1.0 and isinstance(first, Predictions):
+        return perfect_auroc_interval(*smallest_class(first))
     low, high = np.quantile(values, (0.025, 0.975))
     if metric == "ece":
         value = float(metric_replicates(preds, metric, np.ones((1, weights.shape[1])))[0])
@@ -80,8 +89,8 @@ def bootstrap_interval(
 
 
 def paired_difference(
-    first: Predictions | Sequence[Predictions],
-    second: Predictions | Sequence[Predictions],
+    first: Judged | Sequence[Judged],
+    second: Judged | Sequence[Judged],
     metric: str,
     weights: np.ndarray,
 ) -> Difference:
@@ -119,8 +128,8 @@ def paired_difference(
 
 
 def difference_of(
-    first: Sequence[Predictions],
-    second: Sequence[Predictions],
+    first: Sequence[Judged],
+    second: Sequence[Judged],
     metric: str,
     values: tuple[np.ndarray, np.ndarray],
 ) -> Difference:
@@ -132,14 +141,15 @@ def difference_of(
         metric: A name in `medgraft.metrics.METRICS`.
         values: (R,) replicates of each side, in the same order.
     """
-    observed = np.ones((1, len(first[0].probs)))
+    observed = np.ones((1, len(first[0].groups)))
     value = float((metric_replicates(first, metric, observed) - metric_replicates(second, metric, observed))[0])
     # Equal values may differ by rounding (means of other terms), which must not decide a sign.
     gaps = np.round(values[0] - values[1], 12)
     extreme = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
-    is_same = all(np.array_equal(first[0].probs, other.probs) for other in (*first, *second))
-    if metric == "auroc" and min(values[0].min(), values[1].min()) == 1.0 and not is_same:
-        low = perfect_auroc_interval(*smallest_class(first[0]))[0] - 1
+    is_perfect = metric == "auroc" and min(values[0].min(), values[1].min()) == 1.0
+    predictions = [found for found in (*first, *second) if isinstance(found, Predictions)]
+    if is_perfect and not all(np.array_equal(predictions[0].probs, other.probs) for other in predictions):
+        low = perfect_auroc_interval(*smallest_class(predictions[0]))[0] - 1
         high = -low
     else:
         low, high = np.quantile(gaps, (0.025, 0.975))
@@ -170,7 +180,7 @@ def smallest_class(pred: Predictions) -> tuple[int, int]:
     return min(sizes, key=min)
 
 
-def as_seeds(preds: Predictions | Sequence[Predictions]) -> tuple[Predictions, ...]:
+def as_seeds(preds: K | Sequence[K]) -> tuple[K, ...]:
     """`preds` as a tuple, when all are about the same cases in the same order.
 
     Args:
@@ -185,18 +195,30 @@ def as_seeds(preds: Predictions | Sequence[Predictions]) -> tuple[Predictions, .
         >>> len(as_seeds([pred, pred]))
         2
     """
-    seeds = (preds,) if isinstance(preds, Predictions) else tuple(preds)
+    seeds: tuple[K, ...] = (preds,) if isinstance(preds, (Predictions, Overlaps)) else tuple(preds)
     if not seeds:
         raise DataError("expected at least one set of predictions, got none. Pass one per seed.")
     for number, other in enumerate(seeds[1:], start=2):
-        is_alike = (
-            np.array_equal(seeds[0].targets, other.targets, equal_nan=seeds[0].task == "multilabel")
-            and np.array_equal(seeds[0].groups, other.groups)
-            and (seeds[0].classes, seeds[0].task, seeds[0].positive) == (other.classes, other.task, other.positive)
-        )
-        if not is_alike:
+        if not _are_alike(seeds[0], other):
             raise DataError(
                 f"expected the same cases, groups and classes everywhere, got others in predictions 1 and "
                 f"{number}. Compare models on one test set, in one order."
             )
     return seeds
+
+
+def _are_alike(one: Judged, other: Judged) -> bool:
+    """Whether both are about the same cases in the same order."""
+    if not np.array_equal(one.groups, other.groups) or one.classes != other.classes:
+        return False
+    if isinstance(one, Overlaps) or isinstance(other, Overlaps):
+        # How much of each case is truly marked is the same for every model.
+        return type(one) is type(other) and np.array_equal(_truly_marked(one), _truly_marked(other))
+    return np.array_equal(one.targets, other.targets, equal_nan=one.task == "multilabel") and (
+        one.task,
+        one.positive,
+    ) == (other.task, other.positive)
+
+
+def _truly_marked(found: Judged) -> np.ndarray:
+    return found.counts[..., 1] if isinstance(found, Overlaps) else found.targets

@@ -9,7 +9,7 @@ import numpy as np
 from medgraft.errors import ConfigError, DataError
 from medgraft.metrics.cases import OneVsRest, check_predictions, one_vs_rest
 from medgraft.metrics.ranking import replicate_chunks
-from medgraft.types import Predictions
+from medgraft.types import Judged, Overlaps, Predictions
 
 __all__ = ["bootstrap_weights", "group_strata", "replicate_weights"]
 
@@ -102,11 +102,11 @@ def replicate_weights(groups: np.ndarray, strata: np.ndarray, num: int = 2000, s
     return out
 
 
-def bootstrap_weights(pred: Predictions, num: int = 2000, seed: int = 0) -> np.ndarray:
+def bootstrap_weights(pred: Judged, num: int = 2000, seed: int = 0) -> np.ndarray:
     """(num, N) uint8 replicates of the cases of `pred`, each with every class present.
 
     Groups are resampled within `group_strata`. Where groups hold several classes or labels a replicate can
-    still miss one; such replicates are drawn again.
+    still miss one; such replicates are drawn again. Cases with masks form one stratum.
 
     Args:
         pred: Of any model; probabilities do not matter, so all models of one set share the replicates.
@@ -123,6 +123,8 @@ def bootstrap_weights(pred: Predictions, num: int = 2000, seed: int = 0) -> np.n
         >>> bootstrap_weights(pred, num=50)[:, 2:].sum(axis=1).tolist() == [2] * 50
         True
     """
+    if isinstance(pred, Overlaps):
+        return replicate_weights(pred.groups, np.zeros(len(pred.groups), dtype=np.int64), num, seed)
     parts = one_vs_rest(pred)
     strata = group_strata(pred)
     weights = replicate_weights(pred.groups, strata, num, seed)

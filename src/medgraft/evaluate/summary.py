@@ -15,12 +15,13 @@ from medgraft.evaluate.bootstrap import (
 )
 from medgraft.evaluate.calibration import apply_temperature, fit_temperature
 from medgraft.evaluate.delong import delong_interval
+from medgraft.evaluate.masks import mask_metrics
 from medgraft.evaluate.operating_point import apply_thresholds, choose_thresholds, parse_operating_point
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.verdict import verdict, verdict_sentence
 from medgraft.metrics.cases import one_vs_rest
 from medgraft.metrics.classification import auprc_per_class, auroc_per_class, brier, ece, metrics_of
-from medgraft.types import Predictions, to_json
+from medgraft.types import Judged, Overlaps, Predictions, to_json
 
 __all__ = ["compare", "metric_interval", "site_metrics", "summarise"]
 
@@ -111,21 +112,21 @@ def summarise(
 
 
 def compare(
-    chosen: Predictions | Sequence[Predictions],
-    baseline: Predictions | Sequence[Predictions],
+    chosen: Judged | Sequence[Judged],
+    baseline: Judged | Sequence[Judged],
     margin: float = 0.02,
     weights: np.ndarray | None = None,
     name: str = "The compact model",
 ) -> dict[str, Any]:
-    """``difference`` (auroc and auprc: value, ci95, p), ``verdict`` and ``sentence``, plain JSON types.
+    """``difference`` (auroc and auprc; of masks all metrics: value, ci95, p), ``verdict`` and ``sentence``, plain JSON.
 
     Seeds are averaged inside each replicate, so with several seeds the difference is that of the means. The
-    verdict is about AUROC.
+    verdict is about AUROC, of masks about mean Dice.
 
     Args:
         chosen: Test predictions of the chosen model, one per seed.
         baseline: Those of the baseline, on the same cases in the same order.
-        margin: The loss of AUROC that is accepted, fixed beforehand.
+        margin: The loss of AUROC, or of Dice, that is accepted, fixed beforehand.
         weights: (R, N) counts from `bootstrap_weights` of the test cases; drawn here with seed 0 if None.
         name: What is compared, as the start of a sentence.
 
@@ -140,12 +141,16 @@ def compare(
         >>> compare(pred, pred)["verdict"]
         'non-inferior'
     """
-    counts = bootstrap_weights(as_seeds(chosen)[0]) if weights is None else weights
-    differences = {metric: paired_difference(chosen, baseline, metric, counts) for metric in _RANKING}
+    first = as_seeds(chosen)[0]
+    counts = bootstrap_weights(first) if weights is None else weights
+    metrics = mask_metrics(first) if isinstance(first, Overlaps) else _RANKING
+    differences = {metric: paired_difference(chosen, baseline, metric, counts) for metric in metrics}
+    judged = differences[metrics[0]]
+    said = "mean Dice" if isinstance(first, Overlaps) else "AUROC"
     return {
         "difference": to_json(differences),
-        "verdict": verdict(differences["auroc"], margin),
-        "sentence": verdict_sentence(differences["auroc"], margin, name),
+        "verdict": verdict(judged, margin),
+        "sentence": verdict_sentence(judged, margin, name, metric=said),
     }
 
 

@@ -6,7 +6,7 @@ from medgraft.io.dicom import read_dicom
 from medgraft.io.dicom_header import read_header
 from medgraft.io.image import IMAGE_SUFFIXES, MAX_PIXELS, read_facts, read_image
 from medgraft.io.intensity import CT_WINDOWS, to_sixteen_bits
-from medgraft.io.preprocess import intensity_scale, prepare
+from medgraft.io.preprocess import intensity_scale, prepare, prepare_mask, restore
 from medgraft.io.volume import read_volume, read_volume_facts
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "intensity_scale",
     "is_case",
     "prepare",
+    "prepare_mask",
     "read_archive",
     "read_case",
     "read_case_facts",
@@ -25,5 +26,6 @@ __all__ = [
     "read_image",
     "read_volume",
     "read_volume_facts",
+    "restore",
     "to_sixteen_bits",
 ]

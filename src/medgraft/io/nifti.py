@@ -64,6 +64,23 @@ def nifti_affine(path: Path) -> np.ndarray:
         return np.asarray(image.affine, dtype=np.float64)
 
 
+def nifti_facts(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """(D, H, W) and the distances in millimetres along them that the header declares, of a volume turned by `to_ras`.
+
+    Without a valid affine the axes are as in the file and the distances empty.
+
+    Raises:
+        DataError: As in `read_nifti`, as far as the header shows it.
+    """
+    shape, affine = nifti_shape(path), nifti_affine(path)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        return shape[::-1], ()
+    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]
+    order = np.argsort(orientation[:, 0])
+    steps = np.linalg.norm(affine[:3, :3], axis=0)[order]
+    return tuple(shape[axis] for axis in order[::-1]), tuple(round(float(step), 6) for step in steps[::-1])
+
+
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """The volume and its affine.
 

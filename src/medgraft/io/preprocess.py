@@ -1,4 +1,4 @@
-"""Pixels to the network's input: the one function used by the cache and by prediction."""
+"""Pixels to the network's input, masks beside them, and back: what the cache, prediction and evaluation share."""
 
 from collections.abc import Sequence
 from typing import Final, get_args
@@ -9,10 +9,11 @@ from PIL import Image
 from medgraft.errors import ConfigError, DataError
 from medgraft.types import Preprocessing, Resize
 
-__all__ = ["intensity_scale", "prepare"]
+__all__ = ["intensity_scale", "prepare", "prepare_mask", "restore"]
 
 SCALES: Final = tuple(2**n - 1 for n in (8, 10, 12, 14, 16))
 # ITU-R BT.601 luma, as in Pillow's own conversion of RGB to L.
+_ROUNDING: Final = 1e-6
 LUMINANCE: Final = np.array([0.299, 0.587, 0.114])
 
 
@@ -61,16 +62,77 @@ def prepare(pixels: np.ndarray, preprocessing: Preprocessing, spacing_mm: Sequen
     dims = len(sides)
     if pixels.ndim > dims and channels == 1:
         pixels = _luminance(pixels)
-    if preprocessing.resize == "squash":
-        resized = _resize(pixels, sides)
-    elif preprocessing.resize == "pad":
-        lengths = np.array(pixels.shape[:dims]) * (spacing_mm if len(spacing_mm) == dims else 1.0)
-        inner = np.clip(np.rint(lengths * (np.array(sides) / lengths).min()).astype(int), 1, sides)
-        resized = _centred(_resize(pixels, tuple(int(side) for side in inner)), sides)
-    else:
-        resized = _centred(pixels, sides)
+    scaled = _resize(pixels, _scaled(pixels.shape[:dims], preprocessing, spacing_mm))
+    resized = _centred(scaled, sides)
     stacked = resized[None] if resized.ndim == dims else np.moveaxis(resized, -1, 0)
     return np.ascontiguousarray(np.broadcast_to(stacked, (channels, *sides)))
+
+
+def prepare_mask(mask: np.ndarray, preprocessing: Preprocessing, spacing_mm: Sequence[float] = ()) -> np.ndarray:
+    """(*sides) class numbers: `prepare` for masks, to the nearest number; what is added around it is background.
+
+    Args:
+        mask: (H, W) or (D, H, W) class numbers of any size that covers what its image covers.
+        preprocessing: Of the image.
+        spacing_mm: As for `prepare`, of the mask; of volumes that are resampled that before.
+
+    Examples:
+        >>> setting = Preprocessing(sides=(2, 4), channels=1, intensity_max=255, resize="pad")
+        >>> prepare_mask(np.array([[1, 1], [2, 2]], np.uint8), setting).tolist()
+        [[0, 1, 1, 0], [0, 2, 2, 0]]
+    """
+    for axis, side in enumerate(_scaled(mask.shape, preprocessing, spacing_mm)):
+        places = ((np.arange(side) + 0.5) * (mask.shape[axis] / side)).astype(np.int64)
+        mask = mask.take(places, axis=axis)
+    return np.ascontiguousarray(_centred(mask, preprocessing.sides, fill=0))
+
+
+def restore(
+    probs: np.ndarray, sides: Sequence[int], preprocessing: Preprocessing, spacing_mm: Sequence[float] = ()
+) -> np.ndarray:
+    """(K, *sides) float32 probabilities at an image's own size: `prepare` backwards, linearly interpolated.
+
+    Where `prepare` had cut something off nothing was seen: there it is background.
+
+    Args:
+        probs: (K, *preprocessing.sides), of one output probabilities of the class, else the background first.
+        sides: Of the image, before it was resampled.
+        preprocessing: That `probs` were made under.
+        spacing_mm: As for `prepare_mask`.
+
+    Examples:
+        >>> setting = Preprocessing(sides=(4, 2), channels=1, intensity_max=255, resize="pad")
+        >>> restore(np.full((1, 4, 2), 0.75, np.float32), (6, 6), setting).shape
+        (1, 6, 6)
+    """
+    from torch import from_numpy
+    from torch.nn import functional as F
+
+    scaled = _scaled(tuple(sides), preprocessing, spacing_mm)
+    planes = [_centred(plane, scaled, fill=0.0) for plane in probs]
+    if len(planes) > 1:
+        # The background: what no class claims.
+        planes[0] = np.asarray(1 - np.sum(planes[1:], axis=0, dtype=np.float32))
+    values = from_numpy(np.stack(planes).astype(np.float32, copy=False))[None]
+    mode = "bilinear" if len(scaled) == 2 else "trilinear"
+    wished = tuple(int(side) for side in sides)
+    found = values if scaled == wished else F.interpolate(values, wished, mode=mode, align_corners=False)
+    return np.asarray(found[0].numpy())
+
+
+def _scaled(sides: Sequence[int], preprocessing: Preprocessing, spacing_mm: Sequence[float]) -> tuple[int, ...]:
+    """The size to which an image is brought before it is cut or padded to the input."""
+    wished, is_spaced = preprocessing.sides, len(spacing_mm) == len(sides)
+    lengths = np.array(sides) * (spacing_mm if is_spaced else 1.0)
+    if preprocessing.resize == "squash":
+        return tuple(wished)
+    if preprocessing.resize == "pad":
+        found = np.clip(np.rint(lengths * (np.array(wished) / lengths).min()), 1, wished)
+    elif is_spaced and preprocessing.reading.spacing_mm:
+        found = np.maximum(np.ceil(lengths / preprocessing.reading.spacing_mm - _ROUNDING), 1)
+    else:
+        found = np.array(sides)
+    return tuple(int(side) for side in found)
 
 
 def _check(pixels: np.ndarray, preprocessing: Preprocessing) -> None:
@@ -94,8 +156,8 @@ def _luminance(pixels: np.ndarray) -> np.ndarray:
     return np.asarray(np.rint(pixels @ LUMINANCE), dtype=pixels.dtype)
 
 
-def _centred(pixels: np.ndarray, sides: Sequence[int]) -> np.ndarray:
-    """`pixels` cut or padded with their minimum to `sides`, around the centre."""
+def _centred(pixels: np.ndarray, sides: Sequence[int], *, fill: float | None = None) -> np.ndarray:
+    """`pixels` cut or padded with `fill` (their minimum) to `sides`, around the centre."""
     for axis, side in enumerate(sides):
         extra = side - pixels.shape[axis]
         if extra < 0:
@@ -103,7 +165,7 @@ def _centred(pixels: np.ndarray, sides: Sequence[int]) -> np.ndarray:
         elif extra:
             around = [(0, 0)] * pixels.ndim
             around[axis] = (extra // 2, extra - extra // 2)
-            pixels = np.pad(pixels, around, constant_values=pixels.min())
+            pixels = np.pad(pixels, around, constant_values=pixels.min() if fill is None else fill)
     return pixels
 
 

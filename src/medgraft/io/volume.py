@@ -18,7 +18,7 @@ from medgraft.io.dicom import FrameValues, Rescale, Windows, asked_windows, read
 from medgraft.io.dicom_header import MAX_VALUES, DicomFile, is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES, read_facts, read_image
 from medgraft.io.intensity import ct_windows, through_window, to_sixteen_bits
-from medgraft.io.nifti import MAX_VOXELS, is_nifti_name, nifti_shape, read_nifti, to_ras
+from medgraft.io.nifti import MAX_VOXELS, is_nifti_name, nifti_facts, nifti_shape, read_nifti, to_ras
 from medgraft.io.resample import resampled
 from medgraft.io.series import Stack, stacks_of
 from medgraft.types import ImageFacts, Reading
@@ -93,8 +93,17 @@ def read_volume_facts(files: Sequence[Path]) -> ImageFacts:
         slices = _slices(first)
         return dataclasses.replace(read_facts(slices[0]), depth=len(slices), channels=1)
     if is_nifti_name(first.name):
-        width, height, depth = nifti_shape(_only(files))
-        return ImageFacts(depth=depth, height=height, width=width, channels=1, bits=16, mode="NIfTI")
+        (depth, height, width), steps = nifti_facts(_only(files))
+        return ImageFacts(
+            depth=depth,
+            height=height,
+            width=width,
+            channels=1,
+            bits=16,
+            mode="NIfTI",
+            spacing_mm=steps,
+            stored_mm=steps,
+        )
     if first.suffix.lower() in ARRAY_SUFFIXES:
         array = _array(_only(files))
         (depth, height, width), bits = array.shape, 8 if array.dtype == np.uint8 else 16

@@ -5,6 +5,7 @@ from typing import Final
 
 from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known, is_phantom
+from medgraft.report.measures import measure_of
 from medgraft.report.prose import case_counts_line
 from medgraft.report.reading import RunFiles, look_up, num_unscored
 from medgraft.report.wording import chosen_name
@@ -59,7 +60,8 @@ def checklist(run: RunFiles) -> tuple[ChecklistItem, ...]:
 
 def _study(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     task = run.results.get("task", "")
-    named = f"{task} classification: {', '.join(run.classes)}" if task and run.classes else ""
+    kind = task if task == "segmentation" else f"{task} classification"
+    named = f"{kind}: {', '.join(run.classes)}" if task and run.classes else ""
     positive = run.results.get("positive")
     return (
         ("Study", "Clinical question and intended role of the model", ""),
@@ -125,7 +127,7 @@ def _model(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
         (
             "Model",
             "How the final model was selected",
-            f"validation AUPRC, rule {rule}; test not used" if rule else "",
+            f"validation {measure_of(results).val_name}, rule {rule}; test not used" if rule else "",
         ),
         ("Model", "Random seeds", ", ".join(str(seed) for seed in results.get("seeds") or ())),
         ("Model", "Software versions", versions),
@@ -146,8 +148,9 @@ def _size(run: RunFiles) -> str:
 
 def _evaluation(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     test = look_up(run.results, "test", {})
-    auroc = look_up(test, "chosen.auroc")
-    difference = look_up(test, "difference.auroc")
+    measure = measure_of(run.results)
+    main = look_up(test, f"chosen.{measure.test}")
+    difference = look_up(test, f"difference.{measure.test}")
     rule = look_up(test, "chosen.operating_point.rule", "")
     openings = look_up(run.results, "ledger.openings")
     ece = look_up(test, "chosen.details.ece", look_up(test, "chosen.ece"))
@@ -155,12 +158,12 @@ def _evaluation(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
         (
             "Evaluation",
             "Main metric with its uncertainty",
-            f"AUROC {fmt.with_interval(auroc)}" if auroc else "",
+            f"{measure.test_name} {fmt.with_interval(main)}" if main else "",
         ),
         (
             "Evaluation",
             "Comparison with a baseline",
-            f"full fine-tuning: {fmt.signed_with_interval(difference)} AUROC, {fmt.p_value(difference)}"
+            f"full fine-tuning: {fmt.signed_with_interval(difference)} {measure.test_name}, {fmt.p_value(difference)}"
             if difference
             else "",
         ),

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
 from medgraft.report.formatting import interval, number, signed, value_of
+from medgraft.report.measures import LABELS, Measure
 
 __all__ = ["TREATMENTS", "answer_figure", "history_figure", "plan_figure"]
 
@@ -33,15 +34,17 @@ def answer_figure(
     *,
     margin: float | None,
     names: tuple[str, str],
+    metric: str = "AUROC",
 ) -> str:
-    """Two AUROCs with their intervals, and their difference beside the margin fixed beforehand.
+    """One metric of two models with its intervals, and their difference beside the margin fixed beforehand.
 
     Args:
-        chosen: ``value`` and ``ci95`` of the chosen model's AUROC.
+        chosen: ``value`` and ``ci95`` of the chosen model's metric.
         baseline: The same of full fine-tuning.
         difference: The same of chosen minus baseline.
-        margin: Non-inferiority margin in AUROC, or None where none was set.
+        margin: Non-inferiority margin, or None where none was set.
         names: What the two rows are called.
+        metric: What is shown.
 
     Examples:
         >>> a = {"value": 0.9, "ci95": [0.85, 0.95]}
@@ -54,7 +57,7 @@ def answer_figure(
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
     _interval_row(left, 1, chosen, COLOURS["chosen"])
     _interval_row(left, 0, baseline, COLOURS["baseline"])
-    left.set(ylim=(-0.6, 1.6), title="AUROC on test, 95 % interval")
+    left.set(ylim=(-0.6, 1.6), title=f"{metric[:1].upper()}{metric[1:]} on test, 95 % interval")
     left.set_yticks([1, 0], names)
     _interval_row(right, 0, difference, COLOURS["ink"], is_signed=True)
     right.axvline(0, color=COLOURS["muted"], linewidth=1)
@@ -77,7 +80,7 @@ def answer_figure(
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(6))
     left.tick_params(axis="y", labelcolor=COLOURS["ink"], labelsize=8.5)
-    return to_svg(figure, name="answer", label="AUROC of both models and their difference, with intervals")
+    return to_svg(figure, name="answer", label=f"{metric} of both models and their difference, with intervals")
 
 
 def _interval_row(
@@ -102,11 +105,12 @@ def _interval_row(
 
 
 @matplotlib.rc_context(STYLE)
-def history_figure(history: pd.DataFrame) -> str:
-    """Training loss and validation AUPRC by epoch, a line per seed, the kept epoch marked.
+def history_figure(history: pd.DataFrame, measure: Measure = LABELS) -> str:
+    """Training loss and validation score by epoch, a line per seed, the kept epoch marked.
 
     Args:
-        history: Columns role (``chosen`` or ``baseline``), seed, epoch, train_loss, val_auprc.
+        history: Columns role (``chosen`` or ``baseline``), seed, epoch, train_loss, and the measure's.
+        measure: Which score chooses.
 
     Examples:
         >>> table = pd.DataFrame({"role": ["chosen"] * 2, "seed": [0, 0], "epoch": [1, 2],
@@ -120,8 +124,8 @@ def history_figure(history: pd.DataFrame) -> str:
     labels = {"chosen": "chosen", "baseline": "full fine-tuning"}
     for axes, column, title in zip(
         panels,
-        ("train_loss", "val_auprc"),
-        ("Training loss", "Validation AUPRC, kept epoch marked"),
+        ("train_loss", measure.column),
+        ("Training loss", f"Validation {measure.val_name}, kept epoch marked"),
         strict=True,
     ):
         for (role, seed), rows in history.groupby(["role", "seed"], sort=True) if column in history else ():
@@ -134,7 +138,7 @@ def history_figure(history: pd.DataFrame) -> str:
                 linewidth=1.8 if is_first else 0.9, alpha=1.0 if is_first else 0.5,
                 label=labels[role] if is_first else None,
             )  # fmt: skip
-            if column == "val_auprc":
+            if column == measure.column:
                 kept = rows.iloc[int(rows[column].argmax())]
                 axes.plot([kept["epoch"]], [kept[column]], "o", color=colour, markersize=6 if is_first else 4)
         axes.set(title=title, xlabel="epoch")

@@ -22,6 +22,8 @@ from medgraft.report.caveats import find_caveats, is_phantom
 from medgraft.report.checklist import GUIDELINES, checklist
 from medgraft.report.curves import MAX_NAMED_CLASSES, confusion_figure, ranking_figure, reliability_figure
 from medgraft.report.figures import answer_figure, history_figure, plan_figure
+from medgraft.report.mask_figures import cases_figure
+from medgraft.report.measures import LABELS, measure_of
 from medgraft.report.prose import citation, decision_sentence, methods, summary_sentence
 from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run, was_searched
 from medgraft.report.rendering import environment, write_whole
@@ -89,6 +91,10 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "tolerance": fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE)),
         "search_cost": _search_cost(run) if was_searched(run) else "",
         "metrics": tables.metric_rows(run),
+        "class_rows": tables.class_rows(run),
+        "observers": tables.observer_rows(run),
+        "mask_unit": look_up(results, "test.unit", ""),
+        "tolerance_of_surfaces": fmt.number(look_up(results, "test.tolerance"), 1),
         "has_second": bool(results.get("second_baseline")),
         "has_continued": bool(results.get("continued")),
         "second_cut": look_up(results, "second_baseline.cut.name", ""),
@@ -136,50 +142,56 @@ def _answer(run: RunFiles) -> dict[str, Any]:
         "numbers": numbers[:1].upper() + numbers[1:],
         "has_seeds": len(results.get("seeds") or ()) > 1,
         "test_size": _test_size(run),
-        "auroc": _big_metric(run, "auroc"),
+        "main": _big_metric(run, measure_of(results).test),
+        "measure": measure_of(results),
         "costs": tables.headline(run),
     }
 
 
 def _figures(run: RunFiles) -> dict[str, Any]:
-    chosen, baseline = read_predictions(run, "test"), read_predictions(run, "baseline")
+    measure = measure_of(run.results)
+    is_labels = measure is LABELS
+    chosen, baseline = (read_predictions(run, role) if is_labels else None for role in ("test", "baseline"))
     test = look_up(run.results, "test", {})
     blocks = look_up(run.results, "plan.blocks", [])
-    difference = look_up(test, "difference.auroc", {})
+    difference = look_up(test, f"difference.{measure.test}", {})
     names = (f"chosen: {chosen_name(look_up(run.results, 'chosen', {})) or 'model'}", "full fine-tuning")
     drawn = {
         "answer_svg": answer_figure(
-            look_up(test, "chosen.auroc", {}),
-            look_up(test, "baseline.auroc", {}),
+            look_up(test, f"chosen.{measure.test}", {}),
+            look_up(test, f"baseline.{measure.test}", {}),
             difference,
             margin=fmt.value_of(test.get("margin")),
             names=names,
+            metric=measure.test_name,
         )
         if difference
         else "",
-        "cut_svg": cut_figure(run.search, run.choice, signals=run.signals)
+        "cut_svg": cut_figure(run.search, run.choice, signals=run.signals, measure=measure)
         if run.search is not None and was_searched(run)
         else "",
         "ranking_svg": ranking_figure(chosen, baseline) if chosen is not None else "",
         "reliability_svg": reliability_figure(chosen, baseline) if chosen is not None else "",
         "confusion_svg": _confusions(chosen, baseline),
-        "history_svg": history_figure(run.history) if run.history is not None and len(run.history) else "",
+        "history_svg": history_figure(run.history, measure) if run.history is not None and len(run.history) else "",
         "plan_svg": plan_figure(blocks) if blocks else "",
+        "cases_svg": _cases(run) if not is_labels else "",
     }
     if run.analysis is not None:
         drawn |= _reuse(run, run.analysis)
-    label_counts = []
-    if chosen is not None and chosen.task == "multilabel":
-        label_counts = [
-            (name, *counts.ravel().tolist()) for name, counts in zip(run.classes, confusion(chosen), strict=True)
-        ]
     return {
         **{key: Markup(svg) for key, svg in drawn.items()},
         "is_solved": run.history is not None and "chosen" not in set(run.history["role"]),
         "has_named_curves": len(run.classes) <= MAX_NAMED_CLASSES,
-        "label_counts": label_counts,
+        "label_counts": _label_counts(run, chosen),
         **_pictures(run),
     }
+
+
+def _label_counts(run: RunFiles, chosen: Predictions | None) -> list[tuple[Any, ...]]:
+    if chosen is None or chosen.task != "multilabel":
+        return []
+    return [(name, *counts.ravel().tolist()) for name, counts in zip(run.classes, confusion(chosen), strict=True)]
 
 
 def _reuse(run: RunFiles, analysis: Mapping[str, Any]) -> dict[str, str]:
@@ -202,9 +214,14 @@ def _confusions(chosen: Predictions | None, baseline: Predictions | None) -> str
     )
 
 
+def _cases(run: RunFiles) -> str:
+    table = run.predictions.get("test")
+    return cases_figure(table, run.predictions.get("baseline"), run.classes) if table is not None else ""
+
+
 def _pictures(run: RunFiles) -> dict[str, Any]:
     if run.images is None:
-        return {"has_pictures": False, "pairs": [], "hits": [], "misses": [], "num_pairs": 0}
+        return {"has_pictures": False, "pairs": [], "hits": [], "misses": [], "overlays": [], "num_pairs": 0}
     pairs = list(run.images.get("duplicates") or ())
     return {
         "has_pictures": True,
@@ -220,6 +237,7 @@ def _pictures(run: RunFiles) -> dict[str, Any]:
             }
             for pair in pairs[:MAX_PAIRS]
         ],
+        "overlays": [_overlay(run, item) for item in run.images.get("overlays") or ()],
         "hits": [_example(run, item) for item in (run.images.get("hits") or ())[:MAX_EXAMPLES]],
         "misses": [_example(run, item) for item in (run.images.get("misses") or ())[:MAX_EXAMPLES]],
     }
@@ -232,6 +250,16 @@ def _example(run: RunFiles, item: Mapping[str, Any]) -> dict[str, str]:
         "label": str(item.get("label", "")),
         "pred": str(item.get("pred", "")),
         "prob": fmt.number(item.get("prob"), 2),
+    }
+
+
+def _overlay(run: RunFiles, item: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        "kind": str(item.get("kind", "")),
+        "path": str(item.get("path", "")),
+        "dice": fmt.number(item.get("dice")),
+        "image": image_data_uri(run.root, str(item.get("image", ""))),
+        "overlay": image_data_uri(run.root, str(item.get("overlay", ""))),
     }
 
 

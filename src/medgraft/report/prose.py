@@ -7,6 +7,7 @@ from typing import Any, Final
 from medgraft.backbones.spec import LIFTS
 from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known, is_phantom
+from medgraft.report.measures import LABELS, MASKS, measure_of
 from medgraft.report.reading import RunFiles, look_up, was_searched
 from medgraft.report.search_figure import USUAL_TOLERANCE
 from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, strategy_words
@@ -47,6 +48,8 @@ REFERENCES: Final = {
     "wilson": "Wilson EB. Probable inference, the law of succession, and statistical inference. "
     "J Am Stat Assoc 1927;22:209–212.",
     "guo": "Guo C, Pleiss G, Sun Y, Weinberger KQ. On calibration of modern neural networks. ICML 2017.",
+    "nikolov": "Nikolov S, Blackwell S, Zverovitch A, et al. Clinically applicable segmentation of head and neck "
+    "anatomy for radiotherapy. J Med Internet Res 2021;23:e26151.",
     "brier": "Brier GW. Verification of forecasts expressed in terms of probability. Mon Weather Rev 1950;78:1–3.",
 }
 WEIGHT_SOURCES: Final = {"none": "random weights", "packaged": "the weights packaged with medgraft"}
@@ -70,7 +73,8 @@ def summary_sentence(run: RunFiles) -> str:
     verdict = look_up(run.results, "test.verdict")
     if verdict:
         return f"Against full fine-tuning the verdict is: {verdict}."
-    return f"Test AUROC {fmt.with_interval(look_up(run.results, 'test.chosen.auroc'))}."
+    measure = measure_of(run.results)
+    return f"Test {measure.test_name} {fmt.with_interval(look_up(run.results, f'test.chosen.{measure.test}'))}."
 
 
 def methods(run: RunFiles) -> tuple[list[str], list[str]]:
@@ -158,7 +162,11 @@ def _model(run: RunFiles, cite: Cite) -> str:
     lift = look_up(run.results, "backbone.lift", "none")
     text += f", lifted to volumes ({LIFTS.get(lift, lift)})" if lift != "none" else ""
     text += f" received inputs of {fmt.sides(sides)}" if sides else " was adapted to the task"
-    text += f" to tell apart {kinds.get(run.results.get('task', ''), 'the classes')}"
+    task = str(run.results.get("task", ""))
+    if task == "segmentation":
+        text += f" and, with a new {chosen.get('head', '')} decoder, was trained to mark"
+    else:
+        text += f" to tell apart {kinds.get(task, 'the classes')}"
     text += f" ({', '.join(run.classes)})." if run.classes else "."
     return text + (f" The strategy was {words}{cite(*keys)}." if words else "")
 
@@ -190,7 +198,7 @@ def case_counts_line(counts: Mapping[str, Any], task: Any) -> str:
     """
     if not {"train", "val", "test"} <= set(counts):
         return ""
-    if task == "multilabel":
+    if task in ("multilabel", "segmentation"):
         return " into training, validation and test"
     train, val, test = (fmt.integer(sum(counts[split].values())) for split in ("train", "val", "test"))
     return f" into {train} for training, {val} for validation and {test} for test"
@@ -221,7 +229,8 @@ def _search(run: RunFiles, cite: Cite) -> str:
     method = look_up(run.results, "search.method", "two-stage")
     is_warm = method == "guided" and look_up(run.results, "search.start") == "ftl"
     words, reference = SEARCHES["guided from ftl" if is_warm else method]
-    judge = "from training images alone, " if method == "svcca" else "on validation alone by average precision, "
+    score = "average precision" if measure_of(run.results) is LABELS else "mean Dice"
+    judge = "from training images alone, " if method == "svcca" else f"on validation alone by {score}, "
     text = f"The depth was chosen {judge}{words}"
     text += cite(reference) if reference else ""
     if trials:
@@ -238,6 +247,16 @@ def _search(run: RunFiles, cite: Cite) -> str:
 
 
 def _metrics(run: RunFiles, cite: Cite) -> str:
+    if measure_of(run.results) is MASKS:
+        test = look_up(run.results, "test", {})
+        unit = "pixel" if test.get("unit") == "px" else "mm"
+        tolerance = f"{fmt.number(test.get('tolerance'), 1)} {unit}" + ("s" if unit == "pixel" else "")
+        return (
+            "Masks were judged once on the held-out test set, at the images' own resolution, by Dice, Jaccard, the "
+            f"95th percentile of the symmetric surface distance and surface Dice at {tolerance}{cite('nikolov')}, as "
+            "means over cases of the means over classes; a class that neither mask shows counts as right, one that "
+            "only one shows as wrong (distance: the image's diagonal). Dice of all pixels pooled stands beside."
+        )
     spread = "" if run.results.get("task") == "binary" else " (unweighted means over one-vs-rest classes)"
     text = (
         f"Performance was measured once on the held-out test set as AUROC and step-wise average "
@@ -254,8 +273,8 @@ def _metrics(run: RunFiles, cite: Cite) -> str:
 def _intervals(run: RunFiles, cite: Cite) -> str:
     over = {True: "patients", False: f"{run.case_noun} or sets of identical {run.noun}", None: "independent groups"}
     text = (
-        f"Intervals of 95 % come from 2 000 bootstrap replicates over {over[is_patient_known(run)]}, "
-        f"stratified by class{cite('efron')}"
+        f"Intervals of 95 % come from 2 000 bootstrap replicates over {over[is_patient_known(run)]}"
+        f"{'' if measure_of(run.results) is MASKS else ', stratified by class'}{cite('efron')}"
     )
     groups, cases = look_up(run.results, "test.num_groups"), look_up(run.results, "test.num_cases")
     if run.results.get("task") == "binary" and groups is not None and groups == cases:
@@ -265,19 +284,22 @@ def _intervals(run: RunFiles, cite: Cite) -> str:
     text += "; the difference to full fine-tuning was taken on the same replicates."
     margin = fmt.value_of(look_up(run.results, "test.margin"))
     if margin is not None:
-        text += f" Non-inferiority was defined beforehand as a lower bound above {fmt.signed(-margin)} AUROC"
+        text += f" Non-inferiority was defined beforehand as a lower bound above {fmt.signed(-margin)} "
+        text += measure_of(run.results).test_name
         text += f"{cite('piaggio')}."
     return text
 
 
 def _result(run: RunFiles) -> str:
     test = look_up(run.results, "test", {})
-    if not look_up(test, "chosen.auroc"):
+    measure = measure_of(run.results)
+    chosen, baseline = (look_up(test, f"{role}.{measure.test}") for role in ("chosen", "baseline"))
+    if not chosen:
         return ""
-    text = f"AUROC was {fmt.with_interval(look_up(test, 'chosen.auroc'))}"
-    if look_up(test, "baseline.auroc"):
-        text += f" against {fmt.with_interval(look_up(test, 'baseline.auroc'))} for full fine-tuning"
-    difference = look_up(test, "difference.auroc")
+    text = f"{measure.test_name[:1].upper()}{measure.test_name[1:]} was {fmt.with_interval(chosen)}"
+    if baseline:
+        text += f" against {fmt.with_interval(baseline)} for full fine-tuning"
+    difference = look_up(test, f"difference.{measure.test}")
     if difference:
         text += f" (difference {fmt.signed_with_interval(difference)}, {fmt.p_value(difference)})"
     sizes = look_up(run.results, "efficiency", {})

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from medgraft.errors import RunError
+from medgraft.report.measures import measure_of
 from medgraft.types import Predictions, Task
 
 __all__ = [
@@ -30,10 +31,10 @@ PREDICTION_FILES: Final = {
     "val": "predictions_val.csv",
 }
 NEEDED_COLUMNS: Final = {
-    "search.csv": ("cut", "val_auprc", "role"),
+    "search.csv": ("cut", "role"),
     "history.csv": ("role", "seed", "epoch"),
-    "predictions.csv": ("path", "label"),
-    "predictions_baseline.csv": ("path", "label"),
+    "predictions.csv": ("path",),
+    "predictions_baseline.csv": ("path",),
     "predictions_val.csv": ("path", "label"),
 }
 PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -102,7 +103,7 @@ def read_run(run: Path) -> RunFiles:
     return RunFiles(
         root=run,
         results=results,
-        search=_table(run / "search.csv"),
+        search=_table(run / "search.csv", measure_of(results).column),
         choice=_json_if_there(run / "choice.json"),
         history=_table(run / "history.csv"),
         predictions={role: table for role, table in tables.items() if table is not None},
@@ -168,12 +169,13 @@ def read_predictions(run: RunFiles, role: str) -> Predictions | None:
             f"expected the class names in {run.root / 'results.json'}, got none. "
             "Run `medgraft fit` again with the same command."
         )
-    columns = [f"prob_{name}" for name in run.classes]
+    columns = ["label", *(f"prob_{name}" for name in run.classes)]
     if missing := [column for column in columns if column not in table.columns]:
         raise RunError(
             f"expected a column per class in {run.root / source}, got none for {', '.join(missing)}. "
             "Run `medgraft fit` again with the same command: it writes the file anew."
         )
+    columns = columns[1:]
     probs = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     is_scored = np.isfinite(probs).all(axis=1)
     scored = table[is_scored]
@@ -268,7 +270,7 @@ def _json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _table(path: Path) -> pd.DataFrame | None:
+def _table(path: Path, *needed: str) -> pd.DataFrame | None:
     if not path.is_file():
         return None
     texts = dict.fromkeys(("path", "patient", "label", "pred", "status", "name", "role"), "str")
@@ -279,7 +281,7 @@ def _table(path: Path) -> pd.DataFrame | None:
         raise RunError(
             f"expected a CSV table, got something unreadable in {path}: {error}. Run the step again."
         ) from error
-    if missing := [name for name in NEEDED_COLUMNS.get(path.name, ()) if name not in table.columns]:
+    if missing := [name for name in (*NEEDED_COLUMNS.get(path.name, ()), *needed) if name not in table.columns]:
         raise RunError(f"expected the columns {', '.join(missing)} in {path}, got {', '.join(table.columns)}.")
     for name in table.columns:
         if name not in texts and not pd.api.types.is_numeric_dtype(table[name]):

@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
+from medgraft.report.measures import LABELS, Measure
 
 __all__ = ["cut_figure"]
 
@@ -22,24 +23,26 @@ def cut_figure(
     choice: Mapping[str, Any] | None,
     *,
     signals: pd.DataFrame | None = None,
-    score_name: str = "validation AUPRC",
+    measure: Measure = LABELS,
 ) -> str:
     """Validation score against the cut, above what is deployed at that cut.
 
     Args:
-        search: One row per trial: cut, val_auprc, role, and where known stage, seed, num_params, macs,
+        search: One row per trial: cut, the column of `measure`, role, and where known stage, seed, num_params, macs,
             is_pretrained.
         choice: ``rule``, ``chosen``, ``best`` and ``candidates`` as the search wrote them; without it nothing
             is marked.
         signals: One row per cut with its stage, num_params, macs and is_pretrained, and ``probe`` where a linear
             probe was solved at each.
-        score_name: Label of the upper axis.
+        measure: Which score chooses.
 
     Examples:
         >>> table = pd.DataFrame({"cut": [1, 2], "val_auprc": [0.7, 0.8], "role": ["stage", "stage"]})
         >>> cut_figure(table, None).startswith("<svg")
         True
     """
+    score_name = f"validation {measure.val_name}"
+    search = search.rename(columns={measure.column: "score"})
     trials = search[search["role"].isin(SEARCHED_ROLES)]
     is_rung = trials["role"].str.startswith("rung")
     if is_rung.any():
@@ -119,27 +122,27 @@ def _score_axes(
 ) -> None:
     means = trials.groupby("cut").mean(numeric_only=True).sort_index()
     if len(baseline):
-        level = baseline["val_auprc"].mean()
+        level = baseline["score"].mean()
         axes.axhline(level, color=COLOURS["baseline"], linewidth=1.2, linestyle=(0, (5, 3)), label="full fine-tuning")
         cut = baseline["cut"].mean()
         axes.plot([cut], [level], "D", color=COLOURS["baseline"], markersize=6, zorder=4)
     if is_dense:
-        axes.plot(means.index, means["val_auprc"], color=COLOURS["chosen"], alpha=0.55, linewidth=1.3)
+        axes.plot(means.index, means["score"], color=COLOURS["chosen"], alpha=0.55, linewidth=1.3)
     if trials.groupby("cut").size().max() > 1:
         axes.plot(
             trials["cut"],
-            trials["val_auprc"],
+            trials["score"],
             "o",
             color=COLOURS["muted"],
             alpha=0.55,
             markersize=3,
             label="each seed",
         )
-    axes.plot(means.index, means["val_auprc"], "o", color="white", markeredgecolor=COLOURS["chosen"], markersize=6)
+    axes.plot(means.index, means["score"], "o", color="white", markeredgecolor=COLOURS["chosen"], markersize=6)
     if probes is not None:
         axes.plot(probes.index, probes, ".-", color=COLOURS["muted"], linewidth=0.9, markersize=4,
                   label="probe on fine-tuned features")  # fmt: skip
-    scores = pd.concat([trials["val_auprc"], baseline["val_auprc"], *([] if probes is None else [probes])])
+    scores = pd.concat([trials["score"], baseline["score"], *([] if probes is None else [probes])])
     reach = max(float(scores.max() - scores.min()), 0.01)
     # Room above for the names of the stages.
     axes.set_ylim(scores.min() - 0.1 * reach, scores.max() + 0.22 * reach)

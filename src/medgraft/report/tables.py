@@ -5,15 +5,18 @@ from itertools import groupby
 from typing import Any, Final
 
 from medgraft.report import formatting as fmt
+from medgraft.report.measures import measure_of
 from medgraft.report.reading import RunFiles, look_up
 
 __all__ = [
     "case_counts",
+    "class_rows",
     "cut_rows",
     "fold_rows",
     "headline",
     "load_report_rows",
     "metric_rows",
+    "observer_rows",
     "operating_rows",
     "plan_rows",
     "reuse_rows",
@@ -22,6 +25,11 @@ __all__ = [
 ]
 
 METRICS: Final = (
+    ("dice", "Mean Dice", "over cases, then classes; higher is better"),
+    ("pooled_dice", "Pooled Dice", "all pixels together: large regions count more"),
+    ("jaccard", "Mean Jaccard", "intersection over union; higher is better"),
+    ("hd95", "HD95", "95th percentile of the distance of surfaces; lower is better"),
+    ("surface_dice", "Surface Dice", "share of the surfaces within the tolerance; higher is better"),
     ("auroc", "AUROC", "higher is better"),
     ("auprc", "AUPRC", "average precision; higher is better"),
     ("accuracy", "Accuracy", "beside the majority rate below"),
@@ -62,7 +70,7 @@ def headline(run: RunFiles) -> list[dict[str, Any]]:
         if fraction is not None:
             rows.append(
                 {
-                    "name": name if key != "macs" else f"MACs per {run.noun.removesuffix('s')}",
+                    "name": name if key != "macs" else f"MACs per {_seen_at_once(run)}",
                     "share": fmt.percent(fraction),
                     "fraction": fraction,
                     "bar": min(100.0, round(100 * fraction, 1)),
@@ -71,6 +79,49 @@ def headline(run: RunFiles) -> list[dict[str, Any]]:
                 }
             )
     return rows
+
+
+def _seen_at_once(run: RunFiles) -> str:
+    """``image``, ``volume``, or of a segmentation its patch."""
+    patch = run.results.get("patch")
+    return f"patch of {fmt.sides(patch)}" if patch else run.noun.removesuffix("s")
+
+
+def class_rows(run: RunFiles) -> list[dict[str, str]]:
+    """Of a segmentation one row per class and model; empty for one class, which the table above tells of.
+
+    Args:
+        run: The run folder's content.
+    """
+    names = run.classes if len(run.classes) > 1 else ()
+    return [
+        {"class": name, "model": model, **_overlap_cells(look_up(run.results, f"test.{role}.per_class", {}).get(name))}
+        for name in names
+        for role, model in (("chosen", "chosen"), ("baseline", "full fine-tuning"))
+    ]
+
+
+def observer_rows(run: RunFiles) -> list[dict[str, str]]:
+    """Of a segmentation one row for each other observer: how well they agree with the truth, and the model less them.
+
+    Args:
+        run: The run folder's content.
+    """
+    return [
+        {
+            "name": name,
+            "num_cases": fmt.integer(told.get("num_cases")),
+            **_overlap_cells(told),
+            "difference": fmt.signed_with_interval(look_up(told, "model_less_observer.dice")),
+            "p": fmt.p_value(look_up(told, "model_less_observer.dice")),
+        }
+        for name, told in look_up(run.results, "test.observers", {}).items()
+    ]
+
+
+def _overlap_cells(told: Any) -> dict[str, str]:
+    keys = ("dice", "pooled_dice", "jaccard", "hd95", "surface_dice")
+    return {key: fmt.with_interval(look_up(told, key)) if look_up(told, key) else fmt.ABSENT for key in keys}
 
 
 def metric_rows(run: RunFiles) -> list[dict[str, str]]:
@@ -136,8 +187,8 @@ def fold_rows(run: RunFiles) -> list[dict[str, str]]:
             "cut": f"{look_up(fold, 'cut.index', '')} {look_up(fold, 'cut.name', '')}".strip(),
             "num_params": fmt.si(fold.get("num_params")),
             "num_cases": fmt.integer(fold.get("num_cases")),
-            "chosen": fmt.with_interval(fold.get("auroc")),
-            "baseline": fmt.with_interval(fold.get("auroc_baseline")),
+            "chosen": fmt.with_interval(fold.get(measure_of(run.results).test)),
+            "baseline": fmt.with_interval(fold.get(f"{measure_of(run.results).test}_baseline")),
             "verdict": str(fold.get("verdict", "")),
         }
         for fold in run.results.get("folds") or ()
@@ -311,8 +362,9 @@ def case_counts(run: RunFiles) -> dict[str, Any]:
         cells = [counts[split].get(name, 0) for split in splits]
         rows.append({"name": name, "cells": [fmt.integer(cell) for cell in cells], "total": fmt.integer(sum(cells))})
     sums = [sum(counts[split].values()) for split in splits]
-    # A multilabel image is counted once per label it has, so sums over classes would not be images.
-    totals = [] if run.results.get("task") == "multilabel" else [fmt.integer(total) for total in (*sums, sum(sums))]
+    # An image is counted once per label it has, or class its mask shows: sums over classes would not be images.
+    is_sum = run.results.get("task") not in ("multilabel", "segmentation")
+    totals = [fmt.integer(total) for total in (*sums, sum(sums))] if is_sum else []
     return {"splits": splits, "rows": rows, "totals": totals}
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from medgraft.config import RunConfig
-from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.prepare import Listener, Prepared, prepared, refuse_segmentation
 from medgraft.run.trials import engine_for, trial_context, trial_spec
 from medgraft.search.rule import choose
 from medgraft.search.trial import Trial, TrialContext, run_trial
@@ -41,6 +41,7 @@ def advise(config: RunConfig, *, listener: Listener | None = None) -> dict[str, 
         ``advice``: strategy, cut, why and source, the first first.
     """
     told = listener or Listener()
+    refuse_segmentation(config.data, "advise")
     with tempfile.TemporaryDirectory(prefix="medgraft-advise-") as place:
         folder = Path(place)
         found = prepared(config, folder, told)
@@ -53,9 +54,9 @@ def advice_from(config: RunConfig, found: Prepared, context: TrialContext, told:
     probes = _probes(config, found, context, told)
     distance = domain_distance(found, context)
     cuts = found.source.cuts
-    by_index = {index: trial.val_auprc for index, trial in probes.items()}
+    by_index = {index: trial.score for index, trial in probes.items()}
     choice = choose(
-        {index: [context.val_predictions(trial.val_probs)] for index, trial in probes.items()},
+        {index: [context.val_predictions(trial.val_outputs)] for index, trial in probes.items()},
         cuts,
         {index: cuts[index - 1].num_params for index in probes},
         "compact",
@@ -128,7 +129,7 @@ def _probes(config: RunConfig, found: Prepared, context: TrialContext, told: Lis
         usual = trial_spec(config, found, "frozen", cut, config.seed)
         spec = dataclasses.replace(usual, solver="exact", head=dataclasses.replace(usual.head, kind="pooled"))
         probes[cut.index] = run_trial(spec, context)
-        told.say(f"  frozen probe at cut {cut.index} {cut.name}: val AUPRC {probes[cut.index].val_auprc:.4f}")
+        told.say(f"  frozen probe at cut {cut.index} {cut.name}: val AUPRC {probes[cut.index].score:.4f}")
     return probes
 
 

@@ -17,7 +17,7 @@ from medgraft.report import write_analysis, write_report
 from medgraft.run.exploring import choose_probe
 from medgraft.run.folder import open_run, read_json, write_json
 from medgraft.run.measuring import changes, distances, read_source, similarity, worth_of_cuts
-from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.prepare import Listener, Prepared, prepared, refuse_segmentation
 from medgraft.run.trials import is_whole, source_name, trial_context, trial_spec
 from medgraft.search.trial import TrialContext, forget_weights, run_trial
 from medgraft.search.two_stage import stage_ends
@@ -63,6 +63,7 @@ def analyze(
     """
     folder, told = Path(run), listener or Listener()
     config = _config_of(folder)
+    refuse_segmentation(config.data, "analyze")
     second = _second_run(folder, config, Path(other)) if other is not None else None
     with tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
         found = prepared(config, Path(place), told)
@@ -149,6 +150,7 @@ def analyze_cohort(
         MedgraftError: Whatever is wrong with data, weights or the folder.
     """
     folder, told = Path(out), listener or Listener()
+    refuse_segmentation(config.data, "analyze")
     with open_run(folder, config), tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
         found = prepared(config, Path(place), told)
         context = trial_context(Path(place), found, Engine(device="cpu"))
@@ -329,9 +331,9 @@ def _gain(config: RunConfig, folder: Path, found: Prepared, told: Listener) -> l
         label = f"weights up to cut {depth.index}, statistics above"
         trial = run_trial(spec, context, lambda done, total, label=label: told.step(label, done, total))  # type: ignore[misc]
         forget_weights(trial)
-        told.say(f"  {label}: val AUPRC {trial.val_auprc:.4f}")
+        told.say(f"  {label}: val AUPRC {trial.score:.4f}")
         rows.append(
-            {"depth": depth.index, "name": depth.name, "val_auprc": trial.val_auprc, "val_auroc": trial.val_auroc}
+            {"depth": depth.index, "name": depth.name, "val_auprc": trial.score, "val_auroc": trial.scores["auroc"]}
         )
     return [row | {"gain": row["val_auprc"] - rows[0]["val_auprc"]} for row in rows]
 

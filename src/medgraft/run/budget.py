@@ -1,5 +1,6 @@
 """A time budget, turned into epochs and trials before training starts."""
 
+import itertools
 import math
 import time
 from pathlib import Path
@@ -15,8 +16,8 @@ from medgraft.run.folder import read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.trials import is_searched, second_cut, trial_spec
 from medgraft.search.two_stage import stage_ends
-from medgraft.train.batches import iterate
 from medgraft.train.engine import Engine, forward, running
+from medgraft.train.teaching import Share, teach
 from medgraft.transfer.strategies import apply_strategy
 
 __all__ = ["fit_budget"]
@@ -24,6 +25,8 @@ __all__ = ["fit_budget"]
 _NEIGHBOURS: Final = 4
 _SHARE: Final = 0.85
 _STEPS: Final = 3
+# How far neighbouring patches lie apart in validation, as a share of their side.
+_APART: Final = 0.75
 # Passes and probes of a search that begins with full fine-tuning took 1.5 to 1.7 epochs on BUSI and the phantom.
 _SIGNAL_EPOCHS: Final = 2
 
@@ -98,14 +101,16 @@ def _epoch_seconds(config: RunConfig, found: Prepared, engine: Engine) -> float:
     model, _ = apply_strategy("ftl", found.source, cut, spec.head, lr=spec.lr, seed=spec.seed)
     model.to(engine.device).train()
     train, val = image_set(found, "train"), image_set(found, "val")
-    size = min(spec.train.batch_size, len(train))
+    teaching = teach(train, val, spec.train, engine)
     times = []
     with running(engine):
-        for images, _, _ in iterate(train, np.tile(np.arange(size), _STEPS), size, torch.device(engine.device)):
+        for images, _ in itertools.islice(itertools.cycle(teaching.batches(0, Share())), _STEPS):
             start = time.perf_counter()
             forward(model, images, engine).float().square().mean().backward()
             if engine.device.startswith("cuda"):
                 torch.cuda.synchronize()
             times.append((time.perf_counter() - start) / len(images))
-    # A validation image costs one forward pass, a third of a training step.
-    return min(times) * (len(train) + len(val) / 3)
+    # A validation image costs one forward pass, a third of a training step; one with a mask that of all its patches.
+    sides = zip(found.preprocessing.sides, found.input_sides, strict=True)
+    passes = math.prod(1 if image == patch else math.ceil(image / patch / _APART) for image, patch in sides)
+    return min(times) * (teaching.num_items + passes * len(val) / 3)

@@ -27,7 +27,7 @@ from medgraft.run.advising import advice_from
 from medgraft.run.fit import installed_versions
 from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
 from medgraft.run.judging import count_opening, predict_split
-from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.prepare import Listener, Prepared, prepared, refuse_segmentation
 from medgraft.run.trials import engine_for, second_cut, trial_context, trial_spec, usual_depth
 from medgraft.search.fair import FairChoice, depths_to_try, fair_search
 from medgraft.search.trial import (
@@ -93,6 +93,7 @@ def compare(
     folder = Path(out)
     told = listener or Listener()
     names = _wanted(config)
+    refuse_segmentation(config.data, "compare")
     with open_run(folder, config):
         if (folder / "comparison.json").is_file() and (folder / "comparison.html").is_file():
             told.say(f"{folder} holds the finished comparison.")
@@ -215,7 +216,7 @@ class _Counter:
         if not was_there:
             self.seconds.append(time.perf_counter() - start)
         self.told.say(
-            f"  {self.done:>4}/{self.total} {label:<44} val AUPRC {result.val_auprc:.4f}  "
+            f"  {self.done:>4}/{self.total} {label:<44} val AUPRC {result.score:.4f}  "
             f"{result.num_params / 1e6:6.2f} M  {result.seconds:5.0f} s"
         )
         return result
@@ -294,7 +295,7 @@ def _entry(
 
     def score(depth: Cut, lr: float) -> float:
         tuning.append(trained(depth, lr, config.seed))
-        return tuning[-1].val_auprc
+        return tuning[-1].score
 
     choice = fair_search(depths, usual.lr, settings.trials, score, has_lr=has_lr)
     counter.total -= settings.trials - len(tuning)
@@ -376,7 +377,7 @@ def _row(
         "head": first.spec.head.kind,
         "lr": entry.choice.lr if first.history else None,
         "tried": [list(one) for one in entry.choice.tried],
-        "val_auprc": {"mean": float(np.mean([t.val_auprc for t in entry.trials]))},
+        "val_auprc": {"mean": float(np.mean([t.score for t in entry.trials]))},
         "test": metrics,
         "num_params": first.num_params,
         "macs": first.macs,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -11,6 +11,7 @@ from rich.table import Table
 
 from medgraft.report.comparison_page import comparison_rows
 from medgraft.report.formatting import ABSENT
+from medgraft.report.measures import MASKS, measure_of
 from medgraft.report.prose import decision_sentence
 from medgraft.report.tables import reuse_rows
 from medgraft.report.wording import chosen_name
@@ -25,6 +26,8 @@ __all__ = [
     "print_table",
     "value_with_interval",
 ]
+
+METRIC_NAMES: Final = {"auroc": "AUROC", "auprc": "AUPRC", "dice": "Dice", "surface_dice": "surface Dice"}
 
 
 @contextmanager
@@ -68,6 +71,7 @@ def print_table(
 def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
     """Print what the test set said of the chosen model and of full fine-tuning."""
     test, efficiency = results["test"], results["efficiency"]
+    shown = ("dice", "surface_dice") if measure_of(results) is MASKS else ("auroc", "auprc")
     rows = []
     for title, key in (
         (f"chosen: {chosen_name(results['chosen'])}", "chosen"),
@@ -77,25 +81,26 @@ def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
         rows.append(
             [
                 title,
-                value_with_interval(test[key]["auroc"]),
-                value_with_interval(test[key]["auprc"]),
+                *(value_with_interval(test[key][name]) for name in shown),
                 f"{cost['num_params'] / 1e6:.3f} M",
                 f"{cost['macs'] / 1e9:.3f} G",
                 f"{cost['cpu_ms']:.1f}",
             ]
         )
     if continued := results.get("continued"):
-        values = [value_with_interval(continued[key]) for key in ("auroc", "auprc")]
+        values = [value_with_interval(continued[key]) for key in shown]
         rows.append(["full fine-tuning, trained on", *values, rows[1][3], rows[1][4], rows[1][5]])
     columns = [
         ("test set", False),
-        ("AUROC [95 %]", True),
-        ("AUPRC [95 %]", True),
+        *((f"{METRIC_NAMES[name]} [95 %]", True) for name in shown),
         ("params", True),
         ("MACs", True),
         ("CPU ms", True),
     ]
     print_table(console, columns, rows)
+    for name, told in test.get("observers", {}).items():
+        words = f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
+        console.print(words, markup=False, highlight=False)
     console.print(test["sentence"], markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 

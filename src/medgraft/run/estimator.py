@@ -129,7 +129,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             network, _ = load_trial_model(trial, context)
         self.cut_ = trial.cut
         self.search_ = method_of(config) if is_searched(config) else "given"
-        self.val_auprc_ = trial.val_auprc
+        self.val_auprc_ = trial.score
         self.model_ = LoadedModel(artefact=artefact_of(found, trial, network), network=network, folder=Path())
         return self
 

@@ -50,7 +50,7 @@ def evaluate(
         DataError: The cohort has other classes, or one of the model's classes is absent.
     """
     told = listener or Listener()
-    refuse_segmentation(config)
+    refuse_segmentation(config, "evaluate")
     model = load_artefact(Path(run))
     cohort = open_cohort(config.model_copy(update={"dims": model.artefact.preprocessing.dims}), told)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:

@@ -12,7 +12,7 @@ from medgraft.run.folder import write_json
 from medgraft.run.prepare import Prepared
 from medgraft.types import Predictions
 
-__all__ = ["write_examples"]
+__all__ = ["duplicate_pairs", "write_examples"]
 
 _MAX_PAIRS: Final = 8
 _MAX_CASES: Final = 8
@@ -32,11 +32,12 @@ def write_examples(folder: Path, found: Prepared, predictions: Predictions, *, i
         return
     place = folder / "report_images"
     place.mkdir(exist_ok=True)
-    index = {"duplicates": _pairs(place, found), **_cases(place, found, predictions)}
+    index = {"duplicates": duplicate_pairs(place, found), **_cases(place, found, predictions)}
     write_json(place / "index.json", index)
 
 
-def _pairs(place: Path, found: Prepared) -> list[dict[str, Any]]:
+def duplicate_pairs(place: Path, found: Prepared) -> list[dict[str, Any]]:
+    """Pictures of duplicates, those across splits first, as the report's index names them."""
     exact = [(one[0], one[1], 1.0, "exact") for one in found.audit.exact_duplicates]
     near = [(a, b, similarity, "near") for a, b, similarity in found.audit.near_duplicates]
     splits = found.given.table["split"].to_numpy(dtype=object)

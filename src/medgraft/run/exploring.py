@@ -14,7 +14,7 @@ from medgraft.deploy.predict import write_table
 from medgraft.errors import ConfigError, DataError
 from medgraft.metrics.classification import auprc
 from medgraft.run.folder import write_json
-from medgraft.run.prepare import Listener
+from medgraft.run.prepare import Listener, Prepared
 from medgraft.run.trials import Runner, is_searched, second_cut, usual_head, wanted_depth
 from medgraft.search.guided import cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
@@ -31,6 +31,7 @@ from medgraft.search.trial import (
 )
 from medgraft.search.two_stage import two_stage
 from medgraft.train.features import keep_features
+from medgraft.transfer.decoders import decoders_at_cuts
 from medgraft.transfer.source import BELOW_STEM
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Cut, Predictions
@@ -42,6 +43,7 @@ __all__ = [
     "explore",
     "is_after_ftl",
     "method_of",
+    "possible_cuts",
     "refuse_search",
     "search_effort",
     "settled_search",
@@ -92,6 +94,9 @@ def search_effort(config: RunConfig, num_val_groups: int) -> tuple[int, int]:
     """
     if not is_searched(config):
         return 1, config.train.epochs
+    if config.data.task == "segmentation":
+        # A mask has thousands of pixels: what another seed changes is small beside what another case does.
+        return config.search.seeds or 1, config.search.epochs or config.train.epochs
     seeds = config.search.seeds or (_SEEDS_WHEN_SMALL if num_val_groups < _SMALL_VALIDATION else 1)
     shared = max(config.train.epochs // seeds, min(_MIN_EPOCHS, config.train.epochs))
     return seeds, config.search.epochs or shared
@@ -128,7 +133,8 @@ def method_of(config: RunConfig) -> str:
         return search.method
     # Guided takes one seed, all epochs and no number of trials: who asks for more of these means the other search.
     is_told_more = search.seeds > 1 or search.epochs > 0 or search.max_trials > 0
-    return "guided" if config.transfer.strategy == "ttl" and not is_told_more else "two-stage"
+    is_probed = config.transfer.strategy == "ttl" and config.data.task != "segmentation"
+    return "guided" if is_probed and not is_told_more else "two-stage"
 
 
 def refuse_search(config: RunConfig) -> None:
@@ -138,6 +144,10 @@ def refuse_search(config: RunConfig) -> None:
         ConfigError: It is meant for another strategy, or its start suits neither search, division nor head.
     """
     name, method = config.transfer.strategy, config.search.method
+    if config.data.task == "segmentation" and (method in _AFTER_FTL or config.search.start == "ftl"):
+        raise ConfigError(
+            f"--search {method} judges cuts by pooled features, which masks have none of. Use --search two-stage."
+        )
     meant = {"incremental": "lwft", "guided": "ttl", "svcca": "ttl"}.get(method, name)
     if name != meant:
         raise ConfigError(f"--search {method} is a search for {meant}, got --strategy {name}. Use --search two-stage.")
@@ -191,15 +201,15 @@ def is_after_ftl(config: RunConfig) -> bool:
 def _explore_by_training(runner: Runner, num_seeds: int, epochs: int, method: str) -> Explored:
     """Train every depth that the method asks for, from the source's weights, and compare."""
     config, found, context = runner.config, runner.found, runner.context
-    name, cuts = config.transfer.strategy, found.source.cuts
+    name, cuts = config.transfer.strategy, possible_cuts(config, found)
     seeds = range(config.seed, config.seed + num_seeds)
     tried: dict[int, list[Trial]] = {}
 
     def score(cut: Cut, role: str) -> float:
-        kind = "baseline" if cut.index == len(cuts) and name in ("ttl", "tf", "wtst", "ftl") else role
+        kind = "baseline" if cut.index == cuts[-1].index and name in ("ttl", "tf", "wtst", "ftl") else role
         trials = [runner.run(name, cut, seeds[0], kind, epochs=epochs)]
         best = max(tried.values(), key=_mean_score, default=trials)
-        firsts = [context.val_predictions(one.val_probs) for one in (trials[0], best[0])]
+        firsts = [context.val_judged(one.val_outputs) for one in (trials[0], best[0])]
         if num_seeds > 1 and not is_clearly_behind(*firsts):
             trials += [runner.run(name, cut, seed, kind, epochs=epochs) for seed in seeds[1:]]
         tried[cut.index] = trials
@@ -210,15 +220,26 @@ def _explore_by_training(runner: Runner, num_seeds: int, epochs: int, method: st
     else:
         each = _times(num_seeds, epochs)
         runner.told.say(f"Searching among {len(cuts)} cuts, {each} each; everything is chosen on validation.")
-        _train_all(runner, score, seeds, epochs)
+        _train_all(runner, cuts, score, seeds, epochs)
     second = second_cut(found)
-    if second is not None and second.index not in tried and name == "ttl" and method != "given":
+    if second in cuts and second is not None and second.index not in tried and name == "ttl" and method != "given":
         score(second, "second baseline")
     return Explored(choice=_choose(config, context, cuts, tried))
 
 
-def _train_all(runner: Runner, score: Callable[[Cut, str], float], seeds: range, epochs: int) -> None:
-    search, cuts = runner.config.search, runner.found.source.cuts
+def possible_cuts(config: RunConfig, found: Prepared) -> tuple[Cut, ...]:
+    """The cuts that may be tried: of a segmentation those at which its decoder can begin."""
+    cuts = found.source.cuts
+    if found.masks is None:
+        return cuts
+    heads = decoders_at_cuts(found.source, config.transfer.decoder)
+    return tuple(cut for cut in cuts if cut.index in heads)
+
+
+def _train_all(
+    runner: Runner, cuts: tuple[Cut, ...], score: Callable[[Cut, str], float], seeds: range, epochs: int
+) -> None:
+    search = runner.config.search
     if search.method == "incremental":
         level = search.level
         if level is None:
@@ -370,12 +391,12 @@ def _write_signals(runner: Runner, signals: Mapping[int, Mapping[str, float]]) -
 
 
 def _mean_score(trials: list[Trial]) -> float:
-    return sum(trial.val_auprc for trial in trials) / len(trials)
+    return sum(trial.score for trial in trials) / len(trials)
 
 
 def _choose(config: RunConfig, context: TrialContext, cuts: tuple[Cut, ...], tried: dict[int, list[Trial]]) -> Choice:
     return choose(
-        {index: [context.val_predictions(t.val_probs) for t in trials] for index, trials in tried.items()},
+        {index: [context.val_judged(t.val_outputs) for t in trials] for index, trials in tried.items()},
         (BELOW_STEM, *cuts),
         {index: trials[0].num_params for index, trials in tried.items()},
         config.transfer.rule,

@@ -21,14 +21,16 @@ from medgraft.run.exploring import refuse_search, settled_search
 from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
 from medgraft.run.folds import fit_folds
 from medgraft.run.judging import Tested, open_test_set
-from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.judging_masks import open_mask_test
+from medgraft.run.overlays import write_overlays
+from medgraft.run.prepare import Listener, Prepared, prepared, refuse_for_masks
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context
-from medgraft.search.trial import forget_weights
+from medgraft.search.trial import TrialContext, forget_weights
 from medgraft.train.engine import pick_device
 from medgraft.transfer.heads import CLASSICAL
 from medgraft.transfer.strategies import STRATEGIES
-from medgraft.types import to_json
+from medgraft.types import Overlaps, to_json
 
 __all__ = ["fit", "installed_versions"]
 
@@ -84,6 +86,8 @@ def _refuse_early(config: RunConfig) -> None:
     name = config.transfer.strategy
     if name not in STRATEGIES:
         raise ConfigError(f"expected a strategy among {', '.join(STRATEGIES)}, got {name!r}.")
+    if config.data.task == "segmentation":
+        refuse_for_masks(config)
     head = config.transfer.head
     if head in CLASSICAL and name != "hybrid":
         raise ConfigError(f"--head {head} is a head of hybrid, got --strategy {name}. Use --strategy hybrid.")
@@ -103,9 +107,10 @@ def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, 
     config = fit_budget(settled_search(config, context, told), folder, found, engine, told)
     _say_source(found, told)
     searched = search_cut(config, folder, found, context, told)
-    tested = open_test_set(config, folder, found, context, searched, run_id_of(folder), told)
+    judge = open_test_set if found.masks is None else open_mask_test
+    tested = judge(config, folder, found, context, searched, run_id_of(folder), told)
     results = _results(config, folder, found, searched, tested, digest, command)
-    write_examples(folder, found, tested.chosen[0], is_wanted=config.evaluate.thumbnails)
+    _write_pictures(config, folder, found, searched, context, tested)
     write_json(folder / "results.json", results)
     write_report(folder)
     for trial in searched.trials:
@@ -113,6 +118,16 @@ def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, 
     shutil.rmtree(context.folder / "features", ignore_errors=True)
     log_event(folder, "done", verdict=results["test"]["verdict"])
     return results
+
+
+def _write_pictures(
+    config: RunConfig, folder: Path, found: Prepared, searched: Searched, context: TrialContext, tested: Tested
+) -> None:
+    shown = tested.chosen[0]
+    if isinstance(shown, Overlaps):
+        write_overlays(folder, found, searched, context, shown, is_wanted=config.evaluate.thumbnails)
+    else:
+        write_examples(folder, found, shown, is_wanted=config.evaluate.thumbnails)
 
 
 def _say_source(found: Prepared, told: Listener) -> None:
@@ -200,6 +215,7 @@ def _results(
         "notes": list(cohort.notes),
         "noun": cohort.noun,
         "case_noun": cohort.case_noun,
+        "patch": list(found.input_sides) if found.masks is not None else [],
         "is_phantom": (Path(config.data.source).parent / "phantom.json").is_file(),
         "second_baseline": tested.second_baseline,
         "continued": tested.continued,
@@ -216,6 +232,7 @@ def _counts(found: Prepared) -> dict[str, dict[str, int]]:
     counts = {}
     for split in ("train", "val", "test"):
         targets = cohort.targets[cohort.rows(split)]
+        # Of masks: images that show a class.
         per = (targets == 1).sum(0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes))
         counts[split] = {name: int(n) for name, n in zip(cohort.classes, per, strict=True)}
     return counts

@@ -13,12 +13,15 @@ import pandas as pd
 from medgraft.config import RunConfig
 from medgraft.data.split import fold_splits
 from medgraft.deploy.predict import write_table
+from medgraft.evaluate.masks import mask_metrics, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare, metric_interval, site_metrics
 from medgraft.metrics.classification import metrics_of
 from medgraft.report import write_report
+from medgraft.report.measures import measure_of
 from medgraft.run.folder import read_json, write_json
 from medgraft.run.judging import judged_name
+from medgraft.run.judging_masks import other_observers, overlaps_of_table
 from medgraft.run.prepare import Listener, Prepared, preprocessing_of
 from medgraft.types import Predictions
 
@@ -65,11 +68,13 @@ def fit_folds(config: RunConfig, folder: Path, found: Prepared, run_split: RunSp
 
 def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict[str, Any]]) -> dict[str, Any]:
     places = [folder / f"fold_{number}" for number in range(1, len(results) + 1)]
-    test = _pooled_test(config, folder, places, found, results)
+    pool = _pooled_test if found.masks is None else _pooled_masks
+    test = pool(config, folder, places, found, results)
     picks = collections.Counter(r["chosen"]["cut"]["index"] for r in results)
     number = next(i for i, r in enumerate(results) if r["chosen"]["cut"]["index"] == picks.most_common(1)[0][0])
     typical = results[number]
     _merge_files(folder, places, results, typical=places[number])
+    metric = measure_of(results[0]).test
     notes = [
         f"Nested cross-validation, {len(results)} folds by group; test figures are pooled over the folds.",
         "Cuts chosen per fold: " + ", ".join(r["chosen"]["cut"]["name"] for r in results) + ".",
@@ -93,8 +98,8 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
                 "cut": r["chosen"]["cut"],
                 "num_params": r["efficiency"]["chosen"]["num_params"],
                 "num_cases": r["test"]["num_cases"],
-                "auroc": r["test"]["chosen"]["auroc"],
-                "auroc_baseline": r["test"]["baseline"]["auroc"],
+                metric: r["test"]["chosen"][metric],
+                f"{metric}_baseline": r["test"]["baseline"][metric],
                 "verdict": r["test"]["verdict"],
             }
             for i, r in enumerate(results, 1)
@@ -123,6 +128,36 @@ def _pooled_test(
         "num_cases": len(chosen.groups),
         "num_groups": len(np.unique(chosen.groups)),
         **({"sites": per_site} if per_site else {}),
+    }
+
+
+def _pooled_masks(
+    config: RunConfig, folder: Path, places: list[Path], found: Prepared, results: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Likewise of masks; every image was tested once, so other observers are compared on all of them."""
+    sides, pooled = ("chosen", "baseline"), {}
+    for side, name in zip(sides, ("predictions.csv", "predictions_baseline.csv"), strict=True):
+        table = pd.concat([pd.read_csv(place / name, keep_default_na=False) for place in places])
+        write_table(table, folder / name)
+        rows = _rows(table, found)
+        pooled[side] = overlaps_of_table(table, found, rows)
+    weights = bootstrap_weights(pooled["chosen"], config.evaluate.replicates, config.seed)
+    summary: dict[str, Any] = {}
+    for side in sides:
+        summary[side] = summarise_masks(pooled[side], weights)
+        for name in mask_metrics(pooled[side]):
+            values = [r["test"][side][name]["value"] for r in results]
+            summary[side][name] |= {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+    name = judged_name(config.transfer.strategy)
+    return {
+        **summary,
+        **compare(pooled["chosen"], pooled["baseline"], config.evaluate.margin, weights, name),
+        "margin": config.evaluate.margin,
+        "tolerance": config.evaluate.tolerance_mm,
+        "unit": results[0]["test"]["unit"],
+        "observers": other_observers(config, found, rows, pooled["chosen"]),
+        "num_cases": len(rows),
+        "num_groups": len(np.unique(found.groups[rows])),
     }
 
 

@@ -1,7 +1,7 @@
 """The one opening of the test set: predictions, intervals, verdict, cost, and the files that hold them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,11 +23,21 @@ from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.searching import Searched
 from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of
 from medgraft.train.engine import Engine
-from medgraft.train.loop import predict_probs
+from medgraft.train.outputs import predict_probs
 from medgraft.transfer.model import TransferModel
-from medgraft.types import Predictions
+from medgraft.types import Judged, Predictions
 
-__all__ = ["Tested", "artefact_of", "count_opening", "judged_name", "open_test_set", "predict_split"]
+__all__ = [
+    "Tested",
+    "artefact_of",
+    "count_opening",
+    "judged_name",
+    "open_test_set",
+    "predict_split",
+    "say_opening",
+    "store_models",
+    "training_history",
+]
 
 _MODEL_FOLDERS: Final = {"chosen": "model", "baseline": "baseline"}
 
@@ -42,8 +52,8 @@ class Tested:
         second_baseline: Full fine-tuning at the last fully pretrained cut, or None.
         continued: Full fine-tuning trained on for the cost of the search, where the chosen model started from it.
         openings: How often these test cases were opened on this machine, this run included.
-        chosen: Test predictions of the chosen model, one per seed.
-        baseline: Test predictions of full fine-tuning, one per seed.
+        chosen: What the chosen model says of the test cases, one per seed.
+        baseline: Likewise full fine-tuning.
     """
 
     summary: dict[str, Any]
@@ -51,8 +61,8 @@ class Tested:
     second_baseline: dict[str, Any] | None
     continued: dict[str, Any] | None
     openings: int
-    chosen: list[Predictions]
-    baseline: list[Predictions]
+    chosen: Sequence[Judged]
+    baseline: Sequence[Judged]
 
 
 def open_test_set(
@@ -66,9 +76,7 @@ def open_test_set(
 ) -> Tested:
     """Open the test set for the chosen model and the baselines, and write what was found."""
     rows = found.cohort.case_rows("test")
-    openings = count_opening(folder, found, run_id)
-    log_event(folder, "test opened", openings=openings)
-    told.say(f"Opening the test set ({_cases_in_words(found)}); on this machine this is time {openings}.")
+    openings = say_opening(folder, found, run_id, told)
     chosen = [predict_split(trial, found, context, "test") for trial in searched.chosen_seeds]
     baseline = [predict_split(trial, found, context, "test") for trial in searched.baseline_seeds]
     weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
@@ -84,13 +92,23 @@ def open_test_set(
 
     return Tested(
         summary=summary,
-        efficiency=_efficiency(folder, found, context, searched, summary),
+        efficiency=store_models(
+            folder, found, context, searched, {role: _points(summary[role]) for role in _MODEL_FOLDERS}
+        ),
         second_baseline=beside(searched.second_seeds),
         continued=beside(searched.continued_seeds),
         openings=openings,
         chosen=chosen,
         baseline=baseline,
     )
+
+
+def say_opening(folder: Path, found: Prepared, run_id: str, told: Listener) -> int:
+    """Count this opening of the test set and say so; how often these cases were opened on this machine."""
+    openings = count_opening(folder, found, run_id)
+    log_event(folder, "test opened", openings=openings)
+    told.say(f"Opening the test set ({_cases_in_words(found)}); on this machine this is time {openings}.")
+    return openings
 
 
 def count_opening(folder: Path, found: Prepared, run_id: str) -> int:
@@ -113,8 +131,8 @@ def _summary(
     weights: np.ndarray,
 ) -> dict[str, Any]:
     point, margin = config.evaluate.operating_point, config.evaluate.margin
-    val = context.val_predictions(searched.chosen.val_probs)
-    val_baseline = context.val_predictions(searched.baseline_seeds[0].val_probs)
+    val = context.val_predictions(searched.chosen.val_outputs)
+    val_baseline = context.val_predictions(searched.baseline_seeds[0].val_outputs)
     compared = compare(chosen, baseline, margin, weights, judged_name(searched.chosen.spec.strategy))
     if searched.chosen.spec == searched.baseline_seeds[0].spec:
         compared["sentence"] = "The search kept the whole network: the chosen model is full fine-tuning itself."
@@ -143,7 +161,7 @@ def _beside(
         "num_params": first.num_params,
         "macs": first.macs,
         "epochs": len(first.history),
-        **summarise(predictions, context.val_predictions(first.val_probs), config.evaluate.operating_point, weights),
+        **summarise(predictions, context.val_predictions(first.val_outputs), config.evaluate.operating_point, weights),
         **compare(chosen, predictions, config.evaluate.margin, weights),
     }
 
@@ -173,21 +191,35 @@ def _cases_in_words(found: Prepared) -> str:
     return f"{images} {noun}" if images == cases else f"{cases} {found.cohort.case_noun} of {images} {noun}"
 
 
-def _efficiency(
-    folder: Path, found: Prepared, context: TrialContext, searched: Searched, summary: dict[str, Any]
+def _points(told: dict[str, Any]) -> dict[str, Any]:
+    """Thresholds and temperature out of a model's part of the `test` results."""
+    thresholds = {name: float(point["threshold"]) for name, point in told["operating_point"]["classes"].items()}
+    return {"thresholds": thresholds, "temperature": float(told["temperature_scaled"]["temperature"])}
+
+
+def store_models(
+    folder: Path,
+    found: Prepared,
+    context: TrialContext,
+    searched: Searched,
+    points: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Cost of the chosen model and of the baseline, both stored: one to use, the other to analyse and compare with."""
+    """Cost of the chosen model and of the baseline, both stored: one to use, the other to analyse and compare with.
+
+    Args:
+        folder: Of the run.
+        found: Its cohort.
+        context: Of its trials.
+        searched: The trials whose models are stored.
+        points: Operating point and temperature of ``chosen`` and ``baseline``, as `artefact_of` takes them.
+    """
     trials = {"chosen": searched.chosen, "baseline": searched.baseline_seeds[0]}
     models = {role: load_trial_model(trial, context)[0] for role, trial in trials.items()}
-    settings = found.preprocessing
-    times = latency_ms(models, torch.rand(1, settings.channels, *settings.sides))
+    times = latency_ms(models, torch.rand(1, found.preprocessing.channels, *found.input_sides))
     costs: dict[str, Any] = {"cpu_threads": torch.get_num_threads()}
     for role, trial in trials.items():
         place = folder / _MODEL_FOLDERS[role]
-        told = summary[role]
-        thresholds = {k: float(v["threshold"]) for k, v in told["operating_point"]["classes"].items()}
-        temperature = float(told["temperature_scaled"]["temperature"])
-        artefact = artefact_of(found, trial, models[role], thresholds, temperature)
+        artefact = artefact_of(found, trial, models[role], **(points or {}).get(role, {}))
         save_artefact(place, models[role], artefact, found.source.backbone)
         costs[role] = {
             "num_params": trial.num_params,
@@ -222,6 +254,8 @@ def artefact_of(
         weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
         frozen=model.frozen,
         slim=slim_of(trial.spec),
+        patch=found.input_sides if found.masks is not None else (),
+        mask_values=found.cohort.mask_values,
     )
 
 
@@ -233,7 +267,7 @@ def _write_predictions(
     chosen: Predictions,
     baseline: Predictions,
 ) -> None:
-    val = context.val_predictions(searched.chosen.val_probs)
+    val = context.val_predictions(searched.chosen.val_outputs)
     for name, predictions, split in (
         ("predictions.csv", chosen, "test"),
         ("predictions_baseline.csv", baseline, "test"),
@@ -242,12 +276,13 @@ def _write_predictions(
         table = found.cohort.table.iloc[found.cohort.case_rows(split)]
         patients = [pseudonym(str(p)) if isinstance(p, str) else "" for p in table["patient"]]
         write_table(predictions_table(predictions, list(table["path"]), patients), folder / name)
-    write_table(_history(searched.chosen_seeds, searched.baseline_seeds), folder / "history.csv")
+    write_table(training_history(searched.chosen_seeds, searched.baseline_seeds), folder / "history.csv")
 
 
-def _history(chosen: Sequence[Trial], baseline: Sequence[Trial]) -> pd.DataFrame:
+def training_history(chosen: Sequence[Trial], baseline: Sequence[Trial]) -> pd.DataFrame:
+    """One row for each epoch of each training."""
     rows = [
-        {"role": role, "seed": trial.spec.seed, **dataclasses.asdict(row)}
+        {"role": role, "seed": trial.spec.seed, **row.columns()}
         for role, trials in (("chosen", chosen), ("baseline", baseline))
         for trial in trials
         for row in trial.history

@@ -46,7 +46,7 @@ from medgraft.run.prepare import Listener, open_cohort
 from medgraft.search.trial import TrialContext
 from medgraft.train.batches import ImageSet, iterate
 from medgraft.train.classical import Labelled
-from medgraft.train.loop import predict_probs
+from medgraft.train.outputs import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Cut, Predictions, Preprocessing, to_json
 

@@ -8,23 +8,25 @@ from typing import Final, Literal
 import numpy as np
 
 from medgraft.backbones.build import build_backbone, check_size, lifted
-from medgraft.backbones.spec import Backbone, BackboneSpec
+from medgraft.backbones.spec import Backbone, BackboneSpec, Lift
 from medgraft.config import DataConfig, RunConfig
 from medgraft.data.audit import audit_cohort
 from medgraft.data.cache import DecodedCohort, build_cache
 from medgraft.data.cohort import Unknown, read_cohort
-from medgraft.data.decode import header_row
 from medgraft.data.findings import Audit
 from medgraft.data.groups import groups_of
 from medgraft.data.identity import keep_names
 from medgraft.data.leaks import apply_leaks
+from medgraft.data.mask_cache import build_mask_cache
 from medgraft.data.masks import read_mask_cohort
 from medgraft.data.split import split_cohort
-from medgraft.errors import BackboneError, ConfigError
+from medgraft.errors import BackboneError, ConfigError, DataError
 from medgraft.io.intensity import ct_windows
 from medgraft.io.preprocess import intensity_scale
-from medgraft.train.batches import ImageSet
+from medgraft.run.sides import image_and_patch_sides, typical_sides
+from medgraft.train.batches import ImageSet, MaskSet
 from medgraft.transfer.source import Source, prepare_source
+from medgraft.transfer.strategies import WITH_DECODER
 from medgraft.types import Cohort, Preprocessing, Reading
 
 __all__ = [
@@ -37,16 +39,13 @@ __all__ = [
     "open_cohort",
     "prepared",
     "preprocessing_of",
+    "refuse_for_masks",
     "refuse_segmentation",
     "reading_of",
     "wanted_dims",
 ]
 
-_SAMPLE: Final = 32
-_STEPS: Final = {2: 32, 3: 8}
-_LARGEST_DEFAULT: Final = {2: 224, 3: 64}
-"""By number of axes; 64³ voxels are five times as many as 224² px."""
-_USUAL_LIFT: Final = "slices"
+_USUAL_LIFT: Final[Lift] = "slices"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +74,7 @@ class Prepared:
         preprocessing: From a file to the network's input.
         source: The network with its cuts.
         given: What the audit looked at: the cohort before leaks were dropped.
+        masks: (M, *sides) uint8 class numbers, a row for each of the cache; of a segmentation.
     """
 
     cohort: Cohort
@@ -85,6 +85,12 @@ class Prepared:
     preprocessing: Preprocessing
     source: Source
     given: Cohort
+    masks: np.ndarray | None = None
+
+    @property
+    def input_sides(self) -> tuple[int, ...]:
+        """What the network sees at once: an image or, of images with masks, a patch of it."""
+        return tuple(self.source.trace.shapes[self.source.trace.input][2:])
 
 
 def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2, 3] = "auto", seed: int = 0) -> Cohort:
@@ -146,17 +152,35 @@ def _masks(config: DataConfig) -> Cohort:
     )
 
 
-def refuse_segmentation(config: DataConfig) -> None:
-    """Refuse what only `check` and `cuts` can do so far.
+def refuse_segmentation(config: DataConfig, job: str) -> None:
+    """Refuse a segmentation where only labels are understood.
 
     Raises:
         ConfigError: The task is segmentation.
     """
     if config.task == "segmentation":
+        raise ConfigError(f"{job} understands labels alone, got --task segmentation. Masks: fit, check, predict, cuts.")
+
+
+def refuse_for_masks(config: RunConfig) -> None:
+    """Refuse settings that mean nothing for masks.
+
+    Raises:
+        ConfigError: One was given.
+    """
+    usual = RunConfig(data=config.data)
+    for section, name in (
+        ("transfer", "head"), ("train", "imbalance"), ("train", "label_smoothing"), ("evaluate", "operating_point"),
+    ):  # fmt: skip
+        given = getattr(getattr(config, section), name)
+        if given != getattr(getattr(usual, section), name):
+            raise ConfigError(f"{section}.{name} is about labels, got {given} for a segmentation. Leave it out.")
+    if config.transfer.strategy not in WITH_DECODER:
         raise ConfigError(
-            "segmentation can be audited (medgraft check --task segmentation) and costed (medgraft cuts NAME --decoder "
-            "unet), but not trained yet. Use --set data.task=classification."
+            f"expected a strategy among {', '.join(WITH_DECODER)} for a segmentation, got {config.transfer.strategy!r}."
         )
+    if config.backbone.lift == "slices":
+        raise ConfigError("--lift slices keeps no maps of volumes for a decoder. Use --lift acs or i3d.")
 
 
 def audited(
@@ -240,9 +264,10 @@ def fitted(config: RunConfig, backbone: Backbone, cohort: Cohort) -> tuple[Backb
                 f"{backbone.spec.name} reads images and the cohort is volumes. Use --lift acs, i3d or slices, or a "
                 "network for volumes such as monai/resnet10."
             )
-        backbone = lifted(backbone, _USUAL_LIFT if lift == "auto" else lift)
+        usual: Lift = "acs" if cohort.task == "segmentation" else _USUAL_LIFT
+        backbone = lifted(backbone, usual if lift == "auto" else lift)
     check_size(backbone)
-    return backbone, backbone.sides or _typical_sides(cohort)
+    return backbone, backbone.sides or typical_sides(cohort)
 
 
 def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
@@ -251,15 +276,20 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
     Raises:
         MedgraftError: Whatever is wrong with the input; see the functions called.
     """
-    refuse_segmentation(config.data)
     network = network_of(config)
     cohort = open_cohort(config.data, listener, wanted_dims(config, network), config.seed)
     backbone, sides = fitted(config, network, cohort)
+    image_sides = sides
+    if cohort.task == "segmentation":
+        image_sides, sides = image_and_patch_sides(config, cohort, backbone.sides)
     source = prepare_source(backbone, sides)
     channels = 1 if backbone.in_channels == 1 else None
-    readable, decoded, audit = audited(cohort, folder / "cache", config.data, sides, channels, listener)
+    readable, decoded, audit = audited(cohort, folder / "cache", config.data, image_sides, channels, listener)
     kept = apply_leaks(readable, audit, config.data.leaks)
     _say_new(kept, readable, listener)
+    masks = None
+    if cohort.task == "segmentation":
+        kept, masks = _masked(kept, readable, decoded, listener)
     rows = decoded.rows_of(kept)
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)[rows]
     # Folds divide later, each in its own way.
@@ -274,7 +304,23 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
         preprocessing=preprocessing_of(source, decoded, rows if config.data.folds > 1 else rows[divided.rows("train")]),
         source=source,
         given=readable,
+        masks=masks,
     )
+
+
+def _masked(kept: Cohort, readable: Cohort, decoded: DecodedCohort, listener: Listener) -> tuple[Cohort, np.ndarray]:
+    """What of `kept` has a mask that can teach, and all masks, a row for each of the cache."""
+    listener.say(f"Masks at {'×'.join(map(str, decoded.sides))}; results are judged at the images' own size.")
+    found = build_mask_cache(readable, decoded)
+    rows = decoded.rows_of(kept)
+    lost = [row for row in rows.tolist() if row in found.unusable]
+    if lost:
+        first = f"{decoded.paths[lost[0]]} ({found.unusable[lost[0]]})"
+        if len(lost) == len(rows):
+            raise DataError(f"{kept.root}: no image has a mask that can be used. First: {first}")
+        listener.say(f"warn: {len(lost)} images are left out for their masks, e.g. {first}")
+        kept = kept.select(np.array([row not in found.unusable for row in rows.tolist()]))
+    return kept, found.masks
 
 
 def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndarray) -> Preprocessing:
@@ -297,6 +343,15 @@ def image_set(found: Prepared, split: str) -> ImageSet:
     rows = found.cohort.rows(split)
     targets = found.cohort.training_targets if split == "train" else found.cohort.targets
     positive = found.cohort.positive
+    if found.masks is not None:
+        return MaskSet(
+            images=found.decoded.images,
+            masks=found.masks,
+            rows=found.rows[rows],
+            targets=targets[rows],
+            intensity_max=found.preprocessing.intensity_max,
+            num_classes=len(found.cohort.classes),
+        )
     return ImageSet(
         images=found.decoded.images,
         rows=found.rows[rows],
@@ -311,20 +366,3 @@ def image_set(found: Prepared, split: str) -> ImageSet:
 def _say_new(after: Cohort, before: Cohort, listener: Listener) -> None:
     for note in after.notes[len(before.notes) :]:
         listener.say(note)
-
-
-def _typical_sides(cohort: Cohort) -> tuple[int, ...]:
-    """For a network that names none: of images the median longer side, rounded up to 32 px, at most 224.
-
-    Of volumes the median of each side, rounded up to 8 voxels, at most 64.
-    """
-    step = max(1, len(cohort) // _SAMPLE)
-    facts = [found for row in range(0, len(cohort), step) if (found := header_row(cohort, row)) is not None]
-    if not facts:
-        raise ConfigError("expected --size or a readable image to infer the input size from, got neither.")
-    if cohort.dims == 2:
-        lengths = [float(np.median([max(fact.height, fact.width) for fact in facts]))] * 2
-    else:
-        lengths = [float(np.median([getattr(fact, axis) for fact in facts])) for axis in ("depth", "height", "width")]
-    multiple, largest = _STEPS[cohort.dims], _LARGEST_DEFAULT[cohort.dims]
-    return tuple(min(largest, int(np.ceil(length / multiple)) * multiple) for length in lengths)

@@ -10,12 +10,15 @@ from medgraft.config import RunConfig
 from medgraft.cuts.truncate import resolve_cut
 from medgraft.data.augment import AUGMENTATIONS
 from medgraft.deploy.predict import write_table
+from medgraft.metrics.scores import SCORE_NAMES
 from medgraft.run.folder import log_event, read_json, write_json
 from medgraft.run.forecast import forecast_memory, refuse_memory, say_time
 from medgraft.run.prepare import Listener, Prepared, image_set
+from medgraft.run.sides import patches_per_image
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
 from medgraft.train.engine import Engine, choose_engine, pick_device
-from medgraft.train.loop import TrainSettings
+from medgraft.train.patches import PatchSettings
+from medgraft.train.settings import TrainSettings
 from medgraft.transfer.heads import CLASSICAL, HeadKind, HeadSettings
 from medgraft.transfer.plan import plan_line, plan_table
 from medgraft.transfer.source import BELOW_STEM, Source
@@ -48,8 +51,9 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
         "ftl", found.source, found.source.cuts[-1], _head(config, found, "ftl"), lr=_lr(config), seed=config.seed
     )
     num_train = len(found.cohort.rows("train"))
-    batch_size, device = config.train.batch_size or _batch_size(num_train), pick_device(config.device)
-    shape = (found.preprocessing.channels, *found.preprocessing.sides)
+    patches = _patches(config, found)
+    batch_size, device = _batch_size(config, found), pick_device(config.device)
+    shape = (found.preprocessing.channels, *found.input_sides)
     refuse_memory(forecast_memory(model, shape, Engine(device=device)), batch_size, device, told)
     engine = choose_engine(
         model,
@@ -60,12 +64,14 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
         precision=config.train.precision,
     )
     write_json(path, engine)
-    speeds = ", ".join(f"{name} {speed:.3g} {found.cohort.noun}/s" for name, speed in engine.measured.items())
+    noun = found.cohort.noun if patches is None else "patches"
+    speeds = ", ".join(f"{name} {speed:.3g} {noun}/s" for name, speed in engine.measured.items())
     layout = ", channels last" if engine.is_channels_last else ""
     told.say(
         f"Training on {engine.device} in {engine.precision}{layout}" + (f" (measured: {speeds})." if speeds else ".")
     )
-    say_time(engine, config.train.epochs, num_train, found.cohort.noun, told)
+    num_items = num_train if patches is None else num_train * patches.per_image
+    say_time(engine, config.train.epochs, num_items, noun, told)
     return engine
 
 
@@ -85,6 +91,8 @@ def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext
 
 
 def _head(config: RunConfig, found: Prepared, strategy: str) -> HeadSettings:
+    if found.masks is not None:
+        return HeadSettings(num_outputs=image_set(found, "train").num_outputs, kind=config.transfer.decoder)
     num = 1 if found.cohort.task == "binary" else len(found.cohort.classes)
     usual = usual_head(found.source.backbone.spec.lift)
     kind = config.transfer.head or ("svm" if strategy == "hybrid" else usual)
@@ -109,7 +117,23 @@ def _lr(config: RunConfig) -> float:
     return config.train.lr or (3e-3 if config.backbone.name == PACKAGED_NAME else 1e-3)
 
 
-def _batch_size(num_train: int) -> int:
+def _patches(config: RunConfig, found: Prepared) -> PatchSettings | None:
+    """What a training sees of images with masks; None where there are none."""
+    if found.masks is None:
+        return None
+    return PatchSettings(
+        sides=found.input_sides,
+        per_image=patches_per_image(config, found.preprocessing.sides, found.input_sides),
+        foreground=config.train.foreground,
+    )
+
+
+def _batch_size(config: RunConfig, found: Prepared) -> int:
+    if config.train.batch_size:
+        return config.train.batch_size
+    if found.masks is not None:
+        return 8 if found.cohort.dims == 2 else 2
+    num_train = len(found.cohort.rows("train"))
     # A few hundred images in large batches are too few steps for a deep network, and truncation would look better
     # than it is.
     return 16 if num_train < 400 else 32 if num_train < 2000 else 64
@@ -120,7 +144,6 @@ def trial_spec(
 ) -> TrialSpec:
     """The specification of one training under `config`; `epochs` only when the search spends fewer."""
     train = config.train
-    num_train = len(found.cohort.rows("train"))
     augment = dataclasses.replace(AUGMENTATIONS[train.augment], flip=train.flip)
     return TrialSpec(
         source=source_name(found.source),
@@ -134,7 +157,7 @@ def trial_spec(
         solver=config.transfer.solver,
         train=TrainSettings(
             epochs=epochs or train.epochs,
-            batch_size=train.batch_size or _batch_size(num_train),
+            batch_size=_batch_size(config, found),
             optimizer=train.optimizer,
             schedule=train.schedule,
             patience=train.patience,
@@ -143,6 +166,8 @@ def trial_spec(
             label_smoothing=train.label_smoothing,
             augment=augment,
             average=train.average,
+            patches=_patches(config, found),
+            loss=train.loss if found.masks is not None else "dice-ce",
             seed=seed,
         ),
     )
@@ -214,11 +239,9 @@ class Runner:
         trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total), self._say_plan)
         if all(trial.spec != other.spec for other, _ in self.rows):
             self.rows.append((trial, role))
-            self.told.say(
-                f"  {label:<44} val AUPRC {trial.val_auprc:.4f}  AUROC {trial.val_auroc:.4f}  "
-                f"{trial.num_params / 1e6:6.2f} M  {trial.seconds:5.0f} s"
-            )
-            log_event(self.folder, "trial", role=role, cut=cut.index, seed=seed, val_auprc=trial.val_auprc)
+            said = "  ".join(f"{SCORE_NAMES[name]} {value:.4f}" for name, value in trial.scores.items())
+            self.told.say(f"  {label:<44} val {said}  {trial.num_params / 1e6:6.2f} M  {trial.seconds:5.0f} s")
+            log_event(self.folder, "trial", role=role, cut=cut.index, seed=seed, **_scores(trial))
             write_table(_trial_table(self.rows), self.folder / "search.csv")
         return trial
 
@@ -243,6 +266,10 @@ def say_blocks(plan: TransferPlan, told: Listener) -> None:
         told.say("  {:<44} {:<15} {:>8} {:>12}".format(*row))
 
 
+def _scores(trial: Trial) -> dict[str, float]:
+    return {f"val_{name}": value for name, value in trial.scores.items()}
+
+
 def _trial_table(rows: list[tuple[Trial, str]]) -> pd.DataFrame:
     return pd.DataFrame(
         [
@@ -252,8 +279,7 @@ def _trial_table(rows: list[tuple[Trial, str]]) -> pd.DataFrame:
                 "stage": trial.cut.stage,
                 "seed": trial.spec.seed,
                 "strategy": trial.spec.strategy,
-                "val_auprc": trial.val_auprc,
-                "val_auroc": trial.val_auroc,
+                **_scores(trial),
                 "seconds": round(trial.seconds, 3),
                 "train_macs": trial.train_macs,
                 "num_params": trial.num_params,

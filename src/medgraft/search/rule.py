@@ -8,8 +8,8 @@ import numpy as np
 
 from medgraft.evaluate.bootstrap import metric_replicates
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.metrics.classification import auprc
-from medgraft.types import Cut, Predictions
+from medgraft.metrics.scores import deciding_metric, scores_of
+from medgraft.types import Cut, Judged
 
 __all__ = ["Candidate", "Choice", "choose", "is_clearly_behind"]
 
@@ -46,7 +46,7 @@ class Choice:
 
 
 def choose(
-    tried: Mapping[int, Sequence[Predictions]],
+    tried: Mapping[int, Sequence[Judged]],
     cuts: tuple[Cut, ...],
     num_params: Mapping[int, int],
     rule: Literal["compact", "best"],
@@ -58,10 +58,10 @@ def choose(
 ) -> Choice:
     """The cut that `rule` picks from validation predictions alone.
 
-    ``best`` takes the highest score (validation AUPRC, mean over seeds). ``compact`` takes the fewest deployed
-    parameters among the cuts whose paired difference to the best has a mean of at most one bootstrap SD and
-    at most `tolerance`; ties go to fewer MACs. All cuts and seeds see the same replicates: groups resampled,
-    stratified by class.
+    ``best`` takes the highest score (validation AUPRC, of masks mean Dice; mean over seeds). ``compact`` takes the
+    fewest deployed parameters among the cuts whose paired difference to the best has a mean of at most one bootstrap SD
+    and at most `tolerance`; ties go to fewer MACs. All cuts and seeds see the same replicates: groups resampled,
+    where there are labels stratified by class.
 
     Args:
         tried: Cut index to validation predictions, one per seed.
@@ -69,15 +69,16 @@ def choose(
         num_params: Cut index to parameters of the deployed model.
         rule: ``compact`` or ``best``. Where all cuts deploy the same parameters, ``compact`` is ``best``.
         macs: Cut index to multiply–accumulates of the deployed model; None where it ends at the cut.
-        tolerance: Mean loss of validation AUPRC that ``compact`` accepts at most.
+        tolerance: Mean loss of that score which ``compact`` accepts at most.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
     """
-    scores = {index: float(np.mean([auprc(p) for p in predictions])) for index, predictions in tried.items()}
+    scores = {index: float(np.mean([_score(one) for one in predictions])) for index, predictions in tried.items()}
     best = max(scores, key=lambda index: (scores[index], -num_params[index]))
     first = next(iter(tried.values()))[0]
     weights = bootstrap_weights(first, num=replicates, seed=seed)
-    values = {index: metric_replicates(list(tried[index]), "auprc", weights) for index in tried}
+    metric = deciding_metric(first)
+    values = {index: metric_replicates(list(tried[index]), metric, weights) for index in tried}
     by_index = {cut.index: cut for cut in cuts}
     candidates = []
     for index in sorted(tried):
@@ -105,8 +106,12 @@ def choose(
     )
 
 
-def is_clearly_behind(one: Predictions, best: Predictions, *, replicates: int = 2000, seed: int = 0) -> bool:
-    """Whether further seeds could hardly bring `one` up to `best`, by validation AUPRC.
+def _score(found: Judged) -> float:
+    return scores_of(found)[deciding_metric(found)]
+
+
+def is_clearly_behind(one: Judged, best: Judged, *, replicates: int = 2000, seed: int = 0) -> bool:
+    """Whether further seeds could hardly bring `one` up to `best`, by the validation score.
 
     Its paired bootstrap difference exceeds three of its SDs and 0.05: several times what another seed changes.
 
@@ -117,6 +122,7 @@ def is_clearly_behind(one: Predictions, best: Predictions, *, replicates: int = 
         seed: Of the bootstrap.
     """
     weights = bootstrap_weights(one, num=replicates, seed=seed)
-    difference = metric_replicates([best], "auprc", weights) - metric_replicates([one], "auprc", weights)
+    metric = deciding_metric(one)
+    difference = metric_replicates([best], metric, weights) - metric_replicates([one], metric, weights)
     mean, sd = float(difference.mean()), float(difference.std(ddof=1))
     return mean > max(_CLEAR_SDS * sd, _CLEAR_LOSS)

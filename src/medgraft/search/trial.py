@@ -17,15 +17,16 @@ from torch import Tensor
 from medgraft.data.labels import class_matrix
 from medgraft.errors import RunError
 from medgraft.metrics.cases import pooled
-from medgraft.metrics.classification import auprc, auroc
-from medgraft.train.batches import ImageSet
+from medgraft.metrics.scores import scores_of
+from medgraft.train.batches import ImageSet, MaskSet
 from medgraft.train.checkpoint import load_best, remove_checkpoint, save_best
 from medgraft.train.classical import Labelled, solve_head
 from medgraft.train.course import Course, TrainPhase, phase_at
 from medgraft.train.engine import Engine, running
 from medgraft.train.features import FeatureReader, cached_features
-from medgraft.train.loop import EpochRow, TrainResult, TrainSettings, train_model
+from medgraft.train.loop import EpochRow, TrainResult, train_model
 from medgraft.train.objectives import probabilities
+from medgraft.train.settings import TrainSettings
 from medgraft.transfer.adapters import merge_lora
 from medgraft.transfer.blocks import frozen_under
 from medgraft.transfer.decoders import DECODERS
@@ -34,7 +35,7 @@ from medgraft.transfer.model import TransferModel
 from medgraft.transfer.plan import parameter_groups, phases_of
 from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import STRATEGIES, StrategySettings, apply_strategy
-from medgraft.types import Cut, Predictions, TransferPlan, to_json
+from medgraft.types import Cut, Judged, Overlaps, Predictions, TransferPlan, to_json
 
 __all__ = [
     "PROBED_IMAGES",
@@ -57,7 +58,7 @@ __all__ = [
 _FEWEST_OF_A_CLASS: Final = 20
 PROBED_IMAGES: Final = 2000
 """Training images, about, on which probes and the heads of warm starts are solved."""
-_RESULTS: Final = ("val_auprc", "val_auroc", "best_epoch", "seconds", "train_macs", "num_params", "macs")
+_RESULTS: Final = ("scores", "best_epoch", "seconds", "train_macs", "num_params", "macs")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,8 @@ class TrialSpec:
         said = to_json(self)
         if not self.parent:
             del said["parent"]  # a trial without one keeps the name it has in older runs
+        if self.train.patches is None:
+            del said["train"]["patches"], said["train"]["loss"]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -101,8 +104,8 @@ class TrialContext:
 
     Args:
         source: Pretrained network with its cuts.
-        train: Training set.
-        val: Validation set.
+        train: Training set, of a segmentation with masks.
+        val: Validation set, likewise.
         train_groups: (n,) group of each training case.
         val_groups: (n,) group of each validation image.
         classes: Class names.
@@ -152,6 +155,12 @@ class TrialContext:
         part = dataclasses.replace(train, rows=train.rows[rows], targets=train.targets[rows])
         return dataclasses.replace(self, train=part, train_groups=self.train_groups[rows])
 
+    def val_judged(self, outputs: np.ndarray) -> Judged:
+        """What a trial kept of the validation set with the truth: of labels pooled by unit, of masks their overlaps."""
+        if isinstance(self.val, MaskSet):
+            return Overlaps(counts=outputs, groups=self.val_groups, classes=self.classes)
+        return self.val_predictions(outputs)
+
     def val_predictions(self, probs: np.ndarray) -> Predictions:
         """`probs` of the validation set with its truth, pooled by unit."""
         predictions = Predictions(
@@ -172,9 +181,8 @@ class Trial:
     Args:
         spec: What was asked.
         cut: Its depth; what that means is the strategy's own.
-        val_probs: (n, C) on the validation set, best epoch.
-        val_auprc: Macro.
-        val_auroc: Macro.
+        val_outputs: Of the best epoch on the validation set: probabilities (n, C), of masks overlaps (n, C, 3).
+        scores: Of these, by name; the first decides (of labels macro AUPRC, of masks mean Dice).
         best_epoch: From 1; 0 where the head was solved.
         history: One row per epoch; empty where the head was solved.
         seconds: Of training and validation.
@@ -186,9 +194,8 @@ class Trial:
 
     spec: TrialSpec
     cut: Cut
-    val_probs: np.ndarray
-    val_auprc: float
-    val_auroc: float
+    val_outputs: np.ndarray
+    scores: dict[str, float]
     best_epoch: int
     history: tuple[EpochRow, ...]
     seconds: float
@@ -196,6 +203,11 @@ class Trial:
     num_params: int
     macs: int
     folder: Path
+
+    @property
+    def score(self) -> float:
+        """The deciding one."""
+        return next(iter(self.scores.values()))
 
 
 def is_finished(spec: TrialSpec, context: TrialContext) -> bool:
@@ -233,11 +245,9 @@ def run_trial(
         found, train_macs = _solve(spec, context, folder, model)
     else:
         found, train_macs = _train(spec, context, folder, model, plan, on_epoch)
-    predictions = context.val_predictions(found.val_probs)
     result = {
         "spec": to_json(spec),
-        "val_auprc": auprc(predictions),
-        "val_auroc": auroc(predictions),
+        "scores": scores_of(context.val_judged(found.val_outputs)),
         "best_epoch": found.best_epoch,
         "seconds": seconds + found.seconds,
         "train_macs": passed + train_macs,
@@ -331,7 +341,7 @@ def _solve(spec: TrialSpec, context: TrialContext, folder: Path, model: Transfer
     folder.mkdir(parents=True, exist_ok=True)
     save_best(folder, model.cpu().state_dict(), probs)
     seconds = time.perf_counter() - start
-    found = TrainResult(best_epoch=0, history=(), val_probs=probs, seconds=seconds, images_seen=len(train))
+    found = TrainResult(best_epoch=0, history=(), val_outputs=probs, seconds=seconds, images_seen=len(train))
     return found, float(len(train) * model.trunk.cut.macs)
 
 
@@ -418,7 +428,7 @@ def _build(spec: TrialSpec, context: TrialContext) -> tuple[TransferModel, Trans
 def _read(spec: TrialSpec, context: TrialContext, folder: Path) -> Trial:
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-        probs = np.load(folder / "val_probs.npy", allow_pickle=False)
+        outputs = np.load(folder / "val_outputs.npy", allow_pickle=False)
         with (folder / "history.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         history = tuple(_epoch_row(row) for row in rows)
@@ -426,23 +436,33 @@ def _read(spec: TrialSpec, context: TrialContext, folder: Path) -> Trial:
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"could not read the finished trial in {folder}: {error}. Delete that folder.") from error
     return Trial(
-        spec=spec, cut=context.source.depth(spec.cut), val_probs=probs, history=history, folder=folder, **found
+        spec=spec, cut=context.source.depth(spec.cut), val_outputs=outputs, history=history, folder=folder, **found
     )
 
 
 def _epoch_row(row: dict[str, str]) -> EpochRow:
-    return EpochRow(**{k: int(v) if k == "epoch" else float(v) for k, v in row.items()})  # type: ignore[arg-type]
+    numbers = {name: float(value) for name, value in row.items()}
+    plain = ("epoch", "lr", "train_loss", "seconds", "val_seconds")
+    return EpochRow(
+        epoch=int(numbers["epoch"]),
+        lr=numbers["lr"],
+        train_loss=numbers["train_loss"],
+        scores={name.removeprefix("val_"): value for name, value in numbers.items() if name not in plain},
+        seconds=numbers["seconds"],
+        val_seconds=numbers["val_seconds"],
+    )
 
 
 def _write(folder: Path, result: dict[str, Any], found: TrainResult) -> None:
     # result.json comes last: a trial with one is finished.
     try:
         with _replacing(folder / "history.csv") as temporary, temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in dataclasses.fields(EpochRow)])
+            rows = [row.columns() for row in found.history]
+            writer = csv.DictWriter(file, list(rows[0]) if rows else ["epoch"])
             writer.writeheader()
-            writer.writerows(dataclasses.asdict(row) for row in found.history)
-        with _replacing(folder / "val_probs.npy") as temporary, temporary.open("wb") as binary:
-            np.save(binary, found.val_probs)
+            writer.writerows(rows)
+        with _replacing(folder / "val_outputs.npy") as temporary, temporary.open("wb") as binary:
+            np.save(binary, found.val_outputs)
         with _replacing(folder / "result.json") as temporary:
             temporary.write_text(json.dumps(result, indent=1))
     except OSError as error:

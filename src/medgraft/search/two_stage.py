@@ -32,7 +32,7 @@ def two_stage(cuts: tuple[Cut, ...], score: Callable[[Cut, str], float], *, max_
     """Score by cut index of every cut that was tried.
 
     Args:
-        cuts: All cuts, stem first.
+        cuts: All cuts that may be tried, stem first.
         score: Trains at a cut and returns its validation score, higher is better; the second argument is
             ``stage`` or ``neighbour``.
         max_trials: Upper bound of the cuts tried besides the last one; 0 for none. Stage ends come first,
@@ -59,5 +59,5 @@ def two_stage(cuts: tuple[Cut, ...], score: Callable[[Cut, str], float], *, max_
 
     try_all(stage_ends(cuts)[::-1], "stage")
     best = max(scores, key=lambda index: (scores[index], -index))
-    try_all(neighbours(cuts, cuts[best - 1]), "neighbour")
+    try_all(neighbours(cuts, next(cut for cut in cuts if cut.index == best)), "neighbour")
     return scores

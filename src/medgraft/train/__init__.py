@@ -2,7 +2,9 @@
 
 from medgraft.train.batches import ImageSet
 from medgraft.train.engine import Engine, choose_engine, pick_device
-from medgraft.train.loop import EpochRow, TrainResult, TrainSettings, predict_probs, train_model
+from medgraft.train.loop import EpochRow, TrainResult, train_model
+from medgraft.train.outputs import predict_probs
+from medgraft.train.settings import TrainSettings
 
 __all__ = [
     "Engine",

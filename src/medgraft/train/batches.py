@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medgraft.types import Task
 
-__all__ = ["ImageSet", "epoch_order", "evaluation_batch", "iterate", "seed_for"]
+__all__ = ["ImageSet", "MaskSet", "epoch_order", "evaluation_batch", "iterate", "seed_for"]
 
 _LOOKED_AT: Final = 64
 # Pixels, or voxels, which cost more: their networks keep many channels at full resolution.
@@ -53,6 +53,26 @@ class ImageSet:
         """(C,) share of the images with each label among those of which it is known; multilabel only."""
         known = ~np.isnan(self.targets)
         return np.asarray(np.nansum(self.targets, 0) / known.sum(0).clip(1))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class MaskSet(ImageSet):
+    """Likewise with a mask for every image, of which `num_classes` are beside the background.
+
+    Args:
+        masks: (N, *spatial) uint8 class numbers, 0 the background, usually memory-mapped.
+        targets: (n, C) which classes a mask shows.
+    """
+
+    masks: np.ndarray
+    targets: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
+    task: Task = "segmentation"
+    positive: int | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        """Logits of a pixel: one for one class, else one for each and the background."""
+        return 1 if self.num_classes == 1 else self.num_classes + 1
 
 
 def seed_for(seed: int, purpose: str, epoch: int) -> int:

@@ -18,7 +18,7 @@ __all__ = ["Keeper", "load_best", "load_checkpoint", "remove_checkpoint", "save_
 
 _NAME: Final = "checkpoint.safetensors"
 _BEST: Final = "best.safetensors"
-_PROBS: Final = "__val_probs__"
+_OUTPUTS: Final = "__val_outputs__"
 _STATE: Final = "state"
 _TENSOR: Final = "__tensor__"
 _PAIRS: Final = "__pairs__"
@@ -41,9 +41,9 @@ class Keeper:
         self._best: tuple[dict[str, Tensor], np.ndarray] | None = None
         self._next_write = -float("inf")
 
-    def hold(self, weights: dict[str, Tensor], probs: np.ndarray) -> None:
-        """Take a copy of the best weights so far and their validation probabilities."""
-        self._best = {name: value.detach().clone() for name, value in weights.items()}, probs
+    def hold(self, weights: dict[str, Tensor], outputs: np.ndarray) -> None:
+        """Take a copy of the best weights so far and their validation outputs."""
+        self._best = {name: value.detach().clone() for name, value in weights.items()}, outputs
 
     def write_if_due(self, state: Callable[[], dict[str, Any]]) -> None:
         """Write the best weights and the checkpoint `state()`, unless that was done a moment ago.
@@ -140,8 +140,8 @@ def remove_checkpoint(folder: Path) -> None:
     (folder / _NAME).unlink(missing_ok=True)
 
 
-def save_best(folder: Path, weights: dict[str, Tensor], probs: np.ndarray) -> None:
-    """Write the best weights so far and their validation probabilities to `folder`, in one file.
+def save_best(folder: Path, weights: dict[str, Tensor], outputs: np.ndarray) -> None:
+    """Write the best weights so far and their validation outputs to `folder`, in one file.
 
     One file, so that weights and their validation outputs can never come from different epochs.
 
@@ -150,7 +150,7 @@ def save_best(folder: Path, weights: dict[str, Tensor], probs: np.ndarray) -> No
     """
     # Cloned: the format refuses tensors that share memory, as tied layers do.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
-    tensors[_PROBS] = torch.from_numpy(probs)
+    tensors[_OUTPUTS] = torch.from_numpy(outputs)
     temporary = folder / f"{_BEST}.tmp"
     try:
         save_file(tensors, temporary)
@@ -161,7 +161,7 @@ def save_best(folder: Path, weights: dict[str, Tensor], probs: np.ndarray) -> No
 
 
 def load_best(folder: Path) -> tuple[dict[str, Tensor], np.ndarray]:
-    """The weights and the validation probabilities that `save_best` wrote.
+    """The weights and the validation outputs that `save_best` wrote.
 
     Raises:
         RunError: The file is missing or damaged.
@@ -169,10 +169,10 @@ def load_best(folder: Path) -> tuple[dict[str, Tensor], np.ndarray]:
     path = folder / _BEST
     try:
         weights = load_file(path)
-        probs: np.ndarray = weights.pop(_PROBS).numpy()
+        outputs: np.ndarray = weights.pop(_OUTPUTS).numpy()
     except (OSError, KeyError, SafetensorError) as error:
         raise RunError(f"could not read the weights {path}: {error}. Delete {folder} to train them anew.") from error
-    return weights, probs
+    return weights, outputs
 
 
 def _full(folder: Path, error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""One training loop: best epoch by validation AUPRC, checkpoints between epochs, resume to the bit."""
+"""One training loop: best epoch by the task's validation score, checkpoints between epochs, resume to the bit."""
 
 import dataclasses
 import math
@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,80 +14,39 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
-from medgraft.data.augment import AugmentSettings, augment_batch
 from medgraft.errors import ConfigError, RunError
-from medgraft.metrics.classification import auprc, auroc
 from medgraft.train.averaging import WeightAverage
-from medgraft.train.batches import ImageSet, epoch_order, evaluation_batch, iterate, seed_for
+from medgraft.train.batches import ImageSet, seed_for
 from medgraft.train.checkpoint import Keeper, load_best, load_checkpoint
 from medgraft.train.course import Course, SourcePull, enter_phase, phase_at
 from medgraft.train.engine import Engine, forward, running, to_channels_last
 from medgraft.train.memory import freed_memory_kept
-from medgraft.train.objectives import IMBALANCE, Imbalance, make_objective, probabilities
-from medgraft.train.schedule import SCHEDULES, Schedule
-from medgraft.types import Predictions
+from medgraft.train.schedule import Schedule
+from medgraft.train.settings import OPTIMIZERS, TrainSettings
+from medgraft.train.teaching import Share, Teaching, teach
 
-__all__ = ["EpochRow", "TrainResult", "TrainSettings", "predict_probs", "train_model"]
-
-_OPTIMIZERS: Final[dict[str, Callable[..., torch.optim.Optimizer]]] = {
-    "adamw": torch.optim.AdamW,
-    "adam": torch.optim.Adam,
-    "sgd": lambda groups: torch.optim.SGD(groups, momentum=0.9, nesterov=True),
-}
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TrainSettings:
-    """How one model is trained.
-
-    Args:
-        epochs: Passes over the training set, at least 1.
-        batch_size: Images per step over all processes.
-        optimizer: ``adamw``, ``adam`` or ``sgd`` (Nesterov momentum 0.9).
-        schedule: ``cosine`` (warm-up over the first tenth, then to 1 %), ``plateau`` (half the LR when
-            validation AUPRC stalls, stop below 1e-7) or ``constant``.
-        patience: Epochs without progress before ``plateau`` halves.
-        clip_norm: Largest gradient norm; 0 for none.
-        imbalance: See `medgraft.train.objectives.make_objective`.
-        label_smoothing: 0 to below 1.
-        augment: Applied to training batches only.
-        average: Share of the training's steps over which weights are averaged for validation and keeping, 0 for none.
-        seed: Of order, augmentation and dropout.
-    """
-
-    epochs: int
-    batch_size: int
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
-    patience: int = 10
-    clip_norm: float = 1.0
-    imbalance: Imbalance = "none"
-    label_smoothing: float = 0.0
-    augment: AugmentSettings = dataclasses.field(default_factory=AugmentSettings)
-    average: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least_of = {"epochs": 1, "batch_size": 1, "patience": 0, "clip_norm": 0, "label_smoothing": 0, "average": 0}
-        for name, least in least_of.items():
-            if not getattr(self, name) >= least:
-                raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}.")
-        for name, known in (("optimizer", _OPTIMIZERS), ("schedule", SCHEDULES), ("imbalance", IMBALANCE)):
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+__all__ = ["EpochRow", "TrainResult", "train_model"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EpochRow:
-    """One line of the training history; `seconds` of training and validation, `val_seconds` of validation alone."""
+    """One line of the training history; `seconds` of training and validation, `val_seconds` of validation alone.
+
+    The first of `scores` (on the validation set, by name) chooses the epoch that is kept.
+    """
 
     epoch: int
     lr: float
     train_loss: float
-    val_auprc: float
-    val_auroc: float
+    scores: dict[str, float]
     seconds: float
     val_seconds: float
+
+    def columns(self) -> dict[str, float]:
+        """Flat, as in ``history.csv``; the scores as ``val_…``."""
+        rest = {"seconds": self.seconds, "val_seconds": self.val_seconds}
+        scores = {f"val_{name}": value for name, value in self.scores.items()}
+        return {"epoch": self.epoch, "lr": self.lr, "train_loss": self.train_loss, **scores, **rest}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,14 +56,15 @@ class TrainResult:
     Args:
         best_epoch: From 1.
         history: One row per epoch.
-        val_probs: (n, C) of the best epoch, in the order of the validation set.
+        val_outputs: Of the best epoch, in the order of the validation set: probabilities (n, C), of masks their overlap
+            with the truth (n, C, 3).
         seconds: Of all epochs, including those before an interruption.
-        images_seen: Training images that went forward and backward.
+        images_seen: Training images, or patches of them, that went forward and backward.
     """
 
     best_epoch: int
     history: tuple[EpochRow, ...]
-    val_probs: np.ndarray
+    val_outputs: np.ndarray
     seconds: float
     images_seen: int
 
@@ -133,6 +93,7 @@ class _Session:
     schedule: Schedule
     progress: _Progress
     pull: SourcePull | None
+    teaching: Teaching
 
 
 def train_model(
@@ -150,7 +111,7 @@ def train_model(
     Args:
         model: Takes images on the scale 0 to 1.
         groups: Parameter groups with their learning rates, built before any wrapper.
-        data: Training and validation set.
+        data: Training and validation set, both with masks or both without.
         settings: How.
         engine: Where.
         folder: For the checkpoint and the best weights.
@@ -161,7 +122,8 @@ def train_model(
         RunError: The loss became infinite or NaN, or `folder` cannot be written or read.
     """
     course = course or Course()
-    session = _open(model, groups, len(data[0]), settings, engine, folder, course)
+    teaching = teach(data[0], data[1], settings, engine)
+    session = _open(model, groups, teaching, settings, engine, folder, course)
     progress, accelerator = session.progress, session.accelerator
     judged = model if progress.average is None else progress.average.model
     keeper = Keeper(folder)
@@ -171,26 +133,26 @@ def train_model(
             if course.phases:
                 phase = phase_at(course.phases, progress.epoch, settings.epochs)
                 enter_phase(phase, model, session.schedule)
-            loss = _run_epoch(session, data[0], settings, engine)
+            loss = _run_epoch(session, settings, engine)
             trained = time.perf_counter()
             # Each process has seen other images: all follow the first one's model.
-            probs = broadcast_object_list([predict_probs(judged, data[1], engine)])[0]
+            outputs = broadcast_object_list([teaching.outputs(judged)])[0]
             end = time.perf_counter()
-            _close_epoch(session, loss, probs, data[1], (end - start, end - trained))
+            _close_epoch(session, loss, outputs, (end - start, end - trained))
             if accelerator.is_main_process:
                 if progress.best_epoch == progress.epoch:
-                    keeper.hold(judged.state_dict(), probs)
+                    keeper.hold(judged.state_dict(), outputs)
                 keeper.write_if_due(lambda: _state(session))
             if on_epoch is not None:
                 on_epoch(progress.epoch, settings.epochs)
     keeper.write_best()
     accelerator.wait_for_everyone()
-    weights, val_probs = load_best(folder)
+    weights, val_outputs = load_best(folder)
     model.load_state_dict(weights)
     return TrainResult(
         best_epoch=progress.best_epoch,
         history=tuple(progress.history),
-        val_probs=val_probs,
+        val_outputs=val_outputs,
         seconds=sum(row.seconds for row in progress.history),
         images_seen=progress.images_seen,
     )
@@ -199,7 +161,7 @@ def train_model(
 def _open(
     model: nn.Module,
     groups: list[dict[str, Any]],
-    num_images: int,
+    teaching: Teaching,
     settings: TrainSettings,
     engine: Engine,
     folder: Path,
@@ -215,8 +177,8 @@ def _open(
     if engine.is_channels_last:
         to_channels_last(model)
     ours = ("names", "lrs")
-    optimizer = _OPTIMIZERS[settings.optimizer]([{k: v for k, v in g.items() if k not in ours} for g in groups])
-    steps = settings.epochs * max(1, math.ceil(num_images / settings.batch_size))
+    optimizer = OPTIMIZERS[settings.optimizer]([{k: v for k, v in g.items() if k not in ours} for g in groups])
+    steps = settings.epochs * max(1, math.ceil(teaching.num_items / settings.batch_size))
     schedule = Schedule(settings.schedule, optimizer, steps, settings.patience)
     # At the source weights still: a checkpoint comes later.
     pull = SourcePull(model, optimizer, course.l2sp) if any(course.l2sp) else None
@@ -238,25 +200,19 @@ def _open(
         schedule=schedule,
         progress=progress,
         pull=pull,
+        teaching=teaching,
     )
 
 
-def _run_epoch(session: _Session, data: ImageSet, settings: TrainSettings, engine: Engine) -> float:
+def _run_epoch(session: _Session, settings: TrainSettings, engine: Engine) -> float:
     accelerator, progress, model = session.accelerator, session.progress, session.wrapped
-    epoch = progress.epoch
-    objective = make_objective(data, settings.imbalance, settings.label_smoothing)
+    epoch, teaching = progress.epoch, session.teaching
     torch.manual_seed(seed_for(settings.seed, "dropout", epoch))
-    draws = torch.Generator().manual_seed(seed_for(settings.seed, "augment", epoch) + accelerator.process_index)
-    order = epoch_order(data, settings.seed, epoch, is_balanced=settings.imbalance == "sampler")
-    per_process = max(1, settings.batch_size // accelerator.num_processes)
-    if accelerator.num_processes > 1:
-        order = order[: len(order) // accelerator.num_processes * accelerator.num_processes]
-        order = order[accelerator.process_index :: accelerator.num_processes]
     model.train()
     total, count = torch.zeros((), device=engine.device), 0
-    for images, targets, _ in iterate(data, order, per_process, torch.device(engine.device), drop_single=True):
-        images = augment_batch(images, settings.augment, draws)
-        loss = objective(forward(model, images, engine), targets)
+    share = Share(process=accelerator.process_index, num_processes=accelerator.num_processes)
+    for images, targets in teaching.batches(epoch, share):
+        loss = teaching.objective(forward(model, images, engine), targets)
         session.stepper.zero_grad(set_to_none=True)
         accelerator.backward(loss)
         if settings.clip_norm:
@@ -279,43 +235,17 @@ def _run_epoch(session: _Session, data: ImageSet, settings: TrainSettings, engin
     return mean
 
 
-def predict_probs(
-    model: nn.Module, data: ImageSet, engine: Engine, on_batch: Callable[[int], None] | None = None
-) -> np.ndarray:
-    """(n, C) float64 probabilities of `data`, in its order, in evaluation mode and without gradients."""
-    model.eval()
-    rows = []
-    positions, size = np.arange(len(data)), evaluation_batch(data.images.shape[2:])
-    with torch.inference_mode():
-        for images, _, batch in iterate(data, positions, size, torch.device(engine.device)):
-            rows.append(probabilities(forward(model, images, engine), data))
-            if on_batch is not None:
-                on_batch(len(batch))
-    return np.concatenate(rows) if rows else np.zeros((0, data.num_classes))
-
-
-def _close_epoch(
-    session: _Session, loss: float, probs: np.ndarray, data: ImageSet, seconds: tuple[float, float]
-) -> None:
+def _close_epoch(session: _Session, loss: float, outputs: np.ndarray, seconds: tuple[float, float]) -> None:
     progress, schedule = session.progress, session.schedule
-    if not np.isfinite(probs).all():
+    if not np.isfinite(outputs).all():
         raise RunError("the model's validation outputs became NaN. Lower the learning rate (--set train.lr=…).")
-    classes = tuple(str(index) for index in range(data.num_classes))
-    found = Predictions(
-        probs=probs,
-        targets=data.targets,
-        groups=np.arange(len(data)),
-        classes=classes,
-        task=data.task,
-        positive=data.positive,
-    )
-    score = auprc(found)
+    scores = session.teaching.scores(outputs)
+    score = next(iter(scores.values()))
     row = EpochRow(
         epoch=progress.epoch + 1,
         lr=schedule.lr,
         train_loss=loss,
-        val_auprc=score,
-        val_auroc=auroc(found),
+        scores=scores,
         seconds=seconds[0],
         val_seconds=seconds[1],
     )

@@ -1,15 +1,16 @@
 """Losses of masks by name, from MONAI; each takes logits (B, K, *spatial) and class numbers (B, *spatial)."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from medgraft.errors import ConfigError
 
-__all__ = ["MASK_LOSSES", "make_mask_loss"]
+__all__ = ["MASK_LOSSES", "MaskLoss", "make_mask_loss"]
 
+MaskLoss = Literal["dice-ce", "dice", "focal", "tversky"]
 MASK_LOSSES: Final = ("dice-ce", "dice", "focal", "tversky")
 _FOCAL_GAMMA: Final = 2.0
 _TVERSKY: Final = (0.3, 0.7)

@@ -1,20 +1,16 @@
-"""Patches of images with masks: drawn for training, some around what is marked; laid over each other for prediction."""
+"""Patches of images with masks, drawn for training: some around what is marked, the others anywhere."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Final
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from medgraft.errors import ConfigError
-from medgraft.train.batches import evaluation_batch, seed_for
-from medgraft.train.engine import Engine, forward
+from medgraft.train.batches import MaskSet, seed_for
 
-__all__ = ["MaskSet", "PatchSettings", "draw_patches", "predict_masks"]
-
-_OVERLAP: Final = 0.5
+__all__ = ["PatchSettings", "draw_patches"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,33 +36,6 @@ class PatchSettings:
             raise ConfigError(
                 f"expected patches of at least 1 px, one or more per image, a foreground share of 0 to 1, got {self}."
             )
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MaskSet:
-    """Some rows of a decoded cohort with masks.
-
-    Args:
-        images: (N, C, *spatial) integers, usually memory-mapped.
-        masks: (N, *spatial) uint8 class numbers, 0 the background, usually memory-mapped.
-        rows: (n,) which of the N belong to this set.
-        intensity_max: Integers of images are divided by this.
-        num_classes: Beside the background.
-    """
-
-    images: np.ndarray
-    masks: np.ndarray
-    rows: np.ndarray
-    intensity_max: int
-    num_classes: int
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @property
-    def num_outputs(self) -> int:
-        """Logits of a pixel: one for one class, else one for each and the background."""
-        return 1 if self.num_classes == 1 else self.num_classes + 1
 
 
 def draw_patches(
@@ -115,38 +84,3 @@ def _corner(
     marked = np.flatnonzero(mask == rng.choice(there))
     middle = np.unravel_index(int(rng.choice(marked)), mask.shape)
     return [int(np.clip(at - side // 2, 0, room)) for at, side, room in zip(middle, sides, free, strict=True)]
-
-
-def predict_masks(model: nn.Module, image: Tensor, sides: Sequence[int], engine: Engine) -> Tensor:
-    """Probabilities (K, *spatial) float32 of one image, patch by patch, half of each over its neighbour.
-
-    Where patches lie over each other, the middle of each counts most (a Gaussian); smaller images are padded.
-
-    Args:
-        model: Takes (B, C, *sides) on the scale 0 to 1, returns logits (B, K, *sides); in evaluation mode afterwards.
-        image: (C, *spatial) on the scale 0 to 1.
-        sides: Of a patch.
-        engine: Device and arithmetic.
-
-    Returns:
-        Of one output sigmoids, of several a softmax over them; on the CPU.
-    """
-    from monai.inferers.utils import sliding_window_inference
-
-    model.eval()
-
-    def probabilities(patches: Tensor) -> Tensor:
-        logits: Tensor = forward(model, patches, engine).float()
-        return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
-
-    with torch.inference_mode():
-        found = sliding_window_inference(
-            image[None].to(engine.device),
-            tuple(sides),
-            evaluation_batch(tuple(sides)),
-            probabilities,
-            overlap=_OVERLAP,
-            mode="gaussian",
-            padding_mode="replicate" if min(image.shape[1:]) > 1 else "constant",
-        )
-    return torch.as_tensor(found)[0].cpu()

@@ -5,6 +5,7 @@ A decoder has as many steps as its encoder has levels: a truncated encoder gets 
 next to the output stay.
 """
 
+import contextlib
 import copy
 from collections.abc import Sequence
 from typing import Any, Final
@@ -19,7 +20,7 @@ from medgraft.errors import ConfigError, CutError
 from medgraft.transfer.source import Source
 from medgraft.types import Cut
 
-__all__ = ["DECODERS", "MaskHead", "segmenter_costs"]
+__all__ = ["DECODERS", "MaskHead", "decoders_at_cuts", "segmenter_costs"]
 
 DECODERS: Final = ("unet", "unet++", "fpn", "upernet")
 _FINEST: Final = 16
@@ -88,8 +89,8 @@ class MaskHead(nn.Module):
         return int(counter.get_total_flops()) // 2
 
 
-def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int, tuple[int, int]]:
-    """(parameters, multiply-accumulates) of encoder and decoder together, by the index of the cut where it can end.
+def decoders_at_cuts(source: Source, kind: str, num_outputs: int = 1) -> dict[int, MaskHead]:
+    """A decoder without weights for every cut at which one can begin, by the index of the cut.
 
     Args:
         source: The network and its cuts.
@@ -112,12 +113,28 @@ def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int
     head_at(source.cuts[-1])
     found = {}
     for cut in source.cuts:
-        try:
-            head = head_at(cut)
-        except (ConfigError, CutError):
-            continue  # too shallow for this decoder
-        found[cut.index] = (cut.num_params + sum(p.numel() for p in head.parameters()), cut.macs + head.macs())
+        # Some are too shallow for this decoder.
+        with contextlib.suppress(ConfigError, CutError):
+            found[cut.index] = head_at(cut)
     return found
+
+
+def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int, tuple[int, int]]:
+    """(parameters, multiply-accumulates) of encoder and decoder together, by the index of the cut where it can end.
+
+    Args:
+        source: As for `decoders_at_cuts`, with the same errors.
+        kind: One of `DECODERS`.
+        num_outputs: 1 for one class beside the background, else one for each and the background.
+    """
+    heads = decoders_at_cuts(source, kind, num_outputs)
+    return {
+        index: (
+            source.cuts[index - 1].num_params + sum(parameter.numel() for parameter in head.parameters()),
+            source.cuts[index - 1].macs + head.macs(),
+        )
+        for index, head in heads.items()
+    }
 
 
 def _smp(kind: str, channels: Sequence[int], widths: Sequence[int]) -> nn.Module:

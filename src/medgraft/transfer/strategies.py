@@ -20,7 +20,7 @@ from medgraft.transfer.slim import slim_above
 from medgraft.transfer.source import Source
 from medgraft.types import BlockPlan, Cut, Phase, TransferPlan
 
-__all__ = ["STRATEGIES", "WITH_DECODER", "ZERO_DEPTH", "Strategy", "StrategySettings", "apply_strategy"]
+__all__ = ["STRATEGIES", "WITH_DECODER", "ZERO_DEPTH", "Strategy", "StrategySettings", "apply_strategy", "with_head"]
 
 Treatment = Literal["reused", "frozen", "slimmed", "re-initialised", "removed", "new"]
 
@@ -298,13 +298,34 @@ def _model(source: Source, trunk: Trunk, head: HeadSettings) -> TransferModel:
     backbone = source.backbone
     normalise = Normalise(backbone.in_channels, backbone.normalisation, backbone.mean, backbone.std)
     never = frozenset(f"trunk.network.{name}" for name in base_weights(trunk.network))
-    if head.kind in DECODERS:
-        levels = levels_of(source.trace, source.cuts, trunk.cut)
-        decoder = MaskHead(head.kind, levels, source.trace.shapes[source.trace.input][1:], head.num_outputs)
-        return TransferModel(normalise, Pyramid(trunk, levels), decoder, never_trained=never)
     # A classical head is fitted on features later; until then a linear one holds its place.
     linear = dataclasses.replace(head, kind="pooled") if head.kind in CLASSICAL else head
-    return TransferModel(normalise, trunk, build_head(trunk.cut, linear), never_trained=never)
+    return with_head(normalise, source, trunk, linear, never_trained=never)
+
+
+def with_head(
+    normalise: Normalise,
+    source: Source,
+    trunk: Trunk,
+    head: HeadSettings,
+    frozen: tuple[str, ...] = (),
+    never_trained: frozenset[str] = frozenset(),
+) -> TransferModel:
+    """`trunk` with a new linear head, or with a decoder and skip connections to it.
+
+    Args:
+        normalise: First step.
+        source: That the trunk is of; of a decoder its trace tells the levels.
+        trunk: The kept part.
+        head: No classical one.
+        frozen: As for `TransferModel`.
+        never_trained: As for `TransferModel`.
+    """
+    if head.kind not in DECODERS:
+        return TransferModel(normalise, trunk, build_head(trunk.cut, head), frozen, never_trained)
+    levels = levels_of(source.trace, source.cuts, trunk.cut)
+    decoder = MaskHead(head.kind, levels, source.trace.shapes[source.trace.input][1:], head.num_outputs)
+    return TransferModel(normalise, Pyramid(trunk, levels), decoder, frozen, never_trained)
 
 
 def _still_statistics(model: TransferModel) -> list[str]:

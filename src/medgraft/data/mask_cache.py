@@ -1,0 +1,104 @@
+"""The cache of masks beside that of images: class numbers at the size of the images, memory-mapped."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from medgraft.data.cache import DecodedCohort, refuse_disk_errors, rows_file
+from medgraft.data.decode import in_order
+from medgraft.data.masks import mask_of
+from medgraft.errors import DataError
+from medgraft.io.preprocess import prepare_mask
+from medgraft.types import Cohort, Preprocessing
+
+__all__ = ["DecodedMasks", "build_mask_cache", "stored_spacing"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class DecodedMasks:
+    """The masks of a decoded cohort.
+
+    Args:
+        masks: (M, *sides) uint8 class numbers, 0 the background, memory-mapped, a row for each of the cohort; zeros
+            where there is a reason in `unusable`.
+        unusable: Rows without a mask that could teach, to the reason.
+    """
+
+    masks: np.ndarray
+    unusable: dict[int, str]
+
+
+def build_mask_cache(cohort: Cohort, decoded: DecodedCohort) -> DecodedMasks:
+    """The masks of the readable images, resized as these were, from the cache's folder or from one pass over all files.
+
+    A mask that cannot be read, or is of another size than its image, teaches nothing and is named.
+
+    Args:
+        cohort: The readable rows of a cohort with masks.
+        decoded: Their cache.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    settings = Preprocessing(
+        sides=decoded.sides, channels=1, intensity_max=1, resize=decoded.resize, reading=decoded.reading
+    )
+    folder = decoded.folder / f"masks-{_key(cohort)}"
+    if not (folder / "unusable.json").is_file():
+        with refuse_disk_errors(folder):
+            folder.mkdir(exist_ok=True)
+            _write(cohort, decoded, settings, folder)
+    unusable = json.loads((folder / "unusable.json").read_text(encoding="utf-8"))
+    return DecodedMasks(
+        masks=np.load(folder / "masks.npy", mmap_mode="r"),
+        unusable={int(row): str(reason) for row, reason in unusable.items()},
+    )
+
+
+def _write(cohort: Cohort, decoded: DecodedCohort, settings: Preprocessing, folder: Path) -> None:
+    unusable: dict[int, str] = {}
+    with (
+        rows_file(folder / "masks.npy", np.dtype(np.uint8), (len(cohort), *decoded.sides)) as masks,
+        contextlib.closing(in_order(lambda row: _usable(cohort, decoded, row), range(len(cohort)))) as found,
+    ):
+        for row, mask in enumerate(found):
+            if isinstance(mask, str):
+                unusable[row] = mask
+                mask = np.zeros((1,) * cohort.dims, dtype=np.uint8)
+            masks.write(prepare_mask(mask, settings, stored_spacing(decoded, row)).tobytes())
+    # Last: a cache with it is whole.
+    (folder / "unusable.json").write_text(json.dumps(unusable), encoding="utf-8")
+
+
+def stored_spacing(decoded: DecodedCohort, row: int) -> tuple[float, ...]:
+    """Distance of the pixels in the file along each axis, mm; empty where it is unknown."""
+    found = tuple(float(step) for step in decoded.facts["spacing_mm"][row][-len(decoded.sides) :])
+    return found if all(step > 0 for step in found) else ()
+
+
+def _usable(cohort: Cohort, decoded: DecodedCohort, row: int) -> np.ndarray | str:
+    name = cohort.table["path"].iat[row]
+    try:
+        mask = mask_of(cohort, row)
+    except DataError as error:
+        return str(error).partition(": ")[2] or str(error)
+    size = tuple(int(decoded.facts[axis][row]) for axis in ("depth", "height", "width"))[-cohort.dims :]
+    # Resampled images are of another size than what lies on disk.
+    if not decoded.reading.spacing_mm and mask.shape != size:
+        shapes = ["×".join(map(str, sides)) for sides in (mask.shape, size)]
+        return f"mask of {shapes[0]} for the {shapes[1]} of {name}"
+    return mask
+
+
+def _key(cohort: Cohort) -> str:
+    """Another choice of observers, or other files, are another cache."""
+    digest = hashlib.sha256(f"{cohort.mask_values}\n".encode())
+    for voters in cohort.masks:
+        for file in (file for files in voters for file in files):
+            status = (cohort.root / file).stat()
+            digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]

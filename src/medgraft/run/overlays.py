@@ -1,0 +1,107 @@
+"""Pictures of test cases with masks for the report: the best, the median and the worst, truth and model beside it."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from medgraft.data.decode import read_row
+from medgraft.data.masks import mask_of
+from medgraft.metrics.overlap import dice
+from medgraft.run.examples import duplicate_pairs
+from medgraft.run.folder import write_json
+from medgraft.run.judging_masks import segment_rows
+from medgraft.run.prepare import Prepared
+from medgraft.run.searching import Searched
+from medgraft.search.trial import TrialContext, load_trial_model
+from medgraft.train.engine import Engine
+from medgraft.types import Overlaps
+
+__all__ = ["overlay", "write_overlays"]
+
+_SIDE: Final = 560
+_RIGHT: Final = (46, 160, 67)
+_MISSED: Final = (31, 111, 235)
+_WRONG: Final = (214, 51, 108)
+_OPACITY: Final = 0.55
+
+
+def write_overlays(
+    folder: Path,
+    found: Prepared,
+    searched: Searched,
+    context: TrialContext,
+    overlaps: Overlaps,
+    *,
+    is_wanted: bool,
+) -> None:
+    """Write `report_images/` for the report of a segmentation, or nothing when pictures are not wanted.
+
+    Args:
+        folder: The run.
+        found: Its images.
+        searched: Whose chosen model draws.
+        context: Of its trials.
+        overlaps: Of the chosen model on the test set.
+        is_wanted: False where names may be burnt into the images.
+    """
+    if not is_wanted:
+        return
+    place = folder / "report_images"
+    place.mkdir(exist_ok=True)
+    rows, scores = found.cohort.rows("test"), dice(overlaps.counts).mean(1)
+    order = np.argsort(-scores, kind="stable")
+    named = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
+    picked = {name: int(at) for name, at in named.items()} if len(order) > 2 else {"best": int(order[0])}
+    model, _ = load_trial_model(searched.chosen, context)
+    engine = Engine(device=context.engine.device)
+    called = segment_rows(model, found, rows[list(picked.values())], engine)
+    cases: list[dict[str, Any]] = []
+    for (name, at), mask in zip(picked.items(), called, strict=True):
+        row = int(rows[at])
+        pixels, _ = read_row(found.cohort, row, found.decoded.reading)
+        plain, marked = overlay(pixels, mask, mask_of(found.cohort, row))
+        pictures = {"image": f"{name}.png", "overlay": f"{name}_overlay.png"}
+        for key, picture in (("image", plain), ("overlay", marked)):
+            picture.save(place / pictures[key])
+        cases.append({"kind": name, "path": found.cohort.table["path"].iat[row], "dice": float(scores[at]), **pictures})
+    write_json(place / "index.json", {"duplicates": duplicate_pairs(place, found), "overlays": cases})
+
+
+def overlay(pixels: np.ndarray, called: np.ndarray, truth: np.ndarray) -> tuple[Image.Image, Image.Image]:
+    """An image, and it with what is rightly called (green), missed (blue) and wrongly called (red), classes together.
+
+    Of a volume the slice where most is marked.
+
+    Args:
+        pixels: (H, W[, 3]) or (D, H, W[, 3]) integers.
+        called: (H, W) or (D, H, W) class numbers of the model.
+        truth: Likewise.
+    """
+    if called.ndim == 3:
+        at = int((truth > 0).sum((1, 2)).argmax()) if (truth > 0).any() else len(truth) // 2
+        if pixels.shape[:3] != truth.shape:
+            at_pixels = min(len(pixels) - 1, int((at + 0.5) * len(pixels) / len(truth)))
+            pixels = pixels[at_pixels]
+        else:
+            pixels = pixels[at]
+        # Files run from the feet to the head and from the back to the front; films show the front above.
+        pixels, called, truth = pixels[::-1], called[at][::-1], truth[at][::-1]
+    low, high = (float(end) for end in np.percentile(pixels, (0.5, 99.5)))
+    grey = (np.clip((pixels - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
+    colour = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)
+    if colour.shape[:2] != called.shape:
+        colour = np.asarray(Image.fromarray(colour).resize(called.shape[::-1], Image.Resampling.BILINEAR))
+    kinds = {
+        _RIGHT: (called == truth) & (truth > 0),
+        _MISSED: (truth > 0) & (called != truth),
+        _WRONG: (called > 0) & (truth == 0),
+    }
+    marked = colour.astype(np.float64)
+    for tint, where in kinds.items():
+        marked[where] = (1 - _OPACITY) * marked[where] + _OPACITY * np.array(tint)
+    pictures = (Image.fromarray(colour), Image.fromarray(marked.round().astype(np.uint8)))
+    for picture in pictures:
+        picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    return pictures

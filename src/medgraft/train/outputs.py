@@ -1,0 +1,99 @@
+"""What a model says: probabilities of images, and of every pixel of images, patch by patch."""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medgraft.metrics.overlap import overlap_counts
+from medgraft.train.batches import ImageSet, MaskSet, evaluation_batch, iterate
+from medgraft.train.engine import Engine, forward
+from medgraft.train.objectives import probabilities
+
+__all__ = ["call_masks", "mask_overlaps", "predict_masks", "predict_probs"]
+
+_OVERLAP: Final = 0.5
+# Between epochs: a third of the patches, and scores that differ in the third digit.
+_QUICK_OVERLAP: Final = 0.25
+
+
+def predict_probs(
+    model: nn.Module, data: ImageSet, engine: Engine, on_batch: Callable[[int], None] | None = None
+) -> np.ndarray:
+    """(n, C) float64 probabilities of `data`, in its order, in evaluation mode and without gradients."""
+    model.eval()
+    rows = []
+    positions, size = np.arange(len(data)), evaluation_batch(data.images.shape[2:])
+    with torch.inference_mode():
+        for images, _, batch in iterate(data, positions, size, torch.device(engine.device)):
+            rows.append(probabilities(forward(model, images, engine), data))
+            if on_batch is not None:
+                on_batch(len(batch))
+    return np.concatenate(rows) if rows else np.zeros((0, data.num_classes))
+
+
+def predict_masks(
+    model: nn.Module, image: Tensor, sides: Sequence[int], engine: Engine, *, overlap: float = _OVERLAP
+) -> Tensor:
+    """Probabilities (K, *spatial) float32 of one image, patch by patch, each partly over its neighbours.
+
+    Where patches lie over each other, the middle of each counts most (a Gaussian); smaller images are padded.
+
+    Args:
+        model: Takes (B, C, *sides) on the scale 0 to 1, returns logits (B, K, *sides); in evaluation mode afterwards.
+        image: (C, *spatial) on the scale 0 to 1.
+        sides: Of a patch.
+        engine: Device and arithmetic.
+        overlap: Of neighbours, as a share of the side, 0 to below 1.
+
+    Returns:
+        Of one output sigmoids, of several a softmax over them; on the CPU.
+    """
+    from monai.inferers.utils import sliding_window_inference
+
+    model.eval()
+
+    def probabilities(patches: Tensor) -> Tensor:
+        logits: Tensor = forward(model, patches, engine).float()
+        return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+    with torch.inference_mode():
+        found = sliding_window_inference(
+            image[None].to(engine.device),
+            tuple(sides),
+            evaluation_batch(tuple(sides)),
+            probabilities,
+            overlap=overlap,
+            mode="gaussian",
+            padding_mode="replicate" if min(image.shape[1:]) > 1 else "constant",
+        )
+    return torch.as_tensor(found)[0].cpu()
+
+
+def call_masks(probs: Tensor) -> np.ndarray:
+    """(*spatial) uint8 class numbers of probabilities (K, *spatial): above one half of one output, else the likeliest.
+
+    Args:
+        probs: From `predict_masks`.
+    """
+    called = (probs[0] > 0.5).to(torch.uint8) if len(probs) == 1 else probs.argmax(0).to(torch.uint8)
+    return np.asarray(called.numpy())
+
+
+def mask_overlaps(model: nn.Module, data: MaskSet, sides: Sequence[int], engine: Engine) -> np.ndarray:
+    """(n, C, 3) int64 of `overlap_counts` of every image at the resolution of the cache.
+
+    Args:
+        model: As for `predict_masks`.
+        data: Images and their masks.
+        sides: Of a patch.
+        engine: Device and arithmetic.
+    """
+    found = []
+    for row in data.rows:
+        image = torch.from_numpy(data.images[row].astype(np.float32) / data.intensity_max)
+        called = call_masks(predict_masks(model, image, sides, engine, overlap=_QUICK_OVERLAP))
+        found.append(overlap_counts(called, data.masks[row], data.num_classes))
+    return np.stack(found) if found else np.zeros((0, data.num_classes, 3), dtype=np.int64)

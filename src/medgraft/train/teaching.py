@@ -1,0 +1,129 @@
+"""What a task makes of a training: batches, loss, what is kept of the validation, and the score that chooses."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from medgraft.data.augment import augment_batch, augment_pair
+from medgraft.errors import ConfigError
+from medgraft.metrics.scores import scores_of
+from medgraft.train.batches import ImageSet, MaskSet, epoch_order, iterate, seed_for
+from medgraft.train.engine import Engine
+from medgraft.train.mask_losses import make_mask_loss
+from medgraft.train.objectives import make_objective
+from medgraft.train.outputs import mask_overlaps, predict_probs
+from medgraft.train.patches import draw_patches
+from medgraft.train.settings import TrainSettings
+from medgraft.types import Overlaps, Predictions
+
+__all__ = ["Share", "Teaching", "teach"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """Which of several processes takes part, from 0, and how many they are."""
+
+    process: int = 0
+    num_processes: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Teaching:
+    """What the loop needs to know of a task.
+
+    Args:
+        num_items: Images, or patches of them, in an epoch.
+        batches: Of an epoch (from 0) and one process, augmented: images (B, C, *spatial) on the scale 0 to 1 and
+            targets, on the training device.
+        objective: Loss of logits and targets.
+        outputs: What a model says of the validation set, as the trial keeps it.
+        scores: Of such outputs, by name; the first chooses.
+    """
+
+    num_items: int
+    batches: Callable[[int, Share], Iterator[tuple[Tensor, Tensor]]]
+    objective: Callable[[Tensor, Tensor], Tensor]
+    outputs: Callable[[nn.Module], np.ndarray]
+    scores: Callable[[np.ndarray], dict[str, float]]
+
+
+def teach(train: ImageSet, val: ImageSet, settings: TrainSettings, engine: Engine) -> Teaching:
+    """Masks where both sets have them, else labels.
+
+    Args:
+        train: Training set.
+        val: Validation set.
+        settings: Of the training.
+        engine: Device and arithmetic.
+
+    Raises:
+        ConfigError: Masks without settings for patches.
+    """
+    if isinstance(train, MaskSet) and isinstance(val, MaskSet):
+        return _masks(train, val, settings, engine)
+    return Teaching(
+        num_items=len(train),
+        batches=functools.partial(_image_batches, train, settings, engine),
+        objective=make_objective(train, settings.imbalance, settings.label_smoothing),
+        outputs=lambda model: predict_probs(model, val, engine),
+        scores=lambda probs: scores_of(_predictions(probs, val)),
+    )
+
+
+def _masks(train: MaskSet, val: MaskSet, settings: TrainSettings, engine: Engine) -> Teaching:
+    patches = settings.patches
+    if patches is None:
+        raise ConfigError("expected the size of patches for a training on masks, got none. Set TrainSettings.patches.")
+    classes = tuple(str(index) for index in range(val.num_classes))
+    return Teaching(
+        num_items=len(train) * patches.per_image,
+        batches=functools.partial(_patch_batches, train, settings, engine),
+        objective=make_mask_loss(settings.loss, train.num_outputs),
+        outputs=lambda model: mask_overlaps(model, val, patches.sides, engine),
+        scores=lambda counts: scores_of(Overlaps(counts=counts, groups=np.arange(len(val)), classes=classes)),
+    )
+
+
+def _predictions(probs: np.ndarray, data: ImageSet) -> Predictions:
+    return Predictions(
+        probs=probs,
+        targets=data.targets,
+        groups=np.arange(len(data)),
+        classes=tuple(str(index) for index in range(data.num_classes)),
+        task=data.task,
+        positive=data.positive,
+    )
+
+
+def _draws(settings: TrainSettings, epoch: int, share: Share) -> torch.Generator:
+    return torch.Generator().manual_seed(seed_for(settings.seed, "augment", epoch) + share.process)
+
+
+def _image_batches(
+    data: ImageSet, settings: TrainSettings, engine: Engine, epoch: int, share: Share
+) -> Iterator[tuple[Tensor, Tensor]]:
+    draws = _draws(settings, epoch, share)
+    order = epoch_order(data, settings.seed, epoch, is_balanced=settings.imbalance == "sampler")
+    per_process = max(1, settings.batch_size // share.num_processes)
+    if share.num_processes > 1:
+        order = order[: len(order) // share.num_processes * share.num_processes]
+        order = order[share.process :: share.num_processes]
+    for images, targets, _ in iterate(data, order, per_process, torch.device(engine.device), drop_single=True):
+        yield augment_batch(images, settings.augment, draws), targets
+
+
+def _patch_batches(
+    data: MaskSet, settings: TrainSettings, engine: Engine, epoch: int, share: Share
+) -> Iterator[tuple[Tensor, Tensor]]:
+    if share.num_processes > 1:
+        raise ConfigError("expected one process for a training on masks, got several. Use one device.")
+    if settings.patches is None:
+        return
+    draws = _draws(settings, epoch, share)
+    for images, masks in draw_patches(data, settings.patches, settings.batch_size, settings.seed, epoch):
+        moved, truth = augment_pair(images.to(engine.device), masks.to(engine.device), settings.augment, draws)
+        yield moved, masks if truth is None else truth
