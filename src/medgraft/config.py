@@ -36,6 +36,7 @@ Head = Literal["pooled", "flattened", "attention", "svm", "random-forest", "logi
 Blank = Literal["refuse", "ignore", "negative"]
 Unit = Literal["image", "series", "study", "patient"]
 Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
+MaskFormat = Literal["auto", "png", "nifti", "npy", "dicom-seg"]
 Preset = Literal["fast", "balanced", "thorough", "paper"]
 
 

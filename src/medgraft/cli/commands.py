@@ -10,7 +10,9 @@ from medgraft.cli.options import (
     BackboneArgs,
     Blank,
     Decoder,
+    DemoTask,
     Device,
+    FormatOfMasks,
     Grades,
     JudgedBy,
     Key,
@@ -160,28 +162,38 @@ def check(
 def predict(
     run: Annotated[Path, typer.Argument(help="Finished run or its model folder.")],
     inputs: Annotated[list[Path], typer.Argument(help="Image files and folders.")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="CSV to write.")] = Path("predictions.csv"),
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="CSV (predictions.csv); of a segmentation a folder (masks).")
+    ] = None,
     unit: JudgedBy = None,
+    kind: FormatOfMasks = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
 ) -> None:
-    """Probabilities for files; a broken file costs only its own row."""
-    from medgraft.deploy import find_cases, load_artefact, predict_files, write_table
+    """Probabilities, or masks, for files; a broken file costs only its own row."""
+    from medgraft.deploy import find_cases, load_artefact, predict_files, segment_files, write_table
     from medgraft.run.console import listening
     from medgraft.train.engine import pick_device
 
     model = load_artefact(run)
     cases = find_cases(inputs, model.artefact.preprocessing.dims)
+    is_masks = bool(model.artefact.patch)
+    if (is_masks and unit is not None) or (not is_masks and kind != "auto"):
+        raise ConfigError(f"{'--unit is for labels' if is_masks else '--format is for masks'}. Leave it out.")
+    place = out or Path("masks" if is_masks else "predictions.csv")
     with listening(console) as listener:
-        table = predict_files(
-            model,
-            cases,
-            unit=unit,
-            device=pick_device(device),
-            progress=lambda done, total: listener.step("predicting", done, total),
-        )
-    write_table(table, out)
+
+        def progress(done: int, total: int) -> None:
+            listener.step("predicting", done, total)
+
+        used = pick_device(device)
+        if is_masks:
+            table = segment_files(model, cases, place, kind=kind, device=used, progress=progress)
+            place = place / "masks.csv"
+        else:
+            table = predict_files(model, cases, unit=unit, device=used, progress=progress)
+    write_table(table, place)
     bad = int((table["status"] != "ok").sum())
-    typer.echo(f"{len(table)} cases, {bad} with a remark in the column status: {out}")
+    typer.echo(f"{len(table)} cases, {bad} with a remark in the column status: {place}")
 
 
 @app.command()
@@ -224,14 +236,16 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for phantom and run.")] = Path("medgraft-demo"),
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
     volumes: Annotated[bool, typer.Option("--volumes", help="Chests of 32 × 32 × 32 voxels instead of films.")] = False,
+    task: DemoTask = "classification",
 ) -> None:
     """The main job on the built-in phantom with the packaged network, offline."""
     from medgraft.run.console import listening, print_results
     from medgraft.run.demo import demo as run_demo
+    from medgraft.run.demo import demo_run
 
     with listening(console) as listener:
-        results = run_demo(out, seed=seed, volumes=volumes, listener=listener)
-    print_results(console, results, out / ("run-volumes" if volumes else "run"))
+        results = run_demo(out, seed=seed, volumes=volumes, task=task, listener=listener)
+    print_results(console, results, demo_run(out, volumes=volumes, task=task))
     typer.echo(f"A demonstration on drawn {'chests' if volumes else 'films'}, not evidence.")
 
 

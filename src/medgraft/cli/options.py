@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
-from medgraft.config import Unit
+from medgraft.config import MaskFormat, Unit
 from medgraft.errors import ConfigError
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "PatientColumn",
     "PatientRegex",
     "Labels",
+    "FormatOfMasks",
     "JudgedBy",
     "Key",
     "Grades",
@@ -29,6 +30,7 @@ __all__ = [
     "TaskOption",
     "Leaks",
     "Decoder",
+    "DemoTask",
     "Device",
     "Observer",
     "Offline",
@@ -50,6 +52,9 @@ JudgedBy = Annotated[
     Unit | None,
     typer.Option("--unit", help="Averaged over: image, series, study, patient. Left out: as the model was judged."),
 ]
+FormatOfMasks = Annotated[
+    MaskFormat, typer.Option("--format", help="Of masks: auto (as the images), png, nifti, npy or dicom-seg.")
+]
 Key = Annotated[str | None, typer.Option(help="path, SOPInstanceUID, SeriesInstanceUID, … AccessionNumber, PatientID.")]
 Uncertain = Annotated[
     str | None, typer.Option(help="Labels -1 of several columns: ignore, zeros, ones, soft(a,b); label=… for some.")
@@ -57,6 +62,9 @@ Uncertain = Annotated[
 Blank = Annotated[str | None, typer.Option(help="Blank labels of several columns: ignore or negative.")]
 Grades = Annotated[str | None, typer.Option(help="All classes from the lowest to the highest, where they are grades.")]
 TaskOption = Annotated[str | None, typer.Option("--task", help="classification, or segmentation (masks).")]
+DemoTask = Annotated[
+    Literal["classification", "segmentation"], typer.Option("--task", help="Kinds of lesions, or where they lie.")
+]
 Observer = Annotated[str | None, typer.Option(help="Whose masks, where there are several; or majority.")]
 Decoder = Annotated[str | None, typer.Option(help="Of a segmentation: unet, unet++, fpn or upernet.")]
 Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]

@@ -21,7 +21,15 @@ from medgraft.data.phantom_lesions import LESIONS, draw_lesion, lesion_profile
 from medgraft.errors import ConfigError, RunError
 from medgraft.io.nifti import write_nifti
 
-__all__ = ["DEMO", "DEMO_VOLUMES", "PhantomSettings", "phantom_case", "write_phantom"]
+__all__ = [
+    "DEMO",
+    "DEMO_MASKS",
+    "DEMO_VOLUMES",
+    "DEMO_VOLUME_MASKS",
+    "PhantomSettings",
+    "phantom_case",
+    "write_phantom",
+]
 
 _COLUMNS: Final = ("path", "label", "patient", "split", "site", "mask")
 _SPLITS: Final = ("train", "val", "test")
@@ -119,6 +127,13 @@ DEMO_VOLUMES: Final = dataclasses.replace(
     images_per_patient=(1, 1),
     # A film adds up what lies behind each other; in a volume a lesion of .3 drowns in the grain of its few voxels.
     contrast=0.8,
+)
+# Every film shows a lesion: marking nothing is never right.
+DEMO_MASKS: Final = dataclasses.replace(
+    DEMO, num_patients={"train": 120, "val": 60, "test": 120}, classes=("nodule", "mass")
+)
+DEMO_VOLUME_MASKS: Final = dataclasses.replace(
+    DEMO_VOLUMES, num_patients={"train": 60, "val": 30, "test": 60}, classes=("nodule", "mass")
 )
 
 

@@ -8,6 +8,7 @@ from medgraft.deploy.predict import (
     predictions_table,
     write_table,
 )
+from medgraft.deploy.segment import segment_files, segment_image
 
 __all__ = [
     "Artefact",
@@ -18,5 +19,7 @@ __all__ = [
     "predict_pixels",
     "predictions_table",
     "save_artefact",
+    "segment_files",
+    "segment_image",
     "write_table",
 ]

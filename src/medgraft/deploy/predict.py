@@ -20,9 +20,19 @@ from medgraft.train.engine import Engine
 from medgraft.train.outputs import predict_probs
 from medgraft.types import Predictions
 
-__all__ = ["find_cases", "predict_files", "predict_pixels", "predictions_table", "write_table"]
+__all__ = [
+    "UNREADABLE",
+    "files_of_case",
+    "find_cases",
+    "predict_files",
+    "predict_pixels",
+    "predictions_table",
+    "range_status",
+    "write_table",
+]
 
-_UNREADABLE: Final = "unreadable"
+UNREADABLE: Final = "unreadable"
+"""How the status of a broken file begins."""
 
 
 def predict_files(
@@ -62,12 +72,12 @@ def predict_files(
         pixels, rows = [], []
         for row in range(start, stop):
             try:
-                members[row] = _files(cases[row], dims)
+                members[row] = files_of_case(cases[row], dims)
                 found, facts = read_files(members[row], dims, settings.reading)
             except MedgraftError as error:
-                status[row] = f"{_UNREADABLE}: {error}"
+                status[row] = f"{UNREADABLE}: {error}"
                 continue
-            status[row] = _range_status(int(found.max()), facts.bits, model)
+            status[row] = range_status(int(found.max()), facts.bits, model)
             pixels.append(prepare(found, settings, facts.spacing_mm))
             rows.append(row)
         if rows:
@@ -97,13 +107,13 @@ def _gathered(status: Sequence[str], units: np.ndarray) -> list[list[str]]:
 
 def _remark(words: Sequence[str], noun: str) -> str:
     """One word for the images of a unit: each remark once, and how many could not be read where others could."""
-    lost = [word for word in words if word.startswith(_UNREADABLE)]
+    lost = [word for word in words if word.startswith(UNREADABLE)]
     if 0 < len(lost) < len(words):
         words = [word for word in words if word not in lost] + [f"{len(lost)} of {len(words)} {noun} {lost[0]}"]
     return "; ".join(dict.fromkeys(word for word in words if word != "ok")) or "ok"
 
 
-def _files(case: Path | tuple[Path, ...], dims: int) -> tuple[Path, ...]:
+def files_of_case(case: Path | tuple[Path, ...], dims: int) -> tuple[Path, ...]:
     """The files of a case; a folder that is named by itself holds one volume."""
     if isinstance(case, tuple):
         return case
@@ -204,7 +214,8 @@ def _label(name: str, value: float) -> str:
     return f"?{name}" if np.isnan(value) else name
 
 
-def _range_status(maximum: int, bits: int, model: LoadedModel) -> str:
+def range_status(maximum: int, bits: int, model: LoadedModel) -> str:
+    """What is odd about the intensities of an image, or ``ok``."""
     limit = model.artefact.preprocessing.intensity_max
     if maximum > limit:
         return f"above the training range ({maximum} > {limit}): check the export of this image"

@@ -1,18 +1,29 @@
-"""One prepared image to a mask at the size of its file: the same for the test set and for new files."""
+"""Images to masks at the size of their files: the same for the test set and for new files."""
 
-from collections.abc import Sequence
+import collections
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
-from medgraft.io.preprocess import restore
+import medgraft
+from medgraft.config import MaskFormat
+from medgraft.data.decode import read_files
+from medgraft.deploy.artefact import LoadedModel
+from medgraft.deploy.predict import UNREADABLE, files_of_case, range_status
+from medgraft.errors import ConfigError, DataError, MedgraftError
+from medgraft.io.mask_files import mask_format, native_sides, write_mask
+from medgraft.io.preprocess import prepare, restore
 from medgraft.train.engine import Engine, running
 from medgraft.train.memory import freed_memory_kept
 from medgraft.train.outputs import call_masks, predict_masks
 from medgraft.types import Preprocessing
 
-__all__ = ["segment_image"]
+__all__ = ["segment_files", "segment_image"]
 
 
 def segment_image(
@@ -39,3 +50,91 @@ def segment_image(
     with running(engine), freed_memory_kept(engine.device):
         probs = predict_masks(network, scaled, patch, engine).numpy()
     return call_masks(torch.from_numpy(restore(probs, sides, preprocessing, spacing_mm)))
+
+
+def segment_files(
+    model: LoadedModel,
+    cases: Sequence[Path | tuple[Path, ...]],
+    out: Path,
+    *,
+    kind: MaskFormat = "auto",
+    device: str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Write a mask for every image or volume below `out`, at its own size and place; a broken one costs only its row.
+
+    Masks are called as their images and lie in the same subfolders. The numbers in them are those of the masks that
+    taught (in DICOM-SEG: 1, 2 …).
+
+    Args:
+        model: Of a segmentation.
+        cases: As for `medgraft.deploy.predict.predict_files`.
+        out: Folder.
+        kind: See `medgraft.io.mask_files.mask_format`.
+        device: Where to compute.
+        progress: Called with (cases done, cases in all).
+
+    Returns:
+        One row per case: ``path, mask`` (relative to `out`), for each class ``pixels_…`` and, where the spacing is
+        known of any case, ``mm2_…`` (of volumes ``mm3_…``), ``status`` as in `predict_files`.
+
+    Raises:
+        DataError: No file was given, or a mask cannot be written.
+        ConfigError: The model classifies, or masks of these files cannot be written so.
+    """
+    if not model.artefact.patch:
+        raise ConfigError(f"expected a model of a segmentation, got one of a {model.artefact.task} task.")
+    if not cases:
+        raise DataError("expected image files, got none. Give files, or a folder with images in it.")
+    stems = _stems([case[0] if isinstance(case, tuple) else case for case in cases])
+    rows = []
+    for number, (case, stem) in enumerate(zip(cases, stems, strict=True), 1):
+        rows.append(_segmented(model, case, out, stem, kind, device))
+        if progress is not None:
+            progress(number, len(cases))
+    table = pd.DataFrame(rows)
+    status = table.pop("status")
+    return table.assign(status=status)
+
+
+def _segmented(
+    model: LoadedModel, case: Path | tuple[Path, ...], out: Path, stem: Path, kind: MaskFormat, device: str
+) -> dict[str, object]:
+    """The row of one case, whose mask is written."""
+    artefact, settings = model.artefact, model.artefact.preprocessing
+    row: dict[str, object] = {"path": (case[0] if isinstance(case, tuple) else case).as_posix(), "mask": ""}
+    try:
+        files = files_of_case(case, settings.dims)
+        pixels, facts = read_files(files, settings.dims, settings.reading)
+    except MedgraftError as error:
+        return row | {"status": f"{UNREADABLE}: {error}"}
+    sides = native_sides(files, pixels, settings.dims, is_resampled=bool(settings.reading.spacing_mm))
+    image = prepare(pixels, settings, facts.spacing_mm)
+    stored = facts.stored_mm or facts.spacing_mm
+    engine = Engine(device=device)
+    mask = segment_image(model.network.to(device), image, sides, settings, artefact.patch, engine, spacing_mm=stored)
+    written = write_mask(
+        mask, files, out / stem, kind=mask_format(files, settings.dims, kind), values=artefact.mask_values,
+        classes=artefact.classes, version=medgraft.__version__,
+    )  # fmt: skip
+    row["mask"] = written.relative_to(out).as_posix()
+    counts = np.bincount(mask.ravel(), minlength=len(artefact.classes) + 1)[1:]
+    unit = "mm2" if settings.dims == 2 else "mm3"
+    for name, count in zip(artefact.classes, counts, strict=True):
+        row[f"pixels_{name}"] = int(count)
+        if len(stored) == settings.dims:
+            row[f"{unit}_{name}"] = float(count * np.prod(stored))
+    return row | {"status": range_status(int(pixels.max()), facts.bits, model)}
+
+
+def _stems(paths: Sequence[Path]) -> list[Path]:
+    """Where masks go: the paths below their common folder, without suffix; with it where two would be one."""
+    resolved = [path.absolute() for path in paths]
+    common = Path(os.path.commonpath([path.parent for path in resolved]))
+    below = [path.relative_to(common) for path in resolved]
+    short = [path.with_name(path.name.removesuffix(".gz")).with_suffix("") for path in below]
+    taken = collections.Counter(short)
+    return [
+        one if taken[one] == 1 else path.with_name(path.name.replace(".", "_"))
+        for one, path in zip(short, below, strict=True)
+    ]

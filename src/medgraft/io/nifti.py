@@ -11,12 +11,24 @@ from typing import Any, Final
 import nibabel
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
-from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError, ImageDataError
 
 from medgraft.errors import DataError
 
-__all__ = ["MAX_VOXELS", "is_nifti_name", "nifti_affine", "nifti_shape", "read_nifti", "to_ras", "write_nifti"]
+__all__ = [
+    "MAX_VOXELS",
+    "from_ras",
+    "is_nifti_name",
+    "nifti_affine",
+    "nifti_facts",
+    "nifti_shape",
+    "ras_order",
+    "read_nifti",
+    "to_ras",
+    "write_like",
+    "write_nifti",
+]
 
 NIFTI_SUFFIXES: Final = (".nii", ".nii.gz")
 MAX_VOXELS: Final = 2**28
@@ -75,10 +87,9 @@ def nifti_facts(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
     shape, affine = nifti_shape(path), nifti_affine(path)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         return shape[::-1], ()
-    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]
-    order = np.argsort(orientation[:, 0])
-    steps = np.linalg.norm(affine[:3, :3], axis=0)[order]
-    return tuple(shape[axis] for axis in order[::-1]), tuple(round(float(step), 6) for step in steps[::-1])
+    order = ras_order(affine)[::-1]
+    steps = np.linalg.norm(affine[:3, :3], axis=0)
+    return tuple(shape[axis] for axis in order), tuple(round(float(steps[axis]), 6) for axis in order)
 
 
 def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -115,7 +126,26 @@ def write_nifti(values: np.ndarray, affine: np.ndarray, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(values), affine), path)  # type: ignore[no-untyped-call]
+    image = nibabel.Nifti1Image(np.ascontiguousarray(values), affine)  # type: ignore[no-untyped-call]
+    content = image.to_bytes()
+    path.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
+
+
+def write_like(values: np.ndarray, original: Path, path: Path) -> None:
+    """Write whole numbers (X, Y, Z) with the place, the units and the codes of another file's header.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    with _refusing(original):
+        like: Any = nibabel.load(original)
+    header = like.header.copy()
+    header.set_data_dtype(values.dtype)
+    header["scl_slope"], header["scl_inter"] = 1, 0
+    header["cal_min"], header["cal_max"] = 0, 0
+    made = type(like)(np.ascontiguousarray(values), like.affine, header)
+    # By content: a file is known by its name only when it is whole.
+    path.write_bytes(gzip.compress(made.to_bytes(), mtime=0))
 
 
 def to_ras(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,6 +166,35 @@ def to_ras(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
     turned = apply_orientation(values, orientation)  # type: ignore[no-untyped-call]
     moved = affine @ inv_ornt_aff(orientation, values.shape[:3])  # type: ignore[no-untyped-call]
     return np.asarray(turned), np.asarray(moved)
+
+
+def ras_order(affine: np.ndarray) -> tuple[int, ...]:
+    """Which axes of the voxels run, most nearly, to the right, to the front and to the head.
+
+    Examples:
+        >>> ras_order(np.eye(4)[[1, 0, 2, 3]])
+        (1, 0, 2)
+    """
+    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]
+    return tuple(int(axis) for axis in np.argsort(orientation[:, 0]))
+
+
+def from_ras(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
+    """What `to_ras` made, back in the order of the file.
+
+    Args:
+        values: (X, Y, Z), turned.
+        affine: (4, 4) of the file.
+
+    Examples:
+        >>> affine = np.diag([-1.0, 1, 1, 1])
+        >>> voxels = np.arange(8).reshape(2, 2, 2)
+        >>> bool((from_ras(to_ras(voxels, affine)[0], affine) == voxels).all())
+        True
+    """
+    turned = np.array([[0, 1], [1, 1], [2, 1]])
+    back = ornt_transform(turned, io_orientation(affine))  # type: ignore[no-untyped-call]
+    return np.asarray(apply_orientation(values, back))  # type: ignore[no-untyped-call]
 
 
 # It tells of repaired headers on its own; what matters becomes an error here.

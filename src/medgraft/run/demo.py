@@ -1,17 +1,25 @@
 """The main job on what the package carries: phantom, packaged network, no hub, no data of anybody."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import make_config
-from medgraft.data.phantom import DEMO, DEMO_VOLUMES, write_phantom
+from medgraft.data.phantom import DEMO, DEMO_MASKS, DEMO_VOLUME_MASKS, DEMO_VOLUMES, write_phantom
 from medgraft.run.fit import fit
 from medgraft.run.folder import write_json
 from medgraft.run.prepare import Listener
 from medgraft.types import to_json
 
-__all__ = ["demo"]
+__all__ = ["demo", "demo_run"]
+
+# By task, and whether volumes are drawn.
+_SETTINGS: Final = {
+    ("classification", False): DEMO,
+    ("classification", True): DEMO_VOLUMES,
+    ("segmentation", False): DEMO_MASKS,
+    ("segmentation", True): DEMO_VOLUME_MASKS,
+}
 
 
 def demo(
@@ -20,6 +28,7 @@ def demo(
     seed: int = 0,
     weights: str = "packaged",
     volumes: bool = False,
+    task: Literal["classification", "segmentation"] = "classification",
     listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Draw the phantom into `out`, run the main job on it, and return its results.
@@ -31,12 +40,13 @@ def demo(
         seed: Of phantom, split and training.
         weights: ``packaged``, or ``none`` to see what the pretraining is worth.
         volumes: Draw chests of 32 × 32 × 32 voxels instead of films; the packaged network is lifted to them.
+        task: What is learned: which kind of lesion a film shows, or where it lies.
         listener: Told how things go.
     """
     folder = Path(out)
     told = listener or Listener()
-    data = folder / ("phantom-volumes" if volumes else "phantom")
-    settings = DEMO_VOLUMES if volumes else DEMO
+    kind = ("-volumes" if volumes else "") + ("-masks" if task == "segmentation" else "")
+    data, settings = folder / f"phantom{kind}", _SETTINGS[task, volumes]
     if not (data / "phantom.json").exists():
         told.say("Drawing the phantom …")
         write_phantom(data, settings, seed)
@@ -44,8 +54,19 @@ def demo(
     config = make_config(
         str(data / "cases.csv"),
         preset="balanced",
-        options={"backbone": {"name": PACKAGED_NAME, "weights": weights}, "seed": seed, "offline": True},
+        options={
+            "data": {"task": task},
+            "backbone": {"name": PACKAGED_NAME, "weights": weights},
+            "seed": seed,
+            "offline": True,
+        },
     )
-    name = "run" + ("-volumes" if volumes else "") + ("" if weights == "packaged" else "-scratch")
     command = f"medgraft demo --out {out} --seed {seed}" + (" --volumes" if volumes else "")
-    return fit(config, folder / name, listener=told, command=command)
+    command += " --task segmentation" if task == "segmentation" else ""
+    return fit(config, demo_run(folder, volumes=volumes, task=task, weights=weights), listener=told, command=command)
+
+
+def demo_run(folder: Path, *, volumes: bool, task: str, weights: str = "packaged") -> Path:
+    """Where below `folder` a demo keeps its run."""
+    kind = ("-volumes" if volumes else "") + ("-masks" if task == "segmentation" else "")
+    return folder / f"run{kind}{'' if weights == 'packaged' else '-scratch'}"

@@ -1,0 +1,102 @@
+"""The adapter to highdicom: masks of DICOM images as DICOM segmentation objects (SEG)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import generate_uid
+
+from medgraft.errors import ConfigError, DataError
+from medgraft.io.dicom_header import quiet, read_dataset
+
+__all__ = ["write_seg"]
+
+# Of type 2: they have to be there, and may be empty.
+_MAY_BE_EMPTY: Final = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
+    "AccessionNumber", "ReferringPhysicianName",
+)  # fmt: skip
+
+
+def write_seg(
+    mask: np.ndarray, files: Sequence[Path], classes: Sequence[str], path: Path, *, version: str, slice_mm: float | None
+) -> None:
+    """Write a mask as a segmentation object that points at its images; viewers lay it over them.
+
+    Args:
+        mask: (F, H, W) uint8 class numbers of the frames of `files`, 0 the background.
+        files: Single-frame images in the order of the frames, or one multi-frame file.
+        classes: Names of the numbers from 1.
+        path: To be written.
+        version: Of the program.
+        slice_mm: Distance of the slices of a volume; None of images.
+
+    Raises:
+        ConfigError: highdicom is not installed.
+        DataError: The images lack what a segmentation object has to repeat.
+        OSError: The file cannot be written.
+    """
+    try:
+        import highdicom as hd
+    except ImportError as error:
+        raise ConfigError("DICOM-SEG needs highdicom. Run pip install 'medgraft[dicom]', or give --format.") from error
+    images = [_complete(read_dataset(file), slice_mm) for file in files]
+    algorithm = hd.AlgorithmIdentificationSequence(
+        name="medgraft", version=version, family=codes.cid7162.ArtificialIntelligence
+    )
+    segments = [
+        hd.seg.SegmentDescription(
+            segment_number=number,
+            segment_label=name,
+            # What the classes mean in the body is known to the user alone.
+            segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
+            segmented_property_type=hd.sr.CodedConcept(
+                value=f"class{number}", scheme_designator="99MEDGRAFT", meaning=name
+            ),
+            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+        )
+        for number, name in enumerate(classes, 1)
+    ]
+    source = str(images[0].SOPInstanceUID)
+    known: dict[str, Any] = {
+        "series_instance_uid": generate_uid(entropy_srcs=[source, "medgraft series", version]),
+        "sop_instance_uid": generate_uid(entropy_srcs=[source, "medgraft mask", version]),
+        "series_number": 9000,
+        "instance_number": 1,
+        "manufacturer": "medgraft",
+        "manufacturer_model_name": "medgraft",
+        "software_versions": version,
+        "device_serial_number": "0",
+        "omit_empty_frames": bool(mask.any()),
+    }
+    try:
+        with quiet():
+            made = hd.seg.Segmentation(
+                source_images=images,
+                pixel_array=mask if len(images) > 1 or mask.shape[0] > 1 else mask[0][None],
+                segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
+                segment_descriptions=segments,
+                **known,
+            )
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(
+            f"{files[0]}: cannot carry a DICOM segmentation ({reason}). Give --format png or nifti."
+        ) from error
+    made.save_as(path)
+
+
+def _complete(image: Dataset, slice_mm: float | None) -> Dataset:
+    """The image with what a segmentation has to repeat; anonymisation takes much of it away."""
+    for keyword in _MAY_BE_EMPTY:
+        if keyword not in image:
+            setattr(image, keyword, "")
+    if "ImagePositionPatient" in image and "FrameOfReferenceUID" not in image:
+        image.FrameOfReferenceUID = generate_uid(entropy_srcs=[str(image.SeriesInstanceUID), "frame of reference"])
+    if slice_mm is not None and image.get("SliceThickness") is None:
+        image.SliceThickness = slice_mm
+    return image
