@@ -183,3 +183,11 @@ def test_settings_of_volumes_are_checked():
             make_config("x", sets=[bad])
     with pytest.raises(ConfigError):
         reading_of(make_config("x", sets=["data.windows=40"]).data)
+
+
+def test_the_size_of_volumes_is_written_and_read_again_without_a_warning(recwarn):
+    config = make_config("x", options={"backbone": {"size": (16, 32, 32)}})
+    again = yaml.safe_load(to_yaml(config))
+    assert again["backbone"]["size"] == [16, 32, 32]
+    assert make_config("x", options={"backbone": again["backbone"]}).backbone.size == (16, 32, 32)
+    assert not recwarn

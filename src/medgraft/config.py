@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
 from medgraft.errors import ConfigError
 
@@ -140,6 +140,11 @@ class BackboneConfig(_Frozen):
         if value is not None and not (is_whole and len(sides) in (1, 3)):
             raise ValueError("expected one side, or depth, height and width, each from 8 to 4096")
         return value if value is None or isinstance(value, int) else sides
+
+    @field_serializer("size")
+    def _plain_size(self, value: Any) -> Any:
+        # Left to itself pydantic warns of every tuple in a union.
+        return list(value) if isinstance(value, tuple) else value
 
 
 class TransferConfig(_Frozen):

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.io import intensity_scale, prepare
-from medgraft.types import Preprocessing
+from medgraft.io import intensity_scale, prepare, prepare_mask, restore
+from medgraft.types import USUAL_READING, Preprocessing
 
 
 def setting(size=8, channels=1, resize="squash"):
@@ -124,3 +126,54 @@ def test_the_intensity_scale_is_the_smallest_that_covers():
     ]
     with pytest.raises(DataError, match="got 65536"):
         intensity_scale(65536)
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad", "crop"])
+@pytest.mark.parametrize("shape", [(20, 30), (40, 16), (8, 8), (9, 20, 14)])
+def test_a_mask_lies_where_its_image_lies(resize, shape):
+    setting = Preprocessing(sides=(16, 12, 24)[-len(shape) :], channels=1, intensity_max=255, resize=resize)
+    image = np.zeros(shape, np.uint8)
+    middle = tuple(slice(side // 4, 3 * side // 4) for side in shape)
+    image[middle] = 200
+    found, mask = prepare(image, setting)[0], prepare_mask((image > 0).astype(np.uint8), setting)
+    assert mask.shape == setting.sides
+    assert mask.dtype == np.uint8
+    overlap = (found > 100) & (mask > 0)
+    assert 2 * overlap.sum() / ((found > 100).sum() + (mask > 0).sum()) > 0.85
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad", "crop"])
+@pytest.mark.parametrize("shape", [(48, 60), (64, 40), (12, 10), (18, 24, 20)])
+@pytest.mark.parametrize("num_outputs", [1, 3])
+def test_what_was_prepared_comes_back_at_its_own_size(resize, shape, num_outputs):
+    setting = Preprocessing(sides=(32, 32, 32)[-len(shape) :], channels=1, intensity_max=255, resize=resize)
+    mask = np.zeros(shape, np.uint8)
+    # Near the middle, so that cropping keeps it.
+    mask[tuple(slice(side // 2 - max(3, side // 5), side // 2 + max(3, side // 5)) for side in shape)] = 1
+    prepared = prepare_mask(mask, setting)
+    probs = np.stack([prepared == 1] if num_outputs == 1 else [prepared == number for number in range(3)])
+    found = restore(probs.astype(np.float32), shape, setting)
+    assert found.shape == (num_outputs, *shape)
+    called = found[0] > 0.5 if num_outputs == 1 else found.argmax(0) == 1
+    assert 2 * (called & (mask > 0)).sum() / (called.sum() + mask.sum()) > 0.8
+    if num_outputs > 1:
+        np.testing.assert_allclose(found.sum(0), 1, atol=1e-5)
+
+
+def test_a_mask_of_equal_size_is_not_touched_and_a_crop_is_padded_with_background():
+    mask = np.arange(16, dtype=np.uint8).reshape(4, 4)
+    np.testing.assert_array_equal(prepare_mask(mask, setting(4)), mask)
+    padded = prepare_mask(np.full((2, 2), 7, np.uint8), setting(4, resize="crop"))
+    assert padded.sum() == 28
+    assert (padded[[0, -1]] == 0).all()
+
+
+def test_masks_of_resampled_volumes_are_cropped_at_the_common_spacing():
+    reading = dataclasses.replace(USUAL_READING, spacing_mm=(2.0, 1.0, 1.0))
+    one = Preprocessing(sides=(4, 8, 8), channels=1, intensity_max=255, resize="crop", reading=reading)
+    mask = np.zeros((8, 8, 8), np.uint8)
+    mask[2:6, 2:6, 2:6] = 1
+    # Slices of 1 mm become half as many of 2 mm; nothing is cut off.
+    prepared = prepare_mask(mask, one, (1.0, 1.0, 1.0))
+    assert prepared.sum() == 2 * 4 * 4
+    assert restore(prepared[None].astype(np.float32), (8, 8, 8), one, (1.0, 1.0, 1.0)).shape == (1, 8, 8, 8)

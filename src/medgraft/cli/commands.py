@@ -211,6 +211,7 @@ def evaluate(
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
+    observer: Observer = None,
     sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""

@@ -54,13 +54,13 @@ def levels_of(trace: Trace, cuts: Sequence[Cut], cut: Cut) -> tuple[Level, ...]:
     if len(cut.shape) < len(trace.shapes[trace.input]) - 1:
         raise CutError(f"expected a network of maps for a decoder, got tokens {cut.shape} at {cut.name}. Choose a CNN.")
     before, after = trace.shapes[trace.input][2:], cut.shape[1:] if cut.channel_axis == 1 else cut.shape[:-1]
+    if any(side % 2 ** math.ceil(math.log2(max(cut.stride, 1))) for side in before):
+        raise CutError(f"expected sides that can be halved as often as {cut.name} needs, got {before}. Use --size.")
     if len({round(long / short) for long, short in zip(before, after, strict=True)}) > 1:
         raise CutError(
             f"expected a network that shrinks all axes alike, got {before} to {after} at {cut.name}. Of lifted "
             "ones choose --lift acs or i3d."
         )
-    if any(side % 2 ** math.ceil(math.log2(max(cut.stride, 1))) for side in before):
-        raise CutError(f"expected sides that can be halved as often as {cut.name} needs, got {before}. Use --size.")
     if cut.stride < 2 or math.log2(cut.stride) % 1:
         raise CutError(
             f"expected a cut whose resolution is a half, a quarter … of the input's, got stride {cut.stride} at "

@@ -12,7 +12,7 @@ from medgraft.data.decode import read_files
 from medgraft.data.export import units_of_cases
 from medgraft.data.volumes import cases_in, volume_of
 from medgraft.deploy.artefact import LoadedModel
-from medgraft.errors import DataError, MedgraftError
+from medgraft.errors import ConfigError, DataError, MedgraftError
 from medgraft.io.preprocess import prepare
 from medgraft.metrics.cases import unit_means
 from medgraft.train.batches import ImageSet, evaluation_batch
@@ -58,9 +58,12 @@ def predict_files(
 
     Raises:
         DataError: No file was given.
+        ConfigError: The model marks masks.
     """
     if not cases:
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
+    if model.artefact.patch:
+        raise ConfigError("expected a model that classifies, got one of a segmentation. Use segment_files.")
     settings = model.artefact.preprocessing
     dims = settings.dims
     batch = evaluation_batch(settings.sides)

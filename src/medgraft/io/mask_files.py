@@ -1,5 +1,6 @@
 """Masks written as the files of their images are: their size, orientation, place in the patient and format."""
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,7 +121,8 @@ def write_mask(
     except OSError as error:
         raise DataError(f"could not write {path}: {error.strerror or error}. Choose another place.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
 
 

@@ -92,8 +92,8 @@ def compare(
     """
     folder = Path(out)
     told = listener or Listener()
-    names = _wanted(config)
     refuse_segmentation(config.data, "compare")
+    names = _wanted(config)
     with open_run(folder, config):
         if (folder / "comparison.json").is_file() and (folder / "comparison.html").is_file():
             told.say(f"{folder} holds the finished comparison.")

@@ -18,6 +18,7 @@ from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import metric_interval, site_metrics
 from medgraft.metrics.cases import pooled
 from medgraft.metrics.classification import metrics_of
+from medgraft.run.evaluate_masks import evaluate_masks
 from medgraft.run.folder import write_json
 from medgraft.run.prepare import Listener, audited, open_cohort, refuse_segmentation
 from medgraft.types import Cohort, Predictions, to_json
@@ -46,12 +47,15 @@ def evaluate(
 
     Raises:
         RunError: There is no finished model.
-        ConfigError: The truth are masks.
+        ConfigError: The truth are masks and the model classifies.
         DataError: The cohort has other classes, or one of the model's classes is absent.
     """
     told = listener or Listener()
-    refuse_segmentation(config, "evaluate")
     model = load_artefact(Path(run))
+    if model.artefact.patch:
+        place = None if out is None else Path(out)
+        return evaluate_masks(model, config, told, out=place, replicates=replicates, seed=seed)
+    refuse_segmentation(config, "a model that classifies")
     cohort = open_cohort(config.model_copy(update={"dims": model.artefact.preprocessing.dims}), told)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
         settings = model.artefact.preprocessing

@@ -21,7 +21,7 @@ from medgraft.report import write_report
 from medgraft.report.measures import measure_of
 from medgraft.run.folder import read_json, write_json
 from medgraft.run.judging import judged_name
-from medgraft.run.judging_masks import other_observers, overlaps_of_table
+from medgraft.run.judging_masks import marked, other_observers, overlaps_of_table
 from medgraft.run.prepare import Listener, Prepared, preprocessing_of
 from medgraft.types import Predictions
 
@@ -140,7 +140,7 @@ def _pooled_masks(
         table = pd.concat([pd.read_csv(place / name, keep_default_na=False) for place in places])
         write_table(table, folder / name)
         rows = _rows(table, found)
-        pooled[side] = overlaps_of_table(table, found, rows)
+        pooled[side] = overlaps_of_table(table, marked(found), rows)
     weights = bootstrap_weights(pooled["chosen"], config.evaluate.replicates, config.seed)
     summary: dict[str, Any] = {}
     for side in sides:
@@ -155,7 +155,7 @@ def _pooled_masks(
         "margin": config.evaluate.margin,
         "tolerance": config.evaluate.tolerance_mm,
         "unit": results[0]["test"]["unit"],
-        "observers": other_observers(config, found, rows, pooled["chosen"]),
+        "observers": other_observers(config, marked(found), rows, pooled["chosen"]),
         "num_cases": len(rows),
         "num_groups": len(np.unique(found.groups[rows])),
     }

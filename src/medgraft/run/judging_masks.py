@@ -1,5 +1,6 @@
 """The one opening of a test set with masks: overlaps at the images' own size, intervals, verdict, other observers."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from medgraft.config import RunConfig
+from medgraft.data.cache import DecodedCohort
 from medgraft.data.identity import pseudonym
 from medgraft.data.mask_cache import stored_spacing
 from medgraft.data.masks import mask_of, observed
@@ -25,11 +27,54 @@ from medgraft.run.searching import Searched
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
 from medgraft.train.engine import Engine
 from medgraft.transfer.model import TransferModel
-from medgraft.types import Overlaps, to_json
+from medgraft.types import Cohort, Overlaps, Preprocessing, to_json
 
-__all__ = ["judge_masks", "mask_table", "open_mask_test", "other_observers", "overlaps_of_table", "segment_rows"]
+__all__ = [
+    "Marked",
+    "judge_masks",
+    "marked",
+    "mask_table",
+    "mask_unit",
+    "open_mask_test",
+    "other_observers",
+    "overlaps_of_table",
+    "segment_rows",
+]
 
 _FEWEST: Final = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Marked:
+    """Images with masks, and how a model reads them.
+
+    Args:
+        cohort: N images.
+        decoded: Their cache.
+        rows: (N,) row of the cache of each.
+        groups: (N,) group of each.
+        preprocessing: From a file to the network's input.
+        patch: Sides of what the network sees at once.
+    """
+
+    cohort: Cohort
+    decoded: DecodedCohort
+    rows: np.ndarray
+    groups: np.ndarray
+    preprocessing: Preprocessing
+    patch: tuple[int, ...]
+
+
+def marked(found: Prepared) -> Marked:
+    """Those of a run."""
+    return Marked(
+        cohort=found.cohort,
+        decoded=found.decoded,
+        rows=found.rows,
+        groups=found.groups,
+        preprocessing=found.preprocessing,
+        patch=found.input_sides,
+    )
 
 
 def open_mask_test(
@@ -42,7 +87,7 @@ def open_mask_test(
     told: Listener,
 ) -> Tested:
     """Open the test set for the chosen model and the baselines, and write what was found."""
-    rows = found.cohort.rows("test")
+    rows, images = found.cohort.rows("test"), marked(found)
     openings = say_opening(folder, found, run_id, told)
 
     def judged(trial: Trial) -> Overlaps:
@@ -61,13 +106,13 @@ def open_mask_test(
         **compared,
         "margin": config.evaluate.margin,
         "tolerance": config.evaluate.tolerance_mm,
-        "unit": "px" if _spacing_unit(found, rows) is None else "mm",
-        "observers": other_observers(config, found, rows, chosen[0]),
+        "unit": mask_unit(images, rows),
+        "observers": other_observers(config, images, rows, chosen[0]),
         "num_cases": len(rows),
         "num_groups": len(np.unique(found.groups[rows])),
     }
     for name, overlaps in (("predictions.csv", chosen[0]), ("predictions_baseline.csv", baseline[0])):
-        write_table(mask_table(found, rows, overlaps), folder / name)
+        write_table(mask_table(images, rows, overlaps), folder / name)
     write_table(training_history(searched.chosen_seeds, searched.baseline_seeds), folder / "history.csv")
     return Tested(
         summary=summary,
@@ -85,17 +130,20 @@ def _of_trial(config: RunConfig, found: Prepared, context: TrialContext, trial: 
     # Reported numbers come from float32, whatever precision trained: that is what the artefact computes.
     engine = Engine(device=context.engine.device, is_deterministic=context.engine.is_deterministic)
     rows = found.cohort.rows("test")
-    masks = segment_rows(model, found, rows, engine)
+    images = marked(found)
+    masks = segment_rows(model, images, rows, engine)
     label = f"{trial.spec.strategy} at cut {trial.cut.index} on the test set"
-    return judge_masks(found, rows, masks, config.evaluate.tolerance_mm, lambda done: told.step(label, done, len(rows)))
+    return judge_masks(
+        images, rows, masks, config.evaluate.tolerance_mm, lambda done: told.step(label, done, len(rows))
+    )
 
 
-def segment_rows(model: TransferModel, found: Prepared, rows: np.ndarray, engine: Engine) -> Iterator[np.ndarray]:
+def segment_rows(model: TransferModel, found: Marked, rows: np.ndarray, engine: Engine) -> Iterator[np.ndarray]:
     """Of each row the class numbers that `model` calls, at the size of the file.
 
     Args:
         model: On the CPU; moved to the device of `engine`.
-        found: The cohort and its caches.
+        found: The images.
         rows: Of the cohort.
         engine: Device and arithmetic.
     """
@@ -107,14 +155,14 @@ def segment_rows(model: TransferModel, found: Prepared, rows: np.ndarray, engine
             np.asarray(found.decoded.images[cached]),
             mask_of(found.cohort, int(row)).shape,
             found.preprocessing,
-            found.input_sides,
+            found.patch,
             engine,
             stored_spacing(found.decoded, cached),
         )
 
 
 def judge_masks(
-    found: Prepared,
+    found: Marked,
     rows: np.ndarray,
     called: Iterator[np.ndarray],
     tolerance: float,
@@ -123,7 +171,7 @@ def judge_masks(
     """Overlap and surfaces of masks with the truth, at the size of the files.
 
     Args:
-        found: The cohort and its caches.
+        found: The images.
         rows: Of the cohort.
         called: Class numbers of each row.
         tolerance: Of surface Dice, in mm where every one of `rows` tells its spacing, else in px.
@@ -146,18 +194,23 @@ def judge_masks(
     )
 
 
-def _spacing_unit(found: Prepared, rows: np.ndarray) -> list[tuple[float, ...]] | None:
+def mask_unit(found: Marked, rows: np.ndarray) -> str:
+    """In which surfaces of these rows are measured: ``mm`` where each tells its spacing, else ``px``."""
+    return "px" if _spacing_unit(found, rows) is None else "mm"
+
+
+def _spacing_unit(found: Marked, rows: np.ndarray) -> list[tuple[float, ...]] | None:
     """Spacing of every row in mm; None where one does not tell it."""
     steps = [stored_spacing(found.decoded, int(found.rows[row])) for row in rows]
     return steps if all(steps) else None
 
 
-def other_observers(config: RunConfig, found: Prepared, rows: np.ndarray, chosen: Overlaps) -> dict[str, Any]:
+def other_observers(config: RunConfig, found: Marked, rows: np.ndarray, chosen: Overlaps) -> dict[str, Any]:
     """Every other observer against the truth on the same cases, and the model less the observer.
 
     Args:
         config: Of the run.
-        found: The cohort and its caches.
+        found: The images.
         rows: Of the cohort.
         chosen: What the model says of these rows.
     """
@@ -187,7 +240,7 @@ def other_observers(config: RunConfig, found: Prepared, rows: np.ndarray, chosen
     return told
 
 
-def _other(found: Prepared, observer: str, row: int) -> np.ndarray | None:
+def _other(found: Marked, observer: str, row: int) -> np.ndarray | None:
     """Another observer's mask, where there is one that can be compared."""
     try:
         mask = observed(found.cohort, observer, row)
@@ -217,7 +270,7 @@ def _beside(
     }
 
 
-def mask_table(found: Prepared, rows: np.ndarray, overlaps: Overlaps) -> pd.DataFrame:
+def mask_table(found: Marked, rows: np.ndarray, overlaps: Overlaps) -> pd.DataFrame:
     """``path, patient`` and for every class ``dice_…, jaccard_…, hd95_…, surface_dice_…`` and its pixels."""
     table = found.cohort.table.iloc[rows]
     patients = [pseudonym(str(p)) if isinstance(p, str) else "" for p in table["patient"]]
@@ -231,12 +284,12 @@ def mask_table(found: Prepared, rows: np.ndarray, overlaps: Overlaps) -> pd.Data
     return out
 
 
-def overlaps_of_table(table: pd.DataFrame, found: Prepared, rows: np.ndarray) -> Overlaps:
+def overlaps_of_table(table: pd.DataFrame, found: Marked, rows: np.ndarray) -> Overlaps:
     """What `mask_table` was made from.
 
     Args:
         table: With surfaces.
-        found: The cohort.
+        found: The images.
         rows: Of the cohort, one for each line of the table.
     """
     classes = found.cohort.classes

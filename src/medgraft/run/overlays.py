@@ -11,7 +11,7 @@ from medgraft.data.masks import mask_of
 from medgraft.metrics.overlap import dice
 from medgraft.run.examples import duplicate_pairs
 from medgraft.run.folder import write_json
-from medgraft.run.judging_masks import segment_rows
+from medgraft.run.judging_masks import marked, segment_rows
 from medgraft.run.prepare import Prepared
 from medgraft.run.searching import Searched
 from medgraft.search.trial import TrialContext, load_trial_model
@@ -56,14 +56,14 @@ def write_overlays(
     picked = {name: int(at) for name, at in named.items()} if len(order) > 2 else {"best": int(order[0])}
     model, _ = load_trial_model(searched.chosen, context)
     engine = Engine(device=context.engine.device)
-    called = segment_rows(model, found, rows[list(picked.values())], engine)
+    called = segment_rows(model, marked(found), rows[list(picked.values())], engine)
     cases: list[dict[str, Any]] = []
     for (name, at), mask in zip(picked.items(), called, strict=True):
         row = int(rows[at])
         pixels, _ = read_row(found.cohort, row, found.decoded.reading)
-        plain, marked = overlay(pixels, mask, mask_of(found.cohort, row))
+        plain, tinted = overlay(pixels, mask, mask_of(found.cohort, row))
         pictures = {"image": f"{name}.png", "overlay": f"{name}_overlay.png"}
-        for key, picture in (("image", plain), ("overlay", marked)):
+        for key, picture in (("image", plain), ("overlay", tinted)):
             picture.save(place / pictures[key])
         cases.append({"kind": name, "path": found.cohort.table["path"].iat[row], "dice": float(scores[at]), **pictures})
     write_json(place / "index.json", {"duplicates": duplicate_pairs(place, found), "overlays": cases})
@@ -98,10 +98,10 @@ def overlay(pixels: np.ndarray, called: np.ndarray, truth: np.ndarray) -> tuple[
         _MISSED: (truth > 0) & (called != truth),
         _WRONG: (called > 0) & (truth == 0),
     }
-    marked = colour.astype(np.float64)
+    tinted = colour.astype(np.float64)
     for tint, where in kinds.items():
-        marked[where] = (1 - _OPACITY) * marked[where] + _OPACITY * np.array(tint)
-    pictures = (Image.fromarray(colour), Image.fromarray(marked.round().astype(np.uint8)))
+        tinted[where] = (1 - _OPACITY) * tinted[where] + _OPACITY * np.array(tint)
+    pictures = (Image.fromarray(colour), Image.fromarray(tinted.round().astype(np.uint8)))
     for picture in pictures:
         picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     return pictures

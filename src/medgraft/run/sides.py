@@ -20,7 +20,7 @@ _LARGEST_DEFAULT: Final = {2: 224, 3: 64}
 _LONGEST: Final = {2: 1024, 3: 192}
 _PATCH: Final = {2: 256, 3: 64}
 _HALVINGS: Final = 32
-"""Sides of patches are multiples of it, of volumes of half of it: what decoders can double back."""
+"""Sides of patches are multiples of it: what most networks halve, decoders can double back."""
 _MOST_PATCHES: Final = 16
 
 
@@ -44,7 +44,7 @@ def image_and_patch_sides(
     """The size at which images with masks are kept, and that of the patches which the network sees at once.
 
     Images keep the median size of the cohort, reduced to ``data.longest``. A patch is 256 px (64 voxels) wide; where an
-    image is not larger, all of it, enlarged to a multiple of 32 px (16 voxels).
+    image is not larger, all of it, enlarged to a multiple of 32.
 
     Args:
         config: Of the run.
@@ -57,11 +57,10 @@ def image_and_patch_sides(
     dims = cohort.dims
     lengths = np.median(_sampled_sides(cohort, config.data.spacing_mm), axis=0)
     shrink = min(1.0, (config.data.longest or _LONGEST[dims]) / float(max(lengths)))
-    step = _HALVINGS if dims == 2 else _HALVINGS // 2
     images, patches = [], []
     for length, most in zip(lengths, asked or (_PATCH[dims],) * dims, strict=True):
         side = max(1, round(length * shrink))
-        patch = min(most, math.ceil(side / step) * step)
+        patch = min(most, math.ceil(side / _HALVINGS) * _HALVINGS)
         patches.append(patch)
         images.append(max(side, patch))
     return tuple(images), tuple(patches)

@@ -1,0 +1,102 @@
+"""A finished segmentation on an external cohort: overlaps at the images' own size, with intervals."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medgraft.config import DataConfig, EvaluateConfig
+from medgraft.data.groups import groups_of
+from medgraft.data.mask_cache import build_mask_cache
+from medgraft.deploy.artefact import Artefact, LoadedModel
+from medgraft.deploy.predict import write_table
+from medgraft.errors import DataError
+from medgraft.evaluate.masks import summarise_masks
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.run.folder import write_json
+from medgraft.run.judging_masks import Marked, judge_masks, mask_table, mask_unit, segment_rows
+from medgraft.run.prepare import Listener, audited, open_cohort
+from medgraft.train.engine import Engine
+from medgraft.types import Cohort, to_json
+
+__all__ = ["evaluate_masks"]
+
+
+def evaluate_masks(
+    model: LoadedModel,
+    config: DataConfig,
+    told: Listener,
+    *,
+    out: Path | None = None,
+    replicates: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Overlaps of a finished model with the masks of another cohort.
+
+    Args:
+        model: Of a segmentation.
+        config: The external cohort; all its images are used, whatever split they are in.
+        told: Told how things go.
+        out: Folder for `evaluation.json` and `predictions.csv`; None writes nothing.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
+
+    Raises:
+        DataError: The masks hold numbers the model knows nothing of, or none of them can be used.
+    """
+    settings = model.artefact.preprocessing
+    task = {"task": "segmentation", "dims": settings.dims, "resize": settings.resize}
+    config = config.model_copy(update=task | dataclasses.asdict(settings.reading))
+    cohort = _in_terms_of(model.artefact, open_cohort(config, told))
+    with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
+        readable, decoded, audit = audited(cohort, Path(folder), config, settings.sides, settings.channels, told)
+        unusable = build_mask_cache(readable, decoded).unusable
+        rows = np.array([row for row in range(len(readable)) if row not in unusable], dtype=np.int64)
+        if not len(rows):
+            raise DataError(f"{cohort.root}: no mask can be used. First: {next(iter(unusable.values()))}")
+        images = Marked(
+            cohort=readable,
+            decoded=decoded,
+            rows=np.arange(len(readable)),
+            groups=groups_of(readable, audit.exact_duplicates, audit.near_duplicates),
+            preprocessing=settings,
+            patch=model.artefact.patch,
+        )
+        called = segment_rows(model.network, images, rows, Engine(device="cpu"))
+        tolerance = EvaluateConfig().tolerance_mm
+        overlaps = judge_masks(images, rows, called, tolerance, lambda done: told.step("judging", done, len(rows)))
+        found = summarise_masks(overlaps, bootstrap_weights(overlaps, replicates, seed))
+        table, unit = mask_table(images, rows, overlaps), mask_unit(images, rows)
+    per_class = found.pop("per_class")
+    result = {
+        "metrics": found,
+        "per_class": per_class,
+        "tolerance": tolerance,
+        "unit": unit,
+        "num_images": len(readable),
+        "num_cases": len(rows),
+        "audit": to_json(audit.findings),
+    }
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "evaluation.json", result)
+        write_table(table, out / "predictions.csv")
+    return result
+
+
+def _in_terms_of(artefact: Artefact, cohort: Cohort) -> Cohort:
+    """The cohort with the model's classes; of one class each the number in the files does not matter."""
+    if len(artefact.classes) == len(cohort.classes) == 1:
+        return dataclasses.replace(cohort, classes=artefact.classes)
+    strange = set(cohort.mask_values) - set(artefact.mask_values)
+    if strange:
+        raise DataError(
+            f"expected the model's numbers {', '.join(map(str, artefact.mask_values))} in the masks, got "
+            f"{', '.join(map(str, sorted(strange)))}, too. Renumber the masks."
+        )
+    targets = np.zeros((len(cohort), len(artefact.classes)), dtype=np.float32)
+    targets[:, [artefact.mask_values.index(value) for value in cohort.mask_values]] = cohort.targets
+    targets[np.isnan(cohort.targets).any(1)] = np.nan
+    return dataclasses.replace(cohort, classes=artefact.classes, mask_values=artefact.mask_values, targets=targets)

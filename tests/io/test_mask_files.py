@@ -1,0 +1,154 @@
+"""Masks written as their images are: place, orientation, numbers, and what cannot carry one."""
+
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pydicom
+import pytest
+from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
+from PIL import Image
+
+from dicom_files import dicom, enhanced, save
+from medgraft.data.decode import read_files
+from medgraft.errors import ConfigError, DataError
+from medgraft.io.mask import read_mask
+from medgraft.io.mask_files import mask_format, native_sides, write_mask
+from medgraft.types import Reading
+from volume_files import blob, write_nifti, write_series, write_slices
+
+STUDY = {"StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5"}
+
+
+def written(mask: np.ndarray, files: tuple[Path, ...], stem: Path, wanted: str = "auto", classes: int = 1) -> Path:
+    kind = mask_format(files, mask.ndim, wanted)
+    return write_mask(
+        mask, files, stem, kind=kind, values=tuple(range(1, classes + 1)),
+        classes=tuple(f"class {n}" for n in range(classes)), version="1",
+    )  # fmt: skip
+
+
+def segments(path: Path) -> np.ndarray:
+    """(frames, H, W) of a segmentation object, and the place of each frame along z."""
+    return pydicom.dcmread(path).pixel_array
+
+
+@pytest.mark.parametrize("axes", ["RAS", "LPS", "PIR", "SLA"])
+def test_a_nifti_mask_lies_on_its_image_whatever_its_axes(tmp_path: Path, axes: str) -> None:
+    ras = np.diag([0.7, 0.5, 2.0, 1.0])
+    turn = ornt_transform(io_orientation(ras), axcodes2ornt(tuple(axes)))
+    volume = blob(1, is_large=True)
+    stored = nibabel.orientations.apply_orientation(volume.transpose(2, 1, 0), turn)
+    affine = ras @ inv_ornt_aff(turn, volume.transpose(2, 1, 0).shape)
+    file = tmp_path / "scan.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(stored.astype(np.int16), affine), file)
+    pixels, _ = read_files((file,), 3, Reading())
+    mask = (pixels > np.percentile(pixels, 90)).astype(np.uint8)
+    path = written(mask, (file,), tmp_path / "out" / "scan")
+    assert path.name == "scan.nii.gz"
+    found = nibabel.load(path)
+    np.testing.assert_allclose(found.affine, affine)
+    assert found.shape == stored.shape
+    assert found.get_data_dtype() == np.uint8
+    # Voxel by voxel where the image is bright, and read again as masks are.
+    values = np.asarray(found.dataobj)
+    assert stored[values == 1].mean() > stored[values == 0].mean() + 100
+    np.testing.assert_array_equal(read_mask(path), mask)
+
+
+def test_pictures_get_png_of_the_numbers_that_taught(tmp_path: Path) -> None:
+    file = tmp_path / "film.jpg"
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(file)
+    mask = np.array([[0, 1, 2, 0, 0, 1, 2]] * 5, np.uint8)
+    path = write_mask(
+        mask, (file,), tmp_path / "a" / "film", kind="png", values=(7, 255), classes=("x", "y"), version="1"
+    )
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), np.array([0, 7, 255], np.uint8)[mask])
+    large = write_mask(mask, (file,), tmp_path / "b", kind="png", values=(1, 300), classes=("x", "y"), version="1")
+    assert read_mask(large).max() == 300
+
+
+def test_folders_of_slices_and_arrays_get_arrays(tmp_path: Path) -> None:
+    folder = write_slices(np.zeros((3, 4, 5), np.uint8), tmp_path / "case")
+    np.save(tmp_path / "volume.npy", np.zeros((3, 4, 5), np.uint8))
+    mask = np.ones((3, 4, 5), np.uint8)
+    for file in (folder, tmp_path / "volume.npy"):
+        path = written(mask, (file,), tmp_path / f"out_{file.stem}")
+        assert path.suffix == ".npy"
+        np.testing.assert_array_equal(np.load(path), mask)
+
+
+def test_a_series_gets_a_segmentation_object_whose_frames_point_at_their_slices(tmp_path: Path) -> None:
+    volume = blob(2, is_large=True)
+    files = tuple(write_series(volume, tmp_path / "s", series="1.2.3", order=[3, 1, 0, 2, *range(4, 10)], **STUDY))
+    pixels, _ = read_files(files, 3, Reading(windows=()))
+    mask = np.zeros(pixels.shape, np.uint8)
+    mask[2:5, 3:9, 4:10] = 1
+    mask[5, 0, 0] = 2
+    path = written(mask, files, tmp_path / "seg", classes=2)
+    found = pydicom.dcmread(path)
+    assert (found.Modality, found.StudyInstanceUID, len(found.SegmentSequence)) == ("SEG", "1.2.4", 2)
+    frames = found.pixel_array
+    for frame, groups in zip(frames, found.PerFrameFunctionalGroupsSequence, strict=True):
+        place = float(groups.PlanePositionSequence[0].ImagePositionPatient[2])
+        number = int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber) if (
+            "SegmentIdentificationSequence" in groups
+        ) else int(found.SharedFunctionalGroupsSequence[0].SegmentIdentificationSequence[0].ReferencedSegmentNumber)  # fmt: skip
+        # Slices from the feet to the head every 2 mm; rows and columns of the file, which run from front to back.
+        source = next(file for file in files if float(pydicom.dcmread(file).ImagePositionPatient[2]) == place)
+        wanted = mask[round(place / 2)][::-1, ::-1] == number
+        np.testing.assert_array_equal(frame.astype(bool), wanted)
+        assert pydicom.dcmread(source).SOPInstanceUID == (
+            groups.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID
+        )
+
+
+def test_of_one_file_with_many_frames_the_order_is_that_of_the_file(tmp_path: Path) -> None:
+    volume = blob(3, is_large=True)
+    order = [4, 0, 2, 1, 3]
+    made = enhanced(volume[order], [order_ * 2.0 for order_ in order])
+    made.FrameOfReferenceUID = "1.2.5"
+    file = save(made, tmp_path / "many.dcm")
+    pixels, _ = read_files((file,), 3, Reading(windows=()))
+    assert native_sides((file,), pixels, 3, is_resampled=True) == pixels.shape
+    assert mask_format((file,), 3, "auto") == "dicom-seg"
+    mask = np.zeros(pixels.shape, np.uint8)
+    mask[1] = 1
+    nifti = written(mask, (file,), tmp_path / "as", "nifti")
+    np.testing.assert_array_equal(read_mask(nifti), mask)
+
+
+def test_a_film_gets_a_segmentation_object_or_what_is_asked_for(tmp_path: Path) -> None:
+    file = save(dicom(np.full((6, 5), 9, np.uint16), **STUDY), tmp_path / "film.dcm")
+    mask = np.zeros((6, 5), np.uint8)
+    mask[2, 3] = 1
+    np.testing.assert_array_equal(segments(written(mask, (file,), tmp_path / "a")).reshape(6, 5), mask)
+    assert written(mask, (file,), tmp_path / "b", "png").suffix == ".png"
+    # Nothing marked is a mask, too.
+    assert not segments(written(np.zeros_like(mask), (file,), tmp_path / "c")).any()
+
+
+def test_what_has_no_place_for_a_mask_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "film.png"
+    Image.fromarray(np.zeros((5, 7), np.uint8)).save(file)
+    with pytest.raises(ConfigError, match="written as dicom-seg"):
+        mask_format((file,), 2, "dicom-seg")
+    with pytest.raises(ConfigError, match="written as nifti"):
+        mask_format((file,), 2, "nifti")
+    with pytest.raises(ConfigError, match="--format among"):
+        mask_format((file,), 2, "jpeg")  # type: ignore[arg-type]
+    nifti = write_nifti(blob(0, is_large=True), tmp_path / "a.nii.gz")
+    with pytest.raises(ConfigError, match="written as png"):
+        mask_format((nifti,), 3, "png")
+    (tmp_path / "full").write_text("")
+    with pytest.raises(DataError, match="could not write"):
+        written(np.zeros((5, 7), np.uint8), (file,), tmp_path / "full" / "mask")
+
+
+def test_sides_of_a_resampled_volume_are_those_of_its_file(tmp_path: Path) -> None:
+    nifti = write_nifti(blob(0, is_large=True), tmp_path / "a.nii.gz")
+    reading = Reading(spacing_mm=(4.0, 1.0, 1.0))
+    pixels, facts = read_files((nifti,), 3, reading)
+    assert pixels.shape != (10, 12, 14)
+    assert native_sides((nifti,), pixels, 3, is_resampled=True) == (10, 12, 14)
+    assert facts.stored_mm == (2.0, 0.5, 0.7)

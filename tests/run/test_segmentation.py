@@ -1,0 +1,298 @@
+"""Whole jobs on masks: from folders and tables, images and volumes, to a model that marks files like those it was given."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from medgraft.cli import app
+from medgraft.config import RunConfig, make_config
+from medgraft.data.phantom import PhantomSettings, write_phantom
+from medgraft.deploy import load_artefact, predict_files, segment_files
+from medgraft.errors import ConfigError, DataError
+from medgraft.io.mask import read_mask
+from medgraft.metrics.overlap import dice, overlap_counts
+from medgraft.run.advising import advise
+from medgraft.run.comparing import compare
+from medgraft.run.evaluate import evaluate
+from medgraft.run.fit import fit
+from medgraft.run.prepare import Listener
+
+FILMS = PhantomSettings(
+    shape=(32, 48), num_patients={"train": 24, "val": 9, "test": 10}, classes=("nodule", "mass"), contrast=0.6
+)
+CHESTS = PhantomSettings(
+    shape=(32, 32, 32), num_patients={"train": 6, "val": 3, "test": 3}, classes=("nodule", "mass"),
+    images_per_patient=(1, 1), contrast=1.0,
+)  # fmt: skip
+
+
+def mask_config(source: Path, **options: Any) -> RunConfig:
+    """A short training of the packaged network on patches of 32 px, reproducible to the bit."""
+    base: dict[str, Any] = {
+        "data": {"task": "segmentation"},
+        "backbone": {"size": 32},
+        "transfer": {"cut": "3"},
+        "train": {"epochs": 4, "lr": 5e-3, "batch_size": 8, "patches": 6},
+        "evaluate": {"replicates": 100},
+        "deterministic": True,
+        "offline": True,
+        "device": "cpu",
+    }
+    for key, value in options.items():
+        base[key] = {**base[key], **value} if isinstance(value, dict) and key in base else value
+    return make_config(str(source), preset="fast", options=base)
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-masks"))
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Films of 32 × 48 px with lesions; a table names their masks and splits."""
+    return write_phantom(tmp_path_factory.mktemp("films"), FILMS, 0)
+
+
+@pytest.fixture(scope="module")
+def observed(films: Path) -> Path:
+    """The same without a table, by two observers of whom the second marks a pixel to the right."""
+    root = films.parent / "observed"
+    root.mkdir()
+    for number, file in enumerate(sorted((films.parent / "images").iterdir())[:18]):
+        name = f"p{number // 2}_{number}"
+        Image.open(file).save(root / f"{name}.png")
+        mask = np.asarray(Image.open(films.parent / "masks" / file.name))
+        Image.fromarray(mask).save(root / f"{name}_first.png")
+        Image.fromarray(np.roll(mask, 1, axis=1)).save(root / f"{name}_second.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(films: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "films"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-masks"))
+        fit(mask_config(films), folder, command="medgraft fit films --task segmentation")
+    return folder
+
+
+def test_the_results_are_those_of_masks(run: Path) -> None:
+    results = json.loads((run / "results.json").read_text())
+    assert (results["task"], results["classes"], results["patch"]) == ("segmentation", ["foreground"], [32, 32])
+    test = results["test"]
+    for role in ("chosen", "baseline"):
+        assert set(test[role]) == {"dice", "pooled_dice", "jaccard", "hd95", "surface_dice", "per_class"}
+        low, high = test[role]["dice"]["ci95"]
+        assert 0 <= low <= test[role]["dice"]["value"] <= high <= 1
+    assert test["chosen"]["dice"]["value"] > 0.2
+    assert test["verdict"] in test["sentence"] or "inconclusive" in test["sentence"] or "proven" in test["sentence"]
+    assert results["efficiency"]["chosen"]["num_params"] < results["efficiency"]["baseline"]["num_params"]
+    assert (test["unit"], test["tolerance"], test["observers"]) == ("px", 2.0, {})
+    assert results["splits"]["counts"]["test"]["foreground"] == test["num_cases"]
+
+
+def test_the_table_of_cases_adds_up_to_the_results(run: Path) -> None:
+    table, test = pd.read_csv(run / "predictions.csv"), json.loads((run / "results.json").read_text())["test"]
+    assert len(table) == test["num_cases"]
+    counts = table[["called_foreground", "true_foreground", "both_foreground"]].to_numpy()
+    np.testing.assert_allclose(dice(counts), table["dice_foreground"])
+    for column, metric in (("dice", "dice"), ("hd95", "hd95"), ("surface_dice", "surface_dice")):
+        assert table[f"{column}_foreground"].mean() == pytest.approx(test["chosen"][metric]["value"])
+    assert set(pd.read_csv(run / "search.csv")) >= {"val_dice", "val_pooled_dice"}
+    assert set(pd.read_csv(run / "history.csv")) >= {"val_dice", "role"}
+
+
+def test_files_are_marked_as_the_test_set_was(run: Path, films: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(run / "predictions.csv")
+    found = segment_files(load_artefact(run), [films.parent / path for path in table["path"]], tmp_path)
+    assert (found["status"] == "ok").all()
+    for row, mask in zip(table.itertuples(), found["mask"], strict=True):
+        called, truth = read_mask(tmp_path / mask), read_mask(films.parent / str(row.path).replace("images", "masks"))
+        assert called.shape == truth.shape == (32, 48)
+        assert set(np.unique(called)) <= {0, 255}
+        counts = overlap_counts((called > 0).astype(np.uint8), (truth > 0).astype(np.uint8), 1)
+        assert counts[0].tolist() == [row.called_foreground, row.true_foreground, row.both_foreground]
+    assert found["pixels_foreground"].tolist() == table["called_foreground"].tolist()
+
+
+def test_the_page_shows_masks_and_speaks_of_dice(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    assert {"best.png", "best_overlay.png", "worst_overlay.png"} <= {p.name for p in (run / "report_images").iterdir()}
+    assert "Best, median and worst" in page
+    assert "mean Dice on test" in page
+    for words in ("AUROC", "AUPRC", "average precision", "Hits and misses"):
+        assert words not in page, words
+    assert "mean Dice" in (run / "MODEL_CARD.md").read_text()
+
+
+def test_the_same_command_reads_the_run_back_and_a_broken_one_goes_on(run: Path, films: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    first = json.loads((run / "results.json").read_text())
+    assert fit(mask_config(films), run, listener=Listener(say=said.append)) == first
+    assert said == [f"{run} holds the finished run."]
+
+    class Stop(Exception):
+        pass
+
+    def stop(what: str, done: int, _total: int) -> None:
+        if what.startswith("ftl") and done == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        fit(mask_config(films), tmp_path / "run", listener=Listener(step=stop))
+    again = fit(mask_config(films), tmp_path / "run")
+    assert again["test"]["chosen"] == first["test"]["chosen"]
+    assert again["test"]["baseline"] == first["test"]["baseline"]
+
+
+def test_an_external_cohort_is_judged_alike_whatever_its_number(run: Path, films: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(films)
+    table = table[table["split"] == "test"].drop(columns="split")
+    (tmp_path / "masks").mkdir()
+    for name in table["mask"]:
+        mask = np.asarray(Image.open(films.parent / name))
+        Image.fromarray((mask > 0).astype(np.uint8)).save(tmp_path / name)
+    table["path"] = [str(films.parent / path) for path in table["path"]]
+    table["mask"] = [str(tmp_path / name) for name in table["mask"]]
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    config = make_config(str(tmp_path / "cases.csv")).data
+    result = evaluate(run, config, out=tmp_path / "out", replicates=100)
+    wanted = json.loads((run / "results.json").read_text())["test"]["chosen"]
+    for name in ("dice", "hd95", "surface_dice"):
+        assert result["metrics"][name]["value"] == pytest.approx(wanted[name]["value"]), name
+    assert {"evaluation.json", "predictions.csv"} == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(observed: Path, tmp_path: Path) -> None:
+    config = mask_config(
+        observed, data={"folds": 3, "patient_regex": r"(p\d+)_", "leaks": "allow"}, train={"epochs": 2}
+    )
+    results = fit(config, tmp_path / "run")
+    test = results["test"]
+    assert (test["num_cases"], test["num_groups"], len(results["folds"])) == (18, 9, 3)
+    assert all("dice" in fold and "dice_baseline" in fold for fold in results["folds"])
+    other = test["observers"]["second"]
+    shifted = []
+    for path in sorted(observed.glob("*_first.png")):
+        mask = (np.asarray(Image.open(path)) > 0).astype(np.uint8)
+        shifted.append(dice(overlap_counts(np.roll(mask, 1, axis=1), mask, 1))[0])
+    assert other["dice"]["value"] == pytest.approx(np.mean(shifted))
+    gap = other["model_less_observer"]["dice"]["value"]
+    assert gap == pytest.approx(test["chosen"]["dice"]["value"] - other["dice"]["value"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Other observers against the same truth" in page
+    assert "Fold by fold" in page
+
+
+def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(films)
+    (tmp_path / "masks").mkdir()
+    for name, label in zip(table["mask"], table["label"], strict=True):
+        mask = np.asarray(Image.open(films.parent / name)) > 0
+        Image.fromarray(mask.astype(np.uint8) * (3 if label == "mass" else 7)).save(tmp_path / name)
+    table["path"] = [str(films.parent / path) for path in table["path"]]
+    table["mask"] = [str(tmp_path / name) for name in table["mask"]]
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    config = mask_config(tmp_path / "cases.csv", transfer={"cut": "auto", "decoder": "unet++"}, train={"epochs": 1})
+    results = fit(config, tmp_path / "run")
+    assert results["classes"] == ["label 3", "label 7"]
+    assert set(results["test"]["chosen"]["per_class"]) == {"label 3", "label 7"}
+    assert results["search"]["method"] == "two-stage"
+    # Two levels at least for this decoder: the first cuts are left out.
+    assert results["chosen"]["head"] == "unet++"
+    assert "Class by class" in (tmp_path / "run" / "report.html").read_text()
+    found = segment_files(load_artefact(tmp_path / "run"), [Path(table["path"][0])], tmp_path / "out")
+    assert set(np.unique(read_mask(tmp_path / "out" / found["mask"][0]))) <= {0, 3, 7}
+
+
+@pytest.fixture(scope="module")
+def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_phantom(tmp_path_factory.mktemp("chests"), CHESTS, 0)
+
+
+def test_volumes_end_to_end(chests: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    config = mask_config(chests, backbone={"size": 32}, train={"epochs": 2, "batch_size": 2})
+    results = fit(config, tmp_path / "run", listener=Listener(say=said.append))
+    assert (results["patch"], results["backbone"]["lift"], results["test"]["unit"]) == ([32, 32, 32], "acs", "mm")
+    assert any("Masks at 32×32×32" in words for words in said)
+    file = chests.parent / str(pd.read_csv(tmp_path / "run" / "predictions.csv")["path"][0])
+    found = segment_files(load_artefact(tmp_path / "run"), [file], tmp_path / "out")
+    mask, image = nibabel.load(tmp_path / "out" / found["mask"][0]), nibabel.load(file)
+    assert mask.shape == image.shape
+    np.testing.assert_allclose(mask.affine, image.affine)
+    row = pd.read_csv(tmp_path / "run" / "predictions.csv").iloc[0]
+    assert (np.asarray(mask.dataobj) > 0).sum() == row["called_foreground"]
+    assert found["mm3_foreground"][0] == pytest.approx(1000 * row["called_foreground"])
+
+
+def test_a_case_without_a_usable_mask_is_named_and_left_out(observed: Path, tmp_path: Path) -> None:
+    for file in observed.glob("*.png"):
+        if not file.name.endswith("_second.png"):
+            Image.open(file).save(tmp_path / file.name)
+    Image.fromarray(np.full((5, 5), 255, np.uint8)).save(tmp_path / "p0_0_first.png")
+    said: list[str] = []
+    results = fit(
+        mask_config(tmp_path, data={"patient_regex": r"(p\d+)_", "leaks": "allow"}, train={"epochs": 1}),
+        tmp_path / "run", listener=Listener(say=said.append),
+    )  # fmt: skip
+    assert sum(sum(part.values()) for part in results["splits"]["counts"].values()) == 17
+    assert "warn: 1 images are left out for their masks, e.g. p0_0.png (mask of 5×5 for the 32×48 of p0_0.png)" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"transfer": {"strategy": "tf"}}, "expected a strategy among ftl, frozen"),
+        ({"transfer": {"head": "pooled"}}, "transfer.head is about labels"),
+        ({"train": {"imbalance": "focal"}}, "train.imbalance is about labels"),
+        ({"evaluate": {"operating_point": "sensitivity=0.9"}}, "operating_point is about labels"),
+        ({"search": {"method": "guided"}, "transfer": {"cut": "auto"}}, "judges cuts by pooled features"),
+        ({"backbone": {"size": 40}}, "halved as often as layer4.1 needs"),
+        ({"data": {"label_column": "label"}}, "--label-column is about labels"),
+        ({"transfer": {"decoder": "fpn"}, "backbone": {"name": "monai/resnet10", "weights": "none"}}, "for images"),
+    ],
+)
+def test_what_means_nothing_for_masks_is_refused(
+    films: Path, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Exception, match=message) as caught:
+        fit(mask_config(films, **options), tmp_path / "run")
+    assert type(caught.value).__module__ == "medgraft.errors"
+
+
+def test_jobs_on_labels_refuse_masks_and_models_of_the_other_task(run: Path, films: Path, tmp_path: Path) -> None:
+    for job in (lambda c: compare(c, tmp_path / "c"), advise):
+        with pytest.raises(ConfigError, match="understands labels alone"):
+            job(mask_config(films))
+    file = films.parent / "images" / sorted(p.name for p in (films.parent / "images").iterdir())[0]
+    with pytest.raises(ConfigError, match="segment_files"):
+        predict_files(load_artefact(run), [file])
+    with pytest.raises(DataError, match="expected image files"):
+        segment_files(load_artefact(run), [], tmp_path)
+
+
+def test_the_command_line_writes_masks_and_names_what_is_wrong(run: Path, films: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for number, file in enumerate(sorted((films.parent / "images").iterdir())[:2]):
+        Image.open(file).save(tmp_path / "in" / f"{number}.png")
+    Image.open(file).save(tmp_path / "in" / "1.bmp")
+    (tmp_path / "in" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, ["predict", str(run), str(tmp_path / "in"), "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "4 cases, 1 with a remark" in result.output
+    table = pd.read_csv(out / "masks.csv", keep_default_na=False)
+    assert sorted(table["mask"]) == ["", "0.png", "1_bmp.png", "1_png.png"]
+    assert table.set_index("mask")["status"][""].startswith("unreadable")
+    for options, words in ((["--unit", "study"], "--unit is for labels"), (["--format", "nifti"], "written as nifti")):
+        bad = CliRunner().invoke(app, ["predict", str(run), str(tmp_path / "in" / "0.png"), "-o", str(out), *options])
+        assert words in str(bad.exception)
