@@ -26,6 +26,7 @@ FOUNDATION = {"numpy", "pandas", "torch", "safetensors"}
 ADAPTERS = {
     "PIL": ("io/", "data/phantom.py", "run/examples.py", "run/overlays.py", "run/doctor.py"),
     "accelerate": ("train/loop.py",),
+    "highdicom": ("io/dicom_seg.py",),
     "huggingface_hub": ("backbones/timm_models.py", "backbones/monai_models.py"),
     "jinja2": ("report/rendering.py",),
     "markupsafe": ("report/page.py", "report/comparison_page.py", "report/analysis_page.py"),
@@ -51,7 +52,7 @@ ADAPTERS = {
     "torchvision": ("backbones/video_models.py",),
     "torch_pruning": ("transfer/slim.py",),
     "typer": ("cli/",),
-    "pydicom": ("io/dicom.py", "io/dicom_header.py"),
+    "pydicom": ("io/dicom.py", "io/dicom_header.py", "io/dicom_seg.py"),
     "yaml": ("config.py", "run/folder.py", "run/analyzing.py", "cli/options.py"),
 }
 # Larger than the house wishes, each for a reason.

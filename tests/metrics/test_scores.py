@@ -36,7 +36,7 @@ def test_the_mean_goes_over_cases_of_the_mean_over_classes_and_pooling_over_all_
 
 
 def test_a_weighted_case_counts_as_often():
-    found, called, truth = overlaps()
+    found, *_ = overlaps()
     weights = np.array([[1, 1, 1, 1, 1], [2, 0, 0, 3, 0]])
     again = [0, 0, 3, 3, 3]
     repeated = Overlaps(

@@ -139,14 +139,14 @@ def test_the_same_command_reads_the_run_back_and_a_broken_one_goes_on(run: Path,
     assert fit(mask_config(films), run, listener=Listener(say=said.append)) == first
     assert said == [f"{run} holds the finished run."]
 
-    class Stop(Exception):
+    class StoppedError(Exception):
         pass
 
     def stop(what: str, done: int, _total: int) -> None:
         if what.startswith("ftl") and done == 2:
-            raise Stop
+            raise StoppedError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StoppedError):
         fit(mask_config(films), tmp_path / "run", listener=Listener(step=stop))
     again = fit(mask_config(films), tmp_path / "run")
     assert again["test"]["chosen"] == first["test"]["chosen"]

@@ -14,6 +14,7 @@ from medgraft.io.dicom_header import quiet, read_dataset
 
 __all__ = ["write_seg"]
 
+_SERIES: Final = 9000
 # Of type 2: they have to be there, and may be empty.
 _MAY_BE_EMPTY: Final = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
@@ -44,43 +45,24 @@ def write_seg(
     except ImportError as error:
         raise ConfigError("DICOM-SEG needs highdicom. Run pip install 'medgraft[dicom]', or give --format.") from error
     images = [_complete(read_dataset(file), slice_mm) for file in files]
-    algorithm = hd.AlgorithmIdentificationSequence(
-        name="medgraft", version=version, family=codes.cid7162.ArtificialIntelligence
-    )
-    segments = [
-        hd.seg.SegmentDescription(
-            segment_number=number,
-            segment_label=name,
-            # What the classes mean in the body is known to the user alone.
-            segmented_property_category=codes.cid7150.MorphologicallyAbnormalStructure,
-            segmented_property_type=hd.sr.CodedConcept(
-                value=f"class{number}", scheme_designator="99MEDGRAFT", meaning=name
-            ),
-            algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-            algorithm_identification=algorithm,
-        )
-        for number, name in enumerate(classes, 1)
-    ]
     source = str(images[0].SOPInstanceUID)
-    known: dict[str, Any] = {
-        "series_instance_uid": generate_uid(entropy_srcs=[source, "medgraft series", version]),
-        "sop_instance_uid": generate_uid(entropy_srcs=[source, "medgraft mask", version]),
-        "series_number": 9000,
-        "instance_number": 1,
-        "manufacturer": "medgraft",
-        "manufacturer_model_name": "medgraft",
-        "software_versions": version,
-        "device_serial_number": "0",
-        "omit_empty_frames": bool(mask.any()),
-    }
     try:
         with quiet():
             made = hd.seg.Segmentation(
                 source_images=images,
-                pixel_array=mask if len(images) > 1 or mask.shape[0] > 1 else mask[0][None],
+                pixel_array=mask,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=segments,
-                **known,
+                segment_descriptions=[_segment(hd, number, name, version) for number, name in enumerate(classes, 1)],
+                # The same mask of the same image is the same object.
+                series_instance_uid=generate_uid(entropy_srcs=[source, "medgraft series", version]),
+                sop_instance_uid=generate_uid(entropy_srcs=[source, "medgraft mask", version]),
+                series_number=_SERIES,
+                instance_number=1,
+                manufacturer="medgraft",
+                manufacturer_model_name="medgraft",
+                software_versions=version,
+                device_serial_number="0",
+                omit_empty_frames=bool(mask.any()),
             )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
@@ -88,6 +70,20 @@ def write_seg(
             f"{files[0]}: cannot carry a DICOM segmentation ({reason}). Give --format png or nifti."
         ) from error
     made.save_as(path)
+
+
+def _segment(hd: Any, number: int, name: str, version: str) -> Any:
+    """One class: what it means in the body is known to the user alone."""
+    return hd.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=codes.cid7150.AnatomicalStructure,
+        segmented_property_type=hd.sr.CodedConcept(f"class{number}", "99MEDGRAFT", name),
+        algorithm_type=hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name="medgraft", version=version, family=codes.cid7162.ArtificialIntelligence
+        ),
+    )
 
 
 def _complete(image: Dataset, slice_mm: float | None) -> Dataset:

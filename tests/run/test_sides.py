@@ -1,0 +1,86 @@
+"""How large images and patches are where nobody says."""
+
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from medgraft.config import make_config
+from medgraft.data.masks import read_mask_cohort
+from medgraft.errors import ConfigError
+from medgraft.run.sides import image_and_patch_sides, patches_per_image, typical_sides
+from medgraft.types import Cohort
+
+
+def pictures(root: Path, *sizes: tuple[int, int]) -> Cohort:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+        for number, (height, width) in enumerate(sizes):
+            Image.fromarray(np.full((height, width), 255, np.uint8)).save(root / folder / f"{number}.png")
+    return read_mask_cohort(root)
+
+
+def volumes(root: Path, shape: tuple[int, int, int], steps: tuple[float, float, float]) -> Cohort:
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+        for number in range(3):
+            image = nibabel.Nifti1Image(np.ones(shape, np.uint8), np.diag([*steps, 1.0]))
+            nibabel.save(image, root / folder / f"{number}.nii.gz")
+    return read_mask_cohort(root)
+
+
+def config(**options: Any) -> Any:
+    return make_config("x", options=options)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "longest", "images", "patches"),
+    [
+        # Large images stay as they are; patches are what the network sees.
+        ([(960, 999)] * 3, 0, (960, 999), (256, 256)),
+        # The median of each side.
+        ([(300, 500), (320, 480), (310, 900)], 0, (310, 500), (256, 256)),
+        # Reduced to the largest side that is allowed, and no axis below its patch.
+        ([(1500, 3000)] * 3, 0, (512, 1024), (256, 256)),
+        ([(600, 400)] * 3, 300, (300, 224), (256, 224)),
+        # What is smaller than a patch is seen whole, at a size that decoders can double back.
+        ([(100, 70)] * 3, 0, (128, 96), (128, 96)),
+    ],
+)
+def test_of_images(
+    tmp_path: Path, sizes: list[tuple[int, int]], longest: int, images: tuple[int, ...], patches: tuple[int, ...]
+) -> None:
+    found = image_and_patch_sides(config(data={"longest": longest}), pictures(tmp_path, *sizes), None)
+    assert found == (images, patches)
+
+
+def test_a_patch_that_is_asked_for_is_taken(tmp_path: Path) -> None:
+    cohort = pictures(tmp_path, *[(960, 999)] * 3)
+    assert image_and_patch_sides(config(), cohort, (512, 512)) == ((960, 999), (512, 512))
+    assert image_and_patch_sides(config(), cohort, (2048, 2048))[1] == (960, 1024)
+
+
+def test_of_volumes_with_and_without_a_common_spacing(tmp_path: Path) -> None:
+    cohort = volumes(tmp_path, (100, 90, 40), (1.0, 1.0, 3.0))
+    assert image_and_patch_sides(config(), cohort, None) == ((64, 90, 100), (64, 64, 64))
+    spaced = config(data={"spacing_mm": [1.5, 1.0, 1.0]})
+    assert image_and_patch_sides(spaced, cohort, None) == ((80, 90, 100), (64, 64, 64))
+    assert typical_sides(cohort) == (40, 64, 64)
+
+
+def test_patches_cover_half_of_an_image_unless_asked_otherwise() -> None:
+    assert patches_per_image(config(), (960, 999), (256, 256)) == 8
+    assert patches_per_image(config(), (256, 256), (256, 256)) == 1
+    assert patches_per_image(config(), (4096, 4096), (256, 256)) == 16
+    assert patches_per_image(config(train={"patches": 3}), (960, 999), (256, 256)) == 3
+
+
+def test_without_a_readable_image_there_is_no_size(tmp_path: Path) -> None:
+    cohort = pictures(tmp_path, *[(20, 20)] * 3)
+    for file in (tmp_path / "images").iterdir():
+        file.write_bytes(b"broken")
+    with pytest.raises(ConfigError, match="--size or a readable image"):
+        image_and_patch_sides(config(), cohort, None)
