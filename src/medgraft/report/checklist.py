@@ -74,7 +74,9 @@ def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     known = is_patient_known(run)
     alone = f"{run.case_noun} and identical {run.noun} kept whole (no patient ids)"
     separate = {True: "by patient", False: alone, None: ""}[known]
-    sizes = case_counts_line(look_up(run.results, "splits.counts", {}), run.results.get("task")).removeprefix(" into ")
+    splits = look_up(run.results, "splits", {})
+    line = case_counts_line(splits.get("counts", {}), run.results.get("task"), splits.get("images", {}))
+    sizes = line.removeprefix(" into ")
     findings = (run.audit or look_up(run.results, "audit", {})).get("findings")
     skipped = num_unscored(run, "test")
     origin = "generated phantom, no patients" if is_phantom(run) else ""

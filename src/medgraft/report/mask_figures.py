@@ -11,11 +11,13 @@ from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, qu
 __all__ = ["cases_figure"]
 
 _SPREAD: Final = 0.06
+# More lines than these are a grey cloud.
+_MOST_JOINED: Final = 60
 
 
 @matplotlib.rc_context(STYLE)
 def cases_figure(chosen: pd.DataFrame, baseline: pd.DataFrame | None, classes: tuple[str, ...]) -> str:
-    """Dice of every test case by class, and of the same case what full fine-tuning has.
+    """Dice of every test case by class, and beside it that of full fine-tuning, joined where they are few.
 
     Args:
         chosen: Columns ``path`` and for every class ``dice_…``.
@@ -34,7 +36,8 @@ def cases_figure(chosen: pd.DataFrame, baseline: pd.DataFrame | None, classes: t
         places = height + rng.uniform(-_SPREAD, _SPREAD, len(chosen))
         if baseline is not None:
             other = baseline[f"dice_{name}"]
-            for at, (one, two) in zip(places, zip(chosen[f"dice_{name}"], other, strict=True), strict=True):
+            joined = zip(places, chosen[f"dice_{name}"], other, strict=True) if len(places) <= _MOST_JOINED else ()
+            for at, one, two in joined:
                 axes.plot([one, two], [at + 0.14, at - 0.14], color=COLOURS["line"], linewidth=0.7, zorder=1)
             axes.plot(other, places - 0.14, "D", color=COLOURS["baseline"], markersize=4, alpha=0.8,
                       label="full fine-tuning" if not height else None)  # fmt: skip

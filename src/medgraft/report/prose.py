@@ -52,6 +52,12 @@ REFERENCES: Final = {
     "anatomy for radiotherapy. J Med Internet Res 2021;23:e26151.",
     "brier": "Brier GW. Verification of forecasts expressed in terms of probability. Mon Weather Rev 1950;78:1–3.",
 }
+LOSSES: Final = {
+    "dice-ce": "the sum of Dice and cross-entropy",
+    "dice": "Dice",
+    "focal": "the sum of Dice and focal loss",
+    "tversky": "Tversky's",
+}
 WEIGHT_SOURCES: Final = {"none": "random weights", "packaged": "the weights packaged with medgraft"}
 
 
@@ -167,12 +173,27 @@ def _model(run: RunFiles, cite: Cite) -> str:
         text += f" and, with a new {chosen.get('head', '')} decoder, was trained to mark"
     else:
         text += f" to tell apart {kinds.get(task, 'the classes')}"
-    text += f" ({', '.join(run.classes)})." if run.classes else "."
+    if task == "segmentation":
+        text += f" {', '.join(run.classes)}. {_patches(run)}"
+    else:
+        text += f" ({', '.join(run.classes)})." if run.classes else "."
     return text + (f" The strategy was {words}{cite(*keys)}." if words else "")
 
 
+def _patches(run: RunFiles) -> str:
+    """What a training on masks saw, and how whole images are marked."""
+    train, loss = look_up(run.results, "train", {}), look_up(run.results, "train.loss", "dice-ce")
+    marked = fmt.percent(train.get("foreground"))
+    return (
+        f"In an epoch {train.get('patches')} patches of every image were drawn, {marked} of them around a marked "
+        f"pixel; the loss was {LOSSES.get(loss, loss)}. Whole images were marked by patches that overlap by half, "
+        "their middles counting most."
+    )
+
+
 def _data(run: RunFiles) -> str:
-    counts = case_counts_line(look_up(run.results, "splits.counts", {}), run.results.get("task"))
+    splits = look_up(run.results, "splits", {})
+    counts = case_counts_line(splits.get("counts", {}), run.results.get("task"), splits.get("images", {}))
     if not counts:
         return ""
     what = f"Generated phantom {run.noun}" if is_phantom(run) else run.noun.capitalize()
@@ -185,12 +206,13 @@ def _data(run: RunFiles) -> str:
     return f"{what} were split{counts}; {apart}."
 
 
-def case_counts_line(counts: Mapping[str, Any], task: Any) -> str:
+def case_counts_line(counts: Mapping[str, Any], task: Any, images: Mapping[str, int] | None = None) -> str:
     """The sizes of the splits for a sentence, or an empty string.
 
     Args:
         counts: Split to class to count.
-        task: Multilabel images are counted once per label, so there the sizes are left out.
+        task: Multilabel images (and those with masks) are counted once per label, so there `images` has to tell.
+        images: Split to number of images, where the run stored it.
 
     Examples:
         >>> case_counts_line({"train": {"a": 6}, "val": {"a": 2}, "test": {"a": 2}}, "multiclass")
@@ -198,9 +220,11 @@ def case_counts_line(counts: Mapping[str, Any], task: Any) -> str:
     """
     if not {"train", "val", "test"} <= set(counts):
         return ""
-    if task in ("multilabel", "segmentation"):
+    sizes = dict(images or {})
+    if not sizes and task in ("multilabel", "segmentation"):
         return " into training, validation and test"
-    train, val, test = (fmt.integer(sum(counts[split].values())) for split in ("train", "val", "test"))
+    sizes = sizes or {split: sum(found.values()) for split, found in counts.items()}
+    train, val, test = (fmt.integer(sizes[split]) for split in ("train", "val", "test"))
     return f" into {train} for training, {val} for validation and {test} for test"
 
 
