@@ -18,8 +18,6 @@ from medgraft.data.pairs import Pairs, find_pairs
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
 from medgraft.run.check import check
-from medgraft.run.evaluate import evaluate
-from medgraft.run.fit import fit
 from medgraft.run.prepare import Listener
 from volume_files import write_nifti
 
@@ -284,7 +282,7 @@ def test_dicom_images_are_pseudonyms_here_too(tmp_path: Path) -> None:
     assert "Miller" not in message
 
 
-def test_check_audits_and_divides_a_segmentation_and_nothing_trains_it_yet(tmp_path: Path) -> None:
+def test_check_audits_and_divides_a_segmentation(tmp_path: Path) -> None:
     root = folder_of(tmp_path / "data", 12)
     said: list[str] = []
     _, divided = check(
@@ -308,9 +306,5 @@ def test_check_audits_and_divides_a_segmentation_and_nothing_trains_it_yet(tmp_p
     both = [disc(number) & np.roll(disc(number), 2, 0) for number in range(12)]
     mean = np.mean([shared.sum() / disc(number).sum() for number, shared in enumerate(both)])
     assert told.startswith(f"two against the truth, mean Dice of 12 images: foreground {mean:.3f} (pooled ")
-    with pytest.raises(ConfigError, match="not trained yet"):
-        fit(make_config(str(root), options={"data": {"task": "segmentation"}}), tmp_path / "run")
-    with pytest.raises(ConfigError, match="not trained yet"):
-        evaluate(tmp_path / "run", make_config(str(root), options={"data": {"task": "segmentation"}}).data)
     with pytest.raises(ConfigError, match="--positive is about labels"):
         check(make_config(str(root), options={"data": {"task": "segmentation", "positive": "x"}}).data)

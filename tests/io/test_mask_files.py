@@ -11,6 +11,7 @@ from PIL import Image
 
 from dicom_files import dicom, enhanced, save
 from medgraft.data.decode import read_files
+from medgraft.data.masks import mask_of, read_mask_cohort
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
 from medgraft.io.mask_files import mask_format, native_sides, write_mask
@@ -114,8 +115,10 @@ def test_of_one_file_with_many_frames_the_order_is_that_of_the_file(tmp_path: Pa
     assert mask_format((file,), 3, "auto") == "dicom-seg"
     mask = np.zeros(pixels.shape, np.uint8)
     mask[1] = 1
+    mask[3, 2:5] = 1
     nifti = written(mask, (file,), tmp_path / "as", "nifti")
     np.testing.assert_array_equal(read_mask(nifti), mask)
+    np.testing.assert_array_equal(read_mask(written(mask, (file,), tmp_path / "seg"), (file,)), mask)
 
 
 def test_a_film_gets_a_segmentation_object_or_what_is_asked_for(tmp_path: Path) -> None:
@@ -152,3 +155,47 @@ def test_sides_of_a_resampled_volume_are_those_of_its_file(tmp_path: Path) -> No
     assert pixels.shape != (10, 12, 14)
     assert native_sides((nifti,), pixels, 3, is_resampled=True) == (10, 12, 14)
     assert facts.stored_mm == (2.0, 0.5, 0.7)
+
+
+def test_segmentation_objects_are_read_as_the_volumes_they_were_drawn_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    order = [3, 1, 0, 2, *range(4, 10)]
+    files = tuple(write_series(blob(2, is_large=True), tmp_path / "s", series="1.2.3", order=order, **STUDY))
+    pixels, _ = read_files(files, 3, Reading(windows=()))
+    mask = (rng.random(pixels.shape) > 0.7).astype(np.uint8) * rng.integers(1, 3, pixels.shape, dtype=np.uint8)
+    mask[4] = 0
+    path = written(mask, files, tmp_path / "seg", classes=2)
+    np.testing.assert_array_equal(read_mask(path, files), mask)
+    np.testing.assert_array_equal(read_mask(path, files[::-1]), mask)
+    with pytest.raises(DataError, match="belongs to DICOM images"):
+        read_mask(path)
+    others = tuple(write_series(blob(2, is_large=True), tmp_path / "t", series="1.2.9", **STUDY))
+    with pytest.raises(DataError, match="no segmentation of"):
+        read_mask(path, others)
+
+
+def test_a_film_s_mask_is_read_from_its_object_or_from_a_plain_file(tmp_path: Path) -> None:
+    file = save(dicom(np.full((6, 5), 9, np.uint16), **STUDY), tmp_path / "film.dcm")
+    mask = np.zeros((6, 5), np.uint8)
+    mask[2, 1:3] = 1
+    np.testing.assert_array_equal(read_mask(written(mask, (file,), tmp_path / "seg"), (file,)), mask)
+    # Labels stored as an image are numbers: neither windowed nor inverted.
+    plain = save(dicom(3 * mask.astype(np.uint16), photometric="MONOCHROME1", window=(1, 2)), tmp_path / "plain.dcm")
+    np.testing.assert_array_equal(read_mask(plain), 3 * mask)
+
+
+def test_a_table_of_series_and_their_masks_is_a_cohort_of_volumes(tmp_path: Path) -> None:
+    rows = []
+    for number in range(4):
+        place = tmp_path / f"s{number}"
+        files = tuple(write_series(blob(number, is_large=True), place, series=f"1.2.{number}", **STUDY))
+        pixels, _ = read_files(files, 3, Reading(windows=()))
+        mask = (pixels > np.percentile(pixels, 90)).astype(np.uint8)
+        seg = written(mask, files, tmp_path / f"mask{number}", "auto" if number % 2 else "nifti")
+        rows.append(f"s{number},{seg.name},p{number}")
+    (tmp_path / "cases.csv").write_text("\n".join(["path,mask,patient", *rows]))
+    cohort = read_mask_cohort(tmp_path / "cases.csv")
+    assert (cohort.dims, cohort.classes, len(cohort)) == (3, ("foreground",), 4)
+    for row in range(4):
+        pixels, _ = read_files(cohort.files_of(row), 3, Reading(windows=()))
+        np.testing.assert_array_equal(mask_of(cohort, row), pixels > np.percentile(pixels, 90))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -17,6 +18,7 @@ from medgraft.data.layouts import COLUMNS, TABLE_SUFFIXES, tables_in
 from medgraft.data.pairs import Pairs, find_pairs
 from medgraft.data.patients import with_dicom, with_patients
 from medgraft.data.tables import FIRST_LINE, demand_column, demand_files, find_column, read_table, split_names
+from medgraft.data.volumes import files_of
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
 from medgraft.io.volume import is_volume_name
@@ -75,7 +77,9 @@ def read_mask_cohort(
     if lost:
         observers = ", ".join(names)
         raise DataError(f"{root}: {len(lost)} images have no mask of {observers}. Choose another --observer.")
-    seen = list(in_order(functools.partial(_look, root), masks))
+    files = _files_by_path(root, paths)
+    images = [tuple(root / name for name in files.get(path, (path,))) for path in paths]
+    seen = list(in_order(functools.partial(_look, root), zip(images, masks, strict=True)))
     classes, values, told = _classes(pairs.labels, seen, root)
     targets = np.array([[float(value in one.values) for value in values] for one in seen], dtype=np.float32)
     targets[[bool(one.reason) for one in seen]] = np.nan
@@ -88,7 +92,8 @@ def read_mask_cohort(
         positive=None,
         table=table.astype(object),
         targets=targets,
-        dims=3 if all(is_volume_name(path) for path in paths) else 2,
+        dims=3 if all(is_volume_name(path) or path in files for path in paths) else 2,
+        files=files,
         masks=masks,
         observers=_others(pairs, names, paths),
         mask_values=values,
@@ -99,6 +104,12 @@ def read_mask_cohort(
     cohort = with_dicom(cohort)
     _demand_patients(cohort)
     return cohort
+
+
+def _files_by_path(root: Path, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The files of each path that is a folder of slices, relative to `root`."""
+    folders = [path for path in paths if (root / path).is_dir()]
+    return {path: tuple(os.path.relpath(file, root) for file in files_of(root / path)) for path in folders}
 
 
 def _found(path: Path, path_column: str | None, patient_column: str | None) -> tuple[Path, pd.DataFrame, Pairs, bool]:
@@ -131,7 +142,7 @@ def observed(cohort: Cohort, observer: str, row: int) -> np.ndarray | None:
         row: Row number.
     """
     files = cohort.observers[observer][row]
-    return _united(cohort, files) if files else None
+    return _united(cohort, row, files) if files else None
 
 
 def mask_of(cohort: Cohort, row: int) -> np.ndarray:
@@ -147,7 +158,7 @@ def mask_of(cohort: Cohort, row: int) -> np.ndarray:
     Raises:
         DataError: It cannot be read, holds a number that is no class, or observers' masks differ in size.
     """
-    votes = [_united(cohort, files) for files in cohort.masks[row]]
+    votes = [_united(cohort, row, files) for files in cohort.masks[row]]
     if len({vote.shape for vote in votes}) > 1:
         sizes = ", ".join("×".join(map(str, vote.shape)) for vote in votes)
         first = cohort.root / cohort.masks[row][0][0]
@@ -160,11 +171,11 @@ def mask_of(cohort: Cohort, row: int) -> np.ndarray:
     return agreed
 
 
-def _united(cohort: Cohort, files: Sequence[str]) -> np.ndarray:
-    """Class numbers of one observer's mask; of several files what any of them marks, the last one's word first."""
+def _united(cohort: Cohort, row: int, files: Sequence[str]) -> np.ndarray:
+    """Class numbers of one observer's mask of a row; of several files what any marks, the last one's word first."""
     found: np.ndarray | None = None
     for name in files:
-        part = _numbered(read_mask(cohort.root / name), cohort.mask_values, cohort.root / name)
+        part = _numbered(read_mask(cohort.root / name, cohort.files_of(row)), cohort.mask_values, cohort.root / name)
         if found is not None and found.shape != part.shape:
             raise DataError(f"{cohort.root / name}: a part of a mask of another size than the others. Correct it.")
         found = part if found is None else np.where(part, part, found)
@@ -236,11 +247,11 @@ def _observed(pairs: Pairs, observer: str | None) -> tuple[tuple[str, ...], tupl
     return (chosen,), (f"{len(known)} observers ({names}): the truth is {chosen}; --observer chooses.",)
 
 
-def _look(root: Path, voters: Sequence[Sequence[str]]) -> _Seen:
+def _look(root: Path, case: tuple[Sequence[Path], Sequence[Sequence[str]]]) -> _Seen:
+    images, voters = case
     try:
-        found = [
-            frozenset().union(*(np.unique(read_mask(root / name)).tolist() for name in files)) - {0} for files in voters
-        ]
+        seen = [[np.unique(read_mask(root / name, images)).tolist() for name in files] for files in voters]
+        found = [frozenset().union(*one) - {0} for one in seen]
     except DataError as error:
         return _Seen(reason=str(error).partition(": ")[2])
     marking = [values for values in found if values]

@@ -26,6 +26,7 @@ __all__ = [
     "asked_windows",
     "decoders",
     "read_dicom",
+    "stored_numbers",
     "stored_pixels",
     "to_integers",
 ]
@@ -139,6 +140,20 @@ def to_integers(header: DicomFile, frame: FrameValues, scaling: Literal["auto"] 
             mirrored = (low + high - HOUNSFIELD[1], low + high - HOUNSFIELD[0])
             low, high = mirrored if "inverted" in frame.steps else HOUNSFIELD
     return to_sixteen_bits(frame.values, low, high, scaling)
+
+
+def stored_numbers(path: Path) -> np.ndarray:
+    """What stands in a grey file of one frame, (H, W) integers: neither rescaled nor windowed nor inverted.
+
+    Raises:
+        DataError: It cannot be read, is coloured or has several frames.
+    """
+    with refusing(path), quiet():
+        dataset = read_dataset(path)
+        header = header_of(dataset, path)
+        if header.samples != 1 or len(header.frames) != 1:
+            raise DataError(f"{path}: expected one grey frame of labels, got {len(header.frames)} of {header.samples}.")
+        return _pixels(dataset, path, header.syntax)
 
 
 def stored_pixels(path: Path, plugin: str) -> np.ndarray:

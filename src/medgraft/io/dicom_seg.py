@@ -7,12 +7,12 @@ from typing import Any, Final
 import numpy as np
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.uid import generate_uid
+from pydicom.uid import SegmentationStorage, generate_uid
 
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import quiet, read_dataset
 
-__all__ = ["write_seg"]
+__all__ = ["is_seg", "read_seg", "write_seg"]
 
 _SERIES: Final = 9000
 # Of type 2: they have to be there, and may be empty.
@@ -20,6 +20,47 @@ _MAY_BE_EMPTY: Final = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
     "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
+
+
+def is_seg(path: Path) -> bool:
+    """Whether a DICOM file is a segmentation object.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    return bool(str(read_dataset(path, stop_before_pixels=True).get("SOPClassUID", "")) == SegmentationStorage)
+
+
+def read_seg(path: Path, files: Sequence[Path], num_frames: int = 1) -> np.ndarray:
+    """(F, H, W) numbers of the segments of a segmentation object, a frame for each of its images'; 0 where none lies.
+
+    Args:
+        path: Of the object.
+        files: Single-frame images in the wished order, or one multi-frame file.
+        num_frames: Of that file.
+
+    Raises:
+        ConfigError: highdicom is not installed.
+        DataError: It cannot be read, is of other images, or its segments lie over each other.
+    """
+    hd = _highdicom()
+    uids = [str(read_dataset(file, stop_before_pixels=True).SOPInstanceUID) for file in files]
+    common: dict[str, Any] = {
+        "combine_segments": True, "assert_missing_frames_are_empty": True, "ignore_spatial_locations": True
+    }  # fmt: skip
+    try:
+        with quiet():
+            found = hd.seg.segread(path)
+            if not {sop for _, _, sop in found.get_source_image_uids()} & set(uids):
+                raise ValueError("it points at other images")
+            if len(uids) > 1 or num_frames == 1:
+                pixels = found.get_pixels_by_source_instance(uids, **common)
+            else:
+                pixels = found.get_pixels_by_source_frame(uids[0], list(range(1, num_frames + 1)), **common)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise DataError(f"{path}: no segmentation of {files[0].name} that can be read ({reason}).") from error
+    return np.asarray(pixels)
 
 
 def write_seg(
@@ -40,10 +81,7 @@ def write_seg(
         DataError: The images lack what a segmentation object has to repeat.
         OSError: The file cannot be written.
     """
-    try:
-        import highdicom as hd
-    except ImportError as error:
-        raise ConfigError("DICOM-SEG needs highdicom. Run pip install 'medgraft[dicom]', or give --format.") from error
+    hd = _highdicom()
     images = [_complete(read_dataset(file), slice_mm) for file in files]
     source = str(images[0].SOPInstanceUID)
     try:
@@ -72,6 +110,14 @@ def write_seg(
     made.save_as(path)
 
 
+def _highdicom() -> Any:
+    try:
+        import highdicom
+    except ImportError as error:
+        raise ConfigError("DICOM-SEG needs highdicom. Run pip install 'medgraft[dicom]', or give --format.") from error
+    return highdicom
+
+
 def _segment(hd: Any, number: int, name: str, version: str) -> Any:
     """One class: what it means in the body is known to the user alone."""
     return hd.seg.SegmentDescription(
@@ -93,6 +139,14 @@ def _complete(image: Dataset, slice_mm: float | None) -> Dataset:
             setattr(image, keyword, "")
     if "ImagePositionPatient" in image and "FrameOfReferenceUID" not in image:
         image.FrameOfReferenceUID = generate_uid(entropy_srcs=[str(image.SeriesInstanceUID), "frame of reference"])
-    if slice_mm is not None and image.get("SliceThickness") is None:
-        image.SliceThickness = slice_mm
+    for measures in _measures(image) if slice_mm is not None else ():
+        if measures.get("SliceThickness") is None:
+            measures.SliceThickness = slice_mm
     return image
+
+
+def _measures(image: Dataset) -> list[Dataset]:
+    """Where the thickness of slices stands: in the image, or in the shared or own groups of its frames."""
+    groups = [*image.get("SharedFunctionalGroupsSequence", []), *image.get("PerFrameFunctionalGroupsSequence", [])]
+    found = [item for group in groups for item in group.get("PixelMeasuresSequence", [])]
+    return found or [image]

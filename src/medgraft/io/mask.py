@@ -1,5 +1,6 @@
 """One mask from its file to the numbers that stand in it; nothing is scaled, smoothed or guessed."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -7,8 +8,12 @@ import numpy as np
 
 from medgraft.errors import DataError
 from medgraft.io.array import read_array
+from medgraft.io.dicom import stored_numbers
+from medgraft.io.dicom_header import is_dicom, read_header
+from medgraft.io.dicom_seg import is_seg, read_seg
 from medgraft.io.image import IMAGE_SUFFIXES, read_image
 from medgraft.io.nifti import MAX_VOXELS, is_nifti_name, read_nifti, to_ras
+from medgraft.io.series import stacks_of
 
 __all__ = ["is_mask_name", "read_mask"]
 
@@ -22,13 +27,14 @@ def is_mask_name(name: str) -> bool:
     return is_nifti_name(name) or Path(name).suffix.lower() in (IMAGE_SUFFIXES | {".npy"})
 
 
-def read_mask(path: Path) -> np.ndarray:
+def read_mask(path: Path, images: Sequence[Path] = ()) -> np.ndarray:
     """The numbers of a mask: (H, W) of a picture, or (D, H, W) of a volume, turned as images are.
 
     Of a picture with a palette these are the numbers of its entries; 1-bit pictures hold 0 and 255.
 
     Args:
-        path: PNG, TIFF, BMP, NIfTI or ``.npy``.
+        path: PNG, TIFF, BMP, NIfTI, ``.npy`` or DICOM (a segmentation object, or one grey frame of labels).
+        images: Files of the image, which a segmentation object points at.
 
     Returns:
         uint8 or uint16.
@@ -43,10 +49,31 @@ def read_mask(path: Path) -> np.ndarray:
         return _whole(np.ascontiguousarray(values.transpose(2, 1, 0)), path)
     if path.suffix.lower() == ".npy":
         return _whole(read_array(path), path)
+    if path.suffix.lower() not in IMAGE_SUFFIXES and is_dicom(path):
+        return _dicom_mask(path, images)
     pixels, _ = read_image(path, keeps_numbers=True)
     if pixels.ndim == 3:
         raise DataError(f"{path}: a coloured mask, expected one number per pixel. Export it grey, or with a palette.")
     return pixels
+
+
+def _dicom_mask(path: Path, images: Sequence[Path]) -> np.ndarray:
+    if not is_seg(path):
+        return _whole(stored_numbers(path), path)
+    if not images or not all(is_dicom(file) for file in images):
+        raise DataError(f"{path}: a DICOM segmentation belongs to DICOM images, got others. Export it as NIfTI or PNG.")
+    headers = {file: read_header(file) for file in images}
+    if len(images) == 1 and len(headers[images[0]].frames) == 1:
+        return _whole(read_seg(path, images)[0], path)
+    (stack, *_) = stacks_of(headers)
+    sources = [file for file, _ in stack.slices]
+    if len(set(sources)) > 1:
+        frames = read_seg(path, sources)
+    else:
+        # One file of many frames: in the order of the volume, not of the file.
+        frames = read_seg(path, sources[:1], len(stack.slices))[[number for _, number in stack.slices]]
+    turned, _ = to_ras(frames.transpose(2, 1, 0), stack.affine)
+    return _whole(np.ascontiguousarray(turned.transpose(2, 1, 0)), path)
 
 
 def _whole(values: np.ndarray, path: Path) -> np.ndarray:
