@@ -94,6 +94,13 @@ def test_the_rule_takes_the_smallest_cut_whose_dice_is_not_behind():
     # By a pixel worse in the mean, but better in every second patient.
     shifts = np.where(best.groups % 2, -5, 4)[:, None, None] * np.array([0, 0, 1])
     close = dataclasses.replace(best, counts=best.counts + shifts)
+    # Three pixels worse in every case: sure, and within what may be given up only if that is said.
+    sure = dataclasses.replace(best, counts=best.counts - np.array([0, 0, 3]))
+    surely = choose({2: [sure], 3: [best]}, tuple(map(cut, (2, 3))), {2: 20, 3: 30}, "compact")
+    assert surely.chosen == 3
+    assert (
+        choose({2: [sure], 3: [best]}, tuple(map(cut, (2, 3))), {2: 20, 3: 30}, "compact", tolerance=0.04).chosen == 2
+    )
     tried = {1: [overlaps(0.5)], 2: [close], 3: [best]}
     sizes = {1: 10, 2: 20, 3: 30}
     compact = choose(tried, tuple(map(cut, (1, 2, 3))), sizes, "compact")

@@ -170,7 +170,7 @@ def test_segmentation_objects_are_read_as_the_volumes_they_were_drawn_on(tmp_pat
     with pytest.raises(DataError, match="belongs to DICOM images"):
         read_mask(path)
     others = tuple(write_series(blob(2, is_large=True), tmp_path / "t", series="1.2.9", **STUDY))
-    with pytest.raises(DataError, match="no segmentation of"):
+    with pytest.raises(DataError, match="no segmentation of its images"):
         read_mask(path, others)
 
 

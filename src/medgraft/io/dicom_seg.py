@@ -59,7 +59,7 @@ def read_seg(path: Path, files: Sequence[Path], num_frames: int = 1) -> np.ndarr
                 pixels = found.get_pixels_by_source_frame(uids[0], list(range(1, num_frames + 1)), **common)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{path}: no segmentation of {files[0].name} that can be read ({reason}).") from error
+        raise DataError(f"{path}: no segmentation of its images that can be read ({reason}).") from error
     return np.asarray(pixels)
 
 

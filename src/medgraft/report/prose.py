@@ -265,7 +265,8 @@ def _search(run: RunFiles, cite: Cite) -> str:
         tolerance = fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE))
         text += (
             "; among all cuts tried, the smallest network was taken whose paired bootstrap difference to the "
-            f"best was at most one standard deviation and at most {tolerance}"
+            f"best was at most {'' if measure_of(run.results) is MASKS else 'one standard deviation and at most '}"
+            f"{tolerance}"
         )
     return f"{text}. Cut {cut.get('index', fmt.ABSENT)} ({cut.get('name', fmt.ABSENT)}) was chosen.{budget}"
 

@@ -69,7 +69,7 @@ def cut_figure(
     probes = None if signals is None or "probe" not in signals else signals.set_index("cut")["probe"]
     _score_axes(upper, trials, baseline, probes, is_dense=signals is None)
     if choice:
-        _mark_choice(upper, choice, is_dense=signals is None)
+        _mark_choice(upper, choice, measure, is_dense=signals is None)
     # Depth 0 (nothing stays frozen) stands left of the stem.
     first, last = min(1, int(search["cut"].min())), int(search["cut"].max())
     upper.set(ylabel=score_name, xlim=(first - 0.6, last + 0.6))
@@ -148,7 +148,7 @@ def _score_axes(
     axes.set_ylim(scores.min() - 0.1 * reach, scores.max() + 0.22 * reach)
 
 
-def _mark_choice(axes: Axes, choice: Mapping[str, Any], *, is_dense: bool) -> None:
+def _mark_choice(axes: Axes, choice: Mapping[str, Any], measure: Measure, *, is_dense: bool) -> None:
     candidates = pd.DataFrame(list(choice.get("candidates") or ()))
     chosen, best = int(choice.get("chosen") or 0), int(choice.get("best") or 0)
     if len(candidates) and {"cut", "score", "sd_difference"} <= set(candidates.columns):
@@ -167,9 +167,10 @@ def _mark_choice(axes: Axes, choice: Mapping[str, Any], *, is_dense: bool) -> No
                 label=label,
             )  # fmt: skip
         if choice.get("rule") == "compact" and best in set(known["cut"]):
-            threshold = float(known.loc[known["cut"] == best, "score"].iloc[0]) - np.minimum(
-                sd, choice.get("tolerance", USUAL_TOLERANCE)
-            )
+            tolerance = choice.get("tolerance", USUAL_TOLERANCE)
+            # Of masks the tolerance alone decides.
+            accepted = np.minimum(sd, tolerance) if measure is LABELS else np.full(len(known), tolerance)
+            threshold = float(known.loc[known["cut"] == best, "score"].iloc[0]) - accepted
             axes.plot(
                 known["cut"], threshold, "_", color=COLOURS["best"], markersize=15, markeredgewidth=1.6,
                 label="compact threshold",

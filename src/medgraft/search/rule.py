@@ -60,8 +60,9 @@ def choose(
 
     ``best`` takes the highest score (validation AUPRC, of masks mean Dice; mean over seeds). ``compact`` takes the
     fewest deployed parameters among the cuts whose paired difference to the best has a mean of at most one bootstrap SD
-    and at most `tolerance`; ties go to fewer MACs. All cuts and seeds see the same replicates: groups resampled,
-    where there are labels stratified by class.
+    and at most `tolerance`; ties go to fewer MACs. Of masks `tolerance` alone decides: on the same thousands of pixels
+    the SD can be a fraction of what another seed changes, and would call the luckiest training the only good one. All
+    cuts and seeds see the same replicates: groups resampled, where there are labels stratified by class.
 
     Args:
         tried: Cut index to validation predictions, one per seed.
@@ -93,7 +94,7 @@ def choose(
                 sd_difference=sd,
                 num_params=num_params[index],
                 macs=by_index[index].macs if macs is None else macs[index],
-                eligible=index == best or (mean <= sd and mean <= tolerance),
+                eligible=index == best or mean <= (tolerance if metric == "dice" else min(sd, tolerance)),
             )
         )
     is_flat = len({num_params[index] for index in tried}) == 1
