@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,7 +13,7 @@ from medgraft.data.mask_cache import build_mask_cache, stored_spacing
 from medgraft.data.masks import read_mask_cohort
 from medgraft.errors import RunError
 from medgraft.io.preprocess import prepare_mask
-from medgraft.types import Preprocessing
+from medgraft.types import Preprocessing, Reading, Resize
 
 
 @pytest.fixture
@@ -81,3 +82,32 @@ def test_an_interrupted_pass_leaves_no_cache_behind(
         with pytest.raises(RunError, match="No space left"):
             build_mask_cache(cohort, decoded)
     assert build_mask_cache(cohort, decoded).masks.any()
+
+
+@pytest.mark.parametrize("resize", ["squash", "pad", "crop"])
+@pytest.mark.parametrize("steps", [(5.0, 1.0, 1.0), (2.5, 0.7, 0.9)])
+def test_masks_of_resampled_volumes_lie_on_their_images(
+    tmp_path: Path, resize: Resize, steps: tuple[float, float, float]
+) -> None:
+    shape = (20, 30, 26)
+    centres = []
+    for number in range(4):
+        mask = np.zeros(shape, np.uint8)
+        at = (1 + 3 * number, 2 + 5 * number, 3 + 4 * number)
+        mask[tuple(slice(low, low + 8) for low in at)] = 1
+        for folder, values in (("images", 900 * mask.astype(np.int16) + 50), ("masks", mask)):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            image = nibabel.Nifti1Image(values.transpose(2, 1, 0), np.diag([*steps[::-1], 1.0]))
+            nibabel.save(image, tmp_path / "data" / folder / f"{number}.nii.gz")
+    cohort = read_mask_cohort(tmp_path / "data")
+    reading = Reading(spacing_mm=(1.0, 1.0, 1.0))
+    sides = (64, 32, 32) if resize != "crop" else (120, 40, 40)
+    decoded = build_cache(cohort, tmp_path / "cache", sides=sides, resize=resize, reading=reading)
+    found = build_mask_cache(cohort, decoded)
+    for row in range(4):
+        bright = decoded.images[row, 0] > decoded.images[row].max() / 2
+        for part in (bright, found.masks[row] > 0):
+            centres.append(np.argwhere(part).mean(0))
+        # Within half a voxel everywhere, also far from the middle: what a nearest neighbour can lose.
+        np.testing.assert_allclose(centres[-1], centres[-2], atol=0.51)
+        assert 2 * (bright & (found.masks[row] > 0)).sum() / (bright.sum() + (found.masks[row] > 0).sum()) > 0.85

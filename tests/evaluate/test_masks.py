@@ -7,7 +7,7 @@ import pytest
 
 from medgraft.errors import DataError
 from medgraft.evaluate.bootstrap import as_seeds, metric_replicates, paired_difference
-from medgraft.evaluate.masks import mask_metrics, summarise_masks
+from medgraft.evaluate.masks import mask_metrics, site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare
 from medgraft.search.rule import choose, is_clearly_behind
@@ -108,3 +108,24 @@ def test_the_rule_takes_the_smallest_cut_whose_dice_is_not_behind():
     assert choose(tried, tuple(map(cut, (1, 2, 3))), sizes, "best").chosen == 3
     assert is_clearly_behind(tried[1][0], tried[3][0])
     assert not is_clearly_behind(tried[2][0], tried[3][0])
+
+
+@pytest.mark.parametrize(("num", "word"), [(1, "inconclusive"), (5, "inconclusive"), (6, "better")])
+def test_a_handful_of_patients_proves_nothing(num: int, word: str) -> None:
+    good = overlaps(0.9, num=num, per_group=1)
+    bad = dataclasses.replace(good, counts=good.counts - np.array([0, 0, 9]))
+    found = compare(good, bad, 0.02)
+    assert found["verdict"] == word
+    assert ("prove nothing" in found["sentence"]) == (word == "inconclusive")
+    # No sign test of so few has a smaller p.
+    assert found["difference"]["dice"]["p"] >= 2.0 ** (1 - num)
+
+
+def test_sites_are_told_apart_where_they_have_enough_patients() -> None:
+    found = overlaps(0.8, num=40, per_group=2)
+    sites = ["north"] * 24 + ["south"] * 10 + [None] * 6
+    result = site_overlaps(found, sites, num=100)
+    assert result["north"]["num_groups"] == 12
+    assert result["north"]["dice"]["value"] == pytest.approx(float((found.counts[:24, 0, 2] / 100).mean()))
+    assert result["south"]["reason"] == "fewer than 10 groups: 5"
+    assert "(not stated)" in result

@@ -127,6 +127,12 @@ def test_a_film_gets_a_segmentation_object_or_what_is_asked_for(tmp_path: Path) 
     mask[2, 3] = 1
     np.testing.assert_array_equal(segments(written(mask, (file,), tmp_path / "a")).reshape(6, 5), mask)
     assert written(mask, (file,), tmp_path / "b", "png").suffix == ".png"
+    # Another mask of the same image is another object, the same one the same.
+    names = [
+        str(pydicom.dcmread(written(one, (file,), tmp_path / "d")).SOPInstanceUID)
+        for one in (mask, mask.T.reshape(6, 5), mask)
+    ]
+    assert names[0] == names[2] != names[1]
     # Nothing marked is a mask, too.
     assert not segments(written(np.zeros_like(mask), (file,), tmp_path / "c")).any()
 
@@ -199,3 +205,11 @@ def test_a_table_of_series_and_their_masks_is_a_cohort_of_volumes(tmp_path: Path
     for row in range(4):
         pixels, _ = read_files(cohort.files_of(row), 3, Reading(windows=()))
         np.testing.assert_array_equal(mask_of(cohort, row), pixels > np.percentile(pixels, 90))
+
+
+def test_files_without_identifiers_cannot_carry_a_segmentation_object(tmp_path: Path) -> None:
+    bare = dicom(np.full((6, 5), 9, np.uint16), **STUDY)
+    del bare.SOPInstanceUID
+    file = save(bare, tmp_path / "bare.dcm")
+    with pytest.raises(DataError, match="cannot carry a DICOM segmentation"):
+        written(np.ones((6, 5), np.uint8), (file,), tmp_path / "a")

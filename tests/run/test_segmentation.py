@@ -13,16 +13,21 @@ from typer.testing import CliRunner
 
 from medgraft.cli import app
 from medgraft.config import RunConfig, make_config
+from medgraft.data.groups import groups_of
+from medgraft.data.masks import read_mask_cohort
 from medgraft.data.phantom import PhantomSettings, write_phantom
+from medgraft.data.split import fold_splits, split_cohort
 from medgraft.deploy import load_artefact, predict_files, segment_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
 from medgraft.metrics.overlap import dice, overlap_counts
 from medgraft.run.advising import advise
+from medgraft.run.budget import costs_at_cuts as budget_costs
 from medgraft.run.comparing import compare
 from medgraft.run.evaluate import evaluate
+from medgraft.run.exploring import possible_cuts
 from medgraft.run.fit import fit
-from medgraft.run.prepare import Listener
+from medgraft.run.prepare import Listener, prepared
 
 FILMS = PhantomSettings(
     shape=(32, 48), num_patients={"train": 24, "val": 9, "test": 10}, classes=("nodule", "mass"), contrast=0.6
@@ -130,6 +135,7 @@ def test_the_page_shows_masks_and_speaks_of_dice(run: Path) -> None:
     assert "mean Dice on test" in page
     for words in ("AUROC", "AUPRC", "average precision", "Hits and misses"):
         assert words not in page, words
+    assert "received inputs of 32 × 32 px" in page.replace("\u202f", " ").replace("\u00a0", " ")
     assert "mean Dice" in (run / "MODEL_CARD.md").read_text()
 
 
@@ -213,6 +219,46 @@ def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
     assert set(np.unique(read_mask(tmp_path / "out" / found["mask"][0]))) <= {0, 3, 7}
 
 
+@pytest.mark.parametrize(("strategy", "cut"), [("frozen", "3"), ("lwft", "3"), ("wtst", "3"), ("scratch", "auto")])
+def test_every_strategy_makes_a_segmenter_that_is_stored_whole(
+    films: Path, tmp_path: Path, strategy: str, cut: str
+) -> None:
+    config = mask_config(films, transfer={"strategy": strategy, "cut": cut}, train={"epochs": 1, "patches": 1})
+    results = fit(config, tmp_path / "run")
+    assert results["chosen"]["strategy"] == strategy
+    assert "solved" not in (tmp_path / "run" / "report.html").read_text()
+    table = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    found = segment_files(load_artefact(tmp_path / "run"), [films.parent / table["path"][0]], tmp_path / "out")
+    assert found["pixels_foreground"][0] == table["called_foreground"][0]
+
+
+@pytest.mark.parametrize("resize", ["pad", "crop"])
+def test_images_of_several_sizes_are_judged_and_marked_at_their_own(films: Path, tmp_path: Path, resize: str) -> None:
+    table = pd.read_csv(films)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for number, (image, mask) in enumerate(zip(table["path"], table["mask"], strict=True)):
+        size = (48, 32) if number % 2 else (70, 56)
+        picture, marks = (Image.fromarray(np.asarray(Image.open(films.parent / name))) for name in (image, mask))
+        picture.resize(size).save(tmp_path / image)
+        marks.resize(size, Image.Resampling.NEAREST).save(tmp_path / mask)
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    config = mask_config(tmp_path / "cases.csv", data={"resize": resize}, train={"epochs": 1})
+    fit(config, tmp_path / "run")
+    rows = pd.read_csv(tmp_path / "run" / "predictions.csv")
+    found = segment_files(load_artefact(tmp_path / "run"), [tmp_path / path for path in rows["path"]], tmp_path / "out")
+    for path, mask in zip(rows["path"], found["mask"], strict=True):
+        assert read_mask(tmp_path / "out" / mask).shape == read_mask(tmp_path / path).shape
+    assert found["pixels_foreground"].tolist() == rows["called_foreground"].tolist()
+
+
+def test_a_budget_fits_a_run_on_masks_to_the_clock(films: Path, tmp_path: Path) -> None:
+    config = mask_config(films, transfer={"cut": "auto"}, train={"epochs": 50}, deterministic=False, budget_minutes=0.4)
+    results = fit(config, tmp_path / "run")
+    assert results["search"]["epochs"] < 50
+    assert results["search"]["seconds"] < 60
+
+
 @pytest.fixture(scope="module")
 def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_phantom(tmp_path_factory.mktemp("chests"), CHESTS, 0)
@@ -293,6 +339,37 @@ def test_the_command_line_writes_masks_and_names_what_is_wrong(run: Path, films:
     table = pd.read_csv(out / "masks.csv", keep_default_na=False)
     assert sorted(table["mask"]) == ["", "0.png", "1_bmp.png", "1_png.png"]
     assert table.set_index("mask")["status"][""].startswith("unreadable")
-    for options, words in ((["--unit", "study"], "--unit is for labels"), (["--format", "nifti"], "written as nifti")):
-        bad = CliRunner().invoke(app, ["predict", str(run), str(tmp_path / "in" / "0.png"), "-o", str(out), *options])
-        assert words in str(bad.exception)
+    asked = ["predict", str(run), str(tmp_path / "in" / "0.png"), "-o", str(out)]
+    assert "--unit is for labels" in str(CliRunner().invoke(app, [*asked, "--unit", "study"]).exception)
+    # What cannot be written costs its own row.
+    assert "1 with a remark" in CliRunner().invoke(app, [*asked, "--format", "nifti"]).output
+    assert pd.read_csv(out / "masks.csv")["status"][0].startswith("no mask written: ")
+
+
+def test_images_that_show_nothing_are_spread_over_all_parts(films: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(films).drop(columns="split")
+    (tmp_path / "masks").mkdir()
+    for number, name in enumerate(table["mask"]):
+        mask = np.asarray(Image.open(films.parent / name))
+        Image.fromarray(mask * np.uint8(number % 3 > 0)).save(tmp_path / name)
+    table["path"] = [str(films.parent / path) for path in table["path"]]
+    table["mask"] = [str(tmp_path / name) for name in table["mask"]]
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    cohort = read_mask_cohort(tmp_path / "cases.csv")
+    groups = groups_of(cohort, [], [])
+    empty = ~(cohort.targets > 0).any(1)
+    for divided in (split_cohort(cohort, groups, 0), *fold_splits(cohort, groups, 4, 0)):
+        shares = [empty[divided.rows(split)].mean() for split in ("train", "val", "test")]
+        assert max(shares) - min(shares) < 0.25, shares
+
+
+def test_only_truncation_is_bound_to_where_a_decoder_can_begin(films: Path, tmp_path: Path) -> None:
+    for strategy, wanted in (("ttl", (4, 9)), ("lwft", (1, 9))):
+        config = mask_config(films, transfer={"strategy": strategy, "cut": "auto", "decoder": "upernet"})
+        found = prepared(config, tmp_path / strategy, Listener())
+        cuts = possible_cuts(config, found)
+        assert (cuts[0].index, cuts[-1].index) == wanted
+        cost = budget_costs(config, found)
+        assert cost[9] == 1.0
+        # Of a decoder most of the work is near the input: a shallow cut saves less than its encoder's share.
+        assert cost[4] > found.source.cuts[3].macs / found.source.cuts[-1].macs

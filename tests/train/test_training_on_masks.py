@@ -12,7 +12,7 @@ import medgraft.train.checkpoint as checkpoint
 import medgraft.train.loop as loop
 import medgraft.train.teaching as teaching
 from medgraft.data.augment import AUGMENTATIONS
-from medgraft.errors import ConfigError
+from medgraft.errors import ConfigError, RunError
 from medgraft.metrics.overlap import overlap_counts
 from medgraft.train.batches import MaskSet
 from medgraft.train.engine import Engine
@@ -138,3 +138,11 @@ def test_every_loss_teaches(tmp_path: Path, loss: str) -> None:
     assert max(row.scores["dice"] for row in found.history) > 0.5
     with pytest.raises(ConfigError, match="loss must be one of"):
         settings(loss="hinge")
+
+
+def test_outputs_that_became_nan_are_told(tmp_path: Path) -> None:
+    val = masks_of(2, 0)
+    net = Net(1)
+    torch.nn.init.constant_(net.layers[-1].bias, float("nan"))
+    with pytest.raises(RunError, match="became NaN"):
+        mask_overlaps(net, val, (16, 16), ENGINE)

@@ -216,20 +216,20 @@ def evaluate(
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""
     from medgraft.config import make_config
-    from medgraft.run.console import listening, print_metrics, value_with_interval
+    from medgraft.run.console import METRIC_NAMES, listening, print_metrics, value_with_interval
     from medgraft.run.evaluate import evaluate as run_evaluate
 
     options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
     config = make_config(str(data), options=options, sets=sets).data
     with listening(console) as listener:
         result = run_evaluate(run, config, out=out, listener=listener)
-    print_metrics(console, result["metrics"], f"{result['num_images']} images")
+    print_metrics(console, result["metrics"], f"{result['num_cases']} cases of {result['num_images']} images")
     for site, row in result.get("sites", {}).items():
         if "reason" in row:
             typer.echo(f"{site}: {row['reason']}")
         else:
-            auroc = row["auroc"]
-            typer.echo(f"{site}: {row['num_cases']} images, AUROC {value_with_interval(auroc)}")
+            name = "dice" if "dice" in row else "auroc"
+            typer.echo(f"{site}: {row['num_cases']} images, {METRIC_NAMES[name]} {value_with_interval(row[name])}")
 
 
 @app.command()

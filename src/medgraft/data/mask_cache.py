@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from medgraft.io.preprocess import prepare_mask
 from medgraft.types import Cohort, Preprocessing
 
 __all__ = ["DecodedMasks", "build_mask_cache", "stored_spacing"]
+
+_VOLUMES_AT_ONCE: Final = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,15 +64,22 @@ def build_mask_cache(cohort: Cohort, decoded: DecodedCohort) -> DecodedMasks:
 
 def _write(cohort: Cohort, decoded: DecodedCohort, settings: Preprocessing, folder: Path) -> None:
     unusable: dict[int, str] = {}
+    # Volumes take gigabytes while they are read.
+    workers = _VOLUMES_AT_ONCE if cohort.dims == 3 else None
+
+    def prepared(row: int) -> np.ndarray | str:
+        mask = _usable(cohort, decoded, row)
+        return mask if isinstance(mask, str) else prepare_mask(mask, settings, stored_spacing(decoded, row))
+
     with (
         rows_file(folder / "masks.npy", np.dtype(np.uint8), (len(cohort), *decoded.sides)) as masks,
-        contextlib.closing(in_order(lambda row: _usable(cohort, decoded, row), range(len(cohort)))) as found,
+        contextlib.closing(in_order(prepared, range(len(cohort)), workers)) as found,
     ):
         for row, mask in enumerate(found):
             if isinstance(mask, str):
                 unusable[row] = mask
-                mask = np.zeros((1,) * cohort.dims, dtype=np.uint8)
-            masks.write(prepare_mask(mask, settings, stored_spacing(decoded, row)).tobytes())
+                mask = np.zeros(decoded.sides, dtype=np.uint8)
+            masks.write(mask.tobytes())
     # Last: a cache with it is whole.
     (folder / "unusable.json").write_text(json.dumps(unusable), encoding="utf-8")
 

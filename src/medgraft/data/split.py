@@ -57,7 +57,7 @@ def split_cohort(
     if present == set(SPLITS):
         how = "The given split was kept"
     elif present <= {"train"}:
-        dealt = _deal(class_matrix(cohort.task, cohort.targets, len(cohort.classes)), groups, fractions, seed)
+        dealt = _deal(_strata(cohort), groups, fractions, seed)
         parts = np.array(SPLITS, dtype=object)[dealt]
         how = f"Split by group with seed {seed}"
     elif "train" in present:
@@ -92,8 +92,7 @@ def fold_splits(cohort: Cohort, groups: np.ndarray, folds: int, seed: int) -> tu
     num_groups = len(np.unique(groups))
     if not 3 <= folds <= num_groups:
         raise ConfigError(f"--folds must be 3 to {num_groups} (the number of groups), got {folds}. Typical: 5.")
-    matrix = class_matrix(cohort.task, cohort.targets, len(cohort.classes))
-    dealt = _deal(matrix, groups, [1 / folds] * folds, seed)
+    dealt = _deal(_strata(cohort), groups, [1 / folds] * folds, seed)
     cohorts = []
     for fold in range(folds):
         parts = np.full(len(cohort), "train", dtype=object)
@@ -214,10 +213,15 @@ def _carve(
 ) -> np.ndarray:
     rows = np.flatnonzero(parts == "train")
     share = fractions[SPLITS.index(missing)] / (fractions[0] + fractions[SPLITS.index(missing)])
-    matrix = class_matrix(cohort.task, cohort.targets[rows], len(cohort.classes))
-    dealt = _deal(matrix, groups[rows], (1 - share, share), seed)
+    dealt = _deal(_strata(cohort)[rows], groups[rows], (1 - share, share), seed)
     parts[rows[dealt == 1]] = missing
     return parts
+
+
+def _strata(cohort: Cohort) -> np.ndarray:
+    """(N, K) bool: what every part gets its share of: classes, of masks also those that show nothing."""
+    matrix = class_matrix(cohort.task, cohort.targets, len(cohort.classes))
+    return np.column_stack([matrix, ~matrix.any(1)]) if cohort.task == "segmentation" else matrix
 
 
 def _deal(matrix: np.ndarray, groups: np.ndarray, fractions: Sequence[float], seed: int) -> np.ndarray:

@@ -55,6 +55,7 @@ class Artefact:
         judged_by: What was judged as one: the probabilities of its images are averaged.
         patch: Of a segmentation, sides of what its network sees at once; of others empty.
         mask_values: Of a segmentation, the numbers that stand for `classes` in masks.
+        tolerance_mm: Of a segmentation, that of surface Dice.
     """
 
     task: Task
@@ -73,6 +74,7 @@ class Artefact:
     judged_by: Unit = "image"
     patch: tuple[int, ...] = ()
     mask_values: tuple[int, ...] = ()
+    tolerance_mm: float = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -214,4 +216,5 @@ def _artefact(described: dict[str, Any]) -> Artefact:
         judged_by=described.get("judged_by", "image"),
         patch=tuple(described.get("patch", ())),
         mask_values=tuple(described.get("mask_values", ())),
+        tolerance_mm=described.get("tolerance_mm", 2.0),
     )

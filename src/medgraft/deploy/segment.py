@@ -4,6 +4,7 @@ import collections
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -20,10 +21,13 @@ from medgraft.io.mask_files import mask_format, native_sides, write_mask
 from medgraft.io.preprocess import prepare, restore
 from medgraft.train.engine import Engine, running
 from medgraft.train.memory import freed_memory_kept
-from medgraft.train.outputs import call_masks, predict_masks
+from medgraft.train.outputs import predict_masks
 from medgraft.types import Preprocessing
 
 __all__ = ["segment_files", "segment_image"]
+
+_HALF: Final = 0.5
+_NOT_WRITTEN: Final = "no mask written"
 
 
 def segment_image(
@@ -49,7 +53,16 @@ def segment_image(
     scaled = torch.from_numpy(image.astype(np.float32) / preprocessing.intensity_max)
     with running(engine), freed_memory_kept(engine.device):
         probs = predict_masks(network, scaled, patch, engine).numpy()
-    return call_masks(torch.from_numpy(restore(probs, sides, preprocessing, spacing_mm)))
+    if len(probs) == 1:
+        return (restore(probs[0], sides, preprocessing, spacing_mm) > _HALF).astype(np.uint8)
+    # One class after the other: all of them at the size of a CT would take gigabytes.
+    highest = restore(probs[0], sides, preprocessing, spacing_mm, fill=1.0)
+    called = np.zeros(highest.shape, dtype=np.uint8)
+    for number, plane in enumerate(probs[1:], 1):
+        found = restore(plane, sides, preprocessing, spacing_mm)
+        is_higher = found > highest
+        called[is_higher], highest[is_higher] = number, found[is_higher]
+    return called
 
 
 def segment_files(
@@ -76,16 +89,21 @@ def segment_files(
 
     Returns:
         One row per case: ``path, mask`` (relative to `out`), for each class ``pixels_…`` and, where the spacing is
-        known of any case, ``mm2_…`` (of volumes ``mm3_…``), ``status`` as in `predict_files`.
+        known of any case, ``mm2_…`` (of volumes ``mm3_…``), ``status`` as in `predict_files`, or ``no mask written:
+        …``.
 
     Raises:
-        DataError: No file was given, or a mask cannot be written.
-        ConfigError: The model classifies, or masks of these files cannot be written so.
+        DataError: No file was given, or `out` cannot be made.
+        ConfigError: The model classifies.
     """
     if not model.artefact.patch:
         raise ConfigError(f"expected a model of a segmentation, got one of a {model.artefact.task} task.")
     if not cases:
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"could not write to {out}: {error.strerror or error}. Choose another place.") from error
     stems = _stems([case[0] if isinstance(case, tuple) else case for case in cases])
     rows = []
     for number, (case, stem) in enumerate(zip(cases, stems, strict=True), 1):
@@ -108,15 +126,19 @@ def _segmented(
         pixels, facts = read_files(files, settings.dims, settings.reading)
     except MedgraftError as error:
         return row | {"status": f"{UNREADABLE}: {error}"}
-    sides = native_sides(files, pixels, settings.dims, is_resampled=bool(settings.reading.spacing_mm))
-    image = prepare(pixels, settings, facts.spacing_mm)
     stored = facts.stored_mm or facts.spacing_mm
-    engine = Engine(device=device)
-    mask = segment_image(model.network.to(device), image, sides, settings, artefact.patch, engine, spacing_mm=stored)
-    written = write_mask(
-        mask, files, out / stem, kind=mask_format(files, settings.dims, kind), values=artefact.mask_values,
-        classes=artefact.classes, version=medgraft.__version__,
-    )  # fmt: skip
+    try:
+        written_as = mask_format(files, settings.dims, kind)
+        sides = native_sides(files, pixels, settings.dims, is_resampled=bool(settings.reading.spacing_mm))
+        image = prepare(pixels, settings, facts.spacing_mm)
+        network, engine = model.network.to(device), Engine(device=device)
+        mask = segment_image(network, image, sides, settings, artefact.patch, engine, spacing_mm=stored)
+        written = write_mask(
+            mask, files, out / stem, kind=written_as, values=artefact.mask_values, classes=artefact.classes,
+            version=medgraft.__version__,
+        )  # fmt: skip
+    except MedgraftError as error:
+        return row | {"status": f"{_NOT_WRITTEN}: {error}"}
     row["mask"] = written.relative_to(out).as_posix()
     counts = np.bincount(mask.ravel(), minlength=len(artefact.classes) + 1)[1:]
     unit = "mm2" if settings.dims == 2 else "mm3"

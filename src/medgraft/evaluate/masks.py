@@ -2,15 +2,20 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from medgraft.evaluate.bootstrap import as_seeds, bootstrap_interval
+from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.metrics.scores import MASK_METRICS, weighted_overlap
 from medgraft.types import Overlaps
 
-__all__ = ["mask_metrics", "summarise_masks"]
+__all__ = ["FEWEST_GROUPS", "mask_metrics", "site_overlaps", "summarise_masks"]
+
+FEWEST_GROUPS: Final = 6
+"""Of a verdict: with fewer, even differences of one sign throughout have a p above .05 (a sign test)."""
+_FEWEST_OF_A_SITE: Final = 10
 
 
 def mask_metrics(found: Overlaps) -> tuple[str, ...]:
@@ -45,6 +50,36 @@ def summarise_masks(test: Overlaps | Sequence[Overlaps], weights: np.ndarray) ->
         one = _class(seeds[0], index)
         per_class[name] = {metric: _interval(one, metric, weights) for metric in metrics}
     return {**{metric: _over_seeds(seeds, metric, weights) for metric in metrics}, "per_class": per_class}
+
+
+def site_overlaps(
+    found: Overlaps, sites: Sequence[str | None], num: int = 2000, seed: int = 0
+) -> dict[str, dict[str, Any]]:
+    """Site name to every metric with value and ci95, for sites with enough groups; else the reason.
+
+    Args:
+        found: One model's overlaps on a cohort.
+        sites: (N,) site of each case, or None.
+        num: Bootstrap replicates per site.
+        seed: Of the replicates.
+    """
+    names = np.array(["(not stated)" if site is None else site for site in sites], dtype=object)
+    out: dict[str, dict[str, Any]] = {}
+    for name in sorted(set(names)):
+        part = _cases(found, names == name)
+        groups = len(np.unique(part.groups))
+        row: dict[str, Any] = {"num_cases": len(part.groups), "num_groups": groups}
+        if groups < _FEWEST_OF_A_SITE:
+            out[name] = row | {"reason": f"fewer than {_FEWEST_OF_A_SITE} groups: {groups}"}
+            continue
+        weights = bootstrap_weights(part, num, seed)
+        out[name] = row | {metric: _interval(part, metric, weights) for metric in mask_metrics(part)}
+    return out
+
+
+def _cases(found: Overlaps, keep: np.ndarray) -> Overlaps:
+    surfaces = None if found.surfaces is None else found.surfaces[keep]
+    return dataclasses.replace(found, counts=found.counts[keep], groups=found.groups[keep], surfaces=surfaces)
 
 
 def _class(found: Overlaps, index: int) -> Overlaps:

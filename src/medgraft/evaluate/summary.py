@@ -15,7 +15,7 @@ from medgraft.evaluate.bootstrap import (
 )
 from medgraft.evaluate.calibration import apply_temperature, fit_temperature
 from medgraft.evaluate.delong import delong_interval
-from medgraft.evaluate.masks import mask_metrics
+from medgraft.evaluate.masks import FEWEST_GROUPS, mask_metrics
 from medgraft.evaluate.operating_point import apply_thresholds, choose_thresholds, parse_operating_point
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.verdict import verdict, verdict_sentence
@@ -146,12 +146,17 @@ def compare(
     metrics = mask_metrics(first) if isinstance(first, Overlaps) else _RANKING
     differences = {metric: paired_difference(chosen, baseline, metric, counts) for metric in metrics}
     judged = differences[metrics[0]]
-    said = "mean Dice" if isinstance(first, Overlaps) else "AUROC"
-    return {
-        "difference": to_json(differences),
-        "verdict": verdict(judged, margin),
-        "sentence": verdict_sentence(judged, margin, name, metric=said),
-    }
+    if not isinstance(first, Overlaps):
+        found, sentence = verdict(judged, margin), verdict_sentence(judged, margin, name)
+    elif (num := len(np.unique(first.groups))) < FEWEST_GROUPS:
+        found = "inconclusive"
+        sentence = (
+            f"{name} compared with full fine-tuning is inconclusive: {num} patients or groups prove nothing (mean Dice "
+            f"difference {judged.value:+.4f}); at least {FEWEST_GROUPS} are needed. Use --folds."
+        )
+    else:
+        found, sentence = verdict(judged, margin), verdict_sentence(judged, margin, name, metric="mean Dice")
+    return {"difference": to_json(differences), "verdict": found, "sentence": sentence}
 
 
 def site_metrics(

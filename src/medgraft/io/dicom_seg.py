@@ -1,5 +1,6 @@
 """The adapter to highdicom: masks of DICOM images as DICOM segmentation objects (SEG)."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -82,18 +83,19 @@ def write_seg(
         OSError: The file cannot be written.
     """
     hd = _highdicom()
-    images = [_complete(read_dataset(file), slice_mm) for file in files]
-    source = str(images[0].SOPInstanceUID)
+    digest = hashlib.sha256(np.ascontiguousarray(mask).tobytes()).hexdigest()
     try:
         with quiet():
+            images = [_complete(read_dataset(file), slice_mm) for file in files]
+            content = ["medgraft", version, str(images[0].SOPInstanceUID), *classes, digest]
             made = hd.seg.Segmentation(
                 source_images=images,
                 pixel_array=mask,
                 segmentation_type=hd.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[_segment(hd, number, name, version) for number, name in enumerate(classes, 1)],
-                # The same mask of the same image is the same object.
-                series_instance_uid=generate_uid(entropy_srcs=[source, "medgraft series", version]),
-                sop_instance_uid=generate_uid(entropy_srcs=[source, "medgraft mask", version]),
+                # The same mask of the same image is the same object, and another one another.
+                series_instance_uid=generate_uid(entropy_srcs=[*content, "series"]),
+                sop_instance_uid=generate_uid(entropy_srcs=[*content, "mask"]),
                 series_number=_SERIES,
                 instance_number=1,
                 manufacturer="medgraft",

@@ -1,5 +1,6 @@
 """Pixels to the network's input, masks beside them, and back: what the cache, prediction and evaluation share."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Final, get_args
 
@@ -7,13 +8,13 @@ import numpy as np
 from PIL import Image
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.types import Preprocessing, Resize
+from medgraft.io.resample import resampled_sides
+from medgraft.types import USUAL_READING, Preprocessing, Resize
 
 __all__ = ["intensity_scale", "prepare", "prepare_mask", "restore"]
 
 SCALES: Final = tuple(2**n - 1 for n in (8, 10, 12, 14, 16))
 # ITU-R BT.601 luma, as in Pillow's own conversion of RGB to L.
-_ROUNDING: Final = 1e-6
 LUMINANCE: Final = np.array([0.299, 0.587, 0.114])
 
 
@@ -74,64 +75,95 @@ def prepare_mask(mask: np.ndarray, preprocessing: Preprocessing, spacing_mm: Seq
     Args:
         mask: (H, W) or (D, H, W) class numbers of any size that covers what its image covers.
         preprocessing: Of the image.
-        spacing_mm: As for `prepare`, of the mask; of volumes that are resampled that before.
+        spacing_mm: Distance of the pixels in the file along each axis; empty where it is unknown.
 
     Examples:
         >>> setting = Preprocessing(sides=(2, 4), channels=1, intensity_max=255, resize="pad")
         >>> prepare_mask(np.array([[1, 1], [2, 2]], np.uint8), setting).tolist()
         [[0, 1, 1, 0], [0, 2, 2, 0]]
     """
-    for axis, side in enumerate(_scaled(mask.shape, preprocessing, spacing_mm)):
-        places = ((np.arange(side) + 0.5) * (mask.shape[axis] / side)).astype(np.int64)
-        mask = mask.take(places, axis=axis)
+    read, ratios = mask.shape, np.ones(mask.ndim)
+    if _is_resampled(mask.shape, preprocessing, spacing_mm):
+        common = preprocessing.reading.spacing_mm
+        read = resampled_sides(mask.shape, spacing_mm, common)
+        ratios, spacing_mm = np.array(common) / spacing_mm, common
+    for axis, side in enumerate(_scaled(read, preprocessing, spacing_mm)):
+        # Both steps at once: a number is taken from the nearest voxel of the file.
+        places = ((np.arange(side) + 0.5) * (read[axis] / side) - 0.5) * ratios[axis]
+        nearest = np.clip(np.floor(places + 0.5), 0, mask.shape[axis] - 1).astype(np.int64)
+        mask = mask.take(nearest, axis=axis)
     return np.ascontiguousarray(_centred(mask, preprocessing.sides, fill=0))
 
 
 def restore(
-    probs: np.ndarray, sides: Sequence[int], preprocessing: Preprocessing, spacing_mm: Sequence[float] = ()
+    values: np.ndarray,
+    sides: Sequence[int],
+    preprocessing: Preprocessing,
+    spacing_mm: Sequence[float] = (),
+    *,
+    fill: float = 0.0,
 ) -> np.ndarray:
-    """(K, *sides) float32 probabilities at an image's own size: `prepare` backwards, linearly interpolated.
-
-    Where `prepare` had cut something off nothing was seen: there it is background.
+    """(*sides) float32: a map of the input at an image's own size, `prepare` backwards, linearly interpolated.
 
     Args:
-        probs: (K, *preprocessing.sides), of one output probabilities of the class, else the background first.
+        values: (*preprocessing.sides), e.g. probabilities of one class.
         sides: Of the image, before it was resampled.
-        preprocessing: That `probs` were made under.
+        preprocessing: That `values` were made under.
         spacing_mm: As for `prepare_mask`.
+        fill: Where `prepare` had cut something off and nothing was seen.
 
     Examples:
         >>> setting = Preprocessing(sides=(4, 2), channels=1, intensity_max=255, resize="pad")
-        >>> restore(np.full((1, 4, 2), 0.75, np.float32), (6, 6), setting).shape
-        (1, 6, 6)
+        >>> restore(np.full((4, 2), 0.75, np.float32), (6, 6), setting).shape
+        (6, 6)
     """
     from torch import from_numpy
     from torch.nn import functional as F
 
-    scaled = _scaled(tuple(sides), preprocessing, spacing_mm)
-    planes = [_centred(plane, scaled, fill=0.0) for plane in probs]
-    if len(planes) > 1:
-        # The background: what no class claims.
-        planes[0] = np.asarray(1 - np.sum(planes[1:], axis=0, dtype=np.float32))
-    values = from_numpy(np.stack(planes).astype(np.float32, copy=False))[None]
-    mode = "bilinear" if len(scaled) == 2 else "trilinear"
     wished = tuple(int(side) for side in sides)
-    found = values if scaled == wished else F.interpolate(values, wished, mode=mode, align_corners=False)
-    return np.asarray(found[0].numpy())
+    if _is_resampled(wished, preprocessing, spacing_mm):
+        common = preprocessing.reading.spacing_mm
+        unread = dataclasses.replace(preprocessing, reading=USUAL_READING)
+        found = restore(values, resampled_sides(wished, spacing_mm, common), unread, common, fill=fill)
+        steps = zip(wished, spacing_mm, common, strict=True)
+        return _at_places(found, [np.arange(side) * (old / new) for side, old, new in steps])
+    scaled = _scaled(wished, preprocessing, spacing_mm)
+    known = np.ascontiguousarray(_centred(values, scaled, fill=fill), dtype=np.float32)
+    if scaled == wished:
+        return known
+    mode = "bilinear" if len(scaled) == 2 else "trilinear"
+    interpolated = F.interpolate(from_numpy(known)[None, None], wished, mode=mode, align_corners=False)
+    return np.asarray(interpolated[0, 0].numpy())
+
+
+def _is_resampled(sides: Sequence[int], preprocessing: Preprocessing, stored_mm: Sequence[float]) -> bool:
+    """Whether reading brings such a volume to a common spacing before it is prepared."""
+    return len(sides) == len(stored_mm) == len(preprocessing.reading.spacing_mm) == 3
+
+
+def _at_places(values: np.ndarray, places: Sequence[np.ndarray]) -> np.ndarray:
+    """`values` at places along each axis, linearly interpolated; outside the value at the edge."""
+    for axis, wished in enumerate(places):
+        inside = np.clip(wished, 0, values.shape[axis] - 1)
+        low = np.floor(inside).astype(np.int64)
+        high = np.minimum(low + 1, values.shape[axis] - 1)
+        share = (inside - low).astype(np.float32).reshape([-1 if one == axis else 1 for one in range(values.ndim)])
+        values = values.take(low, axis=axis) * (1 - share) + values.take(high, axis=axis) * share
+    return values
 
 
 def _scaled(sides: Sequence[int], preprocessing: Preprocessing, spacing_mm: Sequence[float]) -> tuple[int, ...]:
     """The size to which an image is brought before it is cut or padded to the input."""
-    wished, is_spaced = preprocessing.sides, len(spacing_mm) == len(sides)
-    lengths = np.array(sides) * (spacing_mm if is_spaced else 1.0)
+    wished = preprocessing.sides
     if preprocessing.resize == "squash":
         return tuple(wished)
-    if preprocessing.resize == "pad":
-        found = np.clip(np.rint(lengths * (np.array(wished) / lengths).min()), 1, wished)
-    elif is_spaced and preprocessing.reading.spacing_mm:
-        found = np.maximum(np.ceil(lengths / preprocessing.reading.spacing_mm - _ROUNDING), 1)
-    else:
-        found = np.array(sides)
+    if preprocessing.resize == "crop":
+        return tuple(sides)
+    lengths = np.array(sides, dtype=np.float64)
+    if len(spacing_mm) == len(sides):
+        # As caches store it: a rounding apart, image and mask would differ by a row.
+        lengths *= np.asarray(spacing_mm, dtype=np.float32)
+    found = np.clip(np.rint(lengths * (np.array(wished) / lengths).min()), 1, wished)
     return tuple(int(side) for side in found)
 
 

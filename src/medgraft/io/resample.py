@@ -8,13 +8,31 @@ import numpy as np
 from medgraft.errors import DataError
 from medgraft.io.nifti import MAX_VOXELS
 
-__all__ = ["resampled"]
+__all__ = ["resampled", "resampled_sides"]
+
+
+def resampled_sides(sides: Sequence[int], stored_mm: Sequence[float], spacing_mm: Sequence[float]) -> tuple[int, ...]:
+    """How many voxels `resampled` makes along each axis: from the centre of the first to that of the last.
+
+    Args:
+        sides: Voxels before.
+        stored_mm: Their distance.
+        spacing_mm: The wished one.
+
+    Examples:
+        >>> resampled_sides((20, 64), (5.0, 0.7), (1.0, 1.0))
+        (96, 45)
+    """
+    reach = (np.array(sides) - 1) * np.asarray(stored_mm, dtype=np.float64) / np.asarray(spacing_mm)
+    return tuple(int(side) for side in np.round(reach + 1))
 
 
 def resampled(
     values: np.ndarray, affine: np.ndarray, spacing_mm: Sequence[float], where: Path
 ) -> tuple[np.ndarray, np.ndarray]:
     """`values` and `affine` at another distance of voxels, linearly interpolated; nothing is cut off or turned.
+
+    The first voxel stays where it is; there are `resampled_sides` of them.
 
     Args:
         values: (X, Y, Z) or (X, Y, Z, C) real values.

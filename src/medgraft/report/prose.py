@@ -10,7 +10,7 @@ from medgraft.report.caveats import is_patient_known, is_phantom
 from medgraft.report.measures import LABELS, MASKS, measure_of
 from medgraft.report.reading import RunFiles, look_up, was_searched
 from medgraft.report.search_figure import USUAL_TOLERANCE
-from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, strategy_words
+from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, is_solved, strategy_words
 
 __all__ = ["REFERENCES", "citation", "decision_sentence", "methods", "summary_sentence"]
 
@@ -160,7 +160,7 @@ def _model(run: RunFiles, cite: Cite) -> str:
     chosen = look_up(run.results, "chosen", {})
     words, wording = strategy_words(chosen), WORDINGS.get(chosen.get("strategy", ""))
     keys = wording.references if wording else ()
-    sides = look_up(run.results, "preprocessing.sides")
+    sides = run.results.get("patch") or look_up(run.results, "preprocessing.sides")
     kinds = {"binary": "two classes", "multiclass": "the classes", "multilabel": "independent labels"}
     text = f"A {look_up(run.results, 'backbone.name', 'pretrained')} network"
     if source is not None:
@@ -235,11 +235,8 @@ def _search(run: RunFiles, cite: Cite) -> str:
         return ""
     seeds = run.results.get("seeds") or []
     over = f" over {len(seeds)} seeds" if len(seeds) > 1 else ""
-    is_solved = chosen.get("strategy") == "hybrid" or (
-        chosen.get("strategy") == "frozen" and chosen.get("solver") != "gradient"
-    )
     budget = f" The final model and full fine-tuning were trained with the same budget{over}."
-    if chosen.get("strategy") == "ftl" or is_solved:
+    if chosen.get("strategy") == "ftl" or is_solved(chosen):
         budget = ""
     elif chosen.get("init") == "ftl":
         extra = fmt.number(look_up(run.results, "search.beyond_ftl"), 2)

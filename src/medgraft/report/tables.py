@@ -21,6 +21,7 @@ __all__ = [
     "plan_rows",
     "reuse_rows",
     "reproduction_rows",
+    "site_columns",
     "site_rows",
 ]
 
@@ -40,6 +41,10 @@ METRICS: Final = (
     ("ece", "ECE", "calibration error, 15 bins; lower is better"),
     ("temperature", "Temperature", "fitted on validation; 1 = already calibrated"),
 )
+SITE_METRICS: Final = {
+    "auroc": ("auroc", "auprc", "balanced_accuracy", "ece"),
+    "dice": ("dice", "pooled_dice", "hd95", "surface_dice"),
+}
 SIZES: Final = (
     ("num_params", "parameters", fmt.si),
     ("macs", "MACs", fmt.si),
@@ -195,15 +200,20 @@ def fold_rows(run: RunFiles) -> list[dict[str, str]]:
     ]
 
 
-def site_rows(sites: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+def site_columns(run: RunFiles) -> tuple[str, ...]:
+    """Keys of the metrics that are told of every site.
+
+    Args:
+        run: The run folder's content.
+    """
+    return SITE_METRICS[measure_of(run.results).test]
+
+
+def site_rows(run: RunFiles) -> list[dict[str, Any]]:
     """One row per site with the chosen model's metrics, or the reason why there are none.
 
     Args:
-        sites: ``sites`` of results or of an evaluation.
-
-    Examples:
-        >>> site_rows({"north": {"num_cases": 3, "num_groups": 3, "reason": "too few"}})[0]["reason"]
-        'too few'
+        run: The run folder's content.
     """
     return [
         {
@@ -211,9 +221,9 @@ def site_rows(sites: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
             "num_cases": fmt.integer(row.get("num_cases")),
             "num_groups": fmt.integer(row.get("num_groups")),
             "reason": str(row.get("reason", "")),
-            **{key: fmt.with_interval(row.get(key)) for key in ("auroc", "auprc", "balanced_accuracy", "ece")},
+            "cells": [fmt.with_interval(row.get(key)) for key in site_columns(run)],
         }
-        for name, row in sites.items()
+        for name, row in look_up(run.results, "test.sites", {}).items()
     ]
 
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from medgraft.report.reading import look_up
+from medgraft.transfer.decoders import DECODERS
 from medgraft.transfer.strategies import StrategySettings
 from medgraft.types import to_json
 
-__all__ = ["SEARCHES", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "strategy_words"]
+__all__ = ["SEARCHES", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "is_solved", "strategy_words"]
 
 # How each search goes on after "The depth was chosen on validation alone by average precision, " (svcca: "from training
 # images alone, "); whom to cite.
@@ -65,7 +66,7 @@ WORDINGS: Final[dict[str, Wording]] = {
     "scratch": Wording(words="training of all layers from random weights"),
     "frozen": Wording(
         words="feature extraction: the pretrained layers up to a cut stay frozen, all later layers are removed, and a "
-        "linear head is {solved}",
+        "{new_head} is {solved}",
         references=("kim",),
         depth="Features were taken from {cut}",
     ),
@@ -124,6 +125,19 @@ WORDINGS: Final[dict[str, Wording]] = {
 }
 
 
+def is_solved(chosen: Mapping[str, Any]) -> bool:
+    """Whether the head was solved on features instead of trained by gradient.
+
+    Args:
+        chosen: ``results.chosen``.
+    """
+    if chosen.get("strategy") == "hybrid":
+        return True
+    return (
+        chosen.get("strategy") == "frozen" and chosen.get("solver") != "gradient" and chosen.get("head") not in DECODERS
+    )
+
+
 def strategy_words(chosen: Mapping[str, Any]) -> str:
     """Name and definition of the strategy, with the settings of the run.
 
@@ -143,7 +157,8 @@ def strategy_words(chosen: Mapping[str, Any]) -> str:
             **to_json(StrategySettings()),
             **look_up(chosen, "settings", {}),
             "head": chosen.get("head", "support vector machine"),
-            "solved": "trained by gradient" if chosen.get("solver") == "gradient" else exact,
+            "solved": exact if is_solved(chosen) else "trained by gradient",
+            "new_head": "decoder" if chosen.get("head") in DECODERS else "linear head",
         }
     )
 

@@ -11,16 +11,17 @@ import torch
 
 from medgraft.config import RunConfig
 from medgraft.errors import ConfigError
-from medgraft.run.exploring import BUDGET_EPOCHS, is_after_ftl, method_of, search_effort
+from medgraft.run.exploring import BUDGET_EPOCHS, is_after_ftl, method_of, possible_cuts, search_effort
 from medgraft.run.folder import read_json, write_json
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.trials import is_searched, second_cut, trial_spec
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.engine import Engine, forward, running
 from medgraft.train.teaching import Share, teach
+from medgraft.transfer.decoders import segmenter_costs
 from medgraft.transfer.strategies import apply_strategy
 
-__all__ = ["fit_budget"]
+__all__ = ["costs_at_cuts", "fit_budget"]
 
 _NEIGHBOURS: Final = 4
 _SHARE: Final = 0.85
@@ -56,16 +57,15 @@ def fit_budget(config: RunConfig, folder: Path, found: Prepared, engine: Engine,
 
 
 def _decide(config: RunConfig, found: Prepared, epoch_seconds: float) -> dict[str, float]:
-    cuts = found.source.cuts
-    full = cuts[-1].macs
-    ends = sorted((cut.macs / full for cut in stage_ends(cuts)[:-1]), reverse=True) if is_searched(config) else [1.0]
+    cuts, cost = possible_cuts(config, found), costs_at_cuts(config, found)
+    ends = sorted((cost[cut.index] for cut in stage_ends(cuts)[:-1]), reverse=True) if is_searched(config) else [1.0]
     candidates = ends + [1.0] * (_NEIGHBOURS if is_searched(config) else 0)
     is_exhaustive = is_searched(config) and method_of(config) == "exhaustive"
     if is_exhaustive:
-        candidates = [cut.macs / full for cut in cuts[:-1]]
+        candidates = [cost[cut.index] for cut in cuts[:-1]]
     # Full fine-tuning of the pretrained part, where the weights lack the tail.
-    second = second_cut(found)
-    beside = second.macs / full if second else 0.0
+    second = second_cut(config, found)
+    beside = cost[second.index] if second else 0.0
     num_val_groups = len(np.unique(found.groups[found.cohort.rows("val")]))
     seconds = (config.budget_minutes or 0) * 60 * _SHARE
 
@@ -92,6 +92,16 @@ def _decide(config: RunConfig, found: Prepared, epoch_seconds: float) -> dict[st
         f"{BUDGET_EPOCHS} epochs, one epoch of full fine-tuning takes {epoch_seconds:.0f} s here), got "
         f"{config.budget_minutes:g}. Use a smaller --size."
     )
+
+
+def costs_at_cuts(config: RunConfig, found: Prepared) -> dict[int, float]:
+    """Cost of a training at each cut by its index, in units of full fine-tuning; decoders count."""
+    cuts = found.source.cuts
+    macs = {cut.index: cut.macs for cut in cuts}
+    if found.masks is not None:
+        at_cuts = segmenter_costs(found.source, config.transfer.decoder, image_set(found, "train").num_outputs)
+        macs |= {index: cost for index, (_, cost) in at_cuts.items()}
+    return {index: cost / macs[cuts[-1].index] for index, cost in macs.items()}
 
 
 def _epoch_seconds(config: RunConfig, found: Prepared, engine: Engine) -> float:

@@ -242,7 +242,7 @@ def _trained(
     told: Listener,
 ) -> list[_Entry]:
     settings = config.compare or CompareConfig()
-    second = second_cut(found)
+    second = second_cut(config, found)
     policies = settings.uncertain or ("",)
     num_entries = (len(names) * len(policies) + bool(second)) * len(cohorts)
     counter = _Counter(num_entries * (settings.trials + config.seeds - 1), told)
@@ -301,7 +301,7 @@ def _entry(
     counter.total -= settings.trials - len(tuning)
     first = next(t for t in tuning if t.cut.index == choice.depth.index and t.spec.lr == choice.lr)
     others = [trained(choice.depth, choice.lr, config.seed + number) for number in range(1, config.seeds)]
-    second = second_cut(found)
+    second = second_cut(config, found)
     for trial in tuning:
         # A trial at the last pretrained cut is one of the second baseline's, too.
         if trial is not first and (second is None or trial.cut.index != second.index):

@@ -18,6 +18,7 @@ from medgraft.report.wording import chosen_name
 from medgraft.run.prepare import Listener
 
 __all__ = [
+    "METRIC_NAMES",
     "listening",
     "print_analysis",
     "print_comparison",
@@ -27,7 +28,13 @@ __all__ = [
     "value_with_interval",
 ]
 
-METRIC_NAMES: Final = {"auroc": "AUROC", "auprc": "AUPRC", "dice": "Dice", "surface_dice": "surface Dice"}
+METRIC_NAMES: Final[dict[str, str]] = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "dice": "Dice",
+    "surface_dice": "surface Dice",
+}
+"""By key of results."""
 
 
 @contextmanager

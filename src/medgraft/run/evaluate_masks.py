@@ -7,16 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from medgraft.config import DataConfig, EvaluateConfig
+from medgraft.config import DataConfig
+from medgraft.data.findings import Audit
 from medgraft.data.groups import groups_of
 from medgraft.data.mask_cache import build_mask_cache
 from medgraft.deploy.artefact import Artefact, LoadedModel
 from medgraft.deploy.predict import write_table
 from medgraft.errors import DataError
-from medgraft.evaluate.masks import summarise_masks
+from medgraft.evaluate.masks import site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.run.folder import write_json
-from medgraft.run.judging_masks import Marked, judge_masks, mask_table, mask_unit, segment_rows
+from medgraft.run.judging_masks import Marked, judge_masks, mask_table, segment_rows
 from medgraft.run.prepare import Listener, audited, open_cohort
 from medgraft.train.engine import Engine
 from medgraft.types import Cohort, to_json
@@ -51,39 +52,54 @@ def evaluate_masks(
     config = config.model_copy(update=task | dataclasses.asdict(settings.reading))
     cohort = _in_terms_of(model.artefact, open_cohort(config, told))
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
-        readable, decoded, audit = audited(cohort, Path(folder), config, settings.sides, settings.channels, told)
-        unusable = build_mask_cache(readable, decoded).unusable
-        rows = np.array([row for row in range(len(readable)) if row not in unusable], dtype=np.int64)
-        if not len(rows):
-            raise DataError(f"{cohort.root}: no mask can be used. First: {next(iter(unusable.values()))}")
-        images = Marked(
-            cohort=readable,
-            decoded=decoded,
-            rows=np.arange(len(readable)),
-            groups=groups_of(readable, audit.exact_duplicates, audit.near_duplicates),
-            preprocessing=settings,
-            patch=model.artefact.patch,
-        )
+        images, rows, audit = _usable(model, cohort, config, Path(folder), told)
         called = segment_rows(model.network, images, rows, Engine(device="cpu"))
-        tolerance = EvaluateConfig().tolerance_mm
+        tolerance = model.artefact.tolerance_mm
         overlaps = judge_masks(images, rows, called, tolerance, lambda done: told.step("judging", done, len(rows)))
-        found = summarise_masks(overlaps, bootstrap_weights(overlaps, replicates, seed))
-        table, unit = mask_table(images, rows, overlaps), mask_unit(images, rows)
-    per_class = found.pop("per_class")
+        unit = images.unit
+        above = int((images.decoded.facts["high"][rows] > settings.intensity_max).sum())
+    found = summarise_masks(overlaps, bootstrap_weights(overlaps, replicates, seed))
     result = {
+        "per_class": found.pop("per_class"),
         "metrics": found,
-        "per_class": per_class,
         "tolerance": tolerance,
         "unit": unit,
-        "num_images": len(readable),
+        "num_images": len(images.cohort),
         "num_cases": len(rows),
+        "num_above_training_range": above,
         "audit": to_json(audit.findings),
     }
+    if above:
+        told.say(f"warn: {above} images hold values above the training range of {settings.intensity_max}.")
+    sites = images.cohort.sites(rows)
+    if any(sites):
+        result["sites"] = site_overlaps(overlaps, sites, num=replicates, seed=seed)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "evaluation.json", result)
-        write_table(table, out / "predictions.csv")
+        write_table(mask_table(images, rows, overlaps), out / "predictions.csv")
     return result
+
+
+def _usable(
+    model: LoadedModel, cohort: Cohort, config: DataConfig, folder: Path, told: Listener
+) -> tuple[Marked, np.ndarray, Audit]:
+    """The readable images, the rows of them whose mask can be used, and the audit."""
+    settings = model.artefact.preprocessing
+    readable, decoded, audit = audited(cohort, folder, config, settings.sides, settings.channels, told)
+    unusable = build_mask_cache(readable, decoded).unusable
+    rows = np.array([row for row in range(len(readable)) if row not in unusable], dtype=np.int64)
+    if not len(rows):
+        raise DataError(f"{cohort.root}: no mask can be used. First: {next(iter(unusable.values()))}")
+    images = Marked(
+        cohort=readable,
+        decoded=decoded,
+        rows=np.arange(len(readable)),
+        groups=groups_of(readable, audit.exact_duplicates, audit.near_duplicates),
+        preprocessing=settings,
+        patch=model.artefact.patch,
+    )
+    return images, rows, audit
 
 
 def _in_terms_of(artefact: Artefact, cohort: Cohort) -> Cohort:

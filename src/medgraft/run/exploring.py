@@ -221,16 +221,16 @@ def _explore_by_training(runner: Runner, num_seeds: int, epochs: int, method: st
         each = _times(num_seeds, epochs)
         runner.told.say(f"Searching among {len(cuts)} cuts, {each} each; everything is chosen on validation.")
         _train_all(runner, cuts, score, seeds, epochs)
-    second = second_cut(found)
-    if second in cuts and second is not None and second.index not in tried and name == "ttl" and method != "given":
+    second = second_cut(config, found)
+    if second is not None and second.index not in tried and name == "ttl" and method != "given":
         score(second, "second baseline")
     return Explored(choice=_choose(config, context, cuts, tried))
 
 
 def possible_cuts(config: RunConfig, found: Prepared) -> tuple[Cut, ...]:
-    """The cuts that may be tried: of a segmentation those at which its decoder can begin."""
+    """The cuts that may be tried: where a segmentation is truncated, those at which its decoder can begin."""
     cuts = found.source.cuts
-    if found.masks is None:
+    if found.masks is None or config.transfer.strategy not in ("ttl", "frozen"):
         return cuts
     heads = decoders_at_cuts(found.source, config.transfer.decoder)
     return tuple(cut for cut in cuts if cut.index in heads)

@@ -13,7 +13,7 @@ import pandas as pd
 from medgraft.config import RunConfig
 from medgraft.data.split import fold_splits
 from medgraft.deploy.predict import write_table
-from medgraft.evaluate.masks import mask_metrics, summarise_masks
+from medgraft.evaluate.masks import mask_metrics, site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare, metric_interval, site_metrics
 from medgraft.metrics.classification import metrics_of
@@ -154,10 +154,11 @@ def _pooled_masks(
         **compare(pooled["chosen"], pooled["baseline"], config.evaluate.margin, weights, name),
         "margin": config.evaluate.margin,
         "tolerance": config.evaluate.tolerance_mm,
-        "unit": results[0]["test"]["unit"],
+        "unit": marked(found).unit,
         "observers": other_observers(config, marked(found), rows, pooled["chosen"]),
         "num_cases": len(rows),
         "num_groups": len(np.unique(found.groups[rows])),
+        **({"sites": site_overlaps(pooled["chosen"], sites)} if any(sites := found.cohort.sites(rows)) else {}),
     }
 
 

@@ -211,7 +211,7 @@ def store_models(
         found: Its cohort.
         context: Of its trials.
         searched: The trials whose models are stored.
-        points: Operating point and temperature of ``chosen`` and ``baseline``, as `artefact_of` takes them.
+        points: What else `artefact_of` takes (operating point, temperature …) for ``chosen`` and ``baseline``.
     """
     trials = {"chosen": searched.chosen, "baseline": searched.baseline_seeds[0]}
     models = {role: load_trial_model(trial, context)[0] for role, trial in trials.items()}
@@ -236,6 +236,7 @@ def artefact_of(
     model: TransferModel,
     thresholds: dict[str, float] | None = None,
     temperature: float = 1.0,
+    tolerance_mm: float = 2.0,
 ) -> Artefact:
     """What is stored beside the tensors of a trial's model; without thresholds it has no operating point."""
     report = found.source.backbone.report
@@ -256,6 +257,7 @@ def artefact_of(
         slim=slim_of(trial.spec),
         patch=found.input_sides if found.masks is not None else (),
         mask_values=found.cohort.mask_values,
+        tolerance_mm=tolerance_mm,
     )
 
 

@@ -17,7 +17,7 @@ from medgraft.deploy.predict import write_table
 from medgraft.deploy.segment import segment_image
 from medgraft.errors import DataError
 from medgraft.evaluate.bootstrap import paired_difference
-from medgraft.evaluate.masks import mask_metrics, summarise_masks
+from medgraft.evaluate.masks import mask_metrics, site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare
 from medgraft.metrics.overlap import dice, jaccard, overlap_counts, surface_scores
@@ -34,7 +34,6 @@ __all__ = [
     "judge_masks",
     "marked",
     "mask_table",
-    "mask_unit",
     "open_mask_test",
     "other_observers",
     "overlaps_of_table",
@@ -63,6 +62,11 @@ class Marked:
     groups: np.ndarray
     preprocessing: Preprocessing
     patch: tuple[int, ...]
+
+    @property
+    def unit(self) -> str:
+        """In which surfaces are measured: ``mm`` where every image of the cohort tells its spacing, else ``px``."""
+        return "mm" if all(stored_spacing(self.decoded, int(row)) for row in self.rows) else "px"
 
 
 def marked(found: Prepared) -> Marked:
@@ -97,6 +101,32 @@ def open_mask_test(
     baseline = chosen if searched.chosen.spec == searched.baseline_seeds[0].spec else []
     baseline = baseline or [judged(trial) for trial in searched.baseline_seeds]
     weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
+    summary = _summary(config, images, rows, searched, (chosen, baseline), weights)
+    for name, overlaps in (("predictions.csv", chosen[0]), ("predictions_baseline.csv", baseline[0])):
+        write_table(mask_table(images, rows, overlaps), folder / name)
+    write_table(training_history(searched.chosen_seeds, searched.baseline_seeds), folder / "history.csv")
+    facts = {"tolerance_mm": config.evaluate.tolerance_mm}
+    return Tested(
+        summary=summary,
+        efficiency=store_models(folder, found, context, searched, {"chosen": facts, "baseline": facts}),
+        second_baseline=_beside(config, searched.second_seeds, judged, chosen, weights),
+        continued=None,
+        openings=openings,
+        chosen=chosen,
+        baseline=baseline,
+    )
+
+
+def _summary(
+    config: RunConfig,
+    images: Marked,
+    rows: np.ndarray,
+    searched: Searched,
+    found: tuple[Sequence[Overlaps], Sequence[Overlaps]],
+    weights: np.ndarray,
+) -> dict[str, Any]:
+    """The `test` part of results.json, of the chosen model and of full fine-tuning (`found`)."""
+    chosen, baseline = found
     compared = compare(chosen, baseline, config.evaluate.margin, weights, judged_name(searched.chosen.spec.strategy))
     if searched.chosen.spec == searched.baseline_seeds[0].spec:
         compared["sentence"] = "The search kept the whole network: the chosen model is full fine-tuning itself."
@@ -106,23 +136,15 @@ def open_mask_test(
         **compared,
         "margin": config.evaluate.margin,
         "tolerance": config.evaluate.tolerance_mm,
-        "unit": mask_unit(images, rows),
+        "unit": images.unit,
         "observers": other_observers(config, images, rows, chosen[0]),
         "num_cases": len(rows),
-        "num_groups": len(np.unique(found.groups[rows])),
+        "num_groups": len(np.unique(images.groups[rows])),
     }
-    for name, overlaps in (("predictions.csv", chosen[0]), ("predictions_baseline.csv", baseline[0])):
-        write_table(mask_table(images, rows, overlaps), folder / name)
-    write_table(training_history(searched.chosen_seeds, searched.baseline_seeds), folder / "history.csv")
-    return Tested(
-        summary=summary,
-        efficiency=store_models(folder, found, context, searched),
-        second_baseline=_beside(config, searched.second_seeds, judged, chosen, weights),
-        continued=None,
-        openings=openings,
-        chosen=chosen,
-        baseline=baseline,
-    )
+    sites = images.cohort.sites(rows)
+    if any(sites):
+        summary["sites"] = site_overlaps(chosen[0], sites, num=config.evaluate.replicates, seed=config.seed)
+    return summary
 
 
 def _of_trial(config: RunConfig, found: Prepared, context: TrialContext, trial: Trial, told: Listener) -> Overlaps:
@@ -174,15 +196,15 @@ def judge_masks(
         found: The images.
         rows: Of the cohort.
         called: Class numbers of each row.
-        tolerance: Of surface Dice, in mm where every one of `rows` tells its spacing, else in px.
+        tolerance: Of surface Dice, in the unit of `found`.
         on_case: Called with the number of cases done.
     """
-    steps = _spacing_unit(found, rows)
+    is_spaced = found.unit == "mm"
     counts, surfaces = [], []
     classes = range(1, len(found.cohort.classes) + 1)
     for number, (row, mask) in enumerate(zip(rows, called, strict=True)):
         truth = mask_of(found.cohort, int(row))
-        spacing = (1.0,) * truth.ndim if steps is None else steps[number]
+        spacing = stored_spacing(found.decoded, int(found.rows[row])) if is_spaced else (1.0,) * truth.ndim
         counts.append(overlap_counts(mask, truth, len(found.cohort.classes)))
         surfaces.append([surface_scores(mask == c, truth == c, spacing, tolerance) for c in classes])
         on_case(number + 1)
@@ -192,17 +214,6 @@ def judge_masks(
         groups=found.groups[rows],
         classes=found.cohort.classes,
     )
-
-
-def mask_unit(found: Marked, rows: np.ndarray) -> str:
-    """In which surfaces of these rows are measured: ``mm`` where each tells its spacing, else ``px``."""
-    return "px" if _spacing_unit(found, rows) is None else "mm"
-
-
-def _spacing_unit(found: Marked, rows: np.ndarray) -> list[tuple[float, ...]] | None:
-    """Spacing of every row in mm; None where one does not tell it."""
-    steps = [stored_spacing(found.decoded, int(found.rows[row])) for row in rows]
-    return steps if all(steps) else None
 
 
 def other_observers(config: RunConfig, found: Marked, rows: np.ndarray, chosen: Overlaps) -> dict[str, Any]:
@@ -216,16 +227,12 @@ def other_observers(config: RunConfig, found: Marked, rows: np.ndarray, chosen: 
     """
     told: dict[str, Any] = {}
     for name in found.cohort.observers:
-        places, masks = [], []
-        for place, row in enumerate(rows):
-            mask = _other(found, name, int(row))
-            if mask is not None:
-                places.append(place)
-                masks.append(mask)
+        places = [place for place, row in enumerate(rows) if _other(found, name, int(row)) is not None]
         if len(places) < _FEWEST:
             continue
         kept = rows[places]
-        human = judge_masks(found, kept, iter(masks), config.evaluate.tolerance_mm)
+        masks = (mask for row in kept if (mask := _other(found, name, int(row))) is not None)
+        human = judge_masks(found, kept, masks, config.evaluate.tolerance_mm)
         model = Overlaps(
             counts=chosen.counts[places],
             surfaces=None if chosen.surfaces is None else chosen.surfaces[places],

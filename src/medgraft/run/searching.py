@@ -116,7 +116,7 @@ def _finish(runner: Runner, explored: Explored, facts: dict[str, Any]) -> Search
     if is_searched(config):
         say_blocks(plan, told)
     baseline = tuple(runner.run("ftl", cuts[-1], seed, f"{final}baseline") for seed in seeds)
-    second = second_cut(found)
+    second = second_cut(config, found)
     others = tuple(runner.run("ttl", second, seed, f"{final}second baseline") for seed in seeds) if second else ()
     cost = _cost(search, baseline[0], explored)
     continued = tuple(_continued(runner, explored, one, cost["beyond_ftl"]) for one in baseline)

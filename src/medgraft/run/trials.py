@@ -19,6 +19,7 @@ from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
 from medgraft.train.engine import Engine, choose_engine, pick_device
 from medgraft.train.patches import PatchSettings
 from medgraft.train.settings import TrainSettings
+from medgraft.transfer.decoders import decoders_at_cuts
 from medgraft.transfer.heads import CLASSICAL, HeadKind, HeadSettings
 from medgraft.transfer.plan import plan_line, plan_table
 from medgraft.transfer.source import BELOW_STEM, Source
@@ -203,12 +204,15 @@ def usual_depth(source: Source, strategy: str) -> Cut:
     return BELOW_STEM if strategy == "gradual" else source.cuts[-1]
 
 
-def second_cut(found: Prepared) -> Cut | None:
+def second_cut(config: RunConfig, found: Prepared) -> Cut | None:
     """The last fully pretrained cut, when the weights lack the tail of the network."""
+    decoder = config.transfer.decoder if found.masks is not None else ""
     report = found.source.backbone.report
-    if report.missing_tail and report.last_pretrained_cut is not None:
-        return found.source.cuts[report.last_pretrained_cut - 1]
-    return None
+    if not report.missing_tail or report.last_pretrained_cut is None:
+        return None
+    if decoder and report.last_pretrained_cut not in decoders_at_cuts(found.source, decoder):
+        return None  # its network could have no such decoder
+    return found.source.cuts[report.last_pretrained_cut - 1]
 
 
 class Runner:

@@ -5,6 +5,7 @@ from typing import Any, Final, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from medgraft.errors import ConfigError
 
@@ -46,9 +47,9 @@ def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Te
 
     is_binary = num_outputs == 1
     usual: dict[str, Any] = {"include_background": is_binary, "batch": True}
-    shape = {"sigmoid": is_binary, "softmax": not is_binary, "to_onehot_y": not is_binary}
+    shape = {"sigmoid": is_binary, "softmax": not is_binary}
     # Unlike Dice, it has to learn what is background, too.
-    focal: dict[str, Any] = {"gamma": _FOCAL_GAMMA, "use_softmax": not is_binary, "to_onehot_y": not is_binary}
+    focal: dict[str, Any] = {"gamma": _FOCAL_GAMMA, "use_softmax": not is_binary}
     makers: dict[str, Callable[[], Any]] = {
         "dice-ce": lambda: losses.DiceCELoss(**usual, **shape),
         "dice": lambda: losses.DiceLoss(**usual, **shape),
@@ -58,8 +59,9 @@ def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Te
     loss = makers[name]()
 
     def objective(logits: Tensor, masks: Tensor) -> Tensor:
-        truth = masks[:, None]
-        found: Tensor = loss(logits.float(), truth.to(torch.float32) if is_binary else truth)
+        # One-hot also where a loss would take numbers: of those torch has no deterministic one on CUDA.
+        truth = masks[:, None] if is_binary else F.one_hot(masks, num_outputs).movedim(-1, 1)
+        found: Tensor = loss(logits.float(), truth.to(torch.float32))
         return found
 
     return objective

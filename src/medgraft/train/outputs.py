@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medgraft.errors import RunError
 from medgraft.metrics.overlap import overlap_counts
 from medgraft.train.batches import ImageSet, MaskSet, evaluation_batch, iterate
 from medgraft.train.engine import Engine, forward
@@ -90,10 +91,16 @@ def mask_overlaps(model: nn.Module, data: MaskSet, sides: Sequence[int], engine:
         data: Images and their masks.
         sides: Of a patch.
         engine: Device and arithmetic.
+
+    Raises:
+        RunError: The training diverged.
     """
     found = []
     for row in data.rows:
         image = torch.from_numpy(data.images[row].astype(np.float32) / data.intensity_max)
-        called = call_masks(predict_masks(model, image, sides, engine, overlap=_QUICK_OVERLAP))
+        probs = predict_masks(model, image, sides, engine, overlap=_QUICK_OVERLAP)
+        if not torch.isfinite(probs).all():
+            raise RunError("the model's validation outputs became NaN. Lower the learning rate (--set train.lr=…).")
+        called = call_masks(probs)
         found.append(overlap_counts(called, data.masks[row], data.num_classes))
     return np.stack(found) if found else np.zeros((0, data.num_classes, 3), dtype=np.int64)
