@@ -81,13 +81,10 @@ def overlay(pixels: np.ndarray, called: np.ndarray, truth: np.ndarray) -> tuple[
     """
     if called.ndim == 3:
         at = int((truth > 0).sum((1, 2)).argmax()) if (truth > 0).any() else len(truth) // 2
-        if pixels.shape[:3] != truth.shape:
-            at_pixels = min(len(pixels) - 1, int((at + 0.5) * len(pixels) / len(truth)))
-            pixels = pixels[at_pixels]
-        else:
-            pixels = pixels[at]
-        # Files run from the feet to the head and from the back to the front; films show the front above.
-        pixels, called, truth = pixels[::-1], called[at][::-1], truth[at][::-1]
+        # Volumes that were resampled have other slices.
+        pixels = pixels[int((at + 0.5) * len(pixels) / len(truth))]
+        # Files run to the right and to the front; films show the front above and the patient's right on the left.
+        pixels, called, truth = pixels[::-1, ::-1], called[at][::-1, ::-1], truth[at][::-1, ::-1]
     low, high = (float(end) for end in np.percentile(pixels, (0.5, 99.5)))
     grey = (np.clip((pixels - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
     colour = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)
