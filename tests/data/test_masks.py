@@ -80,7 +80,16 @@ def test_the_image_with_the_longest_name_owns_a_mask(tmp_path: Path) -> None:
         "p1_2.png": {"": ("p1_2_mask.png",)},
         "p2.png": {"": ("p2_mask.png",)},
     }
-    assert "1 images have no mask and were left out." in pairs.notes
+    assert "1 images have no mask and were left out: alone.png." in pairs.notes
+
+
+def test_images_without_a_mask_are_named_unless_they_may_be_called_as_patients(tmp_path: Path) -> None:
+    told = touched(tmp_path / "a", "a", "a_mask", "b", "b_mask", "c", "c_mask", "x", "y", "z", "zz").notes[-1]
+    assert told == "4 images have no mask and were left out: x.png, y.png, z.png …."
+    touched(tmp_path / "b", "images/a", "masks/a")
+    (tmp_path / "b" / "images" / "Doe^John.dcm").write_bytes(bytes(128) + b"DICM" + bytes(20))
+    told = find_pairs(tmp_path / "b").notes[-1]
+    assert told == "1 images have no mask and were left out."
 
 
 def touched(root: Path, *names: str) -> Pairs:

@@ -77,7 +77,9 @@ def fit(
     leaks: Leaks = None,
     imbalance: Annotated[str | None, typer.Option(help="none, weights, sampler, focal or logit-adjust.")] = None,
     positive: Positive = None,
-    margin: Annotated[float | None, typer.Option(help="Non-inferiority margin in AUROC, fixed beforehand.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Non-inferiority margin in AUROC, or Dice, fixed beforehand.")
+    ] = None,
     operating_point: Annotated[str | None, typer.Option(help="youden or sensitivity=0.95, from validation.")] = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
@@ -269,7 +271,9 @@ def compare(
     seed: Annotated[int | None, typer.Option(help="Fixes the split and everything else.")] = None,
     leaks: Leaks = None,
     positive: Positive = None,
-    margin: Annotated[float | None, typer.Option(help="Non-inferiority margin in AUROC, fixed beforehand.")] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Non-inferiority margin in AUROC, or Dice, fixed beforehand.")
+    ] = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,
     patient_column: PatientColumn = None,

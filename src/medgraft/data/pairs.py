@@ -13,12 +13,13 @@ from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.mask import is_mask_name
 
-__all__ = ["Pairs", "find_pairs"]
+__all__ = ["Pairs", "find_pairs", "some_names"]
 
 _IMAGES: Final = ("images", "image", "imgs", "img", "scans")
 _MASKS: Final = ("masks", "mask", "labels", "label", "segmentations", "annotations", "groundtruth", "gt", "manual")
 _CHANNEL: Final = re.compile(r"(.+)_(\d{4})")
 _SEPARATORS: Final = "_-. "
+_SHOWN: Final = 3
 _COMMON: Final = 0.5
 """A suffix that so many images share, of the commonest one's, is an observer's."""
 _PLAIN: Final = "plain"
@@ -107,7 +108,8 @@ def _nnunet(root: Path) -> Pairs:
         raise DataError(f"{root}: no image of imagesTr has a mask in labelsTr.")
     notes = [f"nnU-Net's layout: {len(pairs)} images with masks."]
     if lost := sorted(set(images) - set(masks)):
-        notes.append(f"{len(lost)} images have no mask and were left out.")
+        names = [_name(root, images[case]) for case in lost]
+        notes.append(f"{len(lost)} images have no mask and were left out{some_names(names)}.")
     if (root / "imagesTs").is_dir():
         notes.append("imagesTs has no masks and was left out.")
     return Pairs(masks=pairs, labels=named, notes=tuple(notes))
@@ -181,15 +183,25 @@ def _paired(root: Path, images: Sequence[Path], matches: Mapping[Path, tuple[Pat
     for mask, (image, suffix, _) in sorted(matches.items(), key=lambda item: (item[1], item[0])):
         found[_name(root, image)]["" if is_single else suffix or _PLAIN].append(_name(root, mask))
     pairs = {image: {name: tuple(parts) for name, parts in by.items()} for image, by in sorted(found.items())}
-    # Counts alone: names may be those of patients.
     notes = [f"{len(pairs)} images with masks."]
     if parts := sum(len(files) - 1 for by in pairs.values() for files in by.values()):
         notes.append(f"{parts} masks are further parts of another and are united with it.")
-    if lost := sum(_name(root, image) not in pairs for image in images):
-        notes.append(f"{lost} images have no mask and were left out.")
+    if without := [name for image in images if (name := _name(root, image)) not in pairs]:
+        notes.append(f"{len(without)} images have no mask and were left out{some_names(without)}.")
     if lost := num_masks - len(matches):
         notes.append(f"{lost} masks belong to no image.")
     return Pairs(masks=pairs, notes=tuple(notes))
+
+
+def some_names(names: Sequence[str]) -> str:
+    """``: a.png, b.png …`` for a message; nothing of DICOM files, whose names may be those of patients.
+
+    Examples:
+        >>> some_names(["a.png", "b.png", "c.png", "d.png"])
+        ': a.png, b.png, c.png …'
+    """
+    shown = [name for name in names if is_mask_name(name)][:_SHOWN]
+    return f": {', '.join(shown)}{' …' if len(names) > len(shown) else ''}" if shown else ""
 
 
 def _files(folder: Path) -> list[Path]:
