@@ -78,7 +78,7 @@ def fit(
     imbalance: Annotated[str | None, typer.Option(help="none, weights, sampler, focal or logit-adjust.")] = None,
     positive: Positive = None,
     margin: Annotated[
-        float | None, typer.Option(help="Non-inferiority margin in AUROC, or Dice, fixed beforehand.")
+        float | None, typer.Option(help="Non-inferiority margin (AUROC, Dice), fixed beforehand.")
     ] = None,
     operating_point: Annotated[str | None, typer.Option(help="youden or sensitivity=0.95, from validation.")] = None,
     path_column: PathColumn = None,
@@ -272,7 +272,7 @@ def compare(
     leaks: Leaks = None,
     positive: Positive = None,
     margin: Annotated[
-        float | None, typer.Option(help="Non-inferiority margin in AUROC, or Dice, fixed beforehand.")
+        float | None, typer.Option(help="Non-inferiority margin (AUROC, Dice), fixed beforehand.")
     ] = None,
     path_column: PathColumn = None,
     label_column: LabelColumn = None,

@@ -15,7 +15,7 @@ from medgraft.data.cohort import MIN_PATIENTS
 from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, TABLE_SUFFIXES, tables_in
-from medgraft.data.pairs import Pairs, find_pairs
+from medgraft.data.pairs import Pairs, find_pairs, some_names
 from medgraft.data.patients import with_dicom, with_patients
 from medgraft.data.tables import FIRST_LINE, demand_column, demand_files, find_column, read_table, split_names
 from medgraft.data.volumes import files_of
@@ -75,8 +75,10 @@ def read_mask_cohort(
     masks = tuple(tuple(pairs.masks[path][name] for name in names if name in pairs.masks[path]) for path in paths)
     lost = [path for path, found in zip(paths, masks, strict=True) if not found]
     if lost:
-        observers = ", ".join(names)
-        raise DataError(f"{root}: {len(lost)} images have no mask of {observers}. Choose another --observer.")
+        by = ", ".join(names)
+        raise DataError(
+            f"{root}: {len(lost)} images have no mask of {by}{some_names(lost)}. Choose another --observer."
+        )
     files = _files_by_path(root, paths)
     images = [tuple(root / name for name in files.get(path, (path,))) for path in paths]
     seen = list(in_order(functools.partial(_look, root), zip(images, masks, strict=True)))
