@@ -3,11 +3,11 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medgraft.api import TransferClassifier, cut_points, fit, load, predict, truncate
+    from medgraft.api import TransferClassifier, cut_points, fit, load, predict, segment, truncate
 
 __version__ = "0.1.0"
 
-__all__ = ["TransferClassifier", "__version__", "cut_points", "fit", "load", "predict", "truncate"]
+__all__ = ["TransferClassifier", "__version__", "cut_points", "fit", "load", "predict", "segment", "truncate"]
 
 
 def __getattr__(name: str) -> Any:

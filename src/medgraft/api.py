@@ -6,15 +6,16 @@ from typing import Any
 
 import pandas as pd
 
-from medgraft.config import Unit, make_config
+from medgraft.config import MaskFormat, Unit, make_config
 from medgraft.cuts.truncate import cut_points, truncate
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.deploy.predict import find_cases, predict_files
+from medgraft.deploy.segment import segment_files
 from medgraft.run.estimator import TransferClassifier
 from medgraft.run.fit import fit as run_fit
 from medgraft.run.prepare import Listener
 
-__all__ = ["TransferClassifier", "cut_points", "fit", "load", "predict", "truncate"]
+__all__ = ["TransferClassifier", "cut_points", "fit", "load", "predict", "segment", "truncate"]
 
 
 def fit(
@@ -53,7 +54,33 @@ def predict(
         unit: What is judged as one by the DICOM headers: image, series, study or patient, then with the number of its
             readable images in a column ``images`` (``volumes``); None: what the model was judged by.
     """
+    model, cases = _opened(run, inputs)
+    return predict_files(model, cases, unit=unit)
+
+
+def segment(
+    run: str | Path | LoadedModel,
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path,
+    /,
+    *,
+    kind: MaskFormat = "auto",
+) -> pd.DataFrame:
+    """Masks for image files and folders, written below `out`; a row for each, as `medgraft.deploy.segment_files` says.
+
+    Args:
+        run: A finished run of a segmentation, its model folder, or what `load` returned.
+        inputs: Files and folders.
+        out: Folder.
+        kind: ``auto`` (as the images are), ``png``, ``nifti``, ``npy`` or ``dicom-seg``.
+    """
+    model, cases = _opened(run, inputs)
+    return segment_files(model, cases, Path(out), kind=kind)
+
+
+def _opened(
+    run: str | Path | LoadedModel, inputs: str | Path | Sequence[str | Path]
+) -> tuple[LoadedModel, list[tuple[Path, ...]]]:
     model = run if isinstance(run, LoadedModel) else load(run)
     many = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    cases = find_cases([Path(path) for path in many], model.artefact.preprocessing.dims)
-    return predict_files(model, cases, unit=unit)
+    return model, find_cases([Path(path) for path in many], model.artefact.preprocessing.dims)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import medgraft
 from medgraft.cli import app
 from medgraft.config import RunConfig, make_config
 from medgraft.data.groups import groups_of
@@ -117,7 +118,7 @@ def test_the_table_of_cases_adds_up_to_the_results(run: Path) -> None:
 
 def test_files_are_marked_as_the_test_set_was(run: Path, films: Path, tmp_path: Path) -> None:
     table = pd.read_csv(run / "predictions.csv")
-    found = segment_files(load_artefact(run), [films.parent / path for path in table["path"]], tmp_path)
+    found = medgraft.segment(run, [films.parent / path for path in table["path"]], tmp_path)
     assert (found["status"] == "ok").all()
     for row, mask in zip(table.itertuples(), found["mask"], strict=True):
         called, truth = read_mask(tmp_path / mask), read_mask(films.parent / str(row.path).replace("images", "masks"))
@@ -320,7 +321,7 @@ def test_jobs_on_labels_refuse_masks_and_models_of_the_other_task(run: Path, fil
         with pytest.raises(ConfigError, match="understands labels alone"):
             job(mask_config(films))
     file = films.parent / "images" / sorted(p.name for p in (films.parent / "images").iterdir())[0]
-    with pytest.raises(ConfigError, match="segment_files"):
+    with pytest.raises(ConfigError, match="one of a segmentation"):
         predict_files(load_artefact(run), [file])
     with pytest.raises(DataError, match="expected image files"):
         segment_files(load_artefact(run), [], tmp_path)

@@ -63,7 +63,7 @@ def predict_files(
     if not cases:
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
     if model.artefact.patch:
-        raise ConfigError("expected a model that classifies, got one of a segmentation. Use segment_files.")
+        raise ConfigError("expected a model that classifies, got one of a segmentation. Use medgraft.segment.")
     settings = model.artefact.preprocessing
     dims = settings.dims
     batch = evaluation_batch(settings.sides)
