@@ -111,3 +111,21 @@ def test_masks_of_resampled_volumes_lie_on_their_images(
         # Within half a voxel everywhere, also far from the middle: what a nearest neighbour can lose.
         np.testing.assert_allclose(centres[-1], centres[-2], atol=0.51)
         assert 2 * (bright & (found.masks[row] > 0)).sum() / (bright.sum() + (found.masks[row] > 0).sum()) > 0.85
+
+
+def test_masks_on_another_grid_are_named_at_a_common_spacing_too(tmp_path: Path) -> None:
+    tilted = np.diag([0.8, 0.8, 3.0, 1.0])
+    tilted[1, 2] = 3.0 * np.tan(np.radians(20))
+    for number in range(4):
+        mask = np.zeros((20, 22, 12), np.uint8)
+        mask[5:12, 5:12, 3:9] = 1
+        affine = tilted if number == 1 else np.diag([0.8, 0.8, 3.0, 1.0])
+        for folder, values in (("images", 500 * mask.astype(np.int16) + 50), ("masks", mask)):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            kept = values[:, :, :6] if (folder, number) == ("masks", 2) else values
+            nibabel.save(nibabel.Nifti1Image(kept, affine), tmp_path / "data" / folder / f"{number}.nii.gz")
+    cohort = read_mask_cohort(tmp_path / "data")
+    reading = Reading(spacing_mm=(1.0, 1.0, 1.0))
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(32, 32, 32), reading=reading)
+    # A tilted gantry is set upright by resampling, and half of the slices are missing.
+    assert set(build_mask_cache(cohort, decoded).unusable) == {1, 2}

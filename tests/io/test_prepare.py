@@ -176,4 +176,15 @@ def test_masks_of_resampled_volumes_are_cropped_at_the_common_spacing():
     # Slices of 1 mm become half as many of 2 mm; nothing is cut off.
     prepared = prepare_mask(mask, one, (1.0, 1.0, 1.0))
     assert prepared.sum() == 2 * 4 * 4
-    assert restore(prepared.astype(np.float32), (8, 8, 8), one, (1.0, 1.0, 1.0)).shape == (8, 8, 8)
+    back = restore(prepared.astype(np.float32), (8, 8, 8), one, (1.0, 1.0, 1.0))
+    assert (back[2:5, 2:6, 2:6] > 0.99).all()
+    assert (back[[0, 7]] == 0).all()
+
+
+def test_a_map_comes_back_from_the_common_spacing_in_its_place():
+    reading = dataclasses.replace(USUAL_READING, spacing_mm=(1.0, 1.0, 1.0))
+    one = Preprocessing(sides=(37, 15, 8), channels=1, intensity_max=255, resize="squash", reading=reading)
+    # Slices of 4 mm become 37 of 1 mm (from the first centre to the last), rows of 2 mm 15, columns stay.
+    ramp = np.broadcast_to(np.arange(37, dtype=np.float32)[:, None, None], (37, 15, 8))
+    found = restore(ramp, (10, 8, 8), one, (4.0, 2.0, 1.0))
+    np.testing.assert_allclose(found[:, 3, 3], 4 * np.arange(10), atol=1e-4)

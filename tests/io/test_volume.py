@@ -342,3 +342,20 @@ def test_tables_of_every_slice_and_crooked_windows_are_refused(tmp_path: Path) -
         read_volume(tabled, Reading())
     for files in (crooked, tabled):
         assert read_volume(files, Reading(windows=()))[0].shape == VOLUME.shape
+
+
+@pytest.mark.parametrize("orientation", [(1, 0, 0, 0, 1, 0), (0, 1, 0, 0, 0, -1), (1, 0, 0, 0, 0, -1)])
+def test_headers_of_a_series_declare_the_volume_as_it_is_read(tmp_path: Path, orientation: tuple[int, ...]) -> None:
+    row, column = np.array(orientation, dtype=float).reshape(2, 3)
+    normal = np.cross(row, column)
+    files = []
+    for number in range(5):
+        made = slice_at(np.full((9, 7), 100 + number, np.uint16), 0.0, series="1.2.3")
+        made.ImageOrientationPatient = [float(value) for value in orientation]
+        made.ImagePositionPatient = [float(value) for value in 3.0 * number * normal]
+        files.append(save(made, tmp_path / f"{number}.dcm"))
+    pixels, facts = read_volume(files, Reading(windows=()))
+    told = read_volume_facts(files)
+    assert (told.depth, told.height, told.width) == pixels.shape
+    assert told.spacing_mm == ()
+    assert read_volume_facts(files, is_spaced=True).spacing_mm == facts.spacing_mm

@@ -182,6 +182,10 @@ def predict(
     if (is_masks and unit is not None) or (not is_masks and kind != "auto"):
         raise ConfigError(f"{'--unit is for labels' if is_masks else '--format is for masks'}. Leave it out.")
     place = out or Path("masks" if is_masks else "predictions.csv")
+    if is_masks:
+        # Masks of an earlier call are no images.
+        written = place.absolute()
+        cases = [case for case in cases if written not in case[0].absolute().parents]
     with listening(console) as listener:
 
         def progress(done: int, total: int) -> None:

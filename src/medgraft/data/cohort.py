@@ -23,6 +23,7 @@ from medgraft.data.labels import (
 )
 from medgraft.data.layouts import TABLE_SUFFIXES, Listing, list_folder, tables_in
 from medgraft.data.medmnist import read_medmnist
+from medgraft.data.pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from medgraft.data.patients import with_dicom, with_patients
 from medgraft.data.tables import FIRST_LINE, list_table, names_volumes, peek_table
 from medgraft.data.unknown import describe_unknown, retaught
@@ -167,6 +168,17 @@ def _refuse_columns(asked: dict[str, str], path: Path) -> None:
         raise ConfigError(f"--{option} is for tables, got {path} without one. Leave it out or name the table.")
 
 
+def _refuse_masks(path: Path, folders: Listing) -> None:
+    """Folders called images and masks are no classes, whoever forgot to say what is learned."""
+    names = {str(name) for name in folders.table["label"]}
+    found = {name.casefold() for name in names}
+    if len(found) == 2 and found & set(IMAGE_FOLDERS) and found & set(MASK_FOLDERS):
+        raise DataError(
+            f"{path}: expected a folder for each class, got {' and '.join(sorted(names))}. Give --task segmentation, "
+            "or rename the folders."
+        )
+
+
 def _listing(path: Path, asked: dict[str, str], dims: Literal[2, 3]) -> Listing:
     if path.is_file():
         return list_table(path, dims=dims, **asked)
@@ -182,6 +194,7 @@ def _listing(path: Path, asked: dict[str, str], dims: Literal[2, 3]) -> Listing:
     if folders is None or asked:
         return list_table(tables[0], dims=dims, **asked)
     if len(tables) != 1:
+        _refuse_masks(path, folders)
         return folders
     columns, labels = peek_table(tables[0])
     known = dict(zip(folders.table["path"], folders.table["label"], strict=True))

@@ -94,18 +94,19 @@ def read_files(files: Sequence[Path], dims: int, reading: Reading) -> tuple[np.n
     return read_case(files[0], reading) if dims == 2 else read_volume(files, reading)
 
 
-def header_row(cohort: Cohort, row: int) -> ImageFacts | None:
+def header_row(cohort: Cohort, row: int, *, is_spaced: bool = False) -> ImageFacts | None:
     """What one row declares without decoding, or None where the header is broken.
 
     Args:
         cohort: Of any layout.
         row: Row number.
+        is_spaced: Whether the distance of slices is wanted.
     """
     if cohort.arrays is not None:
         return _array_facts(_array(cohort, row), cohort.dims)
     files = cohort.files_of(row)
     try:
-        return read_case_facts(files[0]) if cohort.dims == 2 else read_volume_facts(files)
+        return read_case_facts(files[0]) if cohort.dims == 2 else read_volume_facts(files, is_spaced=is_spaced)
     except DataError:
         return None  # decode_row meets the same file and tells its reason
 

@@ -5,20 +5,18 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from medgraft.data.cache import DecodedCohort, refuse_disk_errors, rows_file
 from medgraft.data.decode import in_order
-from medgraft.data.masks import mask_of
+from medgraft.data.masks import mask_of, mask_readers
 from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare_mask
+from medgraft.io.resample import resampled_sides
 from medgraft.types import Cohort, Preprocessing
 
 __all__ = ["DecodedMasks", "build_mask_cache", "stored_spacing"]
-
-_VOLUMES_AT_ONCE: Final = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -64,8 +62,6 @@ def build_mask_cache(cohort: Cohort, decoded: DecodedCohort) -> DecodedMasks:
 
 def _write(cohort: Cohort, decoded: DecodedCohort, settings: Preprocessing, folder: Path) -> None:
     unusable: dict[int, str] = {}
-    # Volumes take gigabytes while they are read.
-    workers = _VOLUMES_AT_ONCE if cohort.dims == 3 else None
 
     def prepared(row: int) -> np.ndarray | str:
         mask = _usable(cohort, decoded, row)
@@ -73,7 +69,7 @@ def _write(cohort: Cohort, decoded: DecodedCohort, settings: Preprocessing, fold
 
     with (
         rows_file(folder / "masks.npy", np.dtype(np.uint8), (len(cohort), *decoded.sides)) as masks,
-        contextlib.closing(in_order(prepared, range(len(cohort)), workers)) as found,
+        contextlib.closing(in_order(prepared, range(len(cohort)), mask_readers(cohort.dims == 3))) as found,
     ):
         for row, mask in enumerate(found):
             if isinstance(mask, str):
@@ -97,8 +93,15 @@ def _usable(cohort: Cohort, decoded: DecodedCohort, row: int) -> np.ndarray | st
     except DataError as error:
         return str(error).partition(": ")[2] or str(error)
     size = tuple(int(decoded.facts[axis][row]) for axis in ("depth", "height", "width"))[-cohort.dims :]
-    # Resampled images are of another size than what lies on disk.
-    if not decoded.reading.spacing_mm and mask.shape != size:
+    common, stored = decoded.reading.spacing_mm, stored_spacing(decoded, row)
+    if len(common) == len(stored) == 3:
+        # As the image, which was resampled when it was read. A rounding apart is one voxel; more is another grid: of
+        # fewer slices, or sheared (the tilted gantry of a CT), which resampling sets upright.
+        read = resampled_sides(mask.shape, stored, common)
+        if max(abs(one - other) for one, other in zip(read, size, strict=True)) > 1:
+            shapes = ["×".join(map(str, sides)) for sides in (read, size)]
+            return f"mask of {shapes[0]} voxels at the common spacing for the {shapes[1]} of {name}"
+    elif mask.shape != size:
         shapes = ["×".join(map(str, sides)) for sides in (mask.shape, size)]
         return f"mask of {shapes[0]} for the {shapes[1]} of {name}"
     return mask

@@ -9,7 +9,7 @@ from medgraft.data.cache import DecodedCohort
 from medgraft.data.decode import in_order
 from medgraft.data.findings import Finding, finding_of
 from medgraft.data.fingerprint import THUMBNAIL
-from medgraft.data.masks import mask_of
+from medgraft.data.masks import mask_of, mask_readers
 from medgraft.errors import DataError
 from medgraft.io.nifti import is_nifti_name, nifti_affine
 from medgraft.types import Cohort
@@ -34,7 +34,9 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     sizes = np.stack([decoded.facts[name] for name in ("depth", "height", "width")], 1)[:, -cohort.dims :]
     reasons, odd, empty = [], [], []
     thumbs = np.zeros((len(cohort), THUMBNAIL, THUMBNAIL), dtype=bool)
-    for row, found in enumerate(in_order(lambda row: _mask(cohort, row), range(len(cohort)))):
+    for row, found in enumerate(
+        in_order(lambda row: _mask(cohort, row), range(len(cohort)), mask_readers(cohort.dims == 3))
+    ):
         if isinstance(found, str):
             reasons.append((row, found))
             continue

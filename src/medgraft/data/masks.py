@@ -24,12 +24,13 @@ from medgraft.io.mask import read_mask
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort
 
-__all__ = ["MAJORITY", "mask_of", "observed", "read_mask_cohort"]
+__all__ = ["MAJORITY", "mask_of", "mask_readers", "observed", "read_mask_cohort"]
 
 MAJORITY: Final = "majority"
 """The observer that takes for each pixel what more than half of the others say."""
 _MOST_LABELS: Final = 64
 _SHOWN: Final = 3
+_VOLUMES_AT_ONCE: Final = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +81,9 @@ def read_mask_cohort(
             f"{root}: {len(lost)} images have no mask of {by}{some_names(lost)}. Choose another --observer."
         )
     files = _files_by_path(root, paths)
+    is_volume = all(is_volume_name(path) or path in files for path in paths)
     images = [tuple(root / name for name in files.get(path, (path,))) for path in paths]
-    seen = list(in_order(functools.partial(_look, root), zip(images, masks, strict=True)))
+    seen = list(in_order(functools.partial(_look, root), zip(images, masks, strict=True), mask_readers(is_volume)))
     classes, values, told = _classes(pairs.labels, seen, root)
     targets = np.array([[float(value in one.values) for value in values] for one in seen], dtype=np.float32)
     targets[[bool(one.reason) for one in seen]] = np.nan
@@ -94,7 +96,7 @@ def read_mask_cohort(
         positive=None,
         table=table.astype(object),
         targets=targets,
-        dims=3 if all(is_volume_name(path) or path in files for path in paths) else 2,
+        dims=3 if is_volume else 2,
         files=files,
         masks=masks,
         observers=_others(pairs, names, paths),
@@ -133,6 +135,11 @@ def _others(pairs: Pairs, names: Sequence[str], paths: Sequence[str]) -> dict[st
     """Of the observers who are not the truth: the files of each image's mask, none where there is none."""
     others = [name for name in pairs.observers if name not in names]
     return {name: tuple(pairs.masks[path].get(name, ()) for path in paths) for name in others}
+
+
+def mask_readers(is_volume: bool) -> int | None:
+    """How many masks are read at a time: of volumes two, each of which takes gigabytes; None for one per core."""
+    return _VOLUMES_AT_ONCE if is_volume else None
 
 
 def observed(cohort: Cohort, observer: str, row: int) -> np.ndarray | None:
@@ -291,4 +298,4 @@ def _demand_patients(cohort: Cohort) -> None:
     given = cohort.table["patient"]
     count = given.nunique() if given.notna().any() else len(cohort)
     if count < MIN_PATIENTS:
-        raise DataError(f"{cohort.root}: {count} patients (or images), expected at least three (train, val, test).")
+        raise DataError(f"{cohort.root}: {count} patients (or images), expected at least three.")

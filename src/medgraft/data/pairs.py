@@ -13,10 +13,13 @@ from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.mask import is_mask_name
 
-__all__ = ["Pairs", "find_pairs", "some_names"]
+__all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "Pairs", "find_pairs", "some_names"]
 
-_IMAGES: Final = ("images", "image", "imgs", "img", "scans")
-_MASKS: Final = ("masks", "mask", "labels", "label", "segmentations", "annotations", "groundtruth", "gt", "manual")
+IMAGE_FOLDERS: Final = ("images", "image", "imgs", "img", "scans")
+MASK_FOLDERS: Final = (
+    "masks", "mask", "labels", "label", "segmentations", "annotations", "groundtruth", "gt", "manual"
+)  # fmt: skip
+"""What folders of images and of masks are called."""
 _CHANNEL: Final = re.compile(r"(.+)_(\d{4})")
 _SEPARATORS: Final = "_-. "
 _SHOWN: Final = 3
@@ -71,8 +74,8 @@ def find_pairs(root: Path) -> Pairs:
     if (root / "dataset.json").is_file() and (root / "imagesTr").is_dir():
         return _nnunet(root)
     folders = {entry.name.casefold(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
-    images = next((folders[name] for name in _IMAGES if name in folders), None)
-    masks = next((folders[name] for name in _MASKS if name in folders), None)
+    images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
+    masks = next((folders[name] for name in MASK_FOLDERS if name in folders), None)
     if images is not None and masks is not None:
         return _two_folders(root, images, masks)
     return _by_suffix(root, _files(root))

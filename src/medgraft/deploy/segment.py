@@ -94,7 +94,7 @@ def segment_files(
 
     Raises:
         DataError: No file was given, or `out` cannot be made.
-        ConfigError: The model classifies.
+        ConfigError: The model classifies, masks of these files cannot be written so, or a library is missing.
     """
     if not model.artefact.patch:
         raise ConfigError(f"expected a model of a segmentation, got one of a {model.artefact.task} task.")
@@ -105,22 +105,26 @@ def segment_files(
     except OSError as error:
         raise DataError(f"could not write to {out}: {error.strerror or error}. Choose another place.") from error
     stems = _stems([case[0] if isinstance(case, tuple) else case for case in cases])
+    dims = model.artefact.preprocessing.dims
+    # Before anything is computed: what cannot be written so is a wrong call, not a broken file.
+    kinds = [mask_format(case if isinstance(case, tuple) else (case,), dims, kind) for case in cases]
     rows = []
-    for number, (case, stem) in enumerate(zip(cases, stems, strict=True), 1):
-        rows.append(_segmented(model, case, out, stem, kind, device))
+    for number, (case, stem, written_as) in enumerate(zip(cases, stems, kinds, strict=True), 1):
+        rows.append(_segmented(model, case, out / stem, written_as, device))
         if progress is not None:
             progress(number, len(cases))
     table = pd.DataFrame(rows)
+    table["mask"] = [path.relative_to(out).as_posix() if path else "" for path in table["mask"]]
     status = table.pop("status")
     return table.assign(status=status)
 
 
 def _segmented(
-    model: LoadedModel, case: Path | tuple[Path, ...], out: Path, stem: Path, kind: MaskFormat, device: str
+    model: LoadedModel, case: Path | tuple[Path, ...], stem: Path, written_as: str, device: str
 ) -> dict[str, object]:
     """The row of one case, whose mask is written."""
     artefact, settings = model.artefact, model.artefact.preprocessing
-    row: dict[str, object] = {"path": (case[0] if isinstance(case, tuple) else case).as_posix(), "mask": ""}
+    row: dict[str, object] = {"path": (case[0] if isinstance(case, tuple) else case).as_posix(), "mask": None}
     try:
         files = files_of_case(case, settings.dims)
         pixels, facts = read_files(files, settings.dims, settings.reading)
@@ -128,18 +132,17 @@ def _segmented(
         return row | {"status": f"{UNREADABLE}: {error}"}
     stored = facts.stored_mm or facts.spacing_mm
     try:
-        written_as = mask_format(files, settings.dims, kind)
         sides = native_sides(files, pixels, settings.dims, is_resampled=bool(settings.reading.spacing_mm))
         image = prepare(pixels, settings, facts.spacing_mm)
         network, engine = model.network.to(device), Engine(device=device)
         mask = segment_image(network, image, sides, settings, artefact.patch, engine, spacing_mm=stored)
         written = write_mask(
-            mask, files, out / stem, kind=written_as, values=artefact.mask_values, classes=artefact.classes,
+            mask, files, stem, kind=written_as, values=artefact.mask_values, classes=artefact.classes,
             version=medgraft.__version__,
         )  # fmt: skip
-    except MedgraftError as error:
+    except DataError as error:
         return row | {"status": f"{_NOT_WRITTEN}: {error}"}
-    row["mask"] = written.relative_to(out).as_posix()
+    row["mask"] = written
     counts = np.bincount(mask.ravel(), minlength=len(artefact.classes) + 1)[1:]
     unit = "mm2" if settings.dims == 2 else "mm3"
     for name, count in zip(artefact.classes, counts, strict=True):

@@ -148,11 +148,11 @@ def compare(
     judged = differences[metrics[0]]
     if not isinstance(first, Overlaps):
         found, sentence = verdict(judged, margin), verdict_sentence(judged, margin, name)
-    elif (num := len(np.unique(first.groups))) < FEWEST_GROUPS:
+    elif (num := len(np.unique(first.groups))) < FEWEST_GROUPS and judged.ci95 != (0.0, 0.0):
         found = "inconclusive"
         sentence = (
             f"{name} compared with full fine-tuning is inconclusive: {num} patients or groups prove nothing (mean Dice "
-            f"difference {judged.value:+.4f}); at least {FEWEST_GROUPS} are needed. Use --folds."
+            f"difference {judged.value:+.4f}); at least {FEWEST_GROUPS} are needed (--folds tests everyone once)."
         )
     else:
         found, sentence = verdict(judged, margin), verdict_sentence(judged, margin, name, metric="mean Dice")

@@ -13,7 +13,7 @@ from pydicom.uid import SegmentationStorage, generate_uid
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import quiet, read_dataset
 
-__all__ = ["is_seg", "read_seg", "write_seg"]
+__all__ = ["demand_highdicom", "is_seg", "read_seg", "write_seg"]
 
 _SERIES: Final = 9000
 # Of type 2: they have to be there, and may be empty.
@@ -44,7 +44,7 @@ def read_seg(path: Path, files: Sequence[Path], num_frames: int = 1) -> np.ndarr
         ConfigError: highdicom is not installed.
         DataError: It cannot be read, is of other images, or its segments lie over each other.
     """
-    hd = _highdicom()
+    hd = demand_highdicom()
     uids = [str(read_dataset(file, stop_before_pixels=True).SOPInstanceUID) for file in files]
     common: dict[str, Any] = {
         "combine_segments": True, "assert_missing_frames_are_empty": True, "ignore_spatial_locations": True
@@ -82,7 +82,7 @@ def write_seg(
         DataError: The images lack what a segmentation object has to repeat.
         OSError: The file cannot be written.
     """
-    hd = _highdicom()
+    hd = demand_highdicom()
     digest = hashlib.sha256(np.ascontiguousarray(mask).tobytes()).hexdigest()
     try:
         with quiet():
@@ -112,7 +112,12 @@ def write_seg(
     made.save_as(path)
 
 
-def _highdicom() -> Any:
+def demand_highdicom() -> Any:
+    """The library.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
     try:
         import highdicom
     except ImportError as error:

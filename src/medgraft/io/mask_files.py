@@ -12,12 +12,13 @@ from PIL import Image
 from medgraft.config import MaskFormat
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import is_dicom, read_header
-from medgraft.io.dicom_seg import write_seg
+from medgraft.io.dicom_seg import demand_highdicom, write_seg
 from medgraft.io.nifti import from_ras, is_nifti_name, nifti_affine, nifti_facts, ras_order, write_like, write_nifti
 from medgraft.io.series import Stack, stacks_of
 
 __all__ = ["mask_format", "native_sides", "write_mask"]
 
+Kind = Literal["picture", "array", "nifti", "dicom"]
 _SUFFIXES: Final = {"png": ".png", "nifti": ".nii.gz", "npy": ".npy", "dicom-seg": ".dcm"}
 
 
@@ -25,7 +26,7 @@ _SUFFIXES: Final = {"png": ".png", "nifti": ".nii.gz", "npy": ".npy", "dicom-seg
 class _Case:
     """What a case is on disk: the affine of its voxels (column, row, slice) and its slices, as far as it has any."""
 
-    kind: Literal["picture", "array", "nifti", "dicom"]
+    kind: Kind
     affine: np.ndarray | None = None
     stack: Stack | None = None
 
@@ -36,11 +37,11 @@ def mask_format(files: Sequence[Path], dims: int, wanted: MaskFormat) -> str:
     ``auto``: DICOM-SEG of DICOM, NIfTI of NIfTI, PNG of other images, ``.npy`` of arrays and of folders of slices.
 
     Raises:
-        ConfigError: No such format, or the files have no place for it.
+        ConfigError: No such format, the files have no place for it, or a library is missing.
     """
     if wanted not in get_args(MaskFormat):
         raise ConfigError(f"expected --format among {', '.join(get_args(MaskFormat))}, got {wanted!r}.")
-    kind = _case(files, dims).kind
+    kind = _kind(files)
     usual = {"dicom": "dicom-seg", "nifti": "nifti", "array": "npy", "picture": "png"}
     found = usual[kind] if wanted == "auto" else wanted
     if dims == 3 and kind == "picture" and wanted == "auto":
@@ -53,6 +54,8 @@ def mask_format(files: Sequence[Path], dims: int, wanted: MaskFormat) -> str:
     }
     if not is_possible[found]:
         raise ConfigError(f"{files[0]}: a mask of it cannot be written as {found}. Leave --format out.")
+    if found == "dicom-seg":
+        demand_highdicom()
     return found
 
 
@@ -151,14 +154,20 @@ def _write_seg(
     write_seg(np.ascontiguousarray(frames), sources, classes, path, version=version, slice_mm=slice_mm)
 
 
-def _case(files: Sequence[Path], dims: int) -> _Case:
+def _kind(files: Sequence[Path]) -> Kind:
     first = files[0]
     if is_nifti_name(first.name):
-        return _Case(kind="nifti", affine=nifti_affine(first))
+        return "nifti"
     if first.is_file() and is_dicom(first):
-        if dims == 2:
-            return _Case(kind="dicom")
+        return "dicom"
+    return "array" if first.suffix.lower() in (".npy", ".npz") else "picture"
+
+
+def _case(files: Sequence[Path], dims: int) -> _Case:
+    kind = _kind(files)
+    if kind == "nifti":
+        return _Case(kind=kind, affine=nifti_affine(files[0]))
+    if kind == "dicom" and dims == 3:
         (stack, *_) = stacks_of({path: read_header(path) for path in files})
-        return _Case(kind="dicom", affine=stack.affine, stack=stack)
-    is_array = first.suffix.lower() in (".npy", ".npz")
-    return _Case(kind="array" if is_array else "picture")
+        return _Case(kind=kind, affine=stack.affine, stack=stack)
+    return _Case(kind=kind)

@@ -18,7 +18,7 @@ from medgraft.io.dicom import FrameValues, Rescale, Windows, asked_windows, read
 from medgraft.io.dicom_header import MAX_VALUES, DicomFile, is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES, read_facts, read_image
 from medgraft.io.intensity import ct_windows, through_window, to_sixteen_bits
-from medgraft.io.nifti import MAX_VOXELS, is_nifti_name, nifti_facts, nifti_shape, read_nifti, to_ras
+from medgraft.io.nifti import MAX_VOXELS, is_nifti_name, nifti_facts, nifti_shape, ras_order, read_nifti, to_ras
 from medgraft.io.resample import resampled
 from medgraft.io.series import Stack, stacks_of
 from medgraft.types import ImageFacts, Reading
@@ -82,8 +82,12 @@ def _demand_dicom(path: Path) -> None:
         raise DataError(f"{path}: expected a volume: NIfTI, DICOM, .npy, .npz, or a folder of slices.")
 
 
-def read_volume_facts(files: Sequence[Path]) -> ImageFacts:
-    """What the headers alone declare; no voxel is decoded.
+def read_volume_facts(files: Sequence[Path], *, is_spaced: bool = False) -> ImageFacts:
+    """What the headers alone declare, turned as `read_volume` turns; no voxel is decoded.
+
+    Args:
+        files: Of one volume.
+        is_spaced: Whether the distance of slices is wanted, for which every header of a DICOM series is read.
 
     Raises:
         DataError: As in `read_volume`, as far as the headers show it.
@@ -109,11 +113,27 @@ def read_volume_facts(files: Sequence[Path]) -> ImageFacts:
         (depth, height, width), bits = array.shape, 8 if array.dtype == np.uint8 else 16
         return ImageFacts(depth=depth, height=height, width=width, channels=1, bits=bits, mode="array")
     _demand_dicom(first)
-    header = read_header(first)
+    return _dicom_facts(files, is_spaced=is_spaced)
+
+
+def _dicom_facts(files: Sequence[Path], *, is_spaced: bool) -> ImageFacts:
+    header = read_header(files[0])
     depth = len(header.frames) if len(files) == 1 else len(files)
+    # Columns, rows and slices run along these.
+    sides, affine = (header.columns, header.rows, depth), np.eye(4)
+    if orientation := header.frames[0].orientation:
+        row, column = np.array(orientation).reshape(2, 3)
+        affine[:3, :3] = np.stack([row, column, np.cross(row, column)], 1)
+    steps: tuple[float, ...] = ()
+    if is_spaced or len(header.frames) > 1:
+        with contextlib.suppress(DataError):  # told where it is read
+            (stack, *_) = stacks_of({path: read_header(path) for path in files})
+            affine, sides = stack.affine, (header.columns, header.rows, len(stack.slices))
+            steps = _spacing(to_ras(np.zeros((1, 1, 1)), affine)[1])
+    depth, height, width = (sides[axis] for axis in ras_order(affine)[::-1])
     return ImageFacts(
-        depth=depth, height=header.rows, width=header.columns, channels=1, bits=16, mode="DICOM",
-        modality=header.modality,
+        depth=depth, height=height, width=width, channels=1, bits=16, mode="DICOM", modality=header.modality,
+        spacing_mm=steps, stored_mm=steps,
     )  # fmt: skip
 
 

@@ -145,8 +145,9 @@ def refuse_search(config: RunConfig) -> None:
     """
     name, method = config.transfer.strategy, config.search.method
     if config.data.task == "segmentation" and (method in _AFTER_FTL or config.search.start == "ftl"):
+        asked = f"--search {method}" if method in _AFTER_FTL else "search.start=ftl"
         raise ConfigError(
-            f"--search {method} judges cuts by pooled features, which masks have none of. Use --search two-stage."
+            f"{asked} judges cuts by pooled features, which masks have none of. Use --search two-stage without it."
         )
     meant = {"incremental": "lwft", "guided": "ttl", "svcca": "ttl"}.get(method, name)
     if name != meant:

@@ -23,7 +23,7 @@ from medgraft.run.folds import fit_folds
 from medgraft.run.judging import Tested, open_test_set
 from medgraft.run.judging_masks import open_mask_test
 from medgraft.run.overlays import write_overlays
-from medgraft.run.prepare import Listener, Prepared, prepared, refuse_for_masks
+from medgraft.run.prepare import Listener, Prepared, prepared, refuse_for_labels, refuse_for_masks
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context
 from medgraft.search.trial import TrialContext, forget_weights
@@ -88,6 +88,8 @@ def _refuse_early(config: RunConfig) -> None:
         raise ConfigError(f"expected a strategy among {', '.join(STRATEGIES)}, got {name!r}.")
     if config.data.task == "segmentation":
         refuse_for_masks(config)
+    else:
+        refuse_for_labels(config)
     head = config.transfer.head
     if head in CLASSICAL and name != "hybrid":
         raise ConfigError(f"--head {head} is a head of hybrid, got --strategy {name}. Use --strategy hybrid.")

@@ -149,6 +149,8 @@ def _pooled_masks(
             values = [r["test"][side][name]["value"] for r in results]
             summary[side][name] |= {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
     name = judged_name(config.transfer.strategy)
+    sites, draws = found.cohort.sites(rows), {"num": config.evaluate.replicates, "seed": config.seed}
+    per_site = site_overlaps(pooled["chosen"], sites, **draws) if any(sites) else None
     return {
         **summary,
         **compare(pooled["chosen"], pooled["baseline"], config.evaluate.margin, weights, name),
@@ -158,7 +160,7 @@ def _pooled_masks(
         "observers": other_observers(config, marked(found), rows, pooled["chosen"]),
         "num_cases": len(rows),
         "num_groups": len(np.unique(found.groups[rows])),
-        **({"sites": site_overlaps(pooled["chosen"], sites)} if any(sites := found.cohort.sites(rows)) else {}),
+        **({"sites": per_site} if per_site else {}),
     }
 
 

@@ -60,8 +60,9 @@ def write_overlays(
     cases: list[dict[str, Any]] = []
     for (name, at), mask in zip(picked.items(), called, strict=True):
         row = int(rows[at])
-        pixels, _ = read_row(found.cohort, row, found.decoded.reading)
-        plain, tinted = overlay(pixels, mask, mask_of(found.cohort, row))
+        pixels, facts = read_row(found.cohort, row, found.decoded.reading)
+        is_placed = facts.mode in ("DICOM", "NIfTI")
+        plain, tinted = overlay(pixels, mask, mask_of(found.cohort, row), is_placed=is_placed)
         pictures = {"image": f"{name}.png", "overlay": f"{name}_overlay.png"}
         for key, picture in (("image", plain), ("overlay", tinted)):
             picture.save(place / pictures[key])
@@ -69,7 +70,9 @@ def write_overlays(
     write_json(place / "index.json", {"duplicates": duplicate_pairs(place, found), "overlays": cases})
 
 
-def overlay(pixels: np.ndarray, called: np.ndarray, truth: np.ndarray) -> tuple[Image.Image, Image.Image]:
+def overlay(
+    pixels: np.ndarray, called: np.ndarray, truth: np.ndarray, *, is_placed: bool = True
+) -> tuple[Image.Image, Image.Image]:
     """An image, and it with what is rightly called (green), missed (blue) and wrongly called (red), classes together.
 
     Of a volume the slice where most is marked.
@@ -78,13 +81,16 @@ def overlay(pixels: np.ndarray, called: np.ndarray, truth: np.ndarray) -> tuple[
         pixels: (H, W[, 3]) or (D, H, W[, 3]) integers.
         called: (H, W) or (D, H, W) class numbers of the model.
         truth: Likewise.
+        is_placed: Whether a volume's axes are known to run to the right, the front and the head.
     """
     if called.ndim == 3:
         at = int((truth > 0).sum((1, 2)).argmax()) if (truth > 0).any() else len(truth) // 2
         # Volumes that were resampled have other slices.
         pixels = pixels[int((at + 0.5) * len(pixels) / len(truth))]
-        # Files run to the right and to the front; films show the front above and the patient's right on the left.
-        pixels, called, truth = pixels[::-1, ::-1], called[at][::-1, ::-1], truth[at][::-1, ::-1]
+        called, truth = called[at], truth[at]
+        if is_placed:
+            # Films show the front above and the patient's right on the left.
+            pixels, called, truth = (part[::-1, ::-1] for part in (pixels, called, truth))
     low, high = (float(end) for end in np.percentile(pixels, (0.5, 99.5)))
     grey = (np.clip((pixels - low) / max(high - low, 1e-6), 0, 1) * 255).astype(np.uint8)
     colour = grey if grey.ndim == 3 else np.repeat(grey[..., None], 3, axis=2)

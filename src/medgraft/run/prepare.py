@@ -39,6 +39,7 @@ __all__ = [
     "open_cohort",
     "prepared",
     "preprocessing_of",
+    "refuse_for_labels",
     "refuse_for_masks",
     "refuse_segmentation",
     "reading_of",
@@ -143,13 +144,16 @@ def _masks(config: DataConfig) -> Cohort:
     }
     if asked := next((name for name, value in given.items() if value is not None), None):
         raise ConfigError(f"{asked} is about labels, got a segmentation, whose truth are masks. Leave it out.")
-    return read_mask_cohort(
+    cohort = read_mask_cohort(
         config.source,
         observer=config.observer,
         path_column=config.path_column,
         patient_column=config.patient_column,
         patient_regex=config.patient_regex,
     )
+    if config.dims not in ("auto", cohort.dims):
+        raise ConfigError(f"data.dims={config.dims} was given, but these masks are of {cohort.noun}. Leave it out.")
+    return cohort
 
 
 def refuse_segmentation(config: DataConfig, job: str) -> None:
@@ -159,7 +163,23 @@ def refuse_segmentation(config: DataConfig, job: str) -> None:
         ConfigError: The task is segmentation.
     """
     if config.task == "segmentation":
-        raise ConfigError(f"{job} understands labels alone, got --task segmentation. Masks: fit, check, predict, cuts.")
+        raise ConfigError(f"{job} understands labels alone, got --task segmentation. Use fit, check or evaluate.")
+
+
+def refuse_for_labels(config: RunConfig) -> None:
+    """Refuse settings that mean nothing without masks.
+
+    Raises:
+        ConfigError: One was given.
+    """
+    usual = RunConfig(data=DataConfig(source=config.data.source))
+    for section, name in (
+        ("data", "observer"), ("data", "longest"), ("transfer", "decoder"), ("train", "loss"), ("train", "patches"),
+        ("train", "foreground"), ("evaluate", "tolerance_mm"),
+    ):  # fmt: skip
+        given = getattr(getattr(config, section), name)
+        if given != getattr(getattr(usual, section), name):
+            raise ConfigError(f"{section}.{name} is about masks, got {given} without them. Give --task segmentation.")
 
 
 def refuse_for_masks(config: RunConfig) -> None:
@@ -170,7 +190,8 @@ def refuse_for_masks(config: RunConfig) -> None:
     """
     usual = RunConfig(data=config.data)
     for section, name in (
-        ("transfer", "head"), ("train", "imbalance"), ("train", "label_smoothing"), ("evaluate", "operating_point"),
+        ("transfer", "head"), ("transfer", "dropout"), ("train", "imbalance"), ("train", "label_smoothing"),
+        ("evaluate", "operating_point"),
     ):  # fmt: skip
         given = getattr(getattr(config, section), name)
         if given != getattr(getattr(usual, section), name):
@@ -261,7 +282,7 @@ def fitted(config: RunConfig, backbone: Backbone, cohort: Cohort) -> tuple[Backb
     if cohort.dims > backbone.dims:
         if lift == "none":
             raise BackboneError(
-                f"{backbone.spec.name} reads images and the cohort is volumes. Use --lift acs, i3d or slices, or a "
+                f"{backbone.spec.name} reads images and the cohort is volumes. Use another --lift (acs, i3d …), or a "
                 "network for volumes such as monai/resnet10."
             )
         usual: Lift = "acs" if cohort.task == "segmentation" else _USUAL_LIFT

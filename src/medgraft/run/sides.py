@@ -74,7 +74,8 @@ def patches_per_image(config: RunConfig, image: Sequence[int], patch: Sequence[i
 def _sampled_sides(cohort: Cohort, spacing_mm: Sequence[float] = ()) -> np.ndarray:
     """(n, axes) declared sides of some of the images; of volumes as resampling to `spacing_mm` makes them."""
     step = max(1, len(cohort) // _SAMPLE)
-    facts = [found for row in range(0, len(cohort), step) if (found := header_row(cohort, row)) is not None]
+    headers = (header_row(cohort, row, is_spaced=bool(spacing_mm)) for row in range(0, len(cohort), step))
+    facts = [found for found in headers if found is not None]
     if not facts:
         raise ConfigError("expected --size or a readable image to infer the input size from, got neither.")
     axes = ("depth", "height", "width")[-cohort.dims :]
