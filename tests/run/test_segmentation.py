@@ -199,6 +199,9 @@ def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Other observers against the same truth" in page
     assert "Fold by fold" in page
+    assert " over folds" in page
+    assert "pools the test images of all folds" in page
+    assert "use --folds 5" not in page
 
 
 def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:

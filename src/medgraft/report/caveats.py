@@ -101,7 +101,7 @@ def _test_size(run: RunFiles) -> Iterator[Caveat]:
             weight="strong",
             title="Few test patients or groups",
             text=f"The test holds only {counted}. Below {FEW_GROUPS} the intervals themselves are rough; "
-            "use --folds 5 or collect more.",
+            + ("collect more." if run.results.get("folds") else "use --folds 5 or collect more."),
         )
     else:
         yield Caveat(
