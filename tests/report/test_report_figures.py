@@ -209,3 +209,17 @@ def test_other_gain_and_distance_are_drawn() -> None:
     measures = {"mean": 0.5, "cka": 0.4, "reference": [0.2, 0.1]}
     other = {"run": HOSTILE, "cuts": {"1": measures, "2": measures}, "cka": np.eye(2).tolist()}
     assert HOSTILE in "".join(texts(other_figure(other, cuts)))
+
+
+def test_a_cut_far_behind_is_told_at_the_edge_and_does_not_flatten_the_others():
+    search = pd.DataFrame(
+        {
+            "cut": [1, 2, 3, 4],
+            "val_auprc": [0.31, 0.88, 0.9, 0.89],
+            "role": ["stage"] * 3 + ["baseline"],
+            "seed": [0] * 4,
+        }
+    )
+    assert "▾ 0.31" in texts(cut_figure(search, None))
+    level = cut_figure(search.assign(val_auprc=[0.8, 0.88, 0.9, 0.89]), None)
+    assert not any("▾" in text for text in texts(level))

@@ -15,6 +15,8 @@ __all__ = ["cut_figure"]
 
 SEARCHED_ROLES: Final = ("stage", "neighbour", "incremental", "exhaustive", "overlap", "guided", "rung 1", "rung 2")
 USUAL_TOLERANCE: Final = 0.01
+# Of the scores below the best; lower ones are told in words at the lower edge.
+_MOST_SHOWN: Final = 0.15
 
 
 @matplotlib.rc_context(STYLE)
@@ -143,9 +145,13 @@ def _score_axes(
         axes.plot(probes.index, probes, ".-", color=COLOURS["muted"], linewidth=0.9, markersize=4,
                   label="probe on fine-tuned features")  # fmt: skip
     scores = pd.concat([trials["score"], baseline["score"], *([] if probes is None else [probes])])
-    reach = max(float(scores.max() - scores.min()), 0.01)
+    lowest = max(float(scores.min()), float(scores.max()) - _MOST_SHOWN)
+    reach = max(float(scores.max()) - lowest, 0.01)
     # Room above for the names of the stages.
-    axes.set_ylim(scores.min() - 0.1 * reach, scores.max() + 0.22 * reach)
+    axes.set_ylim(lowest - 0.1 * reach, scores.max() + 0.22 * reach)
+    # A stem that can do nothing by itself would press all others into one line.
+    for cut, value in means["score"][means["score"] < lowest].items():
+        axes.annotate(f"▾ {value:.2f}", (cut, lowest - 0.07 * reach), ha="center", color=COLOURS["chosen"], fontsize=8)
 
 
 def _mark_choice(axes: Axes, choice: Mapping[str, Any], measure: Measure, *, is_dense: bool) -> None:
