@@ -133,7 +133,7 @@ DEMO_MASKS: Final = dataclasses.replace(
     DEMO, num_patients={"train": 120, "val": 60, "test": 120}, classes=("nodule", "mass")
 )
 DEMO_VOLUME_MASKS: Final = dataclasses.replace(
-    DEMO_VOLUMES, num_patients={"train": 60, "val": 30, "test": 60}, classes=("nodule", "mass")
+    DEMO_VOLUMES, num_patients={"train": 40, "val": 20, "test": 40}, classes=("nodule", "mass")
 )
 
 

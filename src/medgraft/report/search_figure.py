@@ -150,8 +150,11 @@ def _score_axes(
     # Room above for the names of the stages.
     axes.set_ylim(lowest - 0.1 * reach, scores.max() + 0.22 * reach)
     # A stem that can do nothing by itself would press all others into one line.
-    for cut, value in means["score"][means["score"] < lowest].items():
-        axes.annotate(f"▾ {value:.2f}", (cut, lowest - 0.07 * reach), ha="center", color=COLOURS["chosen"], fontsize=8)
+    behind = means["score"][means["score"] < lowest]
+    for place, value in zip(behind.index.tolist(), behind.tolist(), strict=True):
+        axes.annotate(
+            f"▾ {value:.2f}", (place, lowest - 0.07 * reach), ha="center", color=COLOURS["chosen"], fontsize=8
+        )
 
 
 def _mark_choice(axes: Axes, choice: Mapping[str, Any], measure: Measure, *, is_dense: bool) -> None:
