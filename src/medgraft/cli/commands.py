@@ -222,7 +222,8 @@ def evaluate(
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""
     from medgraft.config import make_config
-    from medgraft.run.console import METRIC_NAMES, listening, print_metrics, value_with_interval
+    from medgraft.metrics.scores import SCORE_NAMES
+    from medgraft.run.console import listening, print_metrics, value_with_interval
     from medgraft.run.evaluate import evaluate as run_evaluate
 
     options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
@@ -235,7 +236,7 @@ def evaluate(
             typer.echo(f"{site}: {row['reason']}")
         else:
             name = "dice" if "dice" in row else "auroc"
-            typer.echo(f"{site}: {row['num_cases']} images, {METRIC_NAMES[name]} {value_with_interval(row[name])}")
+            typer.echo(f"{site}: {row['num_cases']} images, {SCORE_NAMES[name]} {value_with_interval(row[name])}")
 
 
 @app.command()

@@ -11,7 +11,7 @@ from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.metrics.scores import MASK_METRICS, weighted_overlap
 from medgraft.types import Overlaps
 
-__all__ = ["FEWEST_GROUPS", "mask_metrics", "site_overlaps", "summarise_masks"]
+__all__ = ["FEWEST_GROUPS", "cases_of", "mask_metrics", "site_overlaps", "summarise_masks"]
 
 FEWEST_GROUPS: Final = 6
 """Of a verdict: with fewer, even differences of one sign throughout have a p above .05 (a sign test)."""
@@ -66,7 +66,7 @@ def site_overlaps(
     names = np.array(["(not stated)" if site is None else site for site in sites], dtype=object)
     out: dict[str, dict[str, Any]] = {}
     for name in sorted(set(names)):
-        part = _cases(found, names == name)
+        part = cases_of(found, names == name)
         groups = len(np.unique(part.groups))
         row: dict[str, Any] = {"num_cases": len(part.groups), "num_groups": groups}
         if groups < _FEWEST_OF_A_SITE:
@@ -77,7 +77,8 @@ def site_overlaps(
     return out
 
 
-def _cases(found: Overlaps, keep: np.ndarray) -> Overlaps:
+def cases_of(found: Overlaps, keep: np.ndarray) -> Overlaps:
+    """The same of some cases alone (numbers, or a mask of them)."""
     surfaces = None if found.surfaces is None else found.surfaces[keep]
     return dataclasses.replace(found, counts=found.counts[keep], groups=found.groups[keep], surfaces=surfaces)
 

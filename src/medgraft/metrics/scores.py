@@ -13,7 +13,13 @@ from medgraft.types import Judged, Overlaps
 __all__ = ["MASK_METRICS", "SCORE_NAMES", "deciding_metric", "scores_of", "weighted_overlap"]
 
 
-SCORE_NAMES: Final = {"auprc": "AUPRC", "auroc": "AUROC", "dice": "Dice", "pooled_dice": "pooled Dice"}
+SCORE_NAMES: Final = {
+    "auprc": "AUPRC",
+    "auroc": "AUROC",
+    "dice": "Dice",
+    "pooled_dice": "pooled Dice",
+    "surface_dice": "surface Dice",
+}
 
 
 def deciding_metric(found: Judged) -> str:

@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from medgraft.metrics.scores import SCORE_NAMES
 from medgraft.report.comparison_page import comparison_rows
 from medgraft.report.formatting import ABSENT
 from medgraft.report.measures import MASKS, measure_of
@@ -18,7 +19,6 @@ from medgraft.report.wording import chosen_name
 from medgraft.run.prepare import Listener
 
 __all__ = [
-    "METRIC_NAMES",
     "listening",
     "print_analysis",
     "print_comparison",
@@ -27,14 +27,6 @@ __all__ = [
     "print_table",
     "value_with_interval",
 ]
-
-METRIC_NAMES: Final[dict[str, str]] = {
-    "auroc": "AUROC",
-    "auprc": "AUPRC",
-    "dice": "Dice",
-    "surface_dice": "surface Dice",
-}
-"""By key of results."""
 
 
 @contextmanager
@@ -99,7 +91,7 @@ def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
         rows.append(["full fine-tuning, trained on", *values, rows[1][3], rows[1][4], rows[1][5]])
     columns = [
         ("test set", False),
-        *((f"{METRIC_NAMES[name]} [95 %]", True) for name in shown),
+        *((f"{SCORE_NAMES[name]} [95 %]", True) for name in shown),
         ("params", True),
         ("MACs", True),
         ("CPU ms", True),

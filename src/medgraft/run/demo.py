@@ -45,8 +45,7 @@ def demo(
     """
     folder = Path(out)
     told = listener or Listener()
-    kind = ("-volumes" if volumes else "") + ("-masks" if task == "segmentation" else "")
-    data, settings = folder / f"phantom{kind}", _SETTINGS[task, volumes]
+    data, settings = folder / f"phantom{_kind(volumes, task)}", _SETTINGS[task, volumes]
     if not (data / "phantom.json").exists():
         told.say("Drawing the phantom …")
         write_phantom(data, settings, seed)
@@ -69,5 +68,8 @@ def demo(
 
 def demo_run(folder: Path, *, volumes: bool, task: str, weights: str = "packaged") -> Path:
     """Where below `folder` a demo keeps its run."""
-    kind = ("-volumes" if volumes else "") + ("-masks" if task == "segmentation" else "")
-    return folder / f"run{kind}{'' if weights == 'packaged' else '-scratch'}"
+    return folder / f"run{_kind(volumes, task)}{'' if weights == 'packaged' else '-scratch'}"
+
+
+def _kind(volumes: bool, task: str) -> str:
+    return ("-volumes" if volumes else "") + ("-masks" if task == "segmentation" else "")

@@ -30,6 +30,7 @@ from medgraft.types import Judged, Predictions
 __all__ = [
     "Tested",
     "artefact_of",
+    "compare_with_baseline",
     "count_opening",
     "judged_name",
     "open_test_set",
@@ -133,15 +134,23 @@ def _summary(
     point, margin = config.evaluate.operating_point, config.evaluate.margin
     val = context.val_predictions(searched.chosen.val_outputs)
     val_baseline = context.val_predictions(searched.baseline_seeds[0].val_outputs)
-    compared = compare(chosen, baseline, margin, weights, judged_name(searched.chosen.spec.strategy))
-    if searched.chosen.spec == searched.baseline_seeds[0].spec:
-        compared["sentence"] = "The search kept the whole network: the chosen model is full fine-tuning itself."
+    compared = compare_with_baseline(searched, chosen, baseline, margin, weights)
     return {
         "chosen": summarise(chosen, val, point, weights),
         "baseline": summarise(baseline, val_baseline, point, weights),
         **compared,
         "margin": margin,
     }
+
+
+def compare_with_baseline(
+    searched: Searched, chosen: Sequence[Judged], baseline: Sequence[Judged], margin: float, weights: np.ndarray
+) -> dict[str, Any]:
+    """The chosen model against full fine-tuning, in words of its own where they are one."""
+    compared = compare(chosen, baseline, margin, weights, judged_name(searched.chosen.spec.strategy))
+    if searched.chosen.spec == searched.baseline_seeds[0].spec:
+        compared["sentence"] = "The search kept the whole network: the chosen model is full fine-tuning itself."
+    return compared
 
 
 def _beside(
@@ -202,7 +211,7 @@ def store_models(
     found: Prepared,
     context: TrialContext,
     searched: Searched,
-    points: Mapping[str, Mapping[str, Any]] | None = None,
+    points: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
     """Cost of the chosen model and of the baseline, both stored: one to use, the other to analyse and compare with.
 
@@ -219,7 +228,7 @@ def store_models(
     costs: dict[str, Any] = {"cpu_threads": torch.get_num_threads()}
     for role, trial in trials.items():
         place = folder / _MODEL_FOLDERS[role]
-        artefact = artefact_of(found, trial, models[role], **(points or {}).get(role, {}))
+        artefact = artefact_of(found, trial, models[role], **points[role])
         save_artefact(place, models[role], artefact, found.source.backbone)
         costs[role] = {
             "num_params": trial.num_params,

@@ -17,11 +17,11 @@ from medgraft.deploy.predict import write_table
 from medgraft.deploy.segment import segment_image
 from medgraft.errors import DataError
 from medgraft.evaluate.bootstrap import paired_difference
-from medgraft.evaluate.masks import mask_metrics, site_overlaps, summarise_masks
+from medgraft.evaluate.masks import cases_of, mask_metrics, site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare
 from medgraft.metrics.overlap import dice, jaccard, overlap_counts, surface_scores
-from medgraft.run.judging import Tested, judged_name, say_opening, store_models, training_history
+from medgraft.run.judging import Tested, compare_with_baseline, say_opening, store_models, training_history
 from medgraft.run.prepare import Listener, Prepared
 from medgraft.run.searching import Searched
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
@@ -98,8 +98,8 @@ def open_mask_test(
         return _of_trial(config, found, context, trial, told)
 
     chosen = [judged(trial) for trial in searched.chosen_seeds]
-    baseline = chosen if searched.chosen.spec == searched.baseline_seeds[0].spec else []
-    baseline = baseline or [judged(trial) for trial in searched.baseline_seeds]
+    is_same = searched.chosen.spec == searched.baseline_seeds[0].spec
+    baseline = chosen if is_same else [judged(trial) for trial in searched.baseline_seeds]
     weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
     summary = _summary(config, images, rows, searched, (chosen, baseline), weights)
     for name, overlaps in (("predictions.csv", chosen[0]), ("predictions_baseline.csv", baseline[0])):
@@ -127,13 +127,10 @@ def _summary(
 ) -> dict[str, Any]:
     """The `test` part of results.json, of the chosen model and of full fine-tuning (`found`)."""
     chosen, baseline = found
-    compared = compare(chosen, baseline, config.evaluate.margin, weights, judged_name(searched.chosen.spec.strategy))
-    if searched.chosen.spec == searched.baseline_seeds[0].spec:
-        compared["sentence"] = "The search kept the whole network: the chosen model is full fine-tuning itself."
     summary = {
         "chosen": summarise_masks(chosen, weights),
         "baseline": summarise_masks(baseline, weights),
-        **compared,
+        **compare_with_baseline(searched, chosen, baseline, config.evaluate.margin, weights),
         "margin": config.evaluate.margin,
         "tolerance": config.evaluate.tolerance_mm,
         "unit": images.unit,
@@ -233,12 +230,7 @@ def other_observers(config: RunConfig, found: Marked, rows: np.ndarray, chosen: 
         kept = rows[places]
         masks = (mask for row in kept if (mask := _other(found, name, int(row))) is not None)
         human = judge_masks(found, kept, masks, config.evaluate.tolerance_mm)
-        model = Overlaps(
-            counts=chosen.counts[places],
-            surfaces=None if chosen.surfaces is None else chosen.surfaces[places],
-            groups=chosen.groups[places],
-            classes=chosen.classes,
-        )
+        model = cases_of(chosen, np.array(places))
         weights = bootstrap_weights(human, config.evaluate.replicates, config.seed)
         differences = {metric: paired_difference(model, human, metric, weights) for metric in mask_metrics(human)}
         told[name] = {

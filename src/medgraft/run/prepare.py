@@ -1,9 +1,9 @@
 """From a path to everything a search needs: audited and divided cohort, cache, network, engine."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -172,14 +172,12 @@ def refuse_for_labels(config: RunConfig) -> None:
     Raises:
         ConfigError: One was given.
     """
-    usual = RunConfig(data=DataConfig(source=config.data.source))
-    for section, name in (
+    settings = (
         ("data", "observer"), ("data", "longest"), ("transfer", "decoder"), ("train", "loss"), ("train", "patches"),
         ("train", "foreground"), ("evaluate", "tolerance_mm"),
-    ):  # fmt: skip
-        given = getattr(getattr(config, section), name)
-        if given != getattr(getattr(usual, section), name):
-            raise ConfigError(f"{section}.{name} is about masks, got {given} without them. Give --task segmentation.")
+    )  # fmt: skip
+    for name, given in _given(config, settings):
+        raise ConfigError(f"{name} is about masks, got {given} without them. Give --task segmentation.")
 
 
 def refuse_for_masks(config: RunConfig) -> None:
@@ -188,20 +186,27 @@ def refuse_for_masks(config: RunConfig) -> None:
     Raises:
         ConfigError: One was given.
     """
-    usual = RunConfig(data=config.data)
-    for section, name in (
+    settings = (
         ("transfer", "head"), ("transfer", "dropout"), ("train", "imbalance"), ("train", "label_smoothing"),
         ("evaluate", "operating_point"),
-    ):  # fmt: skip
-        given = getattr(getattr(config, section), name)
-        if given != getattr(getattr(usual, section), name):
-            raise ConfigError(f"{section}.{name} is about labels, got {given} for a segmentation. Leave it out.")
+    )  # fmt: skip
+    for name, given in _given(config, settings):
+        raise ConfigError(f"{name} is about labels, got {given} for a segmentation. Leave it out.")
     if config.transfer.strategy not in WITH_DECODER:
         raise ConfigError(
             f"expected a strategy among {', '.join(WITH_DECODER)} for a segmentation, got {config.transfer.strategy!r}."
         )
     if config.backbone.lift == "slices":
         raise ConfigError("--lift slices keeps no maps of volumes for a decoder. Use --lift acs or i3d.")
+
+
+def _given(config: RunConfig, settings: Sequence[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
+    """Name and value of those (section, name) that are not as usual."""
+    usual = RunConfig(data=DataConfig(source=config.data.source))
+    for section, name in settings:
+        given = getattr(getattr(config, section), name)
+        if given != getattr(getattr(usual, section), name):
+            yield f"{section}.{name}", given
 
 
 def audited(
