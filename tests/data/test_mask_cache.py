@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 import medgraft.data.mask_cache as mask_cache
+from medgraft.data.audit import audit_cohort
 from medgraft.data.cache import build_cache
 from medgraft.data.mask_cache import build_mask_cache, stored_spacing
 from medgraft.data.masks import read_mask_cohort
@@ -50,7 +51,7 @@ def test_masks_of_another_size_or_broken_are_named_and_empty(source: Path, tmp_p
     decoded = build_cache(cohort, tmp_path / "cache", sides=(20, 30))
     found = build_mask_cache(cohort, decoded)
     assert set(found.unusable) == {1, 4}
-    assert found.unusable[1] == "mask of 9×9 for the 20×30 of images/1.png"
+    assert found.unusable[1] == "mask of 9×9 for the 30×20 of images/1.png"
     assert not found.masks[1].any()
     assert found.masks[0].any()
 
@@ -128,4 +129,8 @@ def test_masks_on_another_grid_are_named_at_a_common_spacing_too(tmp_path: Path)
     reading = Reading(spacing_mm=(1.0, 1.0, 1.0))
     decoded = build_cache(cohort, tmp_path / "cache", sides=(32, 32, 32), reading=reading)
     # A tilted gantry is set upright by resampling, and half of the slices are missing.
-    assert set(build_mask_cache(cohort, decoded).unusable) == {1, 2}
+    unusable = build_mask_cache(cohort, decoded).unusable
+    assert set(unusable) == {1, 2}
+    (finding,) = [found for found in audit_cohort(cohort, decoded).findings if found.kind == "mask-size"]
+    assert finding.paths == ("images/1.nii.gz", "images/2.nii.gz")
+    assert unusable[2] == "mask of 16×18×16 voxels at the common spacing for the 16×18×34 of images/2.nii.gz"

@@ -298,7 +298,7 @@ def test_a_case_without_a_usable_mask_is_named_and_left_out(observed: Path, tmp_
         tmp_path / "run", listener=Listener(say=said.append),
     )  # fmt: skip
     assert sum(sum(part.values()) for part in results["splits"]["counts"].values()) == 17
-    assert "warn: 1 images are left out for their masks, e.g. p0_0.png (mask of 5×5 for the 32×48 of p0_0.png)" in said
+    assert "warn: 1 images are left out for their masks, e.g. p0_0.png (mask of 5×5 for the 48×32 of p0_0.png)" in said
 
 
 @pytest.mark.parametrize(

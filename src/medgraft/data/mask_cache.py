@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from medgraft.io.preprocess import prepare_mask
 from medgraft.io.resample import resampled_sides
 from medgraft.types import Cohort, Preprocessing
 
-__all__ = ["DecodedMasks", "build_mask_cache", "stored_spacing"]
+__all__ = ["DecodedMasks", "build_mask_cache", "misfit", "stored_spacing"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,25 +87,35 @@ def stored_spacing(decoded: DecodedCohort, row: int) -> tuple[float, ...]:
     return found if all(step > 0 for step in found) else ()
 
 
+def misfit(decoded: DecodedCohort, row: int, shape: Sequence[int]) -> str:
+    """In words, sides from width to depth, why a mask is not on the grid of its image; empty where it is.
+
+    Args:
+        decoded: The cache of the images.
+        row: Of the image.
+        shape: Sides of its mask as it lies on disk, ([D,] H, W).
+    """
+    size = tuple(int(decoded.facts[axis][row]) for axis in ("depth", "height", "width"))[-len(decoded.sides) :]
+    common, stored = decoded.reading.spacing_mm, stored_spacing(decoded, row)
+    is_resampled = len(common) == len(stored) == len(shape) == 3
+    read = resampled_sides(shape, stored, common) if is_resampled else tuple(shape)
+    # As the image, which was resampled when it was read. A rounding apart is one voxel; more is another grid: of fewer
+    # slices, or sheared (the tilted gantry of a CT), which resampling sets upright.
+    slack = 1 if is_resampled else 0
+    if len(read) == len(size) and all(abs(one - other) <= slack for one, other in zip(read, size, strict=True)):
+        return ""
+    has, wants = ("×".join(map(str, sides[::-1])) for sides in (read, size))
+    at = " voxels at the common spacing" if is_resampled else ""
+    return f"{has}{at} for the {wants} of {decoded.paths[row]}"
+
+
 def _usable(cohort: Cohort, decoded: DecodedCohort, row: int) -> np.ndarray | str:
-    name = cohort.table["path"].iat[row]
     try:
         mask = mask_of(cohort, row)
     except DataError as error:
         return str(error).partition(": ")[2] or str(error)
-    size = tuple(int(decoded.facts[axis][row]) for axis in ("depth", "height", "width"))[-cohort.dims :]
-    common, stored = decoded.reading.spacing_mm, stored_spacing(decoded, row)
-    if len(common) == len(stored) == 3:
-        # As the image, which was resampled when it was read. A rounding apart is one voxel; more is another grid: of
-        # fewer slices, or sheared (the tilted gantry of a CT), which resampling sets upright.
-        read = resampled_sides(mask.shape, stored, common)
-        if max(abs(one - other) for one, other in zip(read, size, strict=True)) > 1:
-            shapes = ["×".join(map(str, sides)) for sides in (read, size)]
-            return f"mask of {shapes[0]} voxels at the common spacing for the {shapes[1]} of {name}"
-    elif mask.shape != size:
-        shapes = ["×".join(map(str, sides)) for sides in (mask.shape, size)]
-        return f"mask of {shapes[0]} for the {shapes[1]} of {name}"
-    return mask
+    reason = misfit(decoded, row, mask.shape)
+    return f"mask of {reason}" if reason else mask
 
 
 def _key(cohort: Cohort) -> str:

@@ -9,6 +9,7 @@ from medgraft.data.cache import DecodedCohort
 from medgraft.data.decode import in_order
 from medgraft.data.findings import Finding, finding_of
 from medgraft.data.fingerprint import THUMBNAIL
+from medgraft.data.mask_cache import misfit
 from medgraft.data.masks import mask_of, mask_readers
 from medgraft.errors import DataError
 from medgraft.io.nifti import is_nifti_name, nifti_affine
@@ -31,7 +32,6 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         cohort: From `medgraft.data.masks.read_mask_cohort`, the readable images.
         decoded: Their cache.
     """
-    sizes = np.stack([decoded.facts[name] for name in ("depth", "height", "width")], 1)[:, -cohort.dims :]
     reasons, odd, empty = [], [], []
     thumbs = np.zeros((len(cohort), THUMBNAIL, THUMBNAIL), dtype=bool)
     for row, found in enumerate(
@@ -40,9 +40,9 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         if isinstance(found, str):
             reasons.append((row, found))
             continue
-        # Resampled images are of another size than what lies on disk.
-        if not decoded.reading.spacing_mm and found.shape != tuple(sizes[row]):
-            odd.append((row, found.shape))
+        reason = misfit(decoded, row, found.shape)
+        if reason:
+            odd.append((row, reason))
         if not found.any():
             empty.append(row)
         thumbs[row] = _small(found != 0)
@@ -50,7 +50,7 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     left = np.array([row for row in range(len(cohort)) if row not in unusable and thumbs[row].any()])
     return [
         *_unreadable(cohort, reasons),
-        *_odd_sizes(cohort, decoded, odd),
+        *_odd_sizes(cohort, odd),
         *_elsewhere(cohort, decoded),
         *_empty(cohort, empty),
         *(_shifted(cohort, decoded, _strangers(decoded.thumbs, thumbs, left)) if cohort.dims == 2 else ()),
@@ -64,15 +64,10 @@ def _unreadable(cohort: Cohort, reasons: list[tuple[int, str]]) -> list[Finding]
     return [finding_of(cohort, "mask-unreadable", "warn", message, len(reasons), [row for row, _ in reasons])]
 
 
-def _odd_sizes(cohort: Cohort, decoded: DecodedCohort, odd: list[tuple[int, tuple[int, ...]]]) -> list[Finding]:
+def _odd_sizes(cohort: Cohort, odd: list[tuple[int, str]]) -> list[Finding]:
     if not odd:
         return []
-    row, shape = odd[0]
-    sides = [int(decoded.facts[name][row]) for name in ("width", "height", "depth")[: cohort.dims]]
-    has, wants = ("×".join(map(str, found)) for found in (shape[::-1], sides))
-    message = (
-        f"{len(odd)} masks are of another size than their image, e.g. {has} for the {wants} of {decoded.paths[row]}."
-    )
+    message = f"{len(odd)} masks are of another size than their image, e.g. {odd[0][1]}."
     return [finding_of(cohort, "mask-size", "warn", message, len(odd), [row for row, _ in odd])]
 
 

@@ -17,7 +17,7 @@ from medgraft.errors import DataError
 from medgraft.evaluate.masks import site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.run.folder import write_json
-from medgraft.run.judging_masks import Marked, judge_masks, mask_table, segment_rows
+from medgraft.run.judging_masks import Marked, judge_masks, mask_table, segmenter
 from medgraft.run.prepare import Listener, audited, open_cohort
 from medgraft.train.engine import Engine
 from medgraft.types import Cohort, to_json
@@ -53,7 +53,7 @@ def evaluate_masks(
     cohort = _in_terms_of(model.artefact, open_cohort(config, told))
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
         images, rows, audit = _usable(model, cohort, config, Path(folder), told)
-        called = segment_rows(model.network, images, rows, Engine(device="cpu"))
+        called = segmenter(model.network, images, Engine(device="cpu"))
         tolerance = model.artefact.tolerance_mm
         overlaps = judge_masks(images, rows, called, tolerance, lambda done: told.step("judging", done, len(rows)))
         unit = images.unit

@@ -1,7 +1,7 @@
 """The one opening of a test set with masks: overlaps at the images' own size, intervals, verdict, other observers."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,7 +37,7 @@ __all__ = [
     "open_mask_test",
     "other_observers",
     "overlaps_of_table",
-    "segment_rows",
+    "segmenter",
 ]
 
 _FEWEST: Final = 2
@@ -150,67 +150,75 @@ def _of_trial(config: RunConfig, found: Prepared, context: TrialContext, trial: 
     engine = Engine(device=context.engine.device, is_deterministic=context.engine.is_deterministic)
     rows = found.cohort.rows("test")
     images = marked(found)
-    masks = segment_rows(model, images, rows, engine)
+    called = segmenter(model, images, engine)
     label = f"{trial.spec.strategy} at cut {trial.cut.index} on the test set"
     return judge_masks(
-        images, rows, masks, config.evaluate.tolerance_mm, lambda done: told.step(label, done, len(rows))
+        images, rows, called, config.evaluate.tolerance_mm, lambda done: told.step(label, done, len(rows))
     )
 
 
-def segment_rows(model: TransferModel, found: Marked, rows: np.ndarray, engine: Engine) -> Iterator[np.ndarray]:
-    """Of each row the class numbers that `model` calls, at the size of the file.
+def segmenter(model: TransferModel, found: Marked, engine: Engine) -> Callable[[int, tuple[int, ...]], np.ndarray]:
+    """Of a row and the sides of its file the class numbers that `model` calls, at that size.
 
     Args:
         model: On the CPU; moved to the device of `engine`.
         found: The images.
-        rows: Of the cohort.
         engine: Device and arithmetic.
     """
     network = model.to(engine.device)
-    for row in rows:
+
+    def call(row: int, sides: tuple[int, ...]) -> np.ndarray:
         cached = int(found.rows[row])
-        yield segment_image(
+        return segment_image(
             network,
             np.asarray(found.decoded.images[cached]),
-            mask_of(found.cohort, int(row)).shape,
+            sides,
             found.preprocessing,
             found.patch,
             engine,
             stored_spacing(found.decoded, cached),
         )
 
+    return call
+
 
 def judge_masks(
     found: Marked,
     rows: np.ndarray,
-    called: Iterator[np.ndarray],
+    call: Callable[[int, tuple[int, ...]], np.ndarray],
     tolerance: float,
     on_case: Callable[[int], None] = lambda _done: None,
 ) -> Overlaps:
-    """Overlap and surfaces of masks with the truth, at the size of the files.
+    """Overlap and surfaces of masks with the truth, at the size of the files; the truth of each is read once.
 
     Args:
         found: The images.
         rows: Of the cohort.
-        called: Class numbers of each row.
+        call: Of a row and the sides of its file the class numbers at that size, e.g. `segmenter`.
         tolerance: Of surface Dice, in the unit of `found`.
         on_case: Called with the number of cases done.
     """
-    is_spaced = found.unit == "mm"
-    counts, surfaces = [], []
+    cases, is_spaced = [], found.unit == "mm"
+    for row in rows.tolist():
+        truth = mask_of(found.cohort, row)
+        cases.append(_agreement(found, row, truth, call(row, truth.shape), tolerance, is_spaced=is_spaced))
+        on_case(len(cases))
+    return _overlaps(found, rows, cases)
+
+
+def _agreement(
+    found: Marked, row: int, truth: np.ndarray, called: np.ndarray, tolerance: float, *, is_spaced: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(C, 3) counts and (C, 2) surfaces of one case."""
     classes = range(1, len(found.cohort.classes) + 1)
-    for number, (row, mask) in enumerate(zip(rows, called, strict=True)):
-        truth = mask_of(found.cohort, int(row))
-        spacing = stored_spacing(found.decoded, int(found.rows[row])) if is_spaced else (1.0,) * truth.ndim
-        counts.append(overlap_counts(mask, truth, len(found.cohort.classes)))
-        surfaces.append([surface_scores(mask == c, truth == c, spacing, tolerance) for c in classes])
-        on_case(number + 1)
-    return Overlaps(
-        counts=np.stack(counts),
-        surfaces=np.array(surfaces, dtype=np.float64),
-        groups=found.groups[rows],
-        classes=found.cohort.classes,
-    )
+    spacing = stored_spacing(found.decoded, int(found.rows[row])) if is_spaced else (1.0,) * truth.ndim
+    surfaces = [surface_scores(called == c, truth == c, spacing, tolerance) for c in classes]
+    return overlap_counts(called, truth, len(classes)), np.array(surfaces, dtype=np.float64)
+
+
+def _overlaps(found: Marked, rows: np.ndarray, cases: Sequence[tuple[np.ndarray, np.ndarray]]) -> Overlaps:
+    counts, surfaces = (np.stack(parts) for parts in zip(*cases, strict=True))
+    return Overlaps(counts=counts, surfaces=surfaces, groups=found.groups[rows], classes=found.cohort.classes)
 
 
 def other_observers(config: RunConfig, found: Marked, rows: np.ndarray, chosen: Overlaps) -> dict[str, Any]:
@@ -223,29 +231,31 @@ def other_observers(config: RunConfig, found: Marked, rows: np.ndarray, chosen: 
         chosen: What the model says of these rows.
     """
     told: dict[str, Any] = {}
+    tolerance, is_spaced = config.evaluate.tolerance_mm, found.unit == "mm"
     for name in found.cohort.observers:
-        places = [place for place, row in enumerate(rows) if _other(found, name, int(row)) is not None]
+        places, cases = [], []
+        for place, row in enumerate(rows.tolist()):
+            truth, mask = mask_of(found.cohort, row), _other(found, name, row)
+            if mask is not None and mask.shape == truth.shape:
+                places.append(place)
+                cases.append(_agreement(found, row, truth, mask, tolerance, is_spaced=is_spaced))
         if len(places) < _FEWEST:
             continue
-        kept = rows[places]
-        masks = (mask for row in kept if (mask := _other(found, name, int(row))) is not None)
-        human = judge_masks(found, kept, masks, config.evaluate.tolerance_mm)
-        model = cases_of(chosen, np.array(places))
+        human, model = _overlaps(found, rows[places], cases), cases_of(chosen, np.array(places))
         weights = bootstrap_weights(human, config.evaluate.replicates, config.seed)
         differences = {metric: paired_difference(model, human, metric, weights) for metric in mask_metrics(human)}
         told[name] = {
-            **summarise_masks(human, weights), "num_cases": len(kept), "model_less_observer": to_json(differences)
+            **summarise_masks(human, weights), "num_cases": len(places), "model_less_observer": to_json(differences)
         }  # fmt: skip
     return told
 
 
 def _other(found: Marked, observer: str, row: int) -> np.ndarray | None:
-    """Another observer's mask, where there is one that can be compared."""
+    """Another observer's mask, where there is one that can be read."""
     try:
-        mask = observed(found.cohort, observer, row)
+        return observed(found.cohort, observer, row)
     except DataError:
         return None  # said by the audit of that observer
-    return mask if mask is not None and mask.shape == mask_of(found.cohort, row).shape else None
 
 
 def _beside(

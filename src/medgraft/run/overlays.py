@@ -11,7 +11,7 @@ from medgraft.data.masks import mask_of
 from medgraft.metrics.overlap import dice
 from medgraft.run.examples import duplicate_pairs
 from medgraft.run.folder import write_json
-from medgraft.run.judging_masks import marked, segment_rows
+from medgraft.run.judging_masks import marked, segmenter
 from medgraft.run.prepare import Prepared
 from medgraft.run.searching import Searched
 from medgraft.search.trial import TrialContext, load_trial_model
@@ -56,13 +56,14 @@ def write_overlays(
     picked = {name: int(at) for name, at in named.items()} if len(order) > 2 else {"best": int(order[0])}
     model, _ = load_trial_model(searched.chosen, context)
     engine = Engine(device=context.engine.device)
-    called = segment_rows(model, marked(found), rows[list(picked.values())], engine)
+    call = segmenter(model, marked(found), engine)
     cases: list[dict[str, Any]] = []
-    for (name, at), mask in zip(picked.items(), called, strict=True):
+    for name, at in picked.items():
         row = int(rows[at])
+        truth = mask_of(found.cohort, row)
         pixels, facts = read_row(found.cohort, row, found.decoded.reading)
         is_placed = facts.mode in ("DICOM", "NIfTI")
-        plain, tinted = overlay(pixels, mask, mask_of(found.cohort, row), is_placed=is_placed)
+        plain, tinted = overlay(pixels, call(row, truth.shape), truth, is_placed=is_placed)
         pictures = {"image": f"{name}.png", "overlay": f"{name}_overlay.png"}
         for key, picture in (("image", plain), ("overlay", tinted)):
             picture.save(place / pictures[key])
