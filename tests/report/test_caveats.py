@@ -22,6 +22,7 @@ def titles(run) -> list[str]:
         ({"backbone.load_report.matched_fraction": 0.67}, "Partly random weights"),
         ({"backbone.load_report.source": "none"}, "No pretrained weights"),
         ({"test.verdict": "inconclusive"}, "Nothing proven"),
+        ({"late_gain": {"chosen": 0.0, "baseline": 0.03}}, "Training ended while it still helped"),
         ({"seeds": [0]}, "One training seed"),
         ({"splits.counts.test": {"normal": 200, "pneumonia": 4}}, "Hardly any test cases of a class"),
     ],
@@ -86,6 +87,28 @@ def test_patients_are_known_from_the_run_or_from_its_predictions(make_run, drop)
     assert is_patient_known(read_run(run)) is True
     (run / "predictions.csv").unlink()
     assert is_patient_known(read_run(run)) is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "baseline", "weight", "words"),
+    [
+        (
+            0.004,
+            0.095,
+            "strong",
+            "full fine-tuning still rose by 0.095 in AUPRC on validation. Give more --epochs: a base",
+        ),
+        (0.06, 0.05, "note", "the chosen model still rose by 0.060 and full fine-tuning still rose by 0.050 in AUPRC"),
+        (0.03, None, "note", "the chosen model still rose by 0.030 in AUPRC on validation. Give more --epochs."),
+        (0.019, 0.019, None, ""),
+        (None, None, None, ""),
+    ],
+)
+def test_a_baseline_that_was_still_learning_weighs(make_run, chosen, baseline, weight, words):
+    run = read_run(make_run(changes={"late_gain": {"chosen": chosen, "baseline": baseline}, "test.margin": 0.02}))
+    found = [caveat for caveat in find_caveats(run) if caveat.title == "Training ended while it still helped"]
+    assert [caveat.weight for caveat in found] == ([weight] if weight else [])
+    assert all(words in caveat.text for caveat in found)
 
 
 @pytest.mark.parametrize(

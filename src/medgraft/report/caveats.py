@@ -1,17 +1,19 @@
 """What a reader must know before believing the numbers, derived from the facts of the run alone."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from typing import Final, Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, Literal
 
 from medgraft.report.formatting import integer, percent, share, signed_with_interval, value_of
+from medgraft.report.measures import measure_of
 from medgraft.report.reading import RunFiles, look_up, num_unscored
 
-__all__ = ["Caveat", "find_caveats", "is_phantom", "is_patient_known"]
+__all__ = ["Caveat", "find_caveats", "is_patient_known", "is_phantom", "still_learning"]
 
 FEW_GROUPS: Final = 20
 MODEST_GROUPS: Final = 100
 FEW_CASES_OF_A_CLASS: Final = 10
+_USUAL_MARGIN: Final = 0.02
 # From the weakest statement to the strongest.
 _VERDICTS: Final = ("worse", "inconclusive", "non-inferior", "better")
 SUSPECT_KINDS: Final = {"conflict": "Contradicting labels", "confounding": "A shortcut in the data"}
@@ -205,6 +207,41 @@ def _warm_start(run: RunFiles) -> Iterator[Caveat]:
         )
 
 
+def _still_learning(run: RunFiles) -> Iterator[Caveat]:
+    text = still_learning(run.results)
+    if text:
+        gains = [value_of(look_up(run.results, f"late_gain.{role}")) or 0.0 for role in ("chosen", "baseline")]
+        yield Caveat(
+            weight="strong" if gains[1] > gains[0] else "note", title="Training ended while it still helped", text=text
+        )
+
+
+def still_learning(results: Mapping[str, Any]) -> str:
+    """Which of the two models gained more than the margin on validation in the last quarter of the epochs, in words.
+
+    Args:
+        results: ``results.json``.
+
+    Returns:
+        Two sentences; empty where neither did.
+
+    Examples:
+        >>> still_learning({"late_gain": {"chosen": 0.004, "baseline": 0.09}, "task": "segmentation"})[:86]
+        'In the last quarter of the epochs full fine-tuning still rose by 0.090 in mean Dice on'
+    """
+    names = {"chosen": "the chosen model", "baseline": "full fine-tuning"}
+    margin = look_up(results, "test.margin", _USUAL_MARGIN)
+    gains = {role: value_of(look_up(results, f"late_gain.{role}")) or 0.0 for role in names}
+    rose = [f"{name} still rose by {gains[role]:.3f}" for role, name in names.items() if gains[role] > margin]
+    if not rose:
+        return ""
+    advice = "Give more --epochs"
+    if gains["baseline"] > gains["chosen"]:
+        advice += ": a baseline that has not learned what it can flatters the chosen model"
+    score = measure_of(results).val_name
+    return f"In the last quarter of the epochs {' and '.join(rose)} in {score} on validation. {advice}."
+
+
 def _verdict(run: RunFiles) -> Iterator[Caveat]:
     if look_up(run.results, "test.verdict") == "inconclusive":
         yield Caveat(
@@ -256,6 +293,7 @@ RULES: Final[tuple[Callable[[RunFiles], Iterator[Caveat]], ...]] = (
     _patients,
     _weights,
     _warm_start,
+    _still_learning,
     _verdict,
     _seeds,
     _unreadable,

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from medgraft.metrics.scores import SCORE_NAMES
+from medgraft.report.caveats import still_learning
 from medgraft.report.comparison_page import comparison_rows
 from medgraft.report.formatting import ABSENT
 from medgraft.report.measures import MASKS, measure_of
@@ -101,6 +102,8 @@ def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
         words = f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
         console.print(words, markup=False, highlight=False)
     console.print(test["sentence"], markup=False, highlight=False, soft_wrap=True)
+    if doubt := still_learning(results):
+        console.print(f"warn: {doubt}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 

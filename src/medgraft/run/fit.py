@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
@@ -26,8 +27,9 @@ from medgraft.run.overlays import write_overlays
 from medgraft.run.prepare import Listener, Prepared, prepared, refuse_for_labels, refuse_for_masks
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context
-from medgraft.search.trial import TrialContext, forget_weights
+from medgraft.search.trial import Trial, TrialContext, forget_weights
 from medgraft.train.engine import pick_device
+from medgraft.train.loop import late_gain
 from medgraft.transfer.heads import CLASSICAL
 from medgraft.transfer.strategies import STRATEGIES
 from medgraft.types import Overlaps, to_json
@@ -215,6 +217,10 @@ def _results(
             "batch_size": searched.chosen.spec.train.batch_size,
             **({"patches": patches.per_image} if (patches := searched.chosen.spec.train.patches) is not None else {}),
         },
+        "late_gain": {
+            "chosen": _late_gain(searched.chosen_seeds),
+            "baseline": _late_gain(searched.baseline_seeds),
+        },
         "engine": to_json(searched.engine),
         "notes": list(cohort.notes),
         "noun": cohort.noun,
@@ -224,6 +230,12 @@ def _results(
         "second_baseline": tested.second_baseline,
         "continued": tested.continued,
     }
+
+
+def _late_gain(trials: Sequence[Trial]) -> float | None:
+    """Mean over seeds; None where nothing was trained by gradient, or for one epoch."""
+    gains = [gain for trial in trials if (gain := late_gain(trial.history)) is not None]
+    return float(np.mean(gains)) if gains else None
 
 
 def _init(found: Prepared, searched: Searched) -> str:

@@ -91,6 +91,7 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
         "test": test,
         "second_baseline": None,
         "continued": None,
+        "late_gain": {role: _mean([r["late_gain"][role] for r in results]) for role in results[0]["late_gain"]},
         "notes": [*found.cohort.notes, *notes],
         "folds": [
             {
@@ -202,6 +203,11 @@ def _several_searches(results: list[dict[str, Any]]) -> list[str]:
     """A rare class may forbid in one fold what others do."""
     methods = [r["search"]["method"] for r in results]
     return [f"Searches per fold: {', '.join(methods)}."] if len(set(methods)) > 1 else []
+
+
+def _mean(values: list[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return float(np.mean(told)) if told else None
 
 
 def _cost_of_folds(costs: list[dict[str, Any]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from medgraft.train.schedule import Schedule
 from medgraft.train.settings import OPTIMIZERS, TrainSettings
 from medgraft.train.teaching import Share, Teaching, teach
 
-__all__ = ["EpochRow", "TrainResult", "train_model"]
+__all__ = ["EpochRow", "TrainResult", "late_gain", "train_model"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +47,26 @@ class EpochRow:
         rest = {"seconds": self.seconds, "val_seconds": self.val_seconds}
         scores = {f"val_{name}": value for name, value in self.scores.items()}
         return {"epoch": self.epoch, "lr": self.lr, "train_loss": self.train_loss, **scores, **rest}
+
+
+def late_gain(history: Sequence[EpochRow]) -> float | None:
+    """How much the best deciding validation score rose in the last quarter of the epochs; None below two epochs.
+
+    A training that was stopped early gained nothing in its last epochs.
+
+    Args:
+        history: Of one training.
+
+    Examples:
+        >>> rows = [EpochRow(epoch=n, lr=1e-3, train_loss=1.0, scores={"dice": n / 4}, seconds=1.0, val_seconds=0.1)
+        ...         for n in range(1, 5)]
+        >>> late_gain(rows), late_gain(rows[:1])
+        (0.25, None)
+    """
+    if len(history) < 2:
+        return None
+    best = np.maximum.accumulate([next(iter(row.scores.values())) for row in history])
+    return float(best[-1] - best[-1 - math.ceil(len(best) / 4)])
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
