@@ -58,6 +58,7 @@ class Cohort:
         files: ``path`` to the files behind it, relative to `root`, where it is a pseudonym (DICOM) or stands for
             several (a volume of slices).
         dims: 2 for images, 3 for volumes.
+        segments: Number by label of the segments of DICOM objects, where these number them differently.
         is_uncertain: (N, C) bool: where a label that is not known was given as uncertain; None where none was.
         taught: (N, C) float32: what a training is told, by the policy for uncertain labels; None where `targets` say
             it.
@@ -86,6 +87,7 @@ class Cohort:
     masks: tuple[tuple[tuple[str, ...], ...], ...] = ()
     observers: Mapping[str, tuple[tuple[str, ...], ...]] = dataclasses.field(default_factory=dict)
     mask_values: tuple[int, ...] = ()
+    segments: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.table)

@@ -30,7 +30,7 @@ def written(mask: np.ndarray, files: tuple[Path, ...], stem: Path, wanted: str =
 
 
 def segments(path: Path) -> np.ndarray:
-    """(frames, H, W) of a segmentation object, and the place of each frame along z."""
+    """(frames, H, W) of a segmentation object."""
     return pydicom.dcmread(path).pixel_array
 
 
@@ -201,10 +201,76 @@ def test_a_table_of_series_and_their_masks_is_a_cohort_of_volumes(tmp_path: Path
         rows.append(f"s{number},{seg.name},p{number}")
     (tmp_path / "cases.csv").write_text("\n".join(["path,mask,patient", *rows]))
     cohort = read_mask_cohort(tmp_path / "cases.csv")
-    assert (cohort.dims, cohort.classes, len(cohort)) == (3, ("foreground",), 4)
+    # Of the class the objects tell the name.
+    assert (cohort.dims, cohort.classes, len(cohort)) == (3, ("class 0",), 4)
     for row in range(4):
         pixels, _ = read_files(cohort.files_of(row), 3, Reading(windows=()))
         np.testing.assert_array_equal(mask_of(cohort, row), pixels > np.percentile(pixels, 90))
+
+
+def films_with_segments(folder: Path, named: list[tuple[str, ...]]) -> Path:
+    """A table of films; in rows 1 and 2 their first class is marked, in rows 3 and 4 their second, of these names."""
+    rows = ["path,mask"]
+    for number, classes in enumerate(named):
+        file = save(dicom(np.full((6, 5), 9, np.uint16), PatientID=f"p{number}", **STUDY), folder / f"film{number}.dcm")
+        mask = np.zeros((6, 5), np.uint8)
+        for place in range(len(classes)):
+            mask[2 * place : 2 * place + 2] = place + 1
+        seg = write_mask(
+            mask, (file,), folder / f"seg{number}", kind="dicom-seg", values=tuple(range(1, len(classes) + 1)),
+            classes=classes, version="1",
+        )  # fmt: skip
+        rows.append(f"{file.name},{seg.name}")
+    (folder / "cases.csv").write_text("\n".join(rows))
+    return folder / "cases.csv"
+
+
+def test_segments_are_known_by_their_labels_where_their_numbers_differ(tmp_path: Path) -> None:
+    table = films_with_segments(tmp_path, [("liver", "tumour")] * 2 + [("tumour", "liver")] * 2)
+    cohort = read_mask_cohort(table)
+    assert (cohort.classes, cohort.mask_values) == (("liver", "tumour"), (1, 2))
+    assert [[mask_of(cohort, row)[at, 0] for at in (0, 2, 4)] for row in range(4)] == [[1, 2, 0]] * 2 + [[2, 1, 0]] * 2
+    np.testing.assert_array_equal(cohort.targets, np.ones((4, 2)))
+    Image.fromarray(np.ones((6, 5), np.uint8)).save(tmp_path / "plain.png")
+    table.write_text(table.read_text() + "\nfilm0.dcm,plain.png".replace("film0.dcm", "film9.dcm"))
+    save(dicom(np.full((6, 5), 9, np.uint16), PatientID="p9", **STUDY), tmp_path / "film9.dcm")
+    with pytest.raises(DataError, match=r"number their segments differently \(liver, tumour\), and other masks"):
+        read_mask_cohort(table)
+
+
+def test_segments_give_their_names_to_the_classes_unless_every_file_has_its_own(tmp_path: Path) -> None:
+    for place, named in (("a", [("liver", "tumour")] * 4), ("b", [(f"lesion of p{number}",) for number in range(4)])):
+        (tmp_path / place).mkdir()
+        cohort = read_mask_cohort(films_with_segments(tmp_path / place, named))
+        if place == "a":
+            assert (cohort.classes, cohort.mask_values) == (("liver", "tumour"), (1, 2))
+        else:
+            assert cohort.classes == ("foreground",)
+            assert any("called differently from file to file (lesion of p0, " in note for note in cohort.notes)
+
+
+def test_arrays_beside_turned_volumes_are_refused_and_not_written(tmp_path: Path) -> None:
+    nifti = write_nifti(blob(0, is_large=True), tmp_path / "a.nii.gz", np.diag([-0.7, -0.5, 2.0, 1.0]))
+    series = tuple(write_series(blob(2, is_large=True), tmp_path / "s", series="1.2.3", **STUDY))
+    np.save(tmp_path / "mask.npy", np.zeros((10, 12, 14), np.uint8))
+    for files in ((nifti,), series):
+        with pytest.raises(DataError, match="does not tell how it is turned"):
+            read_mask(tmp_path / "mask.npy", files)
+        with pytest.raises(ConfigError, match="written as npy"):
+            mask_format(files, 3, "npy")
+    # Films have no turn.
+    film = save(dicom(np.full((6, 5), 9, np.uint16), **STUDY), tmp_path / "film.dcm")
+    np.save(tmp_path / "flat.npy", np.ones((6, 5), np.uint8))
+    assert read_mask(tmp_path / "flat.npy", (film,)).all()
+    assert mask_format((film,), 2, "npy") == "npy"
+
+
+def test_voxels_of_a_mask_that_are_no_number_are_background(tmp_path: Path) -> None:
+    mask = np.full((4, 5, 6), np.nan, np.float32)
+    mask[1, 2, 3] = 1
+    nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / "mask.nii.gz")
+    found = read_mask(tmp_path / "mask.nii.gz")
+    assert (found.sum(), found[3, 2, 1]) == (1, 1)
 
 
 def test_files_without_identifiers_cannot_carry_a_segmentation_object(tmp_path: Path) -> None:

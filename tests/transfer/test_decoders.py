@@ -13,7 +13,7 @@ from medgraft.cli import app
 from medgraft.cuts.levels import Pyramid, levels_of
 from medgraft.cuts.truncate import truncate_traced
 from medgraft.errors import ConfigError, CutError
-from medgraft.transfer.decoders import MaskHead, segmenter_costs
+from medgraft.transfer.decoders import MaskHead, decoders_at_cuts, segmenter_costs
 from medgraft.transfer.heads import HeadSettings, head_macs
 from medgraft.transfer.plan import parameter_groups
 from medgraft.transfer.source import Source, random_source
@@ -54,6 +54,26 @@ def test_a_truncated_unet_costs_what_was_published_and_stores_only_what_runs(
     assert [f"layer{n}" for n in range(1, 5) if f"layer{n}" in kept] == [
         f"layer{n}" for n in range(1, int(name[5]) + 1)
     ]
+
+
+# Networks without features at half the resolution, with gaps between, and with tokens on the way from map to map.
+@pytest.mark.parametrize("kind", ["unet", "unet++", "fpn", "upernet"])
+@pytest.mark.parametrize("name", ["convnext_atto", "hrnet_w18_small", "pvt_v2_b0"])
+def test_what_a_decoder_is_offered_at_a_cut_it_can_use(name: str, kind: str) -> None:
+    source = source_of(name)
+    if name == "hrnet_w18_small" and kind != "unet":
+        with pytest.raises(ConfigError, match="at strides 8, 16, where this network has none"):
+            decoders_at_cuts(source, kind)
+        return
+    heads = decoders_at_cuts(source, kind)
+    assert source.cuts[-1].index in heads
+    for index in heads:
+        levels = levels_of(source.trace, source.cuts, source.cuts[index - 1])
+        trunk = truncate_traced(copy.deepcopy(source.backbone.network), source.trace, source.cuts[index - 1])
+        head = MaskHead(kind, levels, (3, 224, 224), 2)
+        with torch.no_grad():
+            logits = nn.Sequential(Pyramid(trunk, levels), head).eval()(torch.zeros(1, 3, 224, 224))
+        assert logits.shape == (1, 2, 224, 224)
 
 
 def test_every_parameter_that_is_kept_has_a_gradient(resnet34: Source) -> None:

@@ -68,6 +68,8 @@ def levels_of(trace: Trace, cuts: Sequence[Cut], cut: Cut) -> tuple[Level, ...]:
         )
     found = _positions_by_stride(trace, ops_until(trace, cut.tap, cut.tap_side))
     for one in cuts[: cut.index]:
+        if len(one.shape) < len(cut.shape):
+            continue  # tokens on the way from map to map
         found[one.stride] = Level(
             stride=one.stride,
             channels=one.channels,

@@ -19,7 +19,7 @@ from medgraft.data.fingerprint import THUMBNAIL
 from medgraft.errors import ConfigError, DataError, MedgraftError, RunError
 from medgraft.types import USUAL_READING, Cohort, Preprocessing, Reading, Resize
 
-__all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache", "refuse_disk_errors", "rows_file"]
+__all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache", "refuse_disk_errors", "rows_file", "stamp_of"]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -151,18 +151,19 @@ def _key(cohort: Cohort, sides: tuple[int, ...], channels: int | None, resize: s
             digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
             for image in array:
                 digest.update(np.ascontiguousarray(image).data)
-    stamp = _stamp(cohort.root) if cohort.arrays is not None else ""
+    stamp = stamp_of(cohort.root) if cohort.arrays is not None else ""
     for row, name in enumerate(cohort.table["path"]):
-        entry = stamp or " ".join(_stamp(file) for file in cohort.files_of(row))
+        entry = stamp or " ".join(stamp_of(file) for file in cohort.files_of(row))
         digest.update(f"{name}\0{entry}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
-def _stamp(path: Path) -> str:
+def stamp_of(path: Path) -> str:
+    """Size and time of change of a file, or of all in a folder; ``absent`` where it is not to be had."""
     try:
         status = path.stat()
         if path.is_dir():
-            return " ".join(_stamp(file) for file in sorted(path.iterdir()))
+            return " ".join(stamp_of(file) for file in sorted(path.iterdir()))
     except OSError:
         return "absent"  # decoding names the file and its reason
     return f"{status.st_size} {status.st_mtime_ns}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medgraft.data.cache import DecodedCohort, refuse_disk_errors, rows_file
+from medgraft.data.cache import DecodedCohort, refuse_disk_errors, rows_file, stamp_of
 from medgraft.data.decode import in_order
 from medgraft.data.masks import mask_of, mask_readers
 from medgraft.errors import DataError
@@ -120,9 +120,8 @@ def _usable(cohort: Cohort, decoded: DecodedCohort, row: int) -> np.ndarray | st
 
 def _key(cohort: Cohort) -> str:
     """Another choice of observers, or other files, are another cache."""
-    digest = hashlib.sha256(f"{cohort.mask_values}\n".encode())
+    digest = hashlib.sha256(f"{cohort.mask_values} {sorted(cohort.segments.items())}\n".encode())
     for voters in cohort.masks:
         for file in (file for files in voters for file in files):
-            status = (cohort.root / file).stat()
-            digest.update(f"{file} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+            digest.update(f"{file} {stamp_of(cohort.root / file)}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]

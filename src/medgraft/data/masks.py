@@ -20,7 +20,8 @@ from medgraft.data.patients import with_dicom, with_patients
 from medgraft.data.tables import FIRST_LINE, demand_column, demand_files, find_column, read_table, split_names
 from medgraft.data.volumes import files_of
 from medgraft.errors import ConfigError, DataError
-from medgraft.io.mask import read_mask
+from medgraft.io.dicom_seg import segment_labels
+from medgraft.io.mask import is_seg_file, read_mask
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort
 
@@ -35,9 +36,10 @@ _VOLUMES_AT_ONCE: Final = 2
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What a look at the masks of one image found: their numbers, or the reason why they cannot be read."""
+    """What a look at the masks of one image found: their numbers, what DICOM objects call them, or why not."""
 
     values: frozenset[int] = frozenset()
+    segments: frozenset[tuple[int, str]] = frozenset()
     reason: str = ""
 
 
@@ -84,6 +86,7 @@ def read_mask_cohort(
     is_volume = all(is_volume_name(path) or path in files for path in paths)
     images = [tuple(root / name for name in files.get(path, (path,))) for path in paths]
     seen = list(in_order(functools.partial(_look, root), zip(images, masks, strict=True), mask_readers(is_volume)))
+    segments, seen = _by_label(seen, root)
     classes, values, told = _classes(pairs.labels, seen, root)
     targets = np.array([[float(value in one.values) for value in values] for one in seen], dtype=np.float32)
     targets[[bool(one.reason) for one in seen]] = np.nan
@@ -101,6 +104,7 @@ def read_mask_cohort(
         masks=masks,
         observers=_others(pairs, names, paths),
         mask_values=values,
+        segments=segments,
         notes=(*pairs.notes, *notes, *told),
     )
     if patient_regex is not None:
@@ -184,7 +188,8 @@ def _united(cohort: Cohort, row: int, files: Sequence[str]) -> np.ndarray:
     """Class numbers of one observer's mask of a row; of several files what any marks, the last one's word first."""
     found: np.ndarray | None = None
     for name in files:
-        part = _numbered(read_mask(cohort.root / name, cohort.files_of(row)), cohort.mask_values, cohort.root / name)
+        path = cohort.root / name
+        part = _numbered(read_mask(path, cohort.files_of(row), cohort.segments), cohort.mask_values, path)
         if found is not None and found.shape != part.shape:
             raise DataError(f"{cohort.root / name}: a part of a mask of another size than the others. Correct it.")
         found = part if found is None else np.where(part, part, found)
@@ -261,13 +266,39 @@ def _look(root: Path, case: tuple[Sequence[Path], Sequence[Sequence[str]]]) -> _
     try:
         seen = [[np.unique(read_mask(root / name, images)).tolist() for name in files] for files in voters]
         found = [frozenset().union(*one) - {0} for one in seen]
+        named = [segment_labels(root / name) for files in voters for name in files if is_seg_file(root / name)]
     except DataError as error:
         return _Seen(reason=str(error).partition(": ")[2])
     marking = [values for values in found if values]
     if len(marking) > 1 and not frozenset.intersection(*marking):
         numbers = " and ".join(", ".join(map(str, sorted(values))) for values in marking)
         return _Seen(reason=f"observers use different numbers ({numbers}). Store all alike.")
-    return _Seen(values=frozenset().union(*found))
+    values = frozenset().union(*found)
+    pairs = {(number, label) for labels in named for number, label in labels.items() if number in values}
+    return _Seen(values=values, segments=frozenset(pairs))
+
+
+def _by_label(seen: Sequence[_Seen], root: Path) -> tuple[dict[str, int], list[_Seen]]:
+    """Number by label where objects number the segments of one label differently; what was seen, in these numbers."""
+    pairs = frozenset().union(*(one.segments for one in seen))
+    labels = sorted({label for _, label in pairs})
+    if len(labels) == len(pairs):
+        return {}, list(seen)
+    if any(one.values and not one.segments for one in seen):
+        raise DataError(
+            f"{root}: DICOM segmentations number their segments differently ({', '.join(labels[:_SHOWN])}), and other "
+            "masks hold numbers alone. Store all alike."
+        )
+    segments = {label: number for number, label in enumerate(labels, 1)}
+    named = [
+        dataclasses.replace(
+            one,
+            values=frozenset(segments[label] for _, label in one.segments),
+            segments=frozenset((segments[label], label) for _, label in one.segments),
+        )
+        for one in seen
+    ]
+    return segments, named
 
 
 def _classes(
@@ -291,7 +322,16 @@ def _classes(
             "expected one for each class. Were they smoothed or resized? Export them without interpolation."
         )
     names = ("foreground",) if len(found) == 1 else tuple(f"label {value}" for value in found)
-    return names, tuple(found), (f"Numbers in the masks: 0 (background), {', '.join(map(str, found))}.",)
+    notes = [f"Numbers in the masks: 0 (background), {', '.join(map(str, found))}."]
+    told = dict(sorted(frozenset().union(*(one.segments for one in seen))))
+    called = sorted({label for one in seen for _, label in one.segments})
+    if set(found) <= set(told) and len(called) == len(found):
+        names = tuple(told[value] or name for value, name in zip(found, names, strict=True))
+        notes = [f"Segments of DICOM objects: {', '.join(names)}."]
+    elif len(called) > len(found):
+        some = ", ".join(called[:_SHOWN]) + (" …" if len(called) > _SHOWN else "")
+        notes.append(f"Segments are called differently from file to file ({some}): their numbers decide.")
+    return names, tuple(found), tuple(notes)
 
 
 def _demand_patients(cohort: Cohort) -> None:

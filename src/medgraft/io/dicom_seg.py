@@ -13,7 +13,7 @@ from pydicom.uid import SegmentationStorage, generate_uid
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import quiet, read_dataset
 
-__all__ = ["demand_highdicom", "is_seg", "read_seg", "write_seg"]
+__all__ = ["demand_highdicom", "is_seg", "read_seg", "segment_labels", "write_seg"]
 
 _SERIES: Final = 9000
 # Of type 2: they have to be there, and may be empty.
@@ -30,6 +30,16 @@ def is_seg(path: Path) -> bool:
         DataError: It cannot be read.
     """
     return bool(str(read_dataset(path, stop_before_pixels=True).get("SOPClassUID", "")) == SegmentationStorage)
+
+
+def segment_labels(path: Path) -> dict[int, str]:
+    """What the segments of a segmentation object are called, by their numbers.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    found = read_dataset(path, stop_before_pixels=True).get("SegmentSequence", [])
+    return {int(item.SegmentNumber): " ".join(str(item.get("SegmentLabel", "")).split()) for item in found}
 
 
 def read_seg(path: Path, files: Sequence[Path], num_frames: int = 1) -> np.ndarray:

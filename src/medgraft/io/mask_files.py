@@ -49,7 +49,8 @@ def mask_format(files: Sequence[Path], dims: int, wanted: MaskFormat) -> str:
     is_possible = {
         "png": dims == 2,
         "nifti": dims == 3 and kind in ("dicom", "nifti"),
-        "npy": True,
+        # Arrays do not tell how they are turned, which NIfTI and DICOM volumes do.
+        "npy": dims == 2 or kind in ("array", "picture"),
         "dicom-seg": kind == "dicom",
     }
     if not is_possible[found]:

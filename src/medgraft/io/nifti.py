@@ -92,13 +92,12 @@ def nifti_facts(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return tuple(shape[axis] for axis in order), tuple(round(float(steps[axis]), 6) for axis in order)
 
 
-def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def read_nifti(path: Path, outside: float | None = None) -> tuple[np.ndarray, np.ndarray]:
     """The volume and its affine.
-
-    Voxels that are no number become the smallest one: programs mark what lies outside the scan so.
 
     Args:
         path: ``.nii`` or ``.nii.gz``.
+        outside: What voxels become that are no number, as programs mark what lies outside the scan. None: the smallest.
 
     Returns:
         (X, Y, Z) float32, scaled by slope and intercept of the header, and (4, 4) from voxel to millimetres, right,
@@ -117,7 +116,9 @@ def read_nifti(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise DataError(f"{path}: holds no finite voxel. Leave it out.")
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise DataError(f"{path}: has no valid affine (voxels without extent). Correct its header.")
-    return (values if is_known.all() else np.where(is_known, values, values[is_known].min())), affine
+    if not is_known.all():
+        values = np.where(is_known, values, values[is_known].min() if outside is None else np.float32(outside))
+    return values, affine
 
 
 def write_nifti(values: np.ndarray, affine: np.ndarray, path: Path) -> None:

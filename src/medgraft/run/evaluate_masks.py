@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -23,6 +23,9 @@ from medgraft.train.engine import Engine
 from medgraft.types import Cohort, to_json
 
 __all__ = ["evaluate_masks"]
+
+_NO_LABEL: Final = 65536
+"""More than any mask holds."""
 
 
 def evaluate_masks(
@@ -103,16 +106,28 @@ def _usable(
 
 
 def _in_terms_of(artefact: Artefact, cohort: Cohort) -> Cohort:
-    """The cohort with the model's classes; of one class each the number in the files does not matter."""
+    """The cohort with the model's classes: by their names, else by their numbers, of one class each by neither."""
     if len(artefact.classes) == len(cohort.classes) == 1:
         return dataclasses.replace(cohort, classes=artefact.classes)
+    if set(cohort.classes) <= set(artefact.classes):
+        values = dict(zip(cohort.classes, cohort.mask_values, strict=True))
+        # Numbers that no file holds stand for classes that this cohort does not show.
+        absent = range(_NO_LABEL, _NO_LABEL + len(artefact.classes))
+        numbers = tuple(values.get(name, other) for name, other in zip(artefact.classes, absent, strict=True))
+        return _with_classes(cohort, artefact, [artefact.classes.index(name) for name in cohort.classes], numbers)
     strange = set(cohort.mask_values) - set(artefact.mask_values)
     if strange:
         raise DataError(
             f"expected the model's numbers {', '.join(map(str, artefact.mask_values))} in the masks, got "
             f"{', '.join(map(str, sorted(strange)))}, too. Renumber the masks."
         )
+    places = [artefact.mask_values.index(value) for value in cohort.mask_values]
+    return _with_classes(cohort, artefact, places, artefact.mask_values)
+
+
+def _with_classes(cohort: Cohort, artefact: Artefact, places: list[int], numbers: tuple[int, ...]) -> Cohort:
+    """The cohort whose classes lie at these places among the model's, which the files write as these numbers."""
     targets = np.zeros((len(cohort), len(artefact.classes)), dtype=np.float32)
-    targets[:, [artefact.mask_values.index(value) for value in cohort.mask_values]] = cohort.targets
+    targets[:, places] = cohort.targets
     targets[np.isnan(cohort.targets).any(1)] = np.nan
-    return dataclasses.replace(cohort, classes=artefact.classes, mask_values=artefact.mask_values, targets=targets)
+    return dataclasses.replace(cohort, classes=artefact.classes, mask_values=numbers, targets=targets)

@@ -57,6 +57,11 @@ class MaskHead(nn.Module):
                 f"{kind} needs an encoder of {_FEWEST_LEVELS[kind]} halvings of the resolution, got {len(levels)}. "
                 "Choose a deeper cut, or --decoder unet."
             )
+        if lacking := _lacking(kind, levels):
+            raise ConfigError(
+                f"{kind} reads features at strides {', '.join(map(str, lacking))}, where this network has none. "
+                "Choose --decoder unet, or another cut."
+            )
         channels = (input_shape[0], *(level.channels for level in levels))
         widths = tuple(min(_WIDEST, _FINEST * 2**step) for step in reversed(range(len(levels))))
         self.kind = kind
@@ -87,6 +92,13 @@ class MaskHead(nn.Module):
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             shadow(features)
         return int(counter.get_total_flops()) // 2
+
+
+def _lacking(kind: str, levels: Sequence[Level]) -> list[int]:
+    """Strides at which this decoder takes features and the encoder has none; a U-Net does without skip connections."""
+    first = next(place for place, level in enumerate(levels) if level.channels)
+    read = {"fpn": levels[-4:], "upernet": levels[1:], "unet++": levels[first:]}.get(kind, ())
+    return [level.stride for level in read if not level.channels]
 
 
 def decoders_at_cuts(source: Source, kind: str, num_outputs: int = 1) -> dict[int, MaskHead]:
