@@ -58,6 +58,11 @@ class DataConfig(_Frozen):
         "classification", description="segmentation: the truth is a mask for every image"
     )
     observer: str | None = Field(None, description="Whose masks, where an image has several; majority: of all")
+    mask_classes: dict[str, int] = Field(
+        default_factory=dict,
+        description="Classes of masks and the numbers that stand for them (vessel=255,lesion=128); a mask with another "
+        "number is named and left out. Empty: every number is a class",
+    )
     longest: int = Field(
         0, ge=0, le=4096, description="Largest side of images with masks; 0: 1024 px, of volumes 192 voxels"
     )
@@ -97,6 +102,16 @@ class DataConfig(_Frozen):
     @classmethod
     def _as_grades(cls, value: Any) -> Any:
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("mask_classes", mode="before")
+    @classmethod
+    def _as_numbers(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+        if not all(name.strip() and number.strip().isdigit() for name, _, number in pairs):
+            raise ValueError("expected names and numbers such as vessel=255,lesion=128")
+        return {name.strip(): int(number) for name, _, number in pairs}
 
     @field_validator("spacing_mm", mode="before")
     @classmethod

@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from dicom_files import dicom, save
+from dicom_files import dicom, enhanced, save
 from medgraft.cli import app
 from medgraft.config import make_config
 from medgraft.data.audit import audit_cohort
@@ -17,6 +18,7 @@ from medgraft.data.masks import mask_of, read_mask_cohort
 from medgraft.data.pairs import Pairs, find_pairs
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
+from medgraft.io.mask_files import write_mask
 from medgraft.run.check import check
 from medgraft.run.prepare import Listener
 from volume_files import write_nifti
@@ -250,6 +252,123 @@ def test_smoothed_empty_and_missing_masks_are_refused(tmp_path: Path) -> None:
         read_mask_cohort(root)
     with pytest.raises(DataError, match="2 patients"):
         read_mask_cohort(folder_of(tmp_path / "few", 2))
+
+
+def test_numbers_that_hardly_any_mask_holds_are_named_and_classes_can_be_declared(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, 12)
+    stray = disc(5).astype(np.uint8) * 255
+    stray[0, 0] = 254
+    write(root / "masks" / "5.png", stray)
+    cohort = read_mask_cohort(root)
+    assert cohort.classes == ("label 254", "label 255")
+    audit = audit_cohort(cohort, build_cache(cohort, tmp_path / "cache", sides=(64, 64)))
+    (finding,) = [found for found in audit.findings if found.kind == "mask-label"]
+    assert finding.paths == ("images/5.png",)
+    assert finding.message.startswith("The numbers 254 stand in 1 of 12 masks alone, e.g. of images/5.png")
+    told = CliRunner().invoke(
+        app, ["check", str(root), "--task", "segmentation", "--set", "data.mask_classes=disc=255"]
+    )
+    assert told.exit_code == 1
+    assert "mask-unreadable: images/5.png\nfound: masks to look at, see above." in told.output
+    options = {"data": {"task": "segmentation", "mask_classes": "vessel=255"}}
+    assert make_config(str(root), options=options).data.mask_classes == {"vessel": 255}
+    cohort = read_mask_cohort(root, classes={"vessel": 255})
+    assert (cohort.classes, cohort.mask_values) == (("vessel",), (255,))
+    audit = audit_cohort(cohort, build_cache(cohort, tmp_path / "cache", sides=(64, 64)))
+    (finding,) = [found for found in audit.findings if found.kind == "mask-unreadable"]
+    assert finding.paths == ("images/5.png",)
+    assert "holds the label 254, expected 0 or 255" in finding.message
+    with pytest.raises(ConfigError, match="expected names and numbers"):
+        make_config(str(root), options={"data": {"task": "segmentation", "mask_classes": "vessel"}})
+
+
+def test_masks_of_one_and_of_255_are_not_two_classes(tmp_path: Path) -> None:
+    root = folder_of(tmp_path, 8)
+    for number in range(3):
+        write(root / "masks" / f"{number}.png", disc(number).astype(np.uint8))
+    with pytest.raises(DataError, match="3 masks mark with 1 and 5 with 255, none with both"):
+        read_mask_cohort(root)
+    assert read_mask_cohort(root, classes={"a": 1, "b": 255}).classes == ("a", "b")
+
+
+@pytest.mark.parametrize("layout", ["images/{split}/{name}", "{split}/images/{name}"])
+def test_folders_that_name_a_split_are_kept(tmp_path: Path, layout: str) -> None:
+    source = folder_of(tmp_path / "source", 9)
+    for number in range(9):
+        split = ("Train", "valid", "test")[number % 3]
+        for kind in ("images", "masks"):
+            place = tmp_path / "data" / layout.format(split=split, name=f"{number}.png").replace("images", kind)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            (source / kind / f"{number}.png").rename(place)
+    cohort = read_mask_cohort(tmp_path / "data")
+    assert cohort.table["split"].value_counts().to_dict() == {"train": 3, "val": 3, "test": 3}
+    assert cohort.table["split"][cohort.table["path"].str.contains("Train")].eq("train").all()
+    assert "Folders name a split: 3 test, 3 train, 3 val." in cohort.notes
+    assert mask_of(cohort, 0).any()
+
+
+def test_swapped_masks_of_volumes_are_suspected(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(12):
+        mask = np.zeros((24, 24, 24), np.uint8)
+        low = rng.integers(2, 12, 3)
+        mask[tuple(slice(at, at + 9) for at in low)] = 1
+        image = 300.0 * mask + rng.normal(0, 20, mask.shape)
+        for folder, values in (("images", image.astype(np.int16)), ("masks", mask)):
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "data" / folder / f"v{number:02}.nii.gz")
+    masks = tmp_path / "data" / "masks"
+    (masks / "v03.nii.gz").rename(tmp_path / "x.nii.gz")
+    (masks / "v07.nii.gz").rename(masks / "v03.nii.gz")
+    (tmp_path / "x.nii.gz").rename(masks / "v07.nii.gz")
+    cohort = read_mask_cohort(tmp_path / "data")
+    audit = audit_cohort(cohort, build_cache(cohort, tmp_path / "cache", sides=(24, 24, 24)))
+    (finding,) = [found for found in audit.findings if found.kind == "mask-shift"]
+    assert finding.paths == ("images/v03.nii.gz", "images/v07.nii.gz")
+
+
+def test_a_mask_stored_mirrored_lies_where_its_image_does(tmp_path: Path) -> None:
+    for number in range(4):
+        mask = np.zeros((8, 9, 10), np.uint8)
+        mask[1:4, 2:5, 3:7] = 1
+        affine = np.diag([-0.8, -0.8, 2.0, 1.0])
+        mirrored = np.diag([0.8, -0.8, 2.0, 1.0])
+        mirrored[0, 3] = -0.8 * 7 + (1.0 if number == 2 else 0)
+        stored = {"images": (500 * mask.astype(np.int16), affine), "masks": (mask[::-1], mirrored)}
+        for folder, (values, where) in stored.items():
+            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(values, where), tmp_path / "data" / folder / f"{number}.nii.gz")
+    cohort = read_mask_cohort(tmp_path / "data")
+    audit = audit_cohort(cohort, build_cache(cohort, tmp_path / "cache", sides=(8, 8, 8)))
+    # One of them is a millimetre off.
+    (finding,) = [found for found in audit.findings if found.kind == "mask-affine"]
+    assert finding.paths == ("images/2.nii.gz",)
+
+
+def test_uids_are_names_and_files_of_many_frames_are_volumes(tmp_path: Path) -> None:
+    for number in range(4):
+        film = dicom(np.full((8, 8), 9, np.uint16), PatientID=f"p{number}")
+        save(film, tmp_path / "a" / "images" / f"1.2.840.{number}")
+        write(tmp_path / "a" / "masks" / f"1.2.840.{number}.png", np.eye(8, dtype=np.uint8))
+        volume = np.zeros((5, 8, 8), np.uint16)
+        volume[1:3, 2:5, 2:5] = 100
+        enhanced_file = save(enhanced(volume, range(5)), tmp_path / "b" / f"v{number}.dcm")
+        mask = (volume > 0).astype(np.uint8)
+        path = write_mask(
+            mask,
+            (enhanced_file,),
+            tmp_path / "b" / f"m{number}",
+            kind="nifti",
+            values=(1,),
+            classes=("x",),
+            version="1",
+        )
+        assert path.exists()
+    assert len(read_mask_cohort(tmp_path / "a")) == 4
+    (tmp_path / "b" / "cases.csv").write_text(
+        "\n".join(["path,mask", *(f"v{number}.dcm,m{number}.nii.gz" for number in range(4))])
+    )
+    assert read_mask_cohort(tmp_path / "b").dims == 3
 
 
 def test_what_is_odd_about_masks_is_found(tmp_path: Path) -> None:

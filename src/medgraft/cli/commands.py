@@ -145,7 +145,7 @@ def check(
     positive: Positive = None,
     seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,
 ) -> None:
-    """Audit a cohort. Exit code 0: clean, 1: leaks or broken files, 2: unusable."""
+    """Audit a cohort. Exit code 0: clean, 1: leaks, broken files or doubtful masks, 2: unusable."""
     from medgraft.config import make_config
     from medgraft.run.check import check as run_check
     from medgraft.run.console import listening
@@ -153,11 +153,15 @@ def check(
     config = make_config(str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}, sets=sets).data
     with listening(console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
-    is_clean = (
-        not audit.has_leaks and not audit.num_broken and not (audit.of("mask-size") or audit.of("mask-unreadable"))
-    )
-    typer.echo("clean: no leaks, no broken files." if is_clean else "found: leaks or broken files, see above.")
-    raise typer.Exit(0 if is_clean else 1)
+    is_whole = not audit.has_leaks and not audit.num_broken
+    doubtful = [found for found in audit.findings if found.kind.startswith("mask-") and found.severity == "warn"]
+    for found in doubtful:
+        typer.echo(f"{found.kind}: {', '.join(found.paths)}{' …' if found.count > len(found.paths) else ''}")
+    if is_whole and not doubtful:
+        typer.echo("clean: no leaks, no broken files.")
+    else:
+        typer.echo(f"found: {'masks to look at' if is_whole else 'leaks or broken files'}, see above.")
+    raise typer.Exit(0 if is_whole and not doubtful else 1)
 
 
 @app.command()

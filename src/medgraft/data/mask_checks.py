@@ -1,5 +1,6 @@
 """Findings on masks: unreadable, of another size than their image, empty, perhaps of another image."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -8,17 +9,18 @@ from scipy import ndimage
 from medgraft.data.cache import DecodedCohort
 from medgraft.data.decode import in_order
 from medgraft.data.findings import Finding, finding_of
-from medgraft.data.fingerprint import THUMBNAIL
 from medgraft.data.mask_cache import misfit
 from medgraft.data.masks import mask_of, mask_readers
 from medgraft.errors import DataError
-from medgraft.io.nifti import is_nifti_name, nifti_affine
+from medgraft.io.nifti import is_nifti_name, nifti_affine, nifti_shape, turned_affine
 from medgraft.types import Cohort
 
 __all__ = ["mask_findings"]
 
 _FEWEST: Final = 10
 _SAME_PLACE: Final = 1e-2
+_RARE: Final = 10
+_COARSE: Final = 32
 _OTHERS: Final = 20
 """With how many other masks an image is compared."""
 _FOLLOWS: Final = 2.0
@@ -33,7 +35,8 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         decoded: Their cache.
     """
     reasons, odd, empty = [], [], []
-    thumbs = np.zeros((len(cohort), THUMBNAIL, THUMBNAIL), dtype=bool)
+    coarse = _coarse_images(decoded)
+    thumbs = np.zeros(coarse.shape, dtype=bool)
     for row, found in enumerate(
         in_order(lambda row: _mask(cohort, row), range(len(cohort)), mask_readers(cohort.dims == 3))
     ):
@@ -45,15 +48,18 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
             odd.append((row, reason))
         if not found.any():
             empty.append(row)
-        thumbs[row] = _small(found != 0)
+        if not reason:
+            thumbs[row] = _coarse(found != 0, coarse.shape[1:])
     unusable = {row for row, _ in (*reasons, *odd)}
     left = np.array([row for row in range(len(cohort)) if row not in unusable and thumbs[row].any()])
     return [
         *_unreadable(cohort, reasons),
         *_odd_sizes(cohort, odd),
         *_elsewhere(cohort, decoded),
+        *_rare_numbers(cohort),
         *_empty(cohort, empty),
-        *(_shifted(cohort, decoded, _strangers(decoded.thumbs, thumbs, left)) if cohort.dims == 2 else ()),
+        # Padded and cropped volumes lie otherwise in their cache than their masks do on disk.
+        *(_shifted(cohort, decoded, _strangers(coarse, thumbs, left)) if _is_comparable(decoded) else ()),
     ]
 
 
@@ -80,6 +86,25 @@ def _elsewhere(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         f"{decoded.paths[moved[0]]}. Resample them to the image, or correct the header."
     )
     return [finding_of(cohort, "mask-affine", "warn", message, len(moved), moved)]
+
+
+def _rare_numbers(cohort: Cohort) -> list[Finding]:
+    """Numbers without a name that hardly any mask holds: a slip of the pen, traces of smoothing, or a rare class."""
+    shown = (cohort.targets == 1).sum(0)
+    rare = [
+        place for place, name in enumerate(cohort.classes)
+        if name == f"label {cohort.mask_values[place]}" and shown[place] * _RARE <= len(cohort)
+    ]  # fmt: skip
+    if not rare or len(cohort) < _FEWEST:
+        return []
+    rows = np.flatnonzero((cohort.targets[:, rare] == 1).any(1))
+    numbers = ", ".join(str(cohort.mask_values[place]) for place in rare)
+    message = (
+        f"The numbers {numbers} stand in {len(rows)} of {len(cohort)} masks alone, e.g. of "
+        f"{cohort.table['path'].iat[rows[0]]}: rare classes, or slips? Name the classes, and masks with other numbers "
+        "are left out: --set data.mask_classes=NAME=NUMBER,…"
+    )
+    return [finding_of(cohort, "mask-label", "warn", message, len(rows), rows)]
 
 
 def _empty(cohort: Cohort, empty: list[int]) -> list[Finding]:
@@ -109,22 +134,34 @@ def _mask(cohort: Cohort, row: int) -> np.ndarray | str:
 
 
 def _is_elsewhere(cohort: Cohort, row: int) -> bool:
-    """Whether a NIfTI mask has another affine than its NIfTI image, by more than a hundredth of a millimetre."""
+    """Whether a NIfTI mask, turned as its NIfTI image is, lies elsewhere by more than a hundredth of a millimetre."""
     files = [*cohort.files_of(row), *(cohort.root / file for files in cohort.masks[row] for file in files)]
     if not all(is_nifti_name(file.name) for file in files):
         return False
     try:
-        affines = [nifti_affine(file) for file in files]
+        affines = [turned_affine(nifti_shape(file), nifti_affine(file)) for file in files]
     except DataError:
         return False  # told where it is read
     return any(np.abs(affine - affines[0]).max() > _SAME_PLACE for affine in affines)
 
 
-def _small(mask: np.ndarray) -> np.ndarray:
-    """(64, 64) bool: of a volume its middle slice."""
-    plane = mask if mask.ndim == 2 else mask[len(mask) // 2]
-    rows, columns = (np.arange(THUMBNAIL) * side // THUMBNAIL for side in plane.shape)
-    return np.asarray(plane[np.ix_(rows, columns)])
+def _is_comparable(decoded: DecodedCohort) -> bool:
+    return len(decoded.sides) == 2 or decoded.resize == "squash"
+
+
+def _coarse_images(decoded: DecodedCohort) -> np.ndarray:
+    """(N, 64, 64) of images, (N, D, H, W) of volumes with sides of 32 at most."""
+    if len(decoded.sides) == 2:
+        return decoded.thumbs
+    sides = tuple(min(side, _COARSE) for side in decoded.sides)
+    return np.stack([_coarse(image[0], sides) for image in decoded.images])
+
+
+def _coarse(values: np.ndarray, sides: Sequence[int]) -> np.ndarray:
+    """Every so manieth of the values, (*sides)."""
+    return np.asarray(
+        values[np.ix_(*(np.arange(few) * many // few for few, many in zip(sides, values.shape, strict=True)))]
+    )
 
 
 def _strangers(images: np.ndarray, masks: np.ndarray, rows: np.ndarray) -> list[int]:
@@ -136,7 +173,7 @@ def _strangers(images: np.ndarray, masks: np.ndarray, rows: np.ndarray) -> list[
     ahead = []
     for row in rows:
         image = images[row].astype(np.float32)
-        edges = np.hypot(*(ndimage.sobel(image, axis) for axis in (0, 1)))
+        edges = np.sqrt(sum(ndimage.sobel(image, axis) ** 2 for axis in range(image.ndim)))
         others = [other for other in rng.permutation(rows)[: _OTHERS + 1] if other != row][:_OTHERS]
         scores = np.array([edges[rims[other]].mean() for other in others])
         ahead.append((edges[rims[row]].mean() - scores.mean()) / max(float(scores.std()), 1e-6))

@@ -20,8 +20,10 @@ from medgraft.data.patients import with_dicom, with_patients
 from medgraft.data.tables import FIRST_LINE, demand_column, demand_files, find_column, read_table, split_names
 from medgraft.data.volumes import files_of
 from medgraft.errors import ConfigError, DataError
+from medgraft.io.dicom_header import is_dicom, read_header
 from medgraft.io.dicom_seg import segment_labels
-from medgraft.io.mask import is_seg_file, read_mask
+from medgraft.io.image import IMAGE_SUFFIXES
+from medgraft.io.mask import NO_SEGMENTS, is_seg_file, read_mask
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort
 
@@ -47,6 +49,7 @@ def read_mask_cohort(
     source: str | Path,
     *,
     observer: str | None = None,
+    classes: Mapping[str, int] = NO_SEGMENTS,
     path_column: str | None = None,
     patient_column: str | None = None,
     patient_regex: str | None = None,
@@ -59,6 +62,8 @@ def read_mask_cohort(
     Args:
         source: Folder or table.
         observer: Whose masks, where an image has several; ``majority``: of all. None: the first by name.
+        classes: Names of the classes and the numbers that stand for them; empty: what the folder tells, or every number
+            in the masks. A mask that holds another number cannot be used.
         path_column: Column of image files; found by name when None.
         patient_column: Column of patients.
         patient_regex: Pattern searched in each path; its first group (or whole match) is the patient.
@@ -83,19 +88,19 @@ def read_mask_cohort(
             f"{root}: {len(lost)} images have no mask of {by}{some_names(lost)}. Choose another --observer."
         )
     files = _files_by_path(root, paths)
-    is_volume = all(is_volume_name(path) or path in files for path in paths)
+    is_volume = all(is_volume_name(path) or path in files or _has_frames(root / path) for path in paths)
     images = [tuple(root / name for name in files.get(path, (path,))) for path in paths]
     seen = list(in_order(functools.partial(_look, root), zip(images, masks, strict=True), mask_readers(is_volume)))
     segments, seen = _by_label(seen, root)
-    classes, values, told = _classes(pairs.labels, seen, root)
+    named, values, told = _classes(dict(classes) or pairs.labels, seen, root)
     targets = np.array([[float(value in one.values) for value in values] for one in seen], dtype=np.float32)
     targets[[bool(one.reason) for one in seen]] = np.nan
-    table["label"] = ["|".join(name for name, shown in zip(classes, row, strict=True) if shown == 1) for row in targets]
+    table["label"] = ["|".join(name for name, shown in zip(named, row, strict=True) if shown == 1) for row in targets]
     cohort = Cohort(
         root=root.absolute(),
         layout="table" if is_table else "folder",
         task="segmentation",
-        classes=classes,
+        classes=named,
         positive=None,
         table=table.astype(object),
         targets=targets,
@@ -107,11 +112,17 @@ def read_mask_cohort(
         segments=segments,
         notes=(*pairs.notes, *notes, *told),
     )
-    if patient_regex is not None:
-        cohort = with_patients(cohort, patient_regex)
-    cohort = with_dicom(cohort)
+    cohort = with_dicom(cohort if patient_regex is None else with_patients(cohort, patient_regex))
     _demand_patients(cohort)
     return cohort
+
+
+def _has_frames(path: Path) -> bool:
+    """Whether a DICOM file holds several frames."""
+    try:
+        return path.suffix.lower() not in IMAGE_SUFFIXES and is_dicom(path) and len(read_header(path).frames) > 1
+    except DataError:
+        return False  # named where it is read
 
 
 def _files_by_path(root: Path, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -132,6 +143,7 @@ def _found(path: Path, path_column: str | None, patient_column: str | None) -> t
     pairs = find_pairs(path)
     table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(pairs.masks)), dtype=object)
     table["path"] = list(pairs.masks)
+    table["split"] = pd.Series([pairs.splits.get(image) for image in pairs.masks], dtype=object)
     return path, table, pairs, False
 
 
@@ -316,6 +328,12 @@ def _classes(
         return tuple(ordered), tuple(named[name] for name in ordered), (f"Classes: {', '.join(ordered)}.",)
     if not found:
         raise DataError(f"{root}: every mask is empty (0 everywhere). Is it the right folder?")
+    if found == [1, 255] and not any({1, 255} <= one.values for one in seen):
+        counts = [sum(number in one.values for one in seen) for number in found]
+        raise DataError(
+            f"{root}: {counts[0]} masks mark with 1 and {counts[1]} with 255, none with both: one class, or two? Store "
+            "all alike, or name them: --set data.mask_classes=NAME=1,OTHER=255."
+        )
     if len(found) > _MOST_LABELS:
         raise DataError(
             f"{root}: the masks hold {len(found)} different numbers ({', '.join(map(str, found[:_SHOWN]))} …), "

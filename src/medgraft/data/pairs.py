@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from medgraft.data.layouts import SPLIT_NAMES
 from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.mask import is_mask_name
@@ -36,11 +37,13 @@ class Pairs:
     Args:
         masks: Image to its masks by observer, of each the files whose marks are united; one observer is called "".
         labels: Class name to the number that stands for it, where the folder tells; else empty.
+        splits: Image to ``train``, ``val`` or ``test``, where folders say so of every image; else empty.
         notes: What was inferred, one sentence each.
     """
 
     masks: Mapping[str, Mapping[str, tuple[str, ...]]]
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -55,7 +58,7 @@ def find_pairs(root: Path) -> Pairs:
     Understood are nnU-Net's ``imagesTr/case_0000.*`` with ``labelsTr/case.*`` and ``dataset.json``; a folder of images
     beside one of masks (``images``/``masks``, ``labels`` …) whose names are equal or differ by a suffix; and one folder
     in which masks are called as their image with a suffix (``x.jpg``, ``x_1stHO.png``, ``x_2ndHO.png``), one
-    for each observer.
+    for each observer. Folders ``train``, ``val`` and ``test`` above or below these are a split.
 
     Args:
         root: An existing folder.
@@ -77,8 +80,41 @@ def find_pairs(root: Path) -> Pairs:
     images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
     masks = next((folders[name] for name in MASK_FOLDERS if name in folders), None)
     if images is not None and masks is not None:
-        return _two_folders(root, images, masks)
-    return _by_suffix(root, _files(root))
+        return _with_splits(_two_folders(root, images, masks))
+    parts = [folder for name, folder in folders.items() if name in SPLIT_NAMES and _has_two_folders(folder)]
+    return _with_splits(_united(root, parts) if parts else _by_suffix(root, _files(root)))
+
+
+def _has_two_folders(folder: Path) -> bool:
+    names = {entry.name.casefold() for entry in folder.iterdir() if entry.is_dir()}
+    return bool(names & set(IMAGE_FOLDERS)) and bool(names & set(MASK_FOLDERS))
+
+
+def _united(root: Path, parts: Sequence[Path]) -> Pairs:
+    """The pairs of several folders, each of which has its own of images and of masks."""
+    masks: dict[str, dict[str, tuple[str, ...]]] = {}
+    notes = []
+    for part in parts:
+        found = find_pairs(part)
+        before = _name(root, part)
+        for image, by in found.masks.items():
+            masks[f"{before}/{image}"] = {name: tuple(f"{before}/{file}" for file in by[name]) for name in by}
+        notes += [f"{before}: {note}" for note in found.notes]
+    return Pairs(masks=masks, notes=tuple(notes))
+
+
+def _with_splits(pairs: Pairs) -> Pairs:
+    """The same with the split that folders name, where every image lies in such a folder and there are several."""
+    splits = {}
+    for image in pairs.masks:
+        for folder in Path(image).parts[:-1]:
+            if folder.casefold() in SPLIT_NAMES:
+                splits[image] = SPLIT_NAMES[folder.casefold()]
+                break
+    if len(splits) < len(pairs.masks) or len(set(splits.values())) < 2:
+        return pairs
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(Counter(splits.values()).items()))
+    return dataclasses.replace(pairs, splits=splits, notes=(*pairs.notes, f"Folders name a split: {counts}."))
 
 
 def _nnunet(root: Path) -> Pairs:
@@ -217,7 +253,9 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _stem(path: Path) -> str:
-    return Path(path.name.removesuffix(".gz")).stem
+    """The name without an ending; that of a UID is none."""
+    name = path.name.removesuffix(".gz")
+    return Path(name).stem if not Path(name).suffix[1:].isdigit() else name
 
 
 def _name(root: Path, path: Path) -> str:

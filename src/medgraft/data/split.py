@@ -275,7 +275,8 @@ def _check_classes(cohort: Cohort) -> None:
         for column, name in zip(matrix.T, names, strict=False):
             if not column[rows].any():
                 message = f"class {name!r} has no image in {split} ({int(column.sum())} in all)"
-                raise DataError(f"{cohort.root}: {message}. Add cases of more patients, or leave this class out.")
+                instead = "write masks without it" if cohort.task == "segmentation" else "leave this class out"
+                raise DataError(f"{cohort.root}: {message}. Add cases of more patients, or {instead}.")
 
 
 def _counts(parts: np.ndarray, groups: np.ndarray, noun: str) -> str:

@@ -16,7 +16,7 @@ from medgraft.io.image import IMAGE_SUFFIXES, read_image
 from medgraft.io.nifti import MAX_VOXELS, is_nifti_name, read_nifti, to_ras
 from medgraft.io.series import stacks_of
 
-__all__ = ["is_mask_name", "is_seg_file", "read_mask"]
+__all__ = ["NO_SEGMENTS", "is_mask_name", "is_seg_file", "read_mask"]
 
 NO_SEGMENTS: Final[Mapping[str, int]] = MappingProxyType({})
 _LOSSY: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})

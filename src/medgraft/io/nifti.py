@@ -4,7 +4,7 @@ import contextlib
 import gzip
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ __all__ = [
     "ras_order",
     "read_nifti",
     "to_ras",
+    "turned_affine",
     "write_like",
     "write_nifti",
 ]
@@ -165,8 +166,13 @@ def to_ras(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """
     orientation = io_orientation(affine)  # type: ignore[no-untyped-call]  # nibabel leaves it untyped
     turned = apply_orientation(values, orientation)  # type: ignore[no-untyped-call]
-    moved = affine @ inv_ornt_aff(orientation, values.shape[:3])  # type: ignore[no-untyped-call]
-    return np.asarray(turned), np.asarray(moved)
+    return np.asarray(turned), turned_affine(values.shape[:3], affine)
+
+
+def turned_affine(shape: Sequence[int], affine: np.ndarray) -> np.ndarray:
+    """The affine that `to_ras` gives to voxels of this shape (X, Y, Z)."""
+    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]
+    return np.asarray(affine @ inv_ornt_aff(orientation, tuple(shape)))  # type: ignore[no-untyped-call]
 
 
 def ras_order(affine: np.ndarray) -> tuple[int, ...]:

@@ -147,6 +147,7 @@ def _masks(config: DataConfig) -> Cohort:
     cohort = read_mask_cohort(
         config.source,
         observer=config.observer,
+        classes=config.mask_classes,
         path_column=config.path_column,
         patient_column=config.patient_column,
         patient_regex=config.patient_regex,
