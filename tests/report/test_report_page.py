@@ -258,6 +258,17 @@ def test_methods_name_delong_only_where_every_group_is_one_image(make_run, finis
     assert "DeLong" in methods(read_run(make_run(changes={"test.num_groups": 240})))[0][1]
 
 
+def test_methods_of_folds_speak_of_folds_and_count_what_was_tested(make_run):
+    folds = [{"fold": n, "cut": {"index": n + 2, "name": f"layer{n}"}} for n in (1, 2)]
+    run = make_run(changes={"folds": folds, "test.num_cases": 31, "test.replicates": 500})
+    text = " ".join(methods(read_run(run))[0])
+    assert "each of the 31 images was tested once, in one of 2 folds" in text
+    assert "in every fold by itself. Cuts 3 (layer1), 4 (layer2) were chosen." in text
+    assert "on the held-out parts of all folds together" in text
+    assert "come from 500 bootstrap replicates" in text
+    assert "for training" not in text
+
+
 def test_a_minus_in_the_verdict_is_a_minus_and_hyphens_stay(make_run):
     sentence = "fine-tuning at cut-3, resnet-18: AUROC -0.0010 (-0.0120 to +0.0100)."
     told = summary_sentence(read_run(make_run(changes={"test.sentence": sentence})))

@@ -9,9 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import medgraft
+from medgraft.backbones.packaged import packaged_weights
 from medgraft.cli import app
 from medgraft.config import RunConfig, make_config
 from medgraft.data.groups import groups_of
@@ -19,7 +21,7 @@ from medgraft.data.masks import read_mask_cohort
 from medgraft.data.phantom import PhantomSettings, write_phantom
 from medgraft.data.split import fold_splits, split_cohort
 from medgraft.deploy import load_artefact, predict_files, segment_files
-from medgraft.errors import ConfigError, DataError
+from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.io.mask import read_mask
 from medgraft.metrics.overlap import dice, overlap_counts
 from medgraft.run.advising import advise
@@ -178,12 +180,17 @@ def test_an_external_cohort_is_judged_alike_whatever_its_number(run: Path, films
     for name in ("dice", "hd95", "surface_dice"):
         assert result["metrics"][name]["value"] == pytest.approx(wanted[name]["value"]), name
     assert {"evaluation.json", "predictions.csv"} == {path.name for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(RunError, match=r"could not write to .*cases\.csv: File exists\. Choose another --out"):
+        evaluate(run, config, out=tmp_path / "cases.csv")
 
 
 def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(observed: Path, tmp_path: Path) -> None:
+    state = {name: value for name, value in load_file(packaged_weights()).items() if not name.startswith("layer4")}
+    save_file(state, tmp_path / "bottom.safetensors")
     config = mask_config(
-        observed, data={"folds": 3, "patient_regex": r"(p\d+)_", "leaks": "allow"}, train={"epochs": 2}
-    )
+        observed, data={"folds": 3, "patient_regex": r"(p\d+)_", "leaks": "allow"}, train={"epochs": 2},
+        backbone={"weights": str(tmp_path / "bottom.safetensors")},
+    )  # fmt: skip
     results = fit(config, tmp_path / "run")
     test = results["test"]
     assert (test["num_cases"], test["num_groups"], len(results["folds"])) == (18, 9, 3)
@@ -202,6 +209,18 @@ def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(
     assert " over folds" in page
     assert "pools the test images of all folds" in page
     assert "use --folds 5" not in page
+    assert "each of the 18 images was tested once, in one of 3 folds" in page
+    assert "come from 100 bootstrap replicates" in page
+    # Where the weights lack the tail the fairer baseline is tested in every fold, too.
+    second = results["second_baseline"]
+    assert second["cut"]["name"] == "layer3.1"
+    means = [json.loads((tmp_path / "run" / f"fold_{n}" / "results.json").read_text()) for n in (1, 2, 3)]
+    found = [part["second_baseline"]["dice"]["value"] for part in means]
+    assert second["dice"]["mean"] == pytest.approx(np.mean(found))
+    assert second["difference"]["dice"]["value"] == pytest.approx(
+        test["chosen"]["dice"]["value"] - second["dice"]["value"]
+    )
+    assert "against it mean Dice differs by" in page
 
 
 def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
@@ -209,14 +228,21 @@ def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
     (tmp_path / "masks").mkdir()
     for name, label in zip(table["mask"], table["label"], strict=True):
         mask = np.asarray(Image.open(films.parent / name)) > 0
-        Image.fromarray(mask.astype(np.uint8) * (3 if label == "mass" else 7)).save(tmp_path / name)
+        mask = mask.astype(np.uint8) * (3 if label == "mass" else 7)
+        Image.fromarray(mask).save(tmp_path / name)
+        (tmp_path / "renumbered" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.array([0, 0, 0, 2, 0, 0, 0, 1], np.uint8)[mask]).save(tmp_path / "renumbered" / name)
     table["path"] = [str(films.parent / path) for path in table["path"]]
     table["mask"] = [str(tmp_path / name) for name in table["mask"]]
     table.to_csv(tmp_path / "cases.csv", index=False)
-    config = mask_config(tmp_path / "cases.csv", transfer={"cut": "auto", "decoder": "upernet"}, train={"epochs": 1})
+    assert read_mask_cohort(tmp_path / "cases.csv").classes == ("label 3", "label 7")
+    config = mask_config(
+        tmp_path / "cases.csv", data={"mask_classes": "nodule=7,mass=3"},
+        transfer={"cut": "auto", "decoder": "upernet"}, train={"epochs": 1},
+    )  # fmt: skip
     results = fit(config, tmp_path / "run")
-    assert results["classes"] == ["label 3", "label 7"]
-    assert set(results["test"]["chosen"]["per_class"]) == {"label 3", "label 7"}
+    assert results["classes"] == ["mass", "nodule"]
+    assert set(results["test"]["chosen"]["per_class"]) == {"mass", "nodule"}
     assert results["search"]["method"] == "two-stage"
     assert results["chosen"]["head"] == "upernet"
     # Three levels at least for this decoder: the first cuts are left out.
@@ -224,6 +250,15 @@ def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
     assert "Class by class" in (tmp_path / "run" / "report.html").read_text()
     found = segment_files(load_artefact(tmp_path / "run"), [Path(table["path"][0])], tmp_path / "out")
     assert set(np.unique(read_mask(tmp_path / "out" / found["mask"][0]))) <= {0, 3, 7}
+    # Another hospital's numbers do not matter where the names are known.
+    table = table[table["split"] == "test"].drop(columns="split")
+    table["mask"] = [str(tmp_path / "renumbered" / Path(name).relative_to(tmp_path)) for name in table["mask"]]
+    table.to_csv(tmp_path / "others.csv", index=False)
+    others = make_config(str(tmp_path / "others.csv"), options={"data": {"mask_classes": "nodule=1,mass=2"}}).data
+    judged = evaluate(tmp_path / "run", others, replicates=100)["per_class"]
+    for name in ("mass", "nodule"):
+        wanted = results["test"]["chosen"]["per_class"][name]["dice"]["value"]
+        assert judged[name]["dice"]["value"] == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(("strategy", "cut"), [("frozen", "3"), ("lwft", "3"), ("wtst", "3"), ("scratch", "auto")])
@@ -354,12 +389,34 @@ def test_the_command_line_writes_masks_and_names_what_is_wrong(run: Path, films:
     asked = ["predict", str(run), str(tmp_path / "in" / "0.png"), "-o", str(out)]
     assert "--unit is for labels" in str(CliRunner().invoke(app, [*asked, "--unit", "study"]).exception)
     assert "written as nifti" in str(CliRunner().invoke(app, [*asked, "--format", "nifti"]).exception)
-    # Masks of an earlier call are no images.
+    # Masks of an earlier call are no images; a volume among them costs its own row.
     (tmp_path / "in" / "broken.png").unlink()
     inside = tmp_path / "in" / "masks"
     for _ in range(2):
         again = CliRunner().invoke(app, ["predict", str(run), str(tmp_path / "in"), "-o", str(inside)])
         assert "3 cases, 0 with a remark" in again.output
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)), tmp_path / "scan.nii.gz")
+    both = [str(tmp_path / "in" / "0.png"), str(tmp_path / "scan.nii.gz")]
+    assert "2 cases, 1 with a remark" in CliRunner().invoke(app, ["predict", str(run), *both, "-o", str(out)]).output
+
+
+def test_predictions_never_overwrite_what_was_there(run: Path, films: Path, tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for number, file in enumerate(sorted((films.parent / folder).iterdir())[:3]):
+            (tmp_path / folder / f"{number}.png").write_bytes(file.read_bytes())
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*.png")}
+    for out in (tmp_path / "masks", tmp_path / "images", tmp_path / "masks" / ".." / "images"):
+        result = CliRunner().invoke(app, ["predict", str(run), str(tmp_path / "images"), "-o", str(out)])
+        assert isinstance(result.exception, ConfigError)
+        assert "exists and is no mask of an earlier call" in str(result.exception)
+        with pytest.raises(ConfigError, match="is not overwritten"):
+            medgraft.segment(run, tmp_path / "images", out)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    # What was interrupted may be repeated.
+    medgraft.segment(run, tmp_path / "images", tmp_path / "out")
+    (tmp_path / "out" / "2.png").unlink()
+    assert (medgraft.segment(run, tmp_path / "images", tmp_path / "out")["status"] == "ok").all()
 
 
 def test_images_that_show_nothing_are_spread_over_all_parts(films: Path, tmp_path: Path) -> None:

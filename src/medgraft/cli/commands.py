@@ -169,7 +169,8 @@ def predict(
     run: Annotated[Path, typer.Argument(help="Finished run or its model folder.")],
     inputs: Annotated[list[Path], typer.Argument(help="Image files and folders.")],
     out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="CSV (predictions.csv); of a segmentation a folder (masks).")
+        Path | None,
+        typer.Option("-o", "--out", help="CSV (predictions.csv); of a segmentation a folder (predicted_masks)."),
     ] = None,
     unit: JudgedBy = None,
     kind: FormatOfMasks = "auto",
@@ -185,11 +186,8 @@ def predict(
     is_masks = bool(model.artefact.patch)
     if (is_masks and unit is not None) or (not is_masks and kind != "auto"):
         raise ConfigError(f"{'--unit is for labels' if is_masks else '--format is for masks'}. Leave it out.")
-    place = out or Path("masks" if is_masks else "predictions.csv")
-    if is_masks:
-        # Masks of an earlier call are no images.
-        written = place.absolute()
-        cases = [case for case in cases if written not in case[0].absolute().parents]
+    # Not "masks": there people keep the truth.
+    place = out or Path("predicted_masks" if is_masks else "predictions.csv")
     with listening(console) as listener:
 
         def progress(done: int, total: int) -> None:
@@ -201,7 +199,7 @@ def predict(
             place = place / "masks.csv"
         else:
             table = predict_files(model, cases, unit=unit, device=used, progress=progress)
-    write_table(table, place)
+            write_table(table, place)
     bad = int((table["status"] != "ok").sum())
     typer.echo(f"{len(table)} cases, {bad} with a remark in the column status: {place}")
 

@@ -15,9 +15,9 @@ import medgraft
 from medgraft.config import MaskFormat
 from medgraft.data.decode import read_files
 from medgraft.deploy.artefact import LoadedModel
-from medgraft.deploy.predict import UNREADABLE, files_of_case, range_status
+from medgraft.deploy.predict import UNREADABLE, files_of_case, range_status, write_table
 from medgraft.errors import ConfigError, DataError, MedgraftError
-from medgraft.io.mask_files import mask_format, native_sides, write_mask
+from medgraft.io.mask_files import cell_mm, mask_format, mask_path, native_sides, write_mask
 from medgraft.io.preprocess import prepare, restore
 from medgraft.train.engine import Engine, running
 from medgraft.train.memory import freed_memory_kept
@@ -28,6 +28,7 @@ __all__ = ["segment_files", "segment_image"]
 
 _HALF: Final = 0.5
 _NOT_WRITTEN: Final = "no mask written"
+_LIST: Final = "masks.csv"
 
 
 def segment_image(
@@ -77,7 +78,8 @@ def segment_files(
     """Write a mask for every image or volume below `out`, at its own size and place; a broken one costs only its row.
 
     Masks are called as their images and lie in the same subfolders. The numbers in them are those of the masks that
-    taught (in DICOM-SEG: 1, 2 …).
+    taught (in DICOM-SEG: 1, 2 …). ``masks.csv`` there lists them: what stands in it may be written again and is no
+    image; no other file is ever overwritten.
 
     Args:
         model: Of a segmentation.
@@ -89,25 +91,36 @@ def segment_files(
 
     Returns:
         One row per case: ``path, mask`` (relative to `out`), for each class ``pixels_…`` and, where the spacing is
-        known of any case, ``mm2_…`` (of volumes ``mm3_…``), ``status`` as in `predict_files`, or ``no mask written:
-        …``.
+        known of any case, ``mm2_…`` (of volumes ``mm3_…``; ``mm2_at_detector_…`` where only that spacing is told, which
+        magnifies), ``status`` as in `predict_files`, or ``no mask written: …``.
 
     Raises:
         DataError: No file was given, or `out` cannot be made.
-        ConfigError: The model classifies, masks of these files cannot be written so, or a library is missing.
+        ConfigError: The model classifies, masks of these files cannot be written so, a library is missing, or a mask
+            would overwrite another file.
     """
     if not model.artefact.patch:
         raise ConfigError(f"expected a model of a segmentation, got one of a {model.artefact.task} task.")
+    own = _written_before(out)
+    cases = [case for case in cases if (case[0] if isinstance(case, tuple) else case).resolve() not in own]
     if not cases:
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"could not write to {out}: {error.strerror or error}. Choose another place.") from error
     stems = _stems([case[0] if isinstance(case, tuple) else case for case in cases])
     dims = model.artefact.preprocessing.dims
     # Before anything is computed: what cannot be written so is a wrong call, not a broken file.
     kinds = [mask_format(case if isinstance(case, tuple) else (case,), dims, kind) for case in cases]
+    targets = [mask_path(out / stem, written_as) for stem, written_as in zip(stems, kinds, strict=True)]
+    if foreign := [path for path in targets if path.exists() and path.resolve() not in own]:
+        raise ConfigError(
+            f"{foreign[0]}: exists and is no mask of an earlier call, so it is not overwritten. Choose another --out."
+        )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"could not write to {out}: {error.strerror or error}. Choose another place.") from error
+    # Before the first mask: an interrupted call may be repeated.
+    planned = pd.DataFrame({"mask": [path.relative_to(out).as_posix() for path in targets], "status": "interrupted"})
+    write_table(planned, out / _LIST)
     rows = []
     for number, (case, stem, written_as) in enumerate(zip(cases, stems, kinds, strict=True), 1):
         rows.append(_segmented(model, case, out / stem, written_as, device))
@@ -116,7 +129,20 @@ def segment_files(
     table = pd.DataFrame(rows)
     table["mask"] = [path.relative_to(out).as_posix() if path else "" for path in table["mask"]]
     status = table.pop("status")
-    return table.assign(status=status)
+    table = table.assign(status=status)
+    write_table(table, out / _LIST)
+    return table
+
+
+def _written_before(out: Path) -> frozenset[Path]:
+    """The masks that an earlier call wrote, or was about to write, below `out`."""
+    if not (out / _LIST).is_file():
+        return frozenset()
+    try:
+        table = pd.read_csv(out / _LIST, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{out / _LIST}: is no list of an earlier call ({error}). Choose another --out.") from error
+    return frozenset((out / name).resolve() for name in table.get("mask", ()) if name)
 
 
 def _segmented(
@@ -144,11 +170,12 @@ def _segmented(
         return row | {"status": f"{_NOT_WRITTEN}: {error}"}
     row["mask"] = written
     counts = np.bincount(mask.ravel(), minlength=len(artefact.classes) + 1)[1:]
-    unit = "mm2" if settings.dims == 2 else "mm3"
+    cell = cell_mm(files, stored, settings.dims)
+    unit = "mm3" if settings.dims == 3 else "mm2_at_detector" if facts.is_at_detector else "mm2"
     for name, count in zip(artefact.classes, counts, strict=True):
         row[f"pixels_{name}"] = int(count)
-        if len(stored) == settings.dims:
-            row[f"{unit}_{name}"] = float(count * np.prod(stored))
+        if cell is not None:
+            row[f"{unit}_{name}"] = float(count * cell)
     return row | {"status": range_status(int(pixels.max()), facts.bits, model)}
 
 

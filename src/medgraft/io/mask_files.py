@@ -16,7 +16,7 @@ from medgraft.io.dicom_seg import demand_highdicom, write_seg
 from medgraft.io.nifti import from_ras, is_nifti_name, nifti_affine, nifti_facts, ras_order, write_like, write_nifti
 from medgraft.io.series import Stack, stacks_of
 
-__all__ = ["mask_format", "native_sides", "write_mask"]
+__all__ = ["cell_mm", "mask_format", "mask_path", "native_sides", "write_mask"]
 
 Kind = Literal["picture", "array", "nifti", "dicom"]
 _SUFFIXES: Final = {"png": ".png", "nifti": ".nii.gz", "npy": ".npy", "dicom-seg": ".dcm"}
@@ -44,8 +44,9 @@ def mask_format(files: Sequence[Path], dims: int, wanted: MaskFormat) -> str:
     kind = _kind(files)
     usual = {"dicom": "dicom-seg", "nifti": "nifti", "array": "npy", "picture": "png"}
     found = usual[kind] if wanted == "auto" else wanted
-    if dims == 3 and kind == "picture" and wanted == "auto":
-        found = "npy"
+    if wanted == "auto" and ((dims == 3) is (kind == "picture")):
+        # Folders of slices; and files of volumes, which a model of images will not read.
+        found = "npy" if dims == 3 else "dicom-seg" if kind == "dicom" else "png"
     is_possible = {
         "png": dims == 2,
         "nifti": dims == 3 and kind in ("dicom", "nifti"),
@@ -81,6 +82,27 @@ def native_sides(files: Sequence[Path], pixels: np.ndarray, dims: int, *, is_res
     return tuple(sides[axis] for axis in ras_order(stack.affine)[::-1])
 
 
+def cell_mm(files: Sequence[Path], spacing_mm: Sequence[float], dims: int) -> float | None:
+    """Area of a pixel in mm² or volume of a voxel in mm³ of a case in its files; None where it is unknown.
+
+    A voxel of a tilted gantry is smaller than the product of its sides.
+
+    Args:
+        files: Of the case.
+        spacing_mm: Of its pixels or voxels.
+        dims: 2 or 3.
+    """
+    if len(spacing_mm) != dims:
+        return None
+    affine = _case(files, dims).affine if dims == 3 else None
+    return float(np.prod(spacing_mm) if affine is None else abs(np.linalg.det(affine[:3, :3])))
+
+
+def mask_path(stem: Path, kind: str) -> Path:
+    """Where `write_mask` writes."""
+    return stem.with_name(stem.name + _SUFFIXES[kind])
+
+
 def write_mask(
     mask: np.ndarray,
     files: Sequence[Path],
@@ -106,7 +128,7 @@ def write_mask(
         ConfigError: A library is missing.
         DataError: The files cannot carry a mask, or the place cannot be written.
     """
-    path = stem.with_name(stem.name + _SUFFIXES[kind])
+    path = mask_path(stem, kind)
     temporary = path.with_name(f".partial-{path.name}")
     numbers = np.array([0, *values], dtype=np.uint8 if max(values) < 256 else np.uint16)[mask]
     case = _case(files, mask.ndim)

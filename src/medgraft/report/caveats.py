@@ -172,7 +172,8 @@ def _patients(run: RunFiles) -> Iterator[Caveat]:
 
 def _weights(run: RunFiles) -> Iterator[Caveat]:
     report = look_up(run.results, "backbone.load_report", {})
-    fraction = value_of(report.get("matched_fraction"))
+    fraction, test_name = value_of(report.get("matched_fraction")), measure_of(run.results).test_name
+    second = look_up(run.results, f"second_baseline.difference.{measure_of(run.results).test}")
     if report.get("source") in ("none", "") or fraction == 0:
         yield Caveat(
             weight="note",
@@ -186,8 +187,10 @@ def _weights(run: RunFiles) -> Iterator[Caveat]:
             text=f"The weights file filled {percent(fraction)} of the network's parameters; the rest "
             f"started at random. "
             + (
-                "A second baseline, full fine-tuning cut at the last fully pretrained block, is shown beside."
-                if run.results.get("second_baseline")
+                "The fairer baseline, full fine-tuning cut at the last fully pretrained block, is shown beside: "
+                f"against it {test_name} differs by {signed_with_interval(second)}: "
+                f"{look_up(run.results, 'second_baseline.verdict')}."
+                if second
                 else "Full fine-tuning carries that handicap too."
             ),
         )

@@ -15,6 +15,7 @@ from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, is_solve
 __all__ = ["REFERENCES", "citation", "decision_sentence", "methods", "summary_sentence"]
 
 Cite = Callable[..., str]
+_USUAL_REPLICATES: Final = 2000
 
 REFERENCES: Final = {
     "peng": "Peng L, Liang H, Luo G, Li T, Sun J. Rethinking transfer learning for medical image "
@@ -192,8 +193,14 @@ def _patches(run: RunFiles) -> str:
 
 
 def _data(run: RunFiles) -> str:
-    splits = look_up(run.results, "splits", {})
+    splits, folds = look_up(run.results, "splits", {}), run.results.get("folds") or ()
     counts = case_counts_line(splits.get("counts", {}), run.results.get("task"), splits.get("images", {}))
+    if folds:
+        cases = f"{fmt.integer(look_up(run.results, 'test.num_cases'))} {run.case_noun}"
+        counts = (
+            f" by nested cross-validation: each of the {cases} was tested once, in one of {len(folds)} folds, by a "
+            "model for which the other folds were divided into training and validation"
+        )
     if not counts:
         return ""
     what = f"Generated phantom {run.noun}" if is_phantom(run) else run.noun.capitalize()
@@ -265,7 +272,13 @@ def _search(run: RunFiles, cite: Cite) -> str:
             f"best was at most {'' if measure_of(run.results) is MASKS else 'one standard deviation and at most '}"
             f"{tolerance}"
         )
-    return f"{text}. Cut {cut.get('index', fmt.ABSENT)} ({cut.get('name', fmt.ABSENT)}) was chosen.{budget}"
+    return f"{text}{_chosen_cuts(run, cut)}{budget}"
+
+
+def _chosen_cuts(run: RunFiles, cut: Mapping[str, Any]) -> str:
+    cuts = [look_up(fold, "cut", {}) for fold in run.results.get("folds") or ()] or [cut]
+    named = ", ".join(f"{one.get('index', fmt.ABSENT)} ({one.get('name', fmt.ABSENT)})" for one in cuts)
+    return f", in every fold by itself. Cuts {named} were chosen." if len(cuts) > 1 else f". Cut {named} was chosen."
 
 
 def _metrics(run: RunFiles, cite: Cite) -> str:
@@ -274,14 +287,14 @@ def _metrics(run: RunFiles, cite: Cite) -> str:
         unit = "pixel" if test.get("unit") == "px" else "mm"
         tolerance = f"{fmt.number(test.get('tolerance'), 1)} {unit}" + ("s" if unit == "pixel" else "")
         return (
-            "Masks were judged once on the held-out test set, at the images' own resolution, by Dice, Jaccard, the "
+            f"Masks were judged once on {_held_out(run)}, at the images' own resolution, by Dice, Jaccard, the "
             f"95th percentile of the symmetric surface distance and surface Dice at {tolerance}{cite('nikolov')}, as "
             "means over cases of the means over classes; a class that neither mask shows counts as right, one that "
             "only one shows as wrong (distance: the image's diagonal). Dice of all pixels pooled stands beside."
         )
     spread = "" if run.results.get("task") == "binary" else " (unweighted means over one-vs-rest classes)"
     text = (
-        f"Performance was measured once on the held-out test set as AUROC and step-wise average "
+        f"Performance was measured once on {_held_out(run)} as AUROC and step-wise average "
         f"precision{spread}; "
         f"probabilities were judged by the Brier score{cite('brier')} and the expected calibration error "
         f"with 15 bins{cite('guo')}."
@@ -292,10 +305,15 @@ def _metrics(run: RunFiles, cite: Cite) -> str:
     return f"{text} Operating points were fixed on validation ({rule})." if rule else text
 
 
+def _held_out(run: RunFiles) -> str:
+    return "the held-out parts of all folds together" if run.results.get("folds") else "the held-out test set"
+
+
 def _intervals(run: RunFiles, cite: Cite) -> str:
     over = {True: "patients", False: f"{run.case_noun} or sets of identical {run.noun}", None: "independent groups"}
     text = (
-        f"Intervals of 95 % come from 2 000 bootstrap replicates over {over[is_patient_known(run)]}"
+        f"Intervals of 95 % come from {fmt.integer(look_up(run.results, 'test.replicates', _USUAL_REPLICATES))} "
+        f"bootstrap replicates over {over[is_patient_known(run)]}"
         f"{'' if measure_of(run.results) is MASKS else ', stratified by class'}{cite('efron')}"
     )
     groups, cases = look_up(run.results, "test.num_groups"), look_up(run.results, "test.num_cases")

@@ -12,7 +12,7 @@ from rich.table import Table
 from medgraft.metrics.scores import SCORE_NAMES
 from medgraft.report.caveats import still_learning
 from medgraft.report.comparison_page import comparison_rows
-from medgraft.report.formatting import ABSENT
+from medgraft.report.formatting import ABSENT, signed_with_interval
 from medgraft.report.measures import MASKS, measure_of
 from medgraft.report.prose import decision_sentence
 from medgraft.report.tables import reuse_rows
@@ -70,26 +70,8 @@ def print_table(
 
 def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
     """Print what the test set said of the chosen model and of full fine-tuning."""
-    test, efficiency = results["test"], results["efficiency"]
-    shown = ("dice", "surface_dice") if measure_of(results) is MASKS else ("auroc", "auprc")
-    rows = []
-    for title, key in (
-        (f"chosen: {chosen_name(results['chosen'])}", "chosen"),
-        ("full fine-tuning", "baseline"),
-    ):
-        cost = efficiency[key]
-        rows.append(
-            [
-                title,
-                *(value_with_interval(test[key][name]) for name in shown),
-                f"{cost['num_params'] / 1e6:.3f} M",
-                f"{cost['macs'] / 1e9:.3f} G",
-                f"{cost['cpu_ms']:.1f}",
-            ]
-        )
-    if continued := results.get("continued"):
-        values = [value_with_interval(continued[key]) for key in shown]
-        rows.append(["full fine-tuning, trained on", *values, rows[1][3], rows[1][4], rows[1][5]])
+    test, measure = results["test"], measure_of(results)
+    shown = ("dice", "surface_dice") if measure is MASKS else ("auroc", "auprc")
     columns = [
         ("test set", False),
         *((f"{SCORE_NAMES[name]} [95 %]", True) for name in shown),
@@ -97,14 +79,42 @@ def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
         ("MACs", True),
         ("CPU ms", True),
     ]
-    print_table(console, columns, rows)
-    for name, told in test.get("observers", {}).items():
-        words = f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
-        console.print(words, markup=False, highlight=False)
-    console.print(test["sentence"], markup=False, highlight=False, soft_wrap=True)
+    print_table(console, columns, _result_rows(results, shown))
+    lines = [
+        f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
+        for name, told in test.get("observers", {}).items()
+    ]
+    lines.append(test["sentence"])
+    if second := results.get("second_baseline"):
+        by = signed_with_interval(second["difference"][measure.test])
+        lines.append(f"Against full fine-tuning of the pretrained part alone: {second['verdict']}, {by}.")
     if doubt := still_learning(results):
-        console.print(f"warn: {doubt}", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"Report: {out / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+        lines.append(f"warn: {doubt}")
+    for line in [*lines, f"Report: {out / 'report.html'}"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _result_rows(results: dict[str, Any], shown: Sequence[str]) -> list[list[str]]:
+    """A row for every model that was tested: its scores, and its cost as far as it is known."""
+    test, efficiency = results["test"], results["efficiency"]
+    told = {f"chosen: {chosen_name(results['chosen'])}": test["chosen"], "full fine-tuning": test["baseline"]}
+    costs = [efficiency["chosen"], efficiency["baseline"]]
+    if second := results.get("second_baseline"):
+        told[f"full fine-tuning to {second['cut']['name']}"] = second
+        costs.append(second)
+    if continued := results.get("continued"):
+        told["full fine-tuning, trained on"] = continued
+        costs.append(efficiency["baseline"])
+    return [
+        [
+            title,
+            *(value_with_interval(scores[name]) for name in shown),
+            f"{cost['num_params'] / 1e6:.3f} M",
+            f"{cost['macs'] / 1e9:.3f} G",
+            f"{cost['cpu_ms']:.1f}" if "cpu_ms" in cost else ABSENT,
+        ]
+        for (title, scores), cost in zip(told.items(), costs, strict=True)
+    ]
 
 
 def print_metrics(console: Console, metrics: dict[str, Any], title: str) -> None:

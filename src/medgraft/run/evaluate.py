@@ -19,7 +19,7 @@ from medgraft.evaluate.summary import metric_interval, site_metrics
 from medgraft.metrics.cases import pooled
 from medgraft.metrics.classification import metrics_of
 from medgraft.run.evaluate_masks import evaluate_masks
-from medgraft.run.folder import write_json
+from medgraft.run.folder import output_folder, write_json
 from medgraft.run.prepare import Listener, audited, open_cohort, refuse_segmentation
 from medgraft.types import Cohort, Predictions, to_json
 
@@ -46,14 +46,14 @@ def evaluate(
         listener: Told how things go.
 
     Raises:
-        RunError: There is no finished model.
+        RunError: There is no finished model, or `out` cannot be made.
         ConfigError: The truth are masks and the model classifies.
         DataError: The cohort has other classes, or one of the model's classes is absent.
     """
     told = listener or Listener()
     model = load_artefact(Path(run))
+    place = None if out is None else output_folder(Path(out))
     if model.artefact.patch:
-        place = None if out is None else Path(out)
         return evaluate_masks(model, config, told, out=place, replicates=replicates, seed=seed)
     refuse_segmentation(config, "a model that classifies")
     cohort = open_cohort(config.model_copy(update={"dims": model.artefact.preprocessing.dims}), told)
@@ -80,8 +80,8 @@ def evaluate(
     sites = readable.sites(cases)
     if any(sites):
         result["sites"] = site_metrics(predictions, sites, num=replicates, seed=seed)
-    if out is not None:
-        _write(Path(out), result, predictions, readable.select(cases))
+    if place is not None:
+        _write(place, result, predictions, readable.select(cases))
     return result
 
 
@@ -121,7 +121,6 @@ def _metrics(predictions: Predictions, model: LoadedModel, replicates: int, seed
 
 
 def _write(folder: Path, result: dict[str, Any], predictions: Predictions, cohort: Cohort) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "evaluation.json", result)
     patients = [pseudonym(str(p)) if isinstance(p, str) else "" for p in cohort.table["patient"]]
     write_table(predictions_table(predictions, list(cohort.table["path"]), patients), folder / "predictions.csv")

@@ -78,7 +78,6 @@ def evaluate_masks(
     if any(sites):
         result["sites"] = site_overlaps(overlaps, sites, num=replicates, seed=seed)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / "evaluation.json", result)
         write_table(mask_table(images, rows, overlaps), out / "predictions.csv")
     return result

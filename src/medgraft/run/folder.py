@@ -16,7 +16,7 @@ from medgraft.config import RunConfig, to_yaml
 from medgraft.errors import MedgraftError, RunError
 from medgraft.types import to_json
 
-__all__ = ["log_event", "open_run", "read_json", "run_id_of", "write_json", "write_text"]
+__all__ = ["log_event", "open_run", "output_folder", "read_json", "run_id_of", "write_json", "write_text"]
 
 
 @contextlib.contextmanager
@@ -54,6 +54,19 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
         raise RunError(
             f"could not write the run folder {folder}: {error.strerror or error}. Check rights and free space."
         ) from error
+
+
+def output_folder(path: Path) -> Path:
+    """A folder for results, made where there is none; called before anything is computed.
+
+    Raises:
+        RunError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"could not write to {path}: {error.strerror or error}. Choose another --out.") from error
+    return path
 
 
 def _check_config(folder: Path, config: RunConfig) -> None:

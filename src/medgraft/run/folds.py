@@ -3,9 +3,9 @@
 import collections
 import dataclasses
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import pandas as pd
 from medgraft.config import RunConfig
 from medgraft.data.split import fold_splits
 from medgraft.deploy.predict import write_table
+from medgraft.errors import RunError
 from medgraft.evaluate.masks import mask_metrics, site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare, metric_interval, site_metrics
@@ -20,14 +21,16 @@ from medgraft.metrics.classification import metrics_of
 from medgraft.report import write_report
 from medgraft.report.measures import measure_of
 from medgraft.run.folder import read_json, write_json
-from medgraft.run.judging import judged_name
+from medgraft.run.judging import judged_name, table_name
 from medgraft.run.judging_masks import marked, other_observers, overlaps_of_table
 from medgraft.run.prepare import Listener, Prepared, preprocessing_of
-from medgraft.types import Predictions
+from medgraft.types import Judged, Predictions
 
 __all__ = ["fit_folds"]
 
 _RANKING = ("auroc", "auprc")
+# Baselines beside full fine-tuning, and where the results speak of them.
+_FURTHER: Final = {"second": "second_baseline", "continued": "continued"}
 
 RunSplit = Callable[[Path, Prepared], dict[str, Any]]
 
@@ -69,7 +72,7 @@ def fit_folds(config: RunConfig, folder: Path, found: Prepared, run_split: RunSp
 def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict[str, Any]]) -> dict[str, Any]:
     places = [folder / f"fold_{number}" for number in range(1, len(results) + 1)]
     pool = _pooled_test if found.masks is None else _pooled_masks
-    test = pool(config, folder, places, found, results)
+    pooled = pool(config, folder, places, found, results)
     picks = collections.Counter(r["chosen"]["cut"]["index"] for r in results)
     number = next(i for i, r in enumerate(results) if r["chosen"]["cut"]["index"] == picks.most_common(1)[0][0])
     typical = results[number]
@@ -88,9 +91,7 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
         "efficiency": typical["efficiency"],
         "plan": typical["plan"],
         "search": {**typical["search"], **_cost_of_folds([r["search"] for r in results])},
-        "test": test,
-        "second_baseline": None,
-        "continued": None,
+        **pooled,
         "late_gain": {role: _mean([r["late_gain"][role] for r in results]) for role in results[0]["late_gain"]},
         "notes": [*found.cohort.notes, *notes],
         "folds": [
@@ -110,52 +111,58 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
 
 def _pooled_test(
     config: RunConfig, folder: Path, places: list[Path], found: Prepared, results: list[dict[str, Any]]
-) -> dict[str, Any]:
-    """The `test` part of the result, over the test predictions of all folds, which are written too."""
-    pooled = {}
-    for name in ("predictions.csv", "predictions_baseline.csv", "predictions_val.csv"):
-        table = pd.concat([pd.read_csv(place / name, keep_default_na=False) for place in places])
-        write_table(table, folder / name)
-        pooled[name] = table
-    chosen, baseline = (_predictions(pooled[f"predictions{tail}.csv"], found) for tail in ("", "_baseline"))
+) -> dict[str, dict[str, Any] | None]:
+    """What is said of the test cases of all folds, by its place in the results; their tables are written, too."""
+    tables = _pooled_tables(folder, places)
+    write_table(_concatenated(places, "predictions_val.csv"), folder / "predictions_val.csv")
+    pooled = {role: _predictions(table, found) for role, table in tables.items()}
+    chosen = pooled["chosen"]
     weights = bootstrap_weights(chosen, config.evaluate.replicates, config.seed)
-    sites = found.cohort.sites(_rows(pooled["predictions.csv"], found))
+    sites = found.cohort.sites(_rows(tables["chosen"], found))
     per_site = site_metrics(chosen, sites, num=config.evaluate.replicates, seed=config.seed) if any(sites) else None
-    return {
-        "chosen": _summary(chosen, [r["test"]["chosen"] for r in results], weights),
-        "baseline": _summary(baseline, [r["test"]["baseline"] for r in results], weights),
-        **compare(chosen, baseline, config.evaluate.margin, weights, judged_name(config.transfer.strategy)),
+
+    def summary(role: str) -> dict[str, Any]:
+        return _summary(pooled[role], _of_folds(results, role), weights)
+
+    test = {
+        "chosen": summary("chosen"),
+        "baseline": summary("baseline"),
+        **compare(chosen, pooled["baseline"], config.evaluate.margin, weights, judged_name(config.transfer.strategy)),
         "margin": config.evaluate.margin,
+        "replicates": config.evaluate.replicates,
         "num_cases": len(chosen.groups),
         "num_groups": len(np.unique(chosen.groups)),
         **({"sites": per_site} if per_site else {}),
     }
+    return {"test": test, **_further(config, pooled, results, summary, weights)}
 
 
 def _pooled_masks(
     config: RunConfig, folder: Path, places: list[Path], found: Prepared, results: list[dict[str, Any]]
-) -> dict[str, Any]:
+) -> dict[str, dict[str, Any] | None]:
     """Likewise of masks; every image was tested once, so other observers are compared on all of them."""
-    sides, pooled = ("chosen", "baseline"), {}
-    for side, name in zip(sides, ("predictions.csv", "predictions_baseline.csv"), strict=True):
-        table = pd.concat([pd.read_csv(place / name, keep_default_na=False) for place in places])
-        write_table(table, folder / name)
-        rows = _rows(table, found)
-        pooled[side] = overlaps_of_table(table, marked(found), rows)
+    tables = _pooled_tables(folder, places)
+    # The folds list their cases alike for every model.
+    rows = _rows(tables["chosen"], found)
+    pooled = {role: overlaps_of_table(table, marked(found), rows) for role, table in tables.items()}
     weights = bootstrap_weights(pooled["chosen"], config.evaluate.replicates, config.seed)
-    summary: dict[str, Any] = {}
-    for side in sides:
-        summary[side] = summarise_masks(pooled[side], weights)
-        for name in mask_metrics(pooled[side]):
-            values = [r["test"][side][name]["value"] for r in results]
-            summary[side][name] |= {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+
+    def summary(role: str) -> dict[str, Any]:
+        told: dict[str, Any] = summarise_masks(pooled[role], weights)
+        for name in mask_metrics(pooled[role]):
+            values = [part[name]["value"] for part in _of_folds(results, role)]
+            told[name] |= {"mean": float(np.mean(values)), "sd": float(np.std(values, ddof=1))}
+        return told
+
     name = judged_name(config.transfer.strategy)
     sites, draws = found.cohort.sites(rows), {"num": config.evaluate.replicates, "seed": config.seed}
     per_site = site_overlaps(pooled["chosen"], sites, **draws) if any(sites) else None
-    return {
-        **summary,
+    test = {
+        "chosen": summary("chosen"),
+        "baseline": summary("baseline"),
         **compare(pooled["chosen"], pooled["baseline"], config.evaluate.margin, weights, name),
         "margin": config.evaluate.margin,
+        "replicates": config.evaluate.replicates,
         "tolerance": config.evaluate.tolerance_mm,
         "unit": marked(found).unit,
         "observers": other_observers(config, marked(found), rows, pooled["chosen"]),
@@ -163,6 +170,40 @@ def _pooled_masks(
         "num_groups": len(np.unique(found.groups[rows])),
         **({"sites": per_site} if per_site else {}),
     }
+    return {"test": test, **_further(config, pooled, results, summary, weights)}
+
+
+def _further(
+    config: RunConfig,
+    pooled: Mapping[str, Judged],
+    results: list[dict[str, Any]],
+    summary: Callable[[str], dict[str, Any]],
+    weights: np.ndarray,
+) -> dict[str, dict[str, Any] | None]:
+    """The further baselines on the test cases of all folds; None where there is none."""
+    return {
+        place: {**results[0][place], **summary(role)}
+        | compare(pooled["chosen"], pooled[role], config.evaluate.margin, weights)
+        if role in pooled
+        else None
+        for role, place in _FURTHER.items()
+    }
+
+
+def _of_folds(results: list[dict[str, Any]], role: str) -> list[dict[str, Any]]:
+    """What each fold says of one model."""
+    return [result[_FURTHER[role]] if role in _FURTHER else result["test"][role] for result in results]
+
+
+def _pooled_tables(folder: Path, places: list[Path]) -> dict[str, pd.DataFrame]:
+    """The test cases of all folds by model, as far as every fold has it; written for the whole, too."""
+    tables = {}
+    for role in ("chosen", "baseline", *_FURTHER):
+        name = table_name(role)
+        if all((place / name).is_file() for place in places):
+            tables[role] = _concatenated(places, name)
+            write_table(tables[role], folder / name)
+    return tables
 
 
 def _predictions(table: pd.DataFrame, found: Prepared) -> Predictions:
@@ -182,7 +223,17 @@ def _predictions(table: pd.DataFrame, found: Prepared) -> Predictions:
 def _rows(table: pd.DataFrame, found: Prepared) -> np.ndarray:
     """Row of the cohort of each line of a table of predictions."""
     rows: np.ndarray = pd.Index(found.cohort.table["path"]).get_indexer(pd.Index(table["path"]))
+    if (rows < 0).any():
+        raise RunError(
+            f"a fold tested {table['path'].iat[int(np.argmin(rows))]}, which the cohort lacks. Delete the run."
+        )
     return rows
+
+
+def _concatenated(places: Sequence[Path], name: str) -> pd.DataFrame:
+    """A table of all folds; names that look like numbers stay names."""
+    names = {"path": str, "patient": str, "label": str, "pred": str}
+    return pd.concat([pd.read_csv(place / name, keep_default_na=False, dtype=names) for place in places])
 
 
 def _summary(pooled: Predictions, folds: list[dict[str, Any]], weights: np.ndarray) -> dict[str, Any]:
@@ -227,7 +278,12 @@ def _merge_files(folder: Path, places: list[Path], results: list[dict[str, Any]]
     shutil.copyfile(typical / "choice.json", folder / "choice.json")
     shutil.copyfile(places[0] / "audit.json", folder / "audit.json")
     write_table(
-        pd.concat([pd.read_csv(p / "splits.csv").assign(fold=i) for i, p in enumerate(places, 1)]),
+        pd.concat(
+            [
+                pd.read_csv(p / "splits.csv", dtype=str, keep_default_na=False).assign(fold=i)
+                for i, p in enumerate(places, 1)
+            ]
+        ),
         folder / "splits.csv",
     )
     shutil.rmtree(folder / "model", ignore_errors=True)

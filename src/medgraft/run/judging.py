@@ -32,11 +32,13 @@ __all__ = [
     "artefact_of",
     "compare_with_baseline",
     "count_opening",
+    "further_model",
     "judged_name",
     "open_test_set",
     "predict_split",
     "say_opening",
     "store_models",
+    "table_name",
     "training_history",
 ]
 
@@ -86,18 +88,28 @@ def open_test_set(
     sites = found.cohort.sites(rows)
     if any(sites):
         summary["sites"] = site_metrics(chosen[0], sites, num=config.evaluate.replicates, seed=config.seed)
-    _write_predictions(folder, found, searched, context, chosen[0], baseline[0])
+    further = {
+        name: [predict_split(trial, found, context, "test") for trial in trials]
+        for name, trials in (("second", searched.second_seeds), ("continued", searched.continued_seeds))
+        if trials
+    }
+    firsts = {name: predictions[0] for name, predictions in further.items()}
+    _write_predictions(folder, found, searched, context, {"chosen": chosen[0], "baseline": baseline[0], **firsts})
 
-    def beside(trials: Sequence[Trial]) -> dict[str, Any] | None:
-        return _beside(config, context, trials, [predict_split(t, found, context, "test") for t in trials], chosen)
+    def beside(name: str, trials: Sequence[Trial]) -> dict[str, Any] | None:
+        if not trials:
+            return None
+        val = context.val_predictions(trials[0].val_outputs)
+        told = summarise(further[name], val, config.evaluate.operating_point, weights)
+        return further_model(trials[0], told | compare(chosen, further[name], config.evaluate.margin, weights))
 
     return Tested(
         summary=summary,
         efficiency=store_models(
             folder, found, context, searched, {role: _points(summary[role]) for role in _MODEL_FOLDERS}
         ),
-        second_baseline=beside(searched.second_seeds),
-        continued=beside(searched.continued_seeds),
+        second_baseline=beside("second", searched.second_seeds),
+        continued=beside("continued", searched.continued_seeds),
         openings=openings,
         chosen=chosen,
         baseline=baseline,
@@ -140,6 +152,7 @@ def _summary(
         "baseline": summarise(baseline, val_baseline, point, weights),
         **compared,
         "margin": margin,
+        "replicates": config.evaluate.replicates,
     }
 
 
@@ -153,26 +166,20 @@ def compare_with_baseline(
     return compared
 
 
-def _beside(
-    config: RunConfig,
-    context: TrialContext,
-    trials: Sequence[Trial],
-    predictions: Sequence[Predictions],
-    chosen: Sequence[Predictions],
-) -> dict[str, Any] | None:
-    """A further model on the same cases, and the chosen one against it; None where there is no such model."""
-    if not trials:
-        return None
-    first = trials[0]
-    weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
+def further_model(trial: Trial, judged: Mapping[str, Any]) -> dict[str, Any]:
+    """A further model on the same cases (`judged`) with what it is."""
     return {
-        "cut": {"index": first.cut.index, "name": first.cut.name},
-        "num_params": first.num_params,
-        "macs": first.macs,
-        "epochs": len(first.history),
-        **summarise(predictions, context.val_predictions(first.val_outputs), config.evaluate.operating_point, weights),
-        **compare(chosen, predictions, config.evaluate.margin, weights),
+        "cut": {"index": trial.cut.index, "name": trial.cut.name},
+        "num_params": trial.num_params,
+        "macs": trial.macs,
+        "epochs": len(trial.history),
+        **judged,
     }
+
+
+def table_name(role: str) -> str:
+    """Of the test cases of a model: chosen, baseline, second, continued."""
+    return f"predictions{'' if role == 'chosen' else f'_{role}'}.csv"
 
 
 def predict_split(trial: Trial, found: Prepared, context: TrialContext, split: str) -> Predictions:
@@ -271,19 +278,12 @@ def artefact_of(
 
 
 def _write_predictions(
-    folder: Path,
-    found: Prepared,
-    searched: Searched,
-    context: TrialContext,
-    chosen: Predictions,
-    baseline: Predictions,
+    folder: Path, found: Prepared, searched: Searched, context: TrialContext, tested: Mapping[str, Predictions]
 ) -> None:
+    """A table of the test cases for every role, one of the validation cases, and the course of training."""
     val = context.val_predictions(searched.chosen.val_outputs)
-    for name, predictions, split in (
-        ("predictions.csv", chosen, "test"),
-        ("predictions_baseline.csv", baseline, "test"),
-        ("predictions_val.csv", val, "val"),
-    ):
+    tables = {table_name(role): (predictions, "test") for role, predictions in tested.items()}
+    for name, (predictions, split) in {**tables, "predictions_val.csv": (val, "val")}.items():
         table = found.cohort.table.iloc[found.cohort.case_rows(split)]
         patients = [pseudonym(str(p)) if isinstance(p, str) else "" for p in table["patient"]]
         write_table(predictions_table(predictions, list(table["path"]), patients), folder / name)

@@ -21,7 +21,15 @@ from medgraft.evaluate.masks import cases_of, mask_metrics, site_overlaps, summa
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare
 from medgraft.metrics.overlap import dice, jaccard, overlap_counts, surface_scores
-from medgraft.run.judging import Tested, compare_with_baseline, say_opening, store_models, training_history
+from medgraft.run.judging import (
+    Tested,
+    compare_with_baseline,
+    further_model,
+    say_opening,
+    store_models,
+    table_name,
+    training_history,
+)
 from medgraft.run.prepare import Listener, Prepared
 from medgraft.run.searching import Searched
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
@@ -102,14 +110,21 @@ def open_mask_test(
     baseline = chosen if is_same else [judged(trial) for trial in searched.baseline_seeds]
     weights = bootstrap_weights(chosen[0], config.evaluate.replicates, config.seed)
     summary = _summary(config, images, rows, searched, (chosen, baseline), weights)
-    for name, overlaps in (("predictions.csv", chosen[0]), ("predictions_baseline.csv", baseline[0])):
-        write_table(mask_table(images, rows, overlaps), folder / name)
+    second = [judged(trial) for trial in searched.second_seeds]
+    tested = {"chosen": chosen[0], "baseline": baseline[0]} | ({"second": second[0]} if second else {})
+    for role, overlaps in tested.items():
+        write_table(mask_table(images, rows, overlaps), folder / table_name(role))
     write_table(training_history(searched.chosen_seeds, searched.baseline_seeds), folder / "history.csv")
     facts = {"tolerance_mm": config.evaluate.tolerance_mm}
     return Tested(
         summary=summary,
         efficiency=store_models(folder, found, context, searched, {"chosen": facts, "baseline": facts}),
-        second_baseline=_beside(config, searched.second_seeds, judged, chosen, weights),
+        second_baseline=further_model(
+            searched.second_seeds[0],
+            summarise_masks(second, weights) | compare(chosen, second, config.evaluate.margin, weights),
+        )
+        if second
+        else None,
         continued=None,
         openings=openings,
         chosen=chosen,
@@ -132,6 +147,7 @@ def _summary(
         "baseline": summarise_masks(baseline, weights),
         **compare_with_baseline(searched, chosen, baseline, config.evaluate.margin, weights),
         "margin": config.evaluate.margin,
+        "replicates": config.evaluate.replicates,
         "tolerance": config.evaluate.tolerance_mm,
         "unit": images.unit,
         "observers": other_observers(config, images, rows, chosen[0]),
@@ -256,27 +272,6 @@ def _other(found: Marked, observer: str, row: int) -> np.ndarray | None:
         return observed(found.cohort, observer, row)
     except DataError:
         return None  # said by the audit of that observer
-
-
-def _beside(
-    config: RunConfig,
-    trials: Sequence[Trial],
-    judged: Callable[[Trial], Overlaps],
-    chosen: Sequence[Overlaps],
-    weights: np.ndarray,
-) -> dict[str, Any] | None:
-    """A further model on the same cases, and the chosen one against it; None where there is no such model."""
-    if not trials:
-        return None
-    others, first = [judged(trial) for trial in trials], trials[0]
-    return {
-        "cut": {"index": first.cut.index, "name": first.cut.name},
-        "num_params": first.num_params,
-        "macs": first.macs,
-        "epochs": len(first.history),
-        **summarise_masks(others, weights),
-        **compare(chosen, others, config.evaluate.margin, weights),
-    }
 
 
 def mask_table(found: Marked, rows: np.ndarray, overlaps: Overlaps) -> pd.DataFrame:
