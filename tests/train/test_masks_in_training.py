@@ -1,5 +1,6 @@
 """Patches, losses and augmentation of masks: in step with their images, reproducible, around what is marked."""
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -7,13 +8,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medgraft.data.augment import AugmentSettings, augment_batch, augment_pair
+from medgraft.data.augment import AUGMENTATIONS, AugmentSettings, augment_batch, augment_pair
 from medgraft.errors import ConfigError
-from medgraft.train.batches import MaskSet
+from medgraft.train.batches import MaskSet, whole_input
 from medgraft.train.engine import Engine
 from medgraft.train.mask_losses import MASK_LOSSES, make_mask_loss
 from medgraft.train.outputs import predict_masks
 from medgraft.train.patches import PatchSettings, draw_patches
+from medgraft.train.settings import TrainSettings
+from medgraft.train.teaching import Share, teach
+from medgraft.transfer.model import Normalise
 
 STRONG = AugmentSettings(rotate_deg=30, zoom=0.2, shift=0.1, flip="all", brightness=0.2, contrast=0.2, noise=0.05)
 
@@ -32,7 +36,8 @@ def data(num_classes: int = 1, sides: tuple[int, ...] = (40, 50), count: int = 6
 
 
 def epoch(found: MaskSet, number: int = 0, **settings: Any) -> list[tuple[Tensor, Tensor]]:
-    return list(draw_patches(found, PatchSettings(**{"sides": (16, 16), **settings}), 4, seed=3, epoch=number))
+    drawn = draw_patches(found, PatchSettings(**{"sides": (16, 16), **settings}), 4, seed=3, epoch=number)
+    return [(images, masks) for images, masks, _ in drawn]
 
 
 def test_patches_hold_image_and_mask_of_one_place() -> None:
@@ -42,6 +47,25 @@ def test_patches_hold_image_and_mask_of_one_place() -> None:
         assert images.shape[1:] == (1, 16, 16)
         assert (images.dtype, masks.dtype) == (torch.float32, torch.int64)
         assert torch.equal(images[:, 0], masks.float())
+
+
+def test_patches_of_a_network_for_z_scores_have_that_of_their_whole_image() -> None:
+    found = dataclasses.replace(data(), is_standardised=True)
+    whole = [whole_input(found.images[row], 10, is_standardised=True) for row in found.rows]
+    assert all(abs(float(one.mean())) < 1e-6 and float(one.std(correction=0)) == pytest.approx(1) for one in whole)
+    settings = TrainSettings(
+        epochs=1, batch_size=4, patches=PatchSettings(sides=(16, 16), foreground=0.0), augment=AUGMENTATIONS["none"]
+    )
+    batches = teach(found, found, settings, Engine(device="cpu")).batches(0, Share())
+    drawn = torch.cat([images for images, _ in batches]).flatten(1)
+    # Most patches are of air alone: as dark as their image makes them, and not stretched to a deviation of one.
+    dark = [float(one.min()) for one in whole]
+    is_air = drawn.amax(1) < 0
+    assert is_air.sum() > 4
+    assert all(min(abs(float(value) - one) for one in dark) < 1e-5 for value in drawn[is_air].amin(1))
+    assert drawn[is_air].std(1).max() < 1e-6
+    model = Normalise(1, "before", (0.5,), (0.5,))
+    torch.testing.assert_close(model(whole[0][None]), whole[0][None])
 
 
 def test_an_epoch_is_drawn_again_and_the_next_one_is_another() -> None:

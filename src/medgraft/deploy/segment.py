@@ -8,7 +8,6 @@ from typing import Final
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import nn
 
 import medgraft
@@ -19,6 +18,7 @@ from medgraft.deploy.predict import UNREADABLE, files_of_case, range_status, wri
 from medgraft.errors import ConfigError, DataError, MedgraftError
 from medgraft.io.mask_files import cell_mm, mask_format, mask_path, native_sides, write_mask
 from medgraft.io.preprocess import prepare, restore
+from medgraft.train.batches import whole_input
 from medgraft.train.engine import Engine, running
 from medgraft.train.memory import freed_memory_kept
 from medgraft.train.outputs import predict_masks
@@ -43,7 +43,7 @@ def segment_image(
     """(*sides) uint8 class numbers, 0 the background: probabilities patch by patch, brought to the size of the file.
 
     Args:
-        network: Of a segmentation; takes patches on the scale 0 to 1.
+        network: Of a segmentation; takes patches of `medgraft.train.batches.whole_input`.
         image: (C, *preprocessing.sides) integers, as `medgraft.io.prepare` makes them.
         sides: Of the image in its file.
         preprocessing: Of the image.
@@ -51,7 +51,8 @@ def segment_image(
         engine: Device and arithmetic.
         spacing_mm: Distance of the pixels in the file along each axis; empty where it is unknown.
     """
-    scaled = torch.from_numpy(image.astype(np.float32) / preprocessing.intensity_max)
+    is_standardised = preprocessing.normalisation == "image"
+    scaled = whole_input(image, preprocessing.intensity_max, is_standardised=is_standardised)
     with running(engine), freed_memory_kept(engine.device):
         probs = predict_masks(network, scaled, patch, engine).numpy()
     if len(probs) == 1:

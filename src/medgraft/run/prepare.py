@@ -378,6 +378,7 @@ def image_set(found: Prepared, split: str) -> ImageSet:
             targets=targets[rows],
             intensity_max=found.preprocessing.intensity_max,
             num_classes=len(found.cohort.classes),
+            is_standardised=found.preprocessing.normalisation == "image",
         )
     return ImageSet(
         images=found.decoded.images,

@@ -13,6 +13,7 @@ from medgraft.types import Task
 
 __all__ = ["ImageSet", "MaskSet", "epoch_order", "evaluation_batch", "iterate", "seed_for"]
 
+_LEAST_DEVIATION: Final = 1e-6
 _LOOKED_AT: Final = 64
 # Pixels, or voxels, which cost more: their networks keep many channels at full resolution.
 _AT_A_TIME: Final = {2: _LOOKED_AT * 256**2, 3: _LOOKED_AT * 128**2}
@@ -62,9 +63,11 @@ class MaskSet(ImageSet):
     Args:
         masks: (N, *spatial) uint8 class numbers, 0 the background, usually memory-mapped.
         targets: (n, C) which classes a mask shows.
+        is_standardised: Whether the network takes the z-score of each image: of the whole one, whatever a patch shows.
     """
 
     masks: np.ndarray
+    is_standardised: bool = False
     targets: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     task: Task = "segmentation"
     positive: int | None = None
@@ -73,6 +76,31 @@ class MaskSet(ImageSet):
     def num_outputs(self) -> int:
         """Logits of a pixel: one for one class, else one for each and the background."""
         return 1 if self.num_classes == 1 else self.num_classes + 1
+
+
+def moments(image: np.ndarray, intensity_max: int, *, is_standardised: bool) -> tuple[float, float]:
+    """Mean and deviation of an image on the scale 0 to 1, by which the network's input is shifted and scaled.
+
+    Args:
+        image: (C, *spatial) integers.
+        intensity_max: What becomes 1.
+        is_standardised: False leaves the image as it is: 0 and 1.
+    """
+    if not is_standardised:
+        return 0.0, 1.0
+    return float(image.mean()) / intensity_max, max(float(image.std()) / intensity_max, _LEAST_DEVIATION)
+
+
+def whole_input(image: np.ndarray, intensity_max: int, *, is_standardised: bool) -> Tensor:
+    """(C, *spatial) float32 of a whole image, from which patches are cut for a network that marks pixels.
+
+    Args:
+        image: As for `moments`.
+        intensity_max: Likewise.
+        is_standardised: Likewise.
+    """
+    mean, deviation = moments(image, intensity_max, is_standardised=is_standardised)
+    return (torch.from_numpy(image.astype(np.float32) / intensity_max) - mean) / deviation
 
 
 def seed_for(seed: int, purpose: str, epoch: int) -> int:

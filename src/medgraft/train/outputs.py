@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medgraft.errors import RunError
 from medgraft.metrics.overlap import overlap_counts
-from medgraft.train.batches import ImageSet, MaskSet, evaluation_batch, iterate
+from medgraft.train.batches import ImageSet, MaskSet, evaluation_batch, iterate, whole_input
 from medgraft.train.engine import Engine, forward
 from medgraft.train.objectives import probabilities
 
@@ -43,8 +43,8 @@ def predict_masks(
     Where patches lie over each other, the middle of each counts most (a Gaussian); smaller images are padded.
 
     Args:
-        model: Takes (B, C, *sides) on the scale 0 to 1, returns logits (B, K, *sides); in evaluation mode afterwards.
-        image: (C, *spatial) on the scale 0 to 1.
+        model: Takes (B, C, *sides), returns logits (B, K, *sides); in evaluation mode afterwards.
+        image: (C, *spatial) from `medgraft.train.batches.whole_input`.
         sides: Of a patch.
         engine: Device and arithmetic.
         overlap: Of neighbours, as a share of the side, 0 to below 1.
@@ -97,7 +97,7 @@ def mask_overlaps(model: nn.Module, data: MaskSet, sides: Sequence[int], engine:
     """
     found = []
     for row in data.rows:
-        image = torch.from_numpy(data.images[row].astype(np.float32) / data.intensity_max)
+        image = whole_input(data.images[row], data.intensity_max, is_standardised=data.is_standardised)
         probs = predict_masks(model, image, sides, engine, overlap=_QUICK_OVERLAP)
         if not torch.isfinite(probs).all():
             raise RunError("the model's validation outputs became NaN. Lower the learning rate (--set train.lr=…).")

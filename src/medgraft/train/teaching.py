@@ -124,6 +124,8 @@ def _patch_batches(
     if settings.patches is None:
         return
     draws = _draws(settings, epoch, share)
-    for images, masks in draw_patches(data, settings.patches, settings.batch_size, settings.seed, epoch):
+    for images, masks, scales in draw_patches(data, settings.patches, settings.batch_size, settings.seed, epoch):
         moved, truth = augment_pair(images.to(engine.device), masks.to(engine.device), settings.augment, draws)
-        yield moved, masks if truth is None else truth
+        shape = (-1,) + (1,) * (images.ndim - 1)
+        shift, scale = (part.view(shape) for part in scales.to(engine.device).unbind(1))
+        yield (moved - shift) / scale, masks if truth is None else truth

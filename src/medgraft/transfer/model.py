@@ -23,13 +23,18 @@ class Normalise(nn.Module):
 
     Args:
         in_channels: C of the network.
-        kind: ``weights`` (mean and std below) or ``image`` (z-score of each image).
+        kind: ``weights`` (mean and std below), ``image`` (z-score of each image) or ``before`` (likewise, but done to
+            whole images before patches were cut from them).
         mean: C values.
         std: C positive values.
     """
 
     def __init__(
-        self, in_channels: int, kind: Literal["weights", "image"], mean: Sequence[float], std: Sequence[float]
+        self,
+        in_channels: int,
+        kind: Literal["weights", "image", "before"],
+        mean: Sequence[float],
+        std: Sequence[float],
     ) -> None:
         super().__init__()
         self.in_channels = in_channels
@@ -43,6 +48,8 @@ class Normalise(nn.Module):
         """The network's input."""
         if images.shape[1] == 1 and self.in_channels > 1:
             images = images.expand(-1, self.in_channels, *images.shape[2:])
+        if self.kind == "before":
+            return images
         if self.kind == "image":
             axes = tuple(range(1, images.ndim))
             mean = images.mean(axes, keepdim=True)

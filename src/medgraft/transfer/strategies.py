@@ -314,7 +314,7 @@ def with_head(
     """`trunk` with a new linear head, or with a decoder and skip connections to it.
 
     Args:
-        normalise: First step.
+        normalise: First step; before a decoder whole images are normalised by the caller where each is by itself.
         source: That the trunk is of; of a decoder its trace tells the levels.
         trunk: The kept part.
         head: No classical one.
@@ -323,6 +323,9 @@ def with_head(
     """
     if head.kind not in DECODERS:
         return TransferModel(normalise, trunk, build_head(trunk.cut, head), frozen, never_trained)
+    if normalise.kind == "image":
+        # A patch of air alone has no contrast to be stretched.
+        normalise.kind = "before"
     levels = levels_of(source.trace, source.cuts, trunk.cut)
     decoder = MaskHead(head.kind, levels, source.trace.shapes[source.trace.input][1:], head.num_outputs)
     return TransferModel(normalise, Pyramid(trunk, levels), decoder, frozen, never_trained)
