@@ -206,7 +206,7 @@ class TrainConfig(_Frozen):
     flip: Literal["none", "horizontal", "all"] = "none"
     average: float = Field(0.1, ge=0, lt=1, description="Share of the training over which weights are averaged")
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    loss: Literal["dice-ce", "dice", "focal", "tversky"] = Field("dice-ce", description="Of masks")
+    loss: Literal["dice-ce", "dice-bce", "dice", "focal", "tversky"] = Field("dice-ce", description="Of masks")
     patches: int = Field(0, ge=0, le=1000, description="Of an image with a mask, per epoch; 0: half of what covers it")
     foreground: float = Field(0.5, ge=0, le=1, description="Share of the patches around what is marked")
 

@@ -87,7 +87,7 @@ def test_the_image_with_the_longest_name_owns_a_mask(tmp_path: Path) -> None:
 
 def test_images_without_a_mask_are_named_unless_they_may_be_called_as_patients(tmp_path: Path) -> None:
     told = touched(tmp_path / "a", "a", "a_mask", "b", "b_mask", "c", "c_mask", "x", "y", "z", "zz").notes[-1]
-    assert told == "4 images have no mask and were left out: x.png, y.png, z.png …."
+    assert told == "4 images have no mask and were left out: x.png, y.png, z.png, zz.png."
     touched(tmp_path / "b", "images/a", "masks/a")
     (tmp_path / "b" / "images" / "Doe^John.dcm").write_bytes(bytes(128) + b"DICM" + bytes(20))
     told = find_pairs(tmp_path / "b").notes[-1]
@@ -202,7 +202,7 @@ def test_a_table_names_images_and_masks(tmp_path: Path) -> None:
     (tmp_path / "cases.csv").write_text(
         "\n".join(["path,mask", *(line.rsplit(",", 2)[0] for line in lines), "images/5.png,"])
     )
-    with pytest.raises(DataError, match=r"line 8: mask None is not there\. A case needs an image and a mask"):
+    with pytest.raises(DataError, match=r"line 8: the mask of .* is missing\. A case needs an image and a mask"):
         read_mask_cohort(tmp_path)
 
 

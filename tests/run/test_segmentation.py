@@ -223,6 +223,14 @@ def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(
     assert "against it mean Dice differs by" in page
 
 
+def test_other_observers_of_an_external_cohort_are_told_too(run: Path, observed: Path) -> None:
+    asked = ["evaluate", str(run), str(observed), "--patient-regex", r"(p\d+)_"]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 0, result.output
+    assert "18 cases of 18 images, surfaces in px" in result.output
+    assert "second against the same truth: Dice 0." in result.output
+
+
 def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
     table = pd.read_csv(films)
     (tmp_path / "masks").mkdir()

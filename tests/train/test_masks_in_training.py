@@ -157,7 +157,7 @@ def test_what_a_softmax_does_not_see_costs_nothing_and_background_is_learnt(name
 
 
 def test_an_unknown_loss_is_refused() -> None:
-    with pytest.raises(ConfigError, match="expected a loss among dice-ce, dice, focal, tversky, got 'bce'"):
+    with pytest.raises(ConfigError, match="expected a loss among dice-ce, dice-bce, dice, focal, tversky, got 'bce'"):
         make_mask_loss("bce", 1)
 
 

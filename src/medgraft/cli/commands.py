@@ -232,7 +232,12 @@ def evaluate(
     config = make_config(str(data), options=options, sets=sets).data
     with listening(console) as listener:
         result = run_evaluate(run, config, out=out, listener=listener)
-    print_metrics(console, result["metrics"], f"{result['num_cases']} cases of {result['num_images']} images")
+    unit = f", surfaces in {result['unit']}" if "unit" in result else ""
+    print_metrics(console, result["metrics"], f"{result['num_cases']} cases of {result['num_images']} images{unit}")
+    for name, told in result.get("observers", {}).items():
+        typer.echo(
+            f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
+        )
     for site, row in result.get("sites", {}).items():
         if "reason" in row:
             typer.echo(f"{site}: {row['reason']}")

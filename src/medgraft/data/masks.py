@@ -249,9 +249,9 @@ def _from_table(path: Path, path_column: str | None, patient_column: str | None)
     for column in ("path", "mask"):
         for line, name in enumerate(table[column], FIRST_LINE):
             if name is None:
-                raise DataError(
-                    f"{path}, line {line}: {column} {name!r} is not there. A case needs an image and a mask."
-                )
+                image = table["path"].iat[line - FIRST_LINE]
+                of = f" of {image!s}" if column == "mask" and image is not None else ""
+                raise DataError(f"{path}, line {line}: the {column}{of} is missing. A case needs an image and a mask.")
     demand_files(table, path)
     if table["path"].duplicated().any():
         raise DataError(f"{path}: {table['path'][table['path'].duplicated()].iloc[0]} stands in two rows. Keep one.")

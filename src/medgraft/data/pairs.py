@@ -24,6 +24,7 @@ MASK_FOLDERS: Final = (
 _CHANNEL: Final = re.compile(r"(.+)_(\d{4})")
 _SEPARATORS: Final = "_-. "
 _SHOWN: Final = 3
+_LISTED: Final = 50
 _COMMON: Final = 0.5
 """A suffix that so many images share, of the commonest one's, is an observer's."""
 _PLAIN: Final = "plain"
@@ -148,7 +149,7 @@ def _nnunet(root: Path) -> Pairs:
     notes = [f"nnU-Net's layout: {len(pairs)} images with masks."]
     if lost := sorted(set(images) - set(masks)):
         names = [_name(root, images[case]) for case in lost]
-        notes.append(f"{len(lost)} images have no mask and were left out{some_names(names)}.")
+        notes.append(f"{len(lost)} images have no mask and were left out{some_names(names, _LISTED)}.")
     if (root / "imagesTs").is_dir():
         notes.append("imagesTs has no masks and was left out.")
     return Pairs(masks=pairs, labels=named, notes=tuple(notes))
@@ -226,20 +227,20 @@ def _paired(root: Path, images: Sequence[Path], matches: Mapping[Path, tuple[Pat
     if parts := sum(len(files) - 1 for by in pairs.values() for files in by.values()):
         notes.append(f"{parts} masks are further parts of another and are united with it.")
     if without := [name for image in images if (name := _name(root, image)) not in pairs]:
-        notes.append(f"{len(without)} images have no mask and were left out{some_names(without)}.")
+        notes.append(f"{len(without)} images have no mask and were left out{some_names(without, _LISTED)}.")
     if lost := num_masks - len(matches):
         notes.append(f"{lost} masks belong to no image.")
     return Pairs(masks=pairs, notes=tuple(notes))
 
 
-def some_names(names: Sequence[str]) -> str:
+def some_names(names: Sequence[str], most: int = _SHOWN) -> str:
     """``: a.png, b.png …`` for a message; nothing of DICOM files, whose names may be those of patients.
 
     Examples:
         >>> some_names(["a.png", "b.png", "c.png", "d.png"])
         ': a.png, b.png, c.png …'
     """
-    shown = [name for name in names if is_mask_name(name)][:_SHOWN]
+    shown = [name for name in names if is_mask_name(name)][:most]
     return f": {', '.join(shown)}{' …' if len(names) > len(shown) else ''}" if shown else ""
 
 

@@ -55,6 +55,7 @@ REFERENCES: Final = {
 }
 LOSSES: Final = {
     "dice-ce": "the sum of Dice and cross-entropy",
+    "dice-bce": "the sum of Dice and the binary cross-entropy of each class",
     "dice": "Dice",
     "focal": "the sum of Dice and focal loss",
     "tversky": "Tversky's",

@@ -17,7 +17,7 @@ from medgraft.errors import DataError
 from medgraft.evaluate.masks import site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.run.folder import write_json
-from medgraft.run.judging_masks import Marked, judge_masks, mask_table, segmenter
+from medgraft.run.judging_masks import Marked, judge_masks, mask_table, other_observers, segmenter
 from medgraft.run.prepare import Listener, audited, open_cohort
 from medgraft.train.engine import Engine
 from medgraft.types import Cohort, to_json
@@ -60,6 +60,7 @@ def evaluate_masks(
         tolerance = model.artefact.tolerance_mm
         overlaps = judge_masks(images, rows, called, tolerance, lambda done: told.step("judging", done, len(rows)))
         unit = images.unit
+        observers = other_observers(images, rows, overlaps, tolerance=tolerance, replicates=replicates, seed=seed)
         above = int((images.decoded.facts["high"][rows] > settings.intensity_max).sum())
     found = summarise_masks(overlaps, bootstrap_weights(overlaps, replicates, seed))
     result = {
@@ -67,6 +68,7 @@ def evaluate_masks(
         "metrics": found,
         "tolerance": tolerance,
         "unit": unit,
+        "observers": observers,
         "num_images": len(images.cohort),
         "num_cases": len(rows),
         "num_above_training_range": above,

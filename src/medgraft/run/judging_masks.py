@@ -142,6 +142,9 @@ def _summary(
 ) -> dict[str, Any]:
     """The `test` part of results.json, of the chosen model and of full fine-tuning (`found`)."""
     chosen, baseline = found
+    drawn: dict[str, Any] = {
+        "tolerance": config.evaluate.tolerance_mm, "replicates": config.evaluate.replicates, "seed": config.seed
+    }  # fmt: skip
     summary = {
         "chosen": summarise_masks(chosen, weights),
         "baseline": summarise_masks(baseline, weights),
@@ -150,7 +153,7 @@ def _summary(
         "replicates": config.evaluate.replicates,
         "tolerance": config.evaluate.tolerance_mm,
         "unit": images.unit,
-        "observers": other_observers(config, images, rows, chosen[0]),
+        "observers": other_observers(images, rows, chosen[0], **drawn),
         "num_cases": len(rows),
         "num_groups": len(np.unique(images.groups[rows])),
     }
@@ -237,17 +240,21 @@ def _overlaps(found: Marked, rows: np.ndarray, cases: Sequence[tuple[np.ndarray,
     return Overlaps(counts=counts, surfaces=surfaces, groups=found.groups[rows], classes=found.cohort.classes)
 
 
-def other_observers(config: RunConfig, found: Marked, rows: np.ndarray, chosen: Overlaps) -> dict[str, Any]:
+def other_observers(
+    found: Marked, rows: np.ndarray, chosen: Overlaps, *, tolerance: float, replicates: int, seed: int
+) -> dict[str, Any]:
     """Every other observer against the truth on the same cases, and the model less the observer.
 
     Args:
-        config: Of the run.
         found: The images.
         rows: Of the cohort.
         chosen: What the model says of these rows.
+        tolerance: Of surface Dice, in the unit of `found`.
+        replicates: Of the bootstrap.
+        seed: Of the bootstrap.
     """
     told: dict[str, Any] = {}
-    tolerance, is_spaced = config.evaluate.tolerance_mm, found.unit == "mm"
+    is_spaced = found.unit == "mm"
     for name in found.cohort.observers:
         places, cases = [], []
         for place, row in enumerate(rows.tolist()):
@@ -258,7 +265,7 @@ def other_observers(config: RunConfig, found: Marked, rows: np.ndarray, chosen: 
         if len(places) < _FEWEST:
             continue
         human, model = _overlaps(found, rows[places], cases), cases_of(chosen, np.array(places))
-        weights = bootstrap_weights(human, config.evaluate.replicates, config.seed)
+        weights = bootstrap_weights(human, replicates, seed)
         differences = {metric: paired_difference(model, human, metric, weights) for metric in mask_metrics(human)}
         told[name] = {
             **summarise_masks(human, weights), "num_cases": len(places), "model_less_observer": to_json(differences)

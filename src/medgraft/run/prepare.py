@@ -174,8 +174,8 @@ def refuse_for_labels(config: RunConfig) -> None:
         ConfigError: One was given.
     """
     settings = (
-        ("data", "observer"), ("data", "longest"), ("transfer", "decoder"), ("train", "loss"), ("train", "patches"),
-        ("train", "foreground"), ("evaluate", "tolerance_mm"),
+        ("data", "observer"), ("data", "mask_classes"), ("data", "longest"), ("transfer", "decoder"),
+        ("train", "loss"), ("train", "patches"), ("train", "foreground"), ("evaluate", "tolerance_mm"),
     )  # fmt: skip
     for name, given in _given(config, settings):
         raise ConfigError(f"{name} is about masks, got {given} without them. Give --task segmentation.")
@@ -193,6 +193,10 @@ def refuse_for_masks(config: RunConfig) -> None:
     )  # fmt: skip
     for name, given in _given(config, settings):
         raise ConfigError(f"{name} is about labels, got {given} for a segmentation. Leave it out.")
+    if config.train.batch_size == 1 and config.transfer.decoder == "upernet":
+        raise ConfigError(
+            "expected train.batch_size of 2 or more for upernet, whose batch normalisation sees one value."
+        )
     if config.transfer.strategy not in WITH_DECODER:
         raise ConfigError(
             f"expected a strategy among {', '.join(WITH_DECODER)} for a segmentation, got {config.transfer.strategy!r}."
@@ -345,7 +349,7 @@ def _masked(kept: Cohort, readable: Cohort, decoded: DecodedCohort, listener: Li
         first = f"{decoded.paths[lost[0]]} ({found.unusable[lost[0]]})"
         if len(lost) == len(rows):
             raise DataError(f"{kept.root}: no image has a mask that can be used. First: {first}")
-        listener.say(f"warn: {len(lost)} images are left out for their masks, e.g. {first}")
+        listener.say(f"warn: {len(lost)} images are left out for their masks, e.g. {first}; audit.json names all.")
         kept = kept.select(np.array([row not in found.unusable for row in rows.tolist()]))
     return kept, found.masks
 

@@ -11,9 +11,10 @@ from medgraft.errors import ConfigError
 
 __all__ = ["MASK_LOSSES", "MaskLoss", "make_mask_loss"]
 
-MaskLoss = Literal["dice-ce", "dice", "focal", "tversky"]
-MASK_LOSSES: Final = ("dice-ce", "dice", "focal", "tversky")
+MaskLoss = Literal["dice-ce", "dice-bce", "dice", "focal", "tversky"]
+MASK_LOSSES: Final = ("dice-ce", "dice-bce", "dice", "focal", "tversky")
 _FOCAL_GAMMA: Final = 2.0
+_LEAST: Final = 1e-6
 _TVERSKY: Final = (0.3, 0.7)
 """What a pixel marked wrongly and a pixel missed count: Salehi et al., MLMI 2017."""
 
@@ -27,12 +28,23 @@ class _Sum(nn.Module):
         return torch.stack([part(logits, masks) for part in self.parts]).sum()
 
 
+class _BinaryCrossEntropy(nn.Module):
+    """Of each class against the rest, on the probabilities that are used: sigmoids of one output, else a softmax."""
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        if logits.shape[1] == 1:
+            return F.binary_cross_entropy_with_logits(logits, masks)
+        probs = logits.softmax(1).clamp(_LEAST, 1 - _LEAST)
+        return -torch.where(masks > 0, probs.log(), (1 - probs).log()).mean()
+
+
 def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name.
 
     Args:
-        name: ``dice-ce`` (Dice and cross-entropy, of one output binary), ``dice``, ``focal`` (Dice and focal loss) or
-            ``tversky``.
+        name: ``dice-ce`` (Dice and cross-entropy, of one output binary), ``dice-bce`` (Dice and the binary
+            cross-entropy of each class against the rest; of one output the same), ``dice``, ``focal`` (Dice and focal
+            loss) or ``tversky``.
         num_outputs: K: one output for one class, else one for each class and the background, which Dice leaves out.
 
     Raises:
@@ -52,6 +64,7 @@ def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Te
     focal: dict[str, Any] = {"gamma": _FOCAL_GAMMA, "use_softmax": not is_binary}
     makers: dict[str, Callable[[], Any]] = {
         "dice-ce": lambda: losses.DiceCELoss(**usual, **shape),
+        "dice-bce": lambda: _Sum(losses.DiceLoss(**usual, **shape), _BinaryCrossEntropy()),
         "dice": lambda: losses.DiceLoss(**usual, **shape),
         "focal": lambda: _Sum(losses.DiceLoss(**usual, **shape), losses.FocalLoss(**focal)),
         "tversky": lambda: losses.TverskyLoss(**usual, **shape, alpha=_TVERSKY[0], beta=_TVERSKY[1]),
