@@ -112,8 +112,11 @@ def test_masks_move_with_their_images_and_stay_whole(dims: int) -> None:
     moved, followed = augment_pair(images, masks, geometry, torch.Generator().manual_seed(0))
     assert followed is not None
     assert followed.unique().tolist() == [0, 2]
-    # Linear and nearest sampling of one grid: on either side of the middle they agree.
-    assert torch.equal(moved[:, 0] > 1.02, (followed == 2) & (moved[:, 0] > 1.02))
+    # Linear and nearest sampling of one grid: on either side of the middle they agree, up to a tie between voxels.
+    bright, marked = moved[:, 0] > 1.02, followed == 2
+    assert (bright & ~marked).sum() == 0
+    assert (marked & (moved[:, 0] < 0.5)).sum() == 0
+    assert abs(int(bright.sum()) - int(marked.sum())) < 0.08 * int(marked.sum())
     assert not torch.equal(followed, masks)
 
 

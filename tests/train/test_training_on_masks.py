@@ -118,8 +118,15 @@ def test_validation_is_never_varied_and_masks_move_with_their_images(
         return moved, truth
 
     monkeypatch.setattr(teaching, "augment_pair", spy)
-    trained(tmp_path, epochs=2)
+    net, found, val = trained(tmp_path, epochs=2)
     assert sum(seen) == 2 * 12 * 3
+    # What chose the epoch are the overlaps of the images as they are stored.
+    plain = [
+        call_masks(predict_masks(net, torch.from_numpy(val.images[row] / 255).float(), (16, 16), ENGINE, overlap=0.25))
+        for row in val.rows
+    ]
+    wanted = [overlap_counts(mask, val.masks[row], 1) for mask, row in zip(plain, val.rows, strict=True)]
+    np.testing.assert_array_equal(found.val_outputs, np.stack(wanted))
 
 
 def test_patches_have_to_be_known_and_one_process_is_enough() -> None:

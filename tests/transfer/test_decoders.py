@@ -228,6 +228,24 @@ def test_what_is_frozen_under_a_decoder_neither_learns_nor_moves(
     assert all(p.grad is not None for p in model.head.parameters())
 
 
+# Batch and layer normalisation, dropout paths, windows with attention: frozen means that nothing of it varies or moves.
+@pytest.mark.parametrize("name", ["mobilenetv1_100", "convnext_atto", "swin_tiny_patch4_window7_224", "pvt_v2_b0"])
+def test_a_frozen_encoder_of_any_family_is_in_evaluation_mode(name: str) -> None:
+    source = source_of(name, 224 if "224" in name else 64)
+    for block in source.backbone.network.modules():
+        if hasattr(block, "drop_prob"):
+            block.drop_prob = 0.5
+    model, _ = made(source, "frozen", source.cuts[-1].index)
+    model.train()
+    before = copy.deepcopy(model.trunk.state_dict())
+    images = torch.rand(2, 3, *source.trace.shapes[source.trace.input][2:])
+    first, second = model.features(images), model.features(images)
+    assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert all(torch.equal(value, before[name]) for name, value in model.trunk.state_dict().items())
+    assert not any(parameter.requires_grad for parameter in model.trunk.parameters())
+    assert all(parameter.requires_grad for parameter in model.head.parameters())
+
+
 def test_other_strategies_take_no_decoder(resnet18: Source) -> None:
     with pytest.raises(
         ConfigError, match="expected a strategy among ftl, frozen, lwft, ttl, scratch, wtst for a decoder"
