@@ -142,7 +142,7 @@ class BackboneConfig(_Frozen):
         None, description="Input side in px, or depth, height, width in voxels; None: the network's own"
     )
     lift: Literal["auto", "none", "i3d", "acs", "slices"] = Field(
-        "auto", description="How a network for images reads volumes; auto: slices where the data are volumes"
+        "auto", description="How a network for images reads volumes; auto: slices, for masks acs"
     )
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
@@ -216,8 +216,8 @@ class SearchConfig(_Frozen):
 
     method: Literal["auto", "two-stage", "guided", "svcca", "exhaustive", "incremental"] = Field(
         "auto",
-        description="auto: guided for ttl, two-stage for others and where its own settings (seeds, epochs, max_trials) "
-        "are given; guided and svcca: ttl alone; incremental: lwft alone",
+        description="auto: guided for ttl on labels, two-stage for masks, others and where its own settings (seeds, "
+        "epochs, max_trials) are given; guided and svcca: ttl alone; incremental: lwft alone",
     )
     start: Literal["source", "ftl"] = Field(
         "source", description="Of guided: train from the source's weights, or by halving from the fine-tuned trunk"

@@ -74,7 +74,9 @@ Size = Annotated[
 ]
 Lift = Annotated[
     str | None,
-    typer.Option(help="How a network for images reads volumes: slices (what auto means), acs, i3d; none: it must not."),
+    typer.Option(
+        help="How a network for images reads volumes: slices (auto), acs (auto for masks), i3d; none: it must not."
+    ),
 ]
 Leaks = Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]

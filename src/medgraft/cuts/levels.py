@@ -58,8 +58,8 @@ def levels_of(trace: Trace, cuts: Sequence[Cut], cut: Cut) -> tuple[Level, ...]:
         raise CutError(f"expected sides that can be halved as often as {cut.name} needs, got {before}. Use --size.")
     if len({round(long / short) for long, short in zip(before, after, strict=True)}) > 1:
         raise CutError(
-            f"expected a network that shrinks all axes alike, got {before} to {after} at {cut.name}. Of lifted "
-            "ones choose --lift acs or i3d."
+            f"expected a network that shrinks all axes alike, got {before} to {after} at {cut.name}. Choose one of "
+            "MONAI's, or one for images with --lift acs or i3d."
         )
     if cut.stride < 2 or math.log2(cut.stride) % 1:
         raise CutError(
