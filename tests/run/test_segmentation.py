@@ -425,6 +425,11 @@ def test_predictions_never_overwrite_what_was_there(run: Path, films: Path, tmp_
         with pytest.raises(ConfigError, match="is not overwritten"):
             medgraft.segment(run, tmp_path / "images", out)
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+    # A table of the user's own is no list of an earlier call.
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "masks.csv").write_text("path,mask\nimages/0.png,masks/0.png\n")
+    with pytest.raises(ConfigError, match="a table of yours"):
+        medgraft.segment(run, tmp_path / "images", tmp_path / "own")
     # What was interrupted may be repeated.
     medgraft.segment(run, tmp_path / "images", tmp_path / "out")
     (tmp_path / "out" / "2.png").unlink()

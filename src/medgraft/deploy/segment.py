@@ -142,8 +142,10 @@ def _written_before(out: Path) -> frozenset[Path]:
     try:
         table = pd.read_csv(out / _LIST, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{out / _LIST}: is no list of an earlier call ({error}). Choose another --out.") from error
-    return frozenset((out / name).resolve() for name in table.get("mask", ()) if name)
+        raise ConfigError(f"{out / _LIST}: cannot be read ({error}). Choose another --out.") from error
+    if not {"mask", "status"} <= set(table):
+        raise ConfigError(f"{out / _LIST}: is no list of an earlier call, but a table of yours. Choose another --out.")
+    return frozenset((out / name).resolve() for name in table["mask"] if name)
 
 
 def _segmented(
