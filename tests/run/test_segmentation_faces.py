@@ -73,7 +73,10 @@ def test_the_demo_draws_searches_and_says_what_it_is(
 
     def short(source: str, *, preset: str, options: dict[str, Any]) -> Any:
         assert preset == "balanced"
-        less = {"train": {"epochs": 1}, "search": {"method": "two-stage", "max_trials": 1, "seeds": 1}}
+        less = {
+            "train": {"epochs": 1, "patches": int(task == "segmentation")},
+            "search": {"method": "two-stage", "max_trials": 1, "seeds": 1},
+        }
         return make_config(source, preset="fast", options={**options, **less, "evaluate": {"replicates": 100}})
 
     monkeypatch.setattr(room, "make_config", short)

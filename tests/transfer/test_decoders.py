@@ -60,7 +60,7 @@ def test_a_truncated_unet_costs_what_was_published_and_stores_only_what_runs(
 @pytest.mark.parametrize("kind", ["unet", "unet++", "fpn", "upernet"])
 @pytest.mark.parametrize("name", ["convnext_atto", "hrnet_w18_small", "pvt_v2_b0"])
 def test_what_a_decoder_is_offered_at_a_cut_it_can_use(name: str, kind: str) -> None:
-    source = source_of(name)
+    source = source_of(name, 64)
     if name == "hrnet_w18_small" and kind != "unet":
         with pytest.raises(ConfigError, match="at strides 8, 16, where this network has none"):
             decoders_at_cuts(source, kind)
@@ -70,10 +70,10 @@ def test_what_a_decoder_is_offered_at_a_cut_it_can_use(name: str, kind: str) -> 
     for index in heads:
         levels = levels_of(source.trace, source.cuts, source.cuts[index - 1])
         trunk = truncate_traced(copy.deepcopy(source.backbone.network), source.trace, source.cuts[index - 1])
-        head = MaskHead(kind, levels, (3, 224, 224), 2)
+        head = MaskHead(kind, levels, (3, 64, 64), 2)
         with torch.no_grad():
-            logits = nn.Sequential(Pyramid(trunk, levels), head).eval()(torch.zeros(1, 3, 224, 224))
-        assert logits.shape == (1, 2, 224, 224)
+            logits = nn.Sequential(Pyramid(trunk, levels), head).eval()(torch.zeros(1, 3, 64, 64))
+        assert logits.shape == (1, 2, 64, 64)
 
 
 def test_every_parameter_that_is_kept_has_a_gradient(resnet34: Source) -> None:
