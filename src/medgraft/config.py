@@ -45,6 +45,10 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
+_MOST_CLASSES: Final = 64
+_MOST_NUMBER: Final = 65535
+
+
 class DataConfig(_Frozen):
     """Where the images are and how they are read."""
 
@@ -106,12 +110,16 @@ class DataConfig(_Frozen):
     @field_validator("mask_classes", mode="before")
     @classmethod
     def _as_numbers(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        pairs = [part.partition("=") for part in value.split(",") if part.strip()]
-        if not all(name.strip() and number.strip().isdigit() for name, _, number in pairs):
-            raise ValueError("expected names and numbers such as vessel=255,lesion=128")
-        return {name.strip(): int(number) for name, _, number in pairs}
+        if isinstance(value, str):
+            parts = [part.partition("=") for part in value.split(",") if part.strip()]
+            pairs = [(name.strip(), number.strip()) for name, _, number in parts]
+        else:
+            pairs = [(str(name).strip(), str(number)) for name, number in dict(value).items()]
+        found = {name: int(number) for name, number in pairs if name and number.isdigit()}
+        is_sound = len(found) == len(pairs) == len(set(found.values())) and len(found) <= _MOST_CLASSES
+        if not is_sound or not all(0 < number <= _MOST_NUMBER for number in found.values()):
+            raise ValueError("expected different names with different numbers from 1, such as vessel=255,lesion=128")
+        return found
 
     @field_validator("spacing_mm", mode="before")
     @classmethod

@@ -278,8 +278,15 @@ def test_numbers_that_hardly_any_mask_holds_are_named_and_classes_can_be_declare
     (finding,) = [found for found in audit.findings if found.kind == "mask-unreadable"]
     assert finding.paths == ("images/5.png",)
     assert "holds the label 254, expected 0 or 255" in finding.message
-    with pytest.raises(ConfigError, match="expected names and numbers"):
-        make_config(str(root), options={"data": {"task": "segmentation", "mask_classes": "vessel"}})
+    for wrong in ("vessel", "vessel=0", "a=1,a=2", "a=1,b=1", "a=70000", {"a": -1}):
+        with pytest.raises(ConfigError, match="expected different names with different numbers from 1"):
+            make_config(str(root), options={"data": {"task": "segmentation", "mask_classes": wrong}})
+    # The only image that holds a number cannot be read: nothing to name.
+    (root / "images" / "5.png").write_bytes(b"\x89PNG broken")
+    cohort = read_mask_cohort(root)
+    decoded = build_cache(cohort, tmp_path / "cache2", sides=(64, 64))
+    readable = cohort.select(decoded.rows)
+    assert not [found for found in audit_cohort(readable, decoded).findings if found.kind == "mask-label"]
 
 
 def test_masks_of_one_and_of_255_are_not_two_classes(tmp_path: Path) -> None:
@@ -305,6 +312,20 @@ def test_folders_that_name_a_split_are_kept(tmp_path: Path, layout: str) -> None
     assert cohort.table["split"][cohort.table["path"].str.contains("Train")].eq("train").all()
     assert "Folders name a split: 3 test, 3 train, 3 val." in cohort.notes
     assert mask_of(cohort, 0).any()
+
+
+def test_parts_of_a_split_share_their_observers_and_say_what_has_no_mask(tmp_path: Path) -> None:
+    for split, observers in (("train", ("1stHO",)), ("test", ("1stHO", "2ndHO"))):
+        for number in range(4):
+            name = f"{split}{number}"
+            write(tmp_path / split / "images" / f"{name}.png", picture(disc(number), number))
+            for observer in observers:
+                write(tmp_path / split / "masks" / f"{name}_{observer}.png", disc(number).astype(np.uint8))
+    write(tmp_path / "val" / "images" / "v.png", picture(disc(9), 9))
+    cohort = read_mask_cohort(tmp_path)
+    assert (len(cohort), set(cohort.observers)) == (8, {"2ndHO"})
+    assert cohort.table["split"].value_counts().to_dict() == {"train": 4, "test": 4}
+    assert "1 images have no mask and were left out: val/images/v.png." in cohort.notes
 
 
 def test_swapped_masks_of_volumes_are_suspected(tmp_path: Path) -> None:
@@ -357,7 +378,7 @@ def test_uids_are_names_and_files_of_many_frames_are_volumes(tmp_path: Path) -> 
         path = write_mask(
             mask,
             (enhanced_file,),
-            tmp_path / "b" / f"m{number}",
+            tmp_path / "b" / f"m{number}.nii.gz",
             kind="nifti",
             values=(1,),
             classes=("x",),
@@ -368,6 +389,10 @@ def test_uids_are_names_and_files_of_many_frames_are_volumes(tmp_path: Path) -> 
     (tmp_path / "b" / "cases.csv").write_text(
         "\n".join(["path,mask", *(f"v{number}.dcm,m{number}.nii.gz" for number in range(4))])
     )
+    assert read_mask_cohort(tmp_path / "b").dims == 3
+    # One that is broken does not make films of the others.
+    whole = (tmp_path / "b" / "v1.dcm").read_bytes()
+    (tmp_path / "b" / "v1.dcm").write_bytes(whole[:200])
     assert read_mask_cohort(tmp_path / "b").dims == 3
 
 

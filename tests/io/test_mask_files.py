@@ -14,7 +14,7 @@ from medgraft.data.decode import read_files
 from medgraft.data.masks import mask_of, read_mask_cohort
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
-from medgraft.io.mask_files import mask_format, native_sides, write_mask
+from medgraft.io.mask_files import mask_format, mask_path, native_sides, write_mask
 from medgraft.types import Reading
 from volume_files import blob, write_nifti, write_series, write_slices
 
@@ -24,7 +24,7 @@ STUDY = {"StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5"}
 def written(mask: np.ndarray, files: tuple[Path, ...], stem: Path, wanted: str = "auto", classes: int = 1) -> Path:
     kind = mask_format(files, mask.ndim, wanted)
     return write_mask(
-        mask, files, stem, kind=kind, values=tuple(range(1, classes + 1)),
+        mask, files, mask_path(stem, kind), kind=kind, values=tuple(range(1, classes + 1)),
         classes=tuple(f"class {n}" for n in range(classes)), version="1",
     )  # fmt: skip
 
@@ -62,10 +62,10 @@ def test_pictures_get_png_of_the_numbers_that_taught(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((5, 7), np.uint8)).save(file)
     mask = np.array([[0, 1, 2, 0, 0, 1, 2]] * 5, np.uint8)
     path = write_mask(
-        mask, (file,), tmp_path / "a" / "film", kind="png", values=(7, 255), classes=("x", "y"), version="1"
+        mask, (file,), tmp_path / "a" / "film.png", kind="png", values=(7, 255), classes=("x", "y"), version="1"
     )
     np.testing.assert_array_equal(np.asarray(Image.open(path)), np.array([0, 7, 255], np.uint8)[mask])
-    large = write_mask(mask, (file,), tmp_path / "b", kind="png", values=(1, 300), classes=("x", "y"), version="1")
+    large = write_mask(mask, (file,), tmp_path / "b.png", kind="png", values=(1, 300), classes=("x", "y"), version="1")
     assert read_mask(large).max() == 300
 
 
@@ -217,7 +217,7 @@ def films_with_segments(folder: Path, named: list[tuple[str, ...]]) -> Path:
         for place in range(len(classes)):
             mask[2 * place : 2 * place + 2] = place + 1
         seg = write_mask(
-            mask, (file,), folder / f"seg{number}", kind="dicom-seg", values=tuple(range(1, len(classes) + 1)),
+            mask, (file,), folder / f"seg{number}.dcm", kind="dicom-seg", values=tuple(range(1, len(classes) + 1)),
             classes=classes, version="1",
         )  # fmt: skip
         rows.append(f"{file.name},{seg.name}")
@@ -231,11 +231,42 @@ def test_segments_are_known_by_their_labels_where_their_numbers_differ(tmp_path:
     assert (cohort.classes, cohort.mask_values) == (("liver", "tumour"), (1, 2))
     assert [[mask_of(cohort, row)[at, 0] for at in (0, 2, 4)] for row in range(4)] == [[1, 2, 0]] * 2 + [[2, 1, 0]] * 2
     np.testing.assert_array_equal(cohort.targets, np.ones((4, 2)))
+    # Declared names are those of the labels, whatever the numbers; others are refused.
+    declared = read_mask_cohort(table, classes={"tumour": 1, "liver": 2})
+    assert declared.classes == ("tumour", "liver")
+    assert [mask_of(declared, row)[0, 0] for row in range(4)] == [2, 2, 1, 1]
+    with pytest.raises(DataError, match=r"expected these among data\.mask_classes, got liver, tumour"):
+        read_mask_cohort(table, classes={"small": 1, "large": 2})
     Image.fromarray(np.ones((6, 5), np.uint8)).save(tmp_path / "plain.png")
     table.write_text(table.read_text() + "\nfilm0.dcm,plain.png".replace("film0.dcm", "film9.dcm"))
     save(dicom(np.full((6, 5), 9, np.uint16), PatientID="p9", **STUDY), tmp_path / "film9.dcm")
     with pytest.raises(DataError, match=r"number their segments differently \(liver, tumour\), and other masks"):
         read_mask_cohort(table)
+
+
+def test_only_segments_that_show_something_have_to_be_known(tmp_path: Path) -> None:
+    file = save(dicom(np.full((6, 5), 9, np.uint16), **STUDY), tmp_path / "film.dcm")
+    mask = np.zeros((6, 5), np.uint8)
+    mask[:2], mask[2:4] = 2, 3
+    seg = write_mask(
+        mask, (file,), tmp_path / "seg.dcm", kind="dicom-seg", values=(1, 2, 3), classes=("gall", "liver", "tumour"),
+        version="1",
+    )  # fmt: skip
+    found = read_mask(seg, (file,), {"tumour": 1, "liver": 2})
+    assert found[:, 0].tolist() == [2, 2, 1, 1, 0, 0]
+    with pytest.raises(DataError, match="holds the segment 'tumour', expected one of liver"):
+        read_mask(seg, (file,), {"liver": 2})
+
+
+def test_segments_without_labels_are_numbers(tmp_path: Path) -> None:
+    table = films_with_segments(tmp_path, [("liver", "tumour")] * 4)
+    for file in tmp_path.glob("seg*.dcm"):
+        made = pydicom.dcmread(file)
+        for item in made.SegmentSequence:
+            item.SegmentLabel = ""
+        made.save_as(file)
+    cohort = read_mask_cohort(table)
+    assert (cohort.classes, cohort.mask_values) == (("label 1", "label 2"), (1, 2))
 
 
 def test_segments_give_their_names_to_the_classes_unless_every_file_has_its_own(tmp_path: Path) -> None:

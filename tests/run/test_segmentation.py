@@ -121,6 +121,8 @@ def test_the_table_of_cases_adds_up_to_the_results(run: Path) -> None:
 
 
 def test_files_are_marked_as_the_test_set_was(run: Path, films: Path, tmp_path: Path) -> None:
+    # The packaged network takes z-scores: of whole images, before patches are cut.
+    assert load_artefact(run).network.normalise.kind == "before"
     table = pd.read_csv(run / "predictions.csv")
     found = medgraft.segment(run, [films.parent / path for path in table["path"]], tmp_path)
     assert (found["status"] == "ok").all()
@@ -263,6 +265,9 @@ def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
     table["mask"] = [str(tmp_path / "renumbered" / Path(name).relative_to(tmp_path)) for name in table["mask"]]
     table.to_csv(tmp_path / "others.csv", index=False)
     others = make_config(str(tmp_path / "others.csv"), options={"data": {"mask_classes": "nodule=1,mass=2"}}).data
+    foreign = make_config(str(tmp_path / "others.csv"), options={"data": {"mask_classes": "nodule=1,Leber=2"}}).data
+    with pytest.raises(DataError, match="model's classes mass, nodule in the masks, got nodule, Leber"):
+        evaluate(tmp_path / "run", foreign, replicates=100)
     judged = evaluate(tmp_path / "run", others, replicates=100)["per_class"]
     for name in ("mass", "nodule"):
         wanted = results["test"]["chosen"]["per_class"][name]["dice"]["value"]
@@ -345,7 +350,8 @@ def test_a_case_without_a_usable_mask_is_named_and_left_out(observed: Path, tmp_
         tmp_path / "run", listener=Listener(say=said.append),
     )  # fmt: skip
     assert sum(sum(part.values()) for part in results["splits"]["counts"].values()) == 17
-    assert "warn: 1 images are left out for their masks, e.g. p0_0.png (mask of 5×5 for the 48×32 of p0_0.png)" in said
+    reason = "p0_0.png (mask of 5×5 for the 48×32 of p0_0.png)"
+    assert f"warn: 1 images are left out for their masks, e.g. {reason}; audit.json lists them." in said
 
 
 @pytest.mark.parametrize(
@@ -434,6 +440,21 @@ def test_predictions_never_overwrite_what_was_there(run: Path, films: Path, tmp_
     medgraft.segment(run, tmp_path / "images", tmp_path / "out")
     (tmp_path / "out" / "2.png").unlink()
     assert (medgraft.segment(run, tmp_path / "images", tmp_path / "out")["status"] == "ok").all()
+    # Calls add to the list, and what went wrong leaves no older mask behind.
+    for name in ("0", "1", "0"):
+        medgraft.segment(run, tmp_path / "images" / f"{name}.png", tmp_path / "out")
+    assert sorted(pd.read_csv(tmp_path / "out" / "masks.csv")["mask"]) == ["0.png", "1.png", "2.png"]
+    (tmp_path / "images" / "1.png").write_bytes(b"\x89PNG broken")
+    medgraft.segment(run, tmp_path / "images", tmp_path / "out")
+    listed = pd.read_csv(tmp_path / "out" / "masks.csv", keep_default_na=False).set_index("path")
+    assert listed["mask"][str(tmp_path / "images" / "1.png")] == ""
+    assert not (tmp_path / "out" / "1.png").exists()
+    # The mask of another image that is called alike.
+    (tmp_path / "others").mkdir()
+    (tmp_path / "images" / "0.png").replace(tmp_path / "others" / "0.png")
+    (tmp_path / "images" / "0.png").write_bytes((tmp_path / "others" / "0.png").read_bytes())
+    with pytest.raises(ConfigError, match=r"is the mask of .*images/0\.png"):
+        medgraft.segment(run, tmp_path / "others", tmp_path / "out")
 
 
 def test_images_that_show_nothing_are_spread_over_all_parts(films: Path, tmp_path: Path) -> None:
@@ -507,13 +528,13 @@ def test_volumes_at_a_common_spacing_are_marked_in_their_own_grid(tmp_path: Path
         nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "data" / "images" / f"p{number}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(mask, affine), tmp_path / "data" / "masks" / f"p{number}.nii.gz")
     config = mask_config(
-        tmp_path / "data", data={"spacing_mm": [1.0, 1.0, 1.0]}, train={"epochs": 6, "batch_size": 2, "patches": 4},
-        transfer={"cut": "auto"}, search={"max_trials": 2},
+        tmp_path / "data", data={"spacing_mm": [1.0, 1.0, 1.0]}, train={"epochs": 6, "batch_size": 2, "patches": 3},
+        transfer={"cut": "auto"}, search={"max_trials": 1},
     )  # fmt: skip
     results = fit(config, tmp_path / "run")
     assert results["test"]["unit"] == "mm"
     assert results["search"]["method"] == "two-stage"
-    assert len(pd.read_csv(tmp_path / "run" / "search.csv")) == 3
+    assert len(pd.read_csv(tmp_path / "run" / "search.csv")) == 2
     # Learned and brought back to the right place: a shift of a few voxels would halve it.
     assert results["test"]["chosen"]["dice"]["value"] > 0.8
     table = pd.read_csv(tmp_path / "run" / "predictions.csv")

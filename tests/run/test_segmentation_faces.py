@@ -98,7 +98,13 @@ def test_dicom_films_with_objects_are_learned_marked_and_judged_as_objects(tmp_p
         names = {"PatientID": f"miller {number // 2}", "SeriesInstanceUID": f"1.2.{number}", **STUDY}
         file = save(dicom(stored.astype(np.uint16), window=(2048, 4096), **names), tmp_path / "films" / f"{number}.dcm")
         seg = write_mask(
-            mask, (file,), tmp_path / f"seg{number}", kind="dicom-seg", values=(1,), classes=("lesion",), version="1"
+            mask,
+            (file,),
+            tmp_path / f"seg{number}.dcm",
+            kind="dicom-seg",
+            values=(1,),
+            classes=("lesion",),
+            version="1",
         )
         rows.append(f"films/{file.name},{seg.name}")
     (tmp_path / "cases.csv").write_text("\n".join(rows))

@@ -159,6 +159,24 @@ def test_what_a_softmax_does_not_see_costs_nothing_and_background_is_learnt(name
     assert float(loss(louder, masks)) > float(loss(logits, masks))
 
 
+@pytest.mark.parametrize("name", ["dice-ce", "dice-bce"])
+def test_what_is_surely_wrong_is_still_corrected(name: str) -> None:
+    masks = torch.ones(1, 8, 8, dtype=torch.long)
+    logits = torch.zeros(1, 3, 8, 8)
+    logits[:, 0] = 30
+    logits.requires_grad_()
+    make_mask_loss(name, 3)(logits, masks).backward()
+    assert logits.grad is not None
+    assert float(logits.grad[:, 1].sum()) < -0.2
+    # The binary cross-entropies themselves, where probabilities are far from 0 and 1.
+    soft = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    numbers = torch.randint(0, 3, (2, 8, 8), generator=torch.Generator().manual_seed(1))
+    truth = nn.functional.one_hot(numbers, 3).movedim(-1, 1).float()
+    wanted = nn.functional.binary_cross_entropy(soft.softmax(1), truth)
+    found = make_mask_loss("dice-bce", 3)(soft, numbers) - make_mask_loss("dice", 3)(soft, numbers)
+    torch.testing.assert_close(found, wanted)
+
+
 def test_an_unknown_loss_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected a loss among dice-ce, dice-bce, dice, focal, tversky, got 'bce'"):
         make_mask_loss("bce", 1)

@@ -93,7 +93,7 @@ def _rare_numbers(cohort: Cohort) -> list[Finding]:
     shown = (cohort.targets == 1).sum(0)
     rare = [
         place for place, name in enumerate(cohort.classes)
-        if name == f"label {cohort.mask_values[place]}" and shown[place] * _RARE <= len(cohort)
+        if name == f"label {cohort.mask_values[place]}" and 0 < shown[place] * _RARE <= len(cohort)
     ]  # fmt: skip
     if not rare or len(cohort) < _FEWEST:
         return []

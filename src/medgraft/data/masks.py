@@ -27,8 +27,10 @@ from medgraft.io.mask import NO_SEGMENTS, is_seg_file, read_mask
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort
 
-__all__ = ["MAJORITY", "mask_of", "mask_readers", "observed", "read_mask_cohort"]
+__all__ = ["MAJORITY", "NO_NUMBER", "mask_of", "mask_readers", "observed", "read_mask_cohort"]
 
+NO_NUMBER: Final = 65536
+"""From here on numbers stand for classes that no file shows: no mask holds them."""
 MAJORITY: Final = "majority"
 """The observer that takes for each pixel what more than half of the others say."""
 _MOST_LABELS: Final = 64
@@ -88,10 +90,10 @@ def read_mask_cohort(
             f"{root}: {len(lost)} images have no mask of {by}{some_names(lost)}. Choose another --observer."
         )
     files = _files_by_path(root, paths)
-    is_volume = all(is_volume_name(path) or path in files or _has_frames(root / path) for path in paths)
+    is_volume = _are_volumes(root, paths, files)
     images = [tuple(root / name for name in files.get(path, (path,))) for path in paths]
     seen = list(in_order(functools.partial(_look, root), zip(images, masks, strict=True), mask_readers(is_volume)))
-    segments, seen = _by_label(seen, root)
+    segments, seen = _by_label(seen, classes, root)
     named, values, told = _classes(dict(classes) or pairs.labels, seen, root)
     targets = np.array([[float(value in one.values) for value in values] for one in seen], dtype=np.float32)
     targets[[bool(one.reason) for one in seen]] = np.nan
@@ -117,12 +119,23 @@ def read_mask_cohort(
     return cohort
 
 
-def _has_frames(path: Path) -> bool:
-    """Whether a DICOM file holds several frames."""
+def _are_volumes(root: Path, paths: Sequence[str], files: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether all images are volumes, as far as they can be read: by name, folders, DICOM files of many frames."""
+    is_any = False
+    for path in paths:
+        is_volume = True if is_volume_name(path) or path in files else _has_frames(root / path)
+        if is_volume is False:
+            return False
+        is_any |= is_volume is True
+    return is_any
+
+
+def _has_frames(path: Path) -> bool | None:
+    """Whether a file is DICOM of several frames; None where that cannot be read."""
     try:
         return path.suffix.lower() not in IMAGE_SUFFIXES and is_dicom(path) and len(read_header(path).frames) > 1
     except DataError:
-        return False  # named where it is read
+        return None  # named when the images are read
 
 
 def _files_by_path(root: Path, paths: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -216,7 +229,8 @@ def _numbered(mask: np.ndarray, values: Sequence[int], file: Path) -> np.ndarray
         found[mask == value] = number
     strange = np.unique(mask[(found == 0) & (mask != 0)])
     if len(strange):
-        raise DataError(f"{file}: holds the label {strange[0]}, expected 0 or {', '.join(map(str, values))}.")
+        known = ", ".join(str(value) for value in values if value < NO_NUMBER)
+        raise DataError(f"{file}: holds the label {strange[0]}, expected 0 or {known}.")
     return found
 
 
@@ -286,22 +300,31 @@ def _look(root: Path, case: tuple[Sequence[Path], Sequence[Sequence[str]]]) -> _
         numbers = " and ".join(", ".join(map(str, sorted(values))) for values in marking)
         return _Seen(reason=f"observers use different numbers ({numbers}). Store all alike.")
     values = frozenset().union(*found)
-    pairs = {(number, label) for labels in named for number, label in labels.items() if number in values}
+    # Without a label the number is all there is.
+    pairs = {(number, label) for labels in named for number, label in labels.items() if number in values and label}
     return _Seen(values=values, segments=frozenset(pairs))
 
 
-def _by_label(seen: Sequence[_Seen], root: Path) -> tuple[dict[str, int], list[_Seen]]:
+def _by_label(seen: Sequence[_Seen], classes: Mapping[str, int], root: Path) -> tuple[dict[str, int], list[_Seen]]:
     """Number by label where objects number the segments of one label differently; what was seen, in these numbers."""
     pairs = frozenset().union(*(one.segments for one in seen))
     labels = sorted({label for _, label in pairs})
-    if len(labels) == len(pairs):
+    is_declared = bool(labels) and set(labels) <= set(classes)
+    if len(labels) == len(pairs) and not is_declared:
         return {}, list(seen)
-    if any(one.values and not one.segments for one in seen):
+    if any(len(one.values) > len(one.segments) for one in seen):
+        if len(labels) == len(pairs):
+            return {}, list(seen)
         raise DataError(
             f"{root}: DICOM segmentations number their segments differently ({', '.join(labels[:_SHOWN])}), and other "
             "masks hold numbers alone. Store all alike."
         )
-    segments = {label: number for number, label in enumerate(labels, 1)}
+    if classes and not is_declared:
+        raise DataError(
+            f"{root}: DICOM segmentations number their segments differently, so their labels decide: expected these "
+            f"among data.mask_classes, got {', '.join(labels[:_SHOWN])}."
+        )
+    segments = dict(classes) if is_declared else {label: number for number, label in enumerate(labels, 1)}
     named = [
         dataclasses.replace(
             one,

@@ -14,7 +14,7 @@ from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.mask import is_mask_name
 
-__all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "Pairs", "find_pairs", "some_names"]
+__all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "Pairs", "find_pairs", "some_names", "stem_of"]
 
 IMAGE_FOLDERS: Final = ("images", "image", "imgs", "img", "scans")
 MASK_FOLDERS: Final = (
@@ -78,30 +78,20 @@ def find_pairs(root: Path) -> Pairs:
     if (root / "dataset.json").is_file() and (root / "imagesTr").is_dir():
         return _nnunet(root)
     folders = {entry.name.casefold(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
-    images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
-    masks = next((folders[name] for name in MASK_FOLDERS if name in folders), None)
+    images, masks = _inside(root)
     if images is not None and masks is not None:
-        return _with_splits(_two_folders(root, images, masks))
-    parts = [folder for name, folder in folders.items() if name in SPLIT_NAMES and _has_two_folders(folder)]
-    return _with_splits(_united(root, parts) if parts else _by_suffix(root, _files(root)))
+        return _with_splits(_two_folders(root, [(images, masks)]))
+    parts = [_inside(folder) for name, folder in folders.items() if name in SPLIT_NAMES]
+    if any(images and masks for images, masks in parts):
+        return _with_splits(_two_folders(root, parts))
+    return _with_splits(_by_suffix(root, _files(root)))
 
 
-def _has_two_folders(folder: Path) -> bool:
-    names = {entry.name.casefold() for entry in folder.iterdir() if entry.is_dir()}
-    return bool(names & set(IMAGE_FOLDERS)) and bool(names & set(MASK_FOLDERS))
-
-
-def _united(root: Path, parts: Sequence[Path]) -> Pairs:
-    """The pairs of several folders, each of which has its own of images and of masks."""
-    masks: dict[str, dict[str, tuple[str, ...]]] = {}
-    notes = []
-    for part in parts:
-        found = find_pairs(part)
-        before = _name(root, part)
-        for image, by in found.masks.items():
-            masks[f"{before}/{image}"] = {name: tuple(f"{before}/{file}" for file in by[name]) for name in by}
-        notes += [f"{before}: {note}" for note in found.notes]
-    return Pairs(masks=masks, notes=tuple(notes))
+def _inside(folder: Path) -> tuple[Path | None, Path | None]:
+    """The folders of images and of masks in a folder."""
+    folders = {entry.name.casefold(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
+    return images, next((folders[name] for name in MASK_FOLDERS if name in folders), None)
 
 
 def _with_splits(pairs: Pairs) -> Pairs:
@@ -140,9 +130,9 @@ def _nnunet(root: Path) -> Pairs:
         raise DataError(f"{root}: labels called 'ignore' are not read. Make them background, or a class.")
     images = {}
     for path in _files(root / "imagesTr"):
-        found = _CHANNEL.fullmatch(_stem(path))
-        images[found[1] if found else _stem(path)] = path
-    masks = {_stem(path): path for path in _files(root / "labelsTr")}
+        found = _CHANNEL.fullmatch(stem_of(path))
+        images[found[1] if found else stem_of(path)] = path
+    masks = {stem_of(path): path for path in _files(root / "labelsTr")}
     pairs = {_name(root, images[case]): {"": (_name(root, masks[case]),)} for case in sorted(images) if case in masks}
     if not pairs:
         raise DataError(f"{root}: no image of imagesTr has a mask in labelsTr.")
@@ -155,10 +145,18 @@ def _nnunet(root: Path) -> Pairs:
     return Pairs(masks=pairs, labels=named, notes=tuple(notes))
 
 
-def _two_folders(root: Path, images: Path, masks: Path) -> Pairs:
-    by_key = _by_key(_files(images), images)
-    matches = _matches(_by_key(_files(masks), masks), by_key)
-    return _paired(root, list(by_key.values()), matches, len(_files(masks)))
+def _two_folders(root: Path, places: Sequence[tuple[Path | None, Path | None]]) -> Pairs:
+    """Images and masks of one pair of folders, or of one for each part of a split."""
+    images: list[Path] = []
+    matches: dict[Path, tuple[Path, str, int]] = {}
+    num_masks = 0
+    for image_folder, mask_folder in places:
+        by_key = _by_key(_files(image_folder), image_folder) if image_folder else {}
+        masks = _by_key(_files(mask_folder), mask_folder) if mask_folder else {}
+        matches |= _matches(masks, by_key)
+        images += by_key.values()
+        num_masks += len(masks)
+    return _paired(root, images, matches, num_masks)
 
 
 def _by_suffix(root: Path, files: Sequence[Path]) -> Pairs:
@@ -176,7 +174,7 @@ _Key = tuple[str, str]
 def _by_key(files: Sequence[Path], folder: Path) -> dict[_Key, Path]:
     found: dict[_Key, Path] = {}
     for path in files:
-        key = (path.parent.relative_to(folder).as_posix(), _stem(path))
+        key = (path.parent.relative_to(folder).as_posix(), stem_of(path))
         if key in found:
             raise DataError(
                 f"{folder}: {found[key].name} and {path.name} share a name, so nothing tells image and mask apart. Put "
@@ -253,7 +251,7 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
-def _stem(path: Path) -> str:
+def stem_of(path: Path) -> str:
     """The name without an ending; that of a UID is none."""
     name = path.name.removesuffix(".gz")
     return Path(name).stem if not Path(name).suffix[1:].isdigit() else name

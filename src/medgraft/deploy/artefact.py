@@ -79,7 +79,10 @@ class Artefact:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LoadedModel:
-    """A deployed model in memory: `network` takes images on the scale 0 to 1 and returns logits."""
+    """A deployed model in memory: `network` returns logits of images on the scale 0 to 1.
+
+    Of a segmentation it takes patches of `medgraft.train.batches.whole_input`.
+    """
 
     artefact: Artefact
     network: TransferModel

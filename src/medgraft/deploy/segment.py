@@ -13,6 +13,7 @@ from torch import nn
 import medgraft
 from medgraft.config import MaskFormat
 from medgraft.data.decode import read_files
+from medgraft.data.pairs import stem_of
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.deploy.predict import UNREADABLE, files_of_case, range_status, write_table
 from medgraft.errors import ConfigError, DataError, MedgraftError
@@ -102,54 +103,87 @@ def segment_files(
     """
     if not model.artefact.patch:
         raise ConfigError(f"expected a model of a segmentation, got one of a {model.artefact.task} task.")
-    own = _written_before(out)
-    cases = [case for case in cases if (case[0] if isinstance(case, tuple) else case).resolve() not in own]
+    firsts = [case[0] if isinstance(case, tuple) else case for case in cases]
+    earlier = _earlier(out)
+    own = {(out / name).resolve() for name in earlier["mask"] if name}
+    cases = [case for case, first in zip(cases, firsts, strict=True) if first.resolve() not in own]
     if not cases:
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
-    stems = _stems([case[0] if isinstance(case, tuple) else case for case in cases])
-    dims = model.artefact.preprocessing.dims
-    # Before anything is computed: what cannot be written so is a wrong call, not a broken file.
-    kinds = [mask_format(case if isinstance(case, tuple) else (case,), dims, kind) for case in cases]
-    targets = [mask_path(out / stem, written_as) for stem, written_as in zip(stems, kinds, strict=True)]
-    if foreign := [path for path in targets if path.exists() and path.resolve() not in own]:
-        raise ConfigError(
-            f"{foreign[0]}: exists and is no mask of an earlier call, so it is not overwritten. Choose another --out."
-        )
+    targets = _targets(cases, out, model.artefact.preprocessing.dims, kind)
+    _refuse_others(cases, [path for path, _ in targets], earlier, out)
     try:
         out.mkdir(parents=True, exist_ok=True)
+        # All of them this program's own: what goes wrong below leaves no mask of an earlier call behind.
+        for path, _ in targets:
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise DataError(f"could not write to {out}: {error.strerror or error}. Choose another place.") from error
+    names = [path.relative_to(out).as_posix() for path, _ in targets]
+    kept = earlier[[bool(name) and name not in names and (out / name).is_file() for name in earlier["mask"]]]
     # Before the first mask: an interrupted call may be repeated.
-    planned = pd.DataFrame({"mask": [path.relative_to(out).as_posix() for path in targets], "status": "interrupted"})
-    write_table(planned, out / _LIST)
+    paths = [path.as_posix() for path in (case[0] if isinstance(case, tuple) else case for case in cases)]
+    _write_list(kept, pd.DataFrame({"path": paths, "mask": names, "status": "interrupted"}), out)
     rows = []
-    for number, (case, stem, written_as) in enumerate(zip(cases, stems, kinds, strict=True), 1):
-        rows.append(_segmented(model, case, out / stem, written_as, device))
+    for number, (case, (path, written_as)) in enumerate(zip(cases, targets, strict=True), 1):
+        rows.append(_segmented(model, case, path, written_as, device))
         if progress is not None:
             progress(number, len(cases))
     table = pd.DataFrame(rows)
     table["mask"] = [path.relative_to(out).as_posix() if path else "" for path in table["mask"]]
-    status = table.pop("status")
-    table = table.assign(status=status)
-    write_table(table, out / _LIST)
+    table = table.assign(status=table.pop("status"))
+    _write_list(kept, table, out)
     return table
 
 
-def _written_before(out: Path) -> frozenset[Path]:
-    """The masks that an earlier call wrote, or was about to write, below `out`."""
-    if not (out / _LIST).is_file():
-        return frozenset()
+def _targets(
+    cases: Sequence[Path | tuple[Path, ...]], out: Path, dims: int, kind: MaskFormat
+) -> list[tuple[Path, str]]:
+    """Where the mask of each case goes, and its format; one that it cannot have is a wrong call, not a broken file."""
+    files = [case if isinstance(case, tuple) else (case,) for case in cases]
+    kinds = [mask_format(one, dims, kind) for one in files]
+    stems = _stems([one[0] for one in files])
+    return [(mask_path(out / stem, found), found) for stem, found in zip(stems, kinds, strict=True)]
+
+
+def _earlier(out: Path) -> pd.DataFrame:
+    """The list of the masks that earlier calls wrote, or were about to write, below `out`."""
+    path = out / _LIST
+    if not path.is_file():
+        return pd.DataFrame({"path": [], "mask": [], "status": []}, dtype=str)
     try:
-        table = pd.read_csv(out / _LIST, dtype=str, keep_default_na=False)
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{out / _LIST}: cannot be read ({error}). Choose another --out.") from error
-    if not {"mask", "status"} <= set(table):
-        raise ConfigError(f"{out / _LIST}: is no list of an earlier call, but a table of yours. Choose another --out.")
-    return frozenset((out / name).resolve() for name in table["mask"] if name)
+        raise ConfigError(f"{path}: cannot be read ({error}). Choose another --out.") from error
+    if not {"path", "mask", "status"} <= set(table):
+        raise ConfigError(f"{path}: is no list of an earlier call, but a table of yours. Choose another --out.")
+    return table
+
+
+def _refuse_others(
+    cases: Sequence[Path | tuple[Path, ...]], targets: Sequence[Path], earlier: pd.DataFrame, out: Path
+) -> None:
+    """Refuse to overwrite what no earlier call wrote, and the mask of another image."""
+    images = {(out / name).resolve(): Path(path) for name, path in zip(earlier["mask"], earlier["path"], strict=True)}
+    for case, target in zip(cases, targets, strict=True):
+        if not target.exists():
+            continue
+        image = images.get(target.resolve())
+        if image is None:
+            raise ConfigError(
+                f"{target}: exists and is no mask of an earlier call, so it is not overwritten. Choose another --out."
+            )
+        if image.exists() and image.resolve() != (case[0] if isinstance(case, tuple) else case).resolve():
+            raise ConfigError(f"{target}: is the mask of {image}, so it is not overwritten. Choose another --out.")
+
+
+def _write_list(kept: pd.DataFrame, table: pd.DataFrame, out: Path) -> None:
+    """The list of all masks below `out`: those of earlier calls that are still there, and these; status last."""
+    both = pd.concat([kept, table.astype(object)]) if len(kept) else table
+    write_table(both[[*(name for name in both if name != "status"), "status"]], out / _LIST)
 
 
 def _segmented(
-    model: LoadedModel, case: Path | tuple[Path, ...], stem: Path, written_as: str, device: str
+    model: LoadedModel, case: Path | tuple[Path, ...], target: Path, written_as: str, device: str
 ) -> dict[str, object]:
     """The row of one case, whose mask is written."""
     artefact, settings = model.artefact, model.artefact.preprocessing
@@ -166,7 +200,7 @@ def _segmented(
         network, engine = model.network.to(device), Engine(device=device)
         mask = segment_image(network, image, sides, settings, artefact.patch, engine, spacing_mm=stored)
         written = write_mask(
-            mask, files, stem, kind=written_as, values=artefact.mask_values, classes=artefact.classes,
+            mask, files, target, kind=written_as, values=artefact.mask_values, classes=artefact.classes,
             version=medgraft.__version__,
         )  # fmt: skip
     except DataError as error:
@@ -187,7 +221,7 @@ def _stems(paths: Sequence[Path]) -> list[Path]:
     resolved = [path.absolute() for path in paths]
     common = Path(os.path.commonpath([path.parent for path in resolved]))
     below = [path.relative_to(common) for path in resolved]
-    short = [path.with_name(path.name.removesuffix(".gz")).with_suffix("") for path in below]
+    short = [path.with_name(stem_of(path)) for path in below]
     taken = collections.Counter(short)
     return [
         one if taken[one] == 1 else path.with_name(path.name.replace(".", "_"))

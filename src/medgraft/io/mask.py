@@ -100,12 +100,12 @@ def _by_label(numbers: np.ndarray, path: Path, segments: Mapping[str, int]) -> n
     """The numbers that stand for the labels of an object's segments, in the place of its own."""
     if not segments:
         return numbers
-    found = np.zeros(int(numbers.max()) + 1, dtype=np.uint16)
-    for number, label in segment_labels(path).items():
-        if number < len(found):
-            if label not in segments:
-                raise DataError(f"{path}: holds the segment {label!r}, expected one of {', '.join(segments)}.")
-            found[number] = segments[label]
+    found, labels = np.zeros(int(numbers.max()) + 1, dtype=np.uint16), segment_labels(path)
+    for number in np.unique(numbers[numbers > 0]).tolist():
+        label = labels.get(int(number), "")
+        if label not in segments:
+            raise DataError(f"{path}: holds the segment {label!r}, expected one of {', '.join(segments)}.")
+        found[int(number)] = segments[label]
     return np.asarray(found[numbers])
 
 

@@ -106,19 +106,19 @@ def mask_path(stem: Path, kind: str) -> Path:
 def write_mask(
     mask: np.ndarray,
     files: Sequence[Path],
-    stem: Path,
+    path: Path,
     *,
     kind: str,
     values: Sequence[int],
     classes: Sequence[str],
     version: str,
 ) -> Path:
-    """The path of the mask, `stem` with the suffix of its format; the file appears whole or not at all.
+    """Write a mask to `path`, which is returned; the file appears whole or not at all.
 
     Args:
         mask: (H, W) or (D, H, W) uint8 class numbers, as its image is read.
         files: Of the image.
-        stem: Path without suffix.
+        path: From `mask_path`.
         kind: From `mask_format`.
         values: Numbers that stand for the classes in the file; DICOM-SEG counts them from 1.
         classes: Their names.
@@ -128,7 +128,6 @@ def write_mask(
         ConfigError: A library is missing.
         DataError: The files cannot carry a mask, or the place cannot be written.
     """
-    path = mask_path(stem, kind)
     temporary = path.with_name(f".partial-{path.name}")
     numbers = np.array([0, *values], dtype=np.uint8 if max(values) < 256 else np.uint16)[mask]
     case = _case(files, mask.ndim)

@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from medgraft.config import DataConfig
 from medgraft.data.findings import Audit
 from medgraft.data.groups import groups_of
 from medgraft.data.mask_cache import build_mask_cache
+from medgraft.data.masks import NO_NUMBER
 from medgraft.deploy.artefact import Artefact, LoadedModel
 from medgraft.deploy.predict import write_table
 from medgraft.errors import DataError
@@ -23,9 +24,6 @@ from medgraft.train.engine import Engine
 from medgraft.types import Cohort, to_json
 
 __all__ = ["evaluate_masks"]
-
-_NO_LABEL: Final = 65536
-"""More than any mask holds."""
 
 
 def evaluate_masks(
@@ -107,15 +105,23 @@ def _usable(
 
 
 def _in_terms_of(artefact: Artefact, cohort: Cohort) -> Cohort:
-    """The cohort with the model's classes: by their names, else by their numbers, of one class each by neither."""
+    """The cohort with the model's classes: by their names, or by their numbers where one side has no names.
+
+    Of one class each neither matters.
+    """
     if len(artefact.classes) == len(cohort.classes) == 1:
         return dataclasses.replace(cohort, classes=artefact.classes)
     if set(cohort.classes) <= set(artefact.classes):
         values = dict(zip(cohort.classes, cohort.mask_values, strict=True))
         # Numbers that no file holds stand for classes that this cohort does not show.
-        absent = range(_NO_LABEL, _NO_LABEL + len(artefact.classes))
+        absent = range(NO_NUMBER, NO_NUMBER + len(artefact.classes))
         numbers = tuple(values.get(name, other) for name, other in zip(artefact.classes, absent, strict=True))
         return _with_classes(cohort, artefact, [artefact.classes.index(name) for name in cohort.classes], numbers)
+    if cohort.segments or not (_are_numbers(cohort.classes) or _are_numbers(artefact.classes)):
+        raise DataError(
+            f"expected the model's classes {', '.join(artefact.classes)} in the masks, got "
+            f"{', '.join(cohort.classes)}. Name them alike: --set data.mask_classes=NAME=NUMBER,…"
+        )
     strange = set(cohort.mask_values) - set(artefact.mask_values)
     if strange:
         raise DataError(
@@ -124,6 +130,11 @@ def _in_terms_of(artefact: Artefact, cohort: Cohort) -> Cohort:
         )
     places = [artefact.mask_values.index(value) for value in cohort.mask_values]
     return _with_classes(cohort, artefact, places, artefact.mask_values)
+
+
+def _are_numbers(classes: tuple[str, ...]) -> bool:
+    """Whether classes were named by this program, for want of names."""
+    return all(name == "foreground" or name.startswith("label ") for name in classes)
 
 
 def _with_classes(cohort: Cohort, artefact: Artefact, places: list[int], numbers: tuple[int, ...]) -> Cohort:

@@ -92,7 +92,9 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
         "plan": typical["plan"],
         "search": {**typical["search"], **_cost_of_folds([r["search"] for r in results])},
         **pooled,
-        "late_gain": {role: _mean([r["late_gain"][role] for r in results]) for role in results[0]["late_gain"]},
+        "late_gain": {
+            role: _mean([r.get("late_gain", {}).get(role) for r in results]) for role in ("chosen", "baseline")
+        },
         "notes": [*found.cohort.notes, *notes],
         "folds": [
             {
@@ -189,7 +191,9 @@ def _further(
 ) -> dict[str, dict[str, Any] | None]:
     """The further baselines on the test cases of all folds; None where there is none."""
     return {
-        place: {**results[0][place], **summary(role)}
+        # The weights decide where it ends, alike in every fold; the rest of what a fold says is its own.
+        place: {key: results[0][place][key] for key in ("cut", "num_params", "macs")}
+        | summary(role)
         | compare(pooled["chosen"], pooled[role], config.evaluate.margin, weights)
         if role in pooled
         else None

@@ -349,7 +349,7 @@ def _masked(kept: Cohort, readable: Cohort, decoded: DecodedCohort, listener: Li
         first = f"{decoded.paths[lost[0]]} ({found.unusable[lost[0]]})"
         if len(lost) == len(rows):
             raise DataError(f"{kept.root}: no image has a mask that can be used. First: {first}")
-        listener.say(f"warn: {len(lost)} images are left out for their masks, e.g. {first}; audit.json names all.")
+        listener.say(f"warn: {len(lost)} images are left out for their masks, e.g. {first}; audit.json lists them.")
         kept = kept.select(np.array([row not in found.unusable for row in rows.tolist()]))
     return kept, found.masks
 

@@ -129,7 +129,7 @@ def train_model(
     """Train `model` in place; continue from `folder` when it holds a checkpoint.
 
     Args:
-        model: Takes images on the scale 0 to 1.
+        model: Takes what `medgraft.train.teaching.Teaching.batches` yields.
         groups: Parameter groups with their learning rates, built before any wrapper.
         data: Training and validation set, both with masks or both without.
         settings: How.

@@ -14,7 +14,6 @@ __all__ = ["MASK_LOSSES", "MaskLoss", "make_mask_loss"]
 MaskLoss = Literal["dice-ce", "dice-bce", "dice", "focal", "tversky"]
 MASK_LOSSES: Final = ("dice-ce", "dice-bce", "dice", "focal", "tversky")
 _FOCAL_GAMMA: Final = 2.0
-_LEAST: Final = 1e-6
 _TVERSKY: Final = (0.3, 0.7)
 """What a pixel marked wrongly and a pixel missed count: Salehi et al., MLMI 2017."""
 
@@ -34,8 +33,10 @@ class _BinaryCrossEntropy(nn.Module):
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
         if logits.shape[1] == 1:
             return F.binary_cross_entropy_with_logits(logits, masks)
-        probs = logits.softmax(1).clamp(_LEAST, 1 - _LEAST)
-        return -torch.where(masks > 0, probs.log(), (1 - probs).log()).mean()
+        # In logits throughout: a clamped probability has no gradient where the model is surely wrong.
+        total = logits.logsumexp(1, keepdim=True)
+        others = [torch.cat((logits[:, :k], logits[:, k + 1 :]), 1).logsumexp(1) for k in range(logits.shape[1])]
+        return (total - torch.where(masks > 0, logits, torch.stack(others, 1))).mean()
 
 
 def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -37,8 +37,8 @@ class Teaching:
 
     Args:
         num_items: Images, or patches of them, in an epoch.
-        batches: Of an epoch (from 0) and one process, augmented: images (B, C, *spatial) on the scale 0 to 1 and
-            targets, on the training device.
+        batches: Of an epoch (from 0) and one process, augmented: images (B, C, *spatial) on the scale 0 to 1, or
+            patches on that of `medgraft.train.batches.whole_input`, and targets, on the training device.
         objective: Loss of logits and targets.
         outputs: What a model says of the validation set, as the trial keeps it.
         scores: Of such outputs, by name; the first chooses.

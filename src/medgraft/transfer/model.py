@@ -62,6 +62,8 @@ class Normalise(nn.Module):
 class TransferModel(nn.Module):
     """Images on the scale 0 to 1, (B, c, *spatial), to logits (B, num_outputs), or of every pixel with a decoder.
 
+    With a decoder and z-scores of images it takes patches of images that have these already.
+
     Args:
         normalise: First step, without parameters.
         trunk: The kept part of the pretrained network.

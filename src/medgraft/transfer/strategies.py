@@ -325,7 +325,7 @@ def with_head(
         return TransferModel(normalise, trunk, build_head(trunk.cut, head), frozen, never_trained)
     if normalise.kind == "image":
         # A patch of air alone has no contrast to be stretched.
-        normalise.kind = "before"
+        normalise = Normalise(normalise.in_channels, "before", normalise.mean.tolist(), normalise.std.tolist())
     levels = levels_of(source.trace, source.cuts, trunk.cut)
     decoder = MaskHead(head.kind, levels, source.trace.shapes[source.trace.input][1:], head.num_outputs)
     return TransferModel(normalise, Pyramid(trunk, levels), decoder, frozen, never_trained)
