@@ -50,11 +50,14 @@ def demo(
         told.say("Drawing the phantom …")
         write_phantom(data, settings, seed)
         write_json(data / "phantom.json", {"seed": seed, "settings": to_json(settings)})
+    # A decoder of volumes takes ten times as long as the head of a classifier, and with fewer epochs full fine-tuning
+    # has not learned what it can: three cuts beside it, then, with the epochs of the others.
+    is_long = volumes and task == "segmentation"
     config = make_config(
         str(data / "cases.csv"),
-        # A decoder of volumes takes ten times as long as the head of a classifier.
-        preset="fast" if volumes and task == "segmentation" else "balanced",
+        preset="fast" if is_long else "balanced",
         options={
+            **({"train": {"epochs": 30}, "search": {"max_trials": 3}} if is_long else {}),
             "data": {"task": task},
             "backbone": {"name": PACKAGED_NAME, "weights": weights},
             "seed": seed,
