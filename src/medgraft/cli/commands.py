@@ -225,7 +225,7 @@ def evaluate(
     """A finished model on an external cohort, with intervals, per site when known."""
     from medgraft.config import make_config
     from medgraft.metrics.scores import SCORE_NAMES
-    from medgraft.run.console import listening, print_metrics, value_with_interval
+    from medgraft.run.console import listening, observer_lines, print_metrics, value_with_interval
     from medgraft.run.evaluate import evaluate as run_evaluate
 
     options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
@@ -234,10 +234,8 @@ def evaluate(
         result = run_evaluate(run, config, out=out, listener=listener)
     unit = f", surfaces in {result['unit']}" if "unit" in result else ""
     print_metrics(console, result["metrics"], f"{result['num_cases']} cases of {result['num_images']} images{unit}")
-    for name, told in result.get("observers", {}).items():
-        typer.echo(
-            f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
-        )
+    for line in observer_lines(result):
+        typer.echo(line)
     for site, row in result.get("sites", {}).items():
         if "reason" in row:
             typer.echo(f"{site}: {row['reason']}")

@@ -310,11 +310,10 @@ def _by_label(seen: Sequence[_Seen], classes: Mapping[str, int], root: Path) -> 
     pairs = frozenset().union(*(one.segments for one in seen))
     labels = sorted({label for _, label in pairs})
     is_declared = bool(labels) and set(labels) <= set(classes)
-    if len(labels) == len(pairs) and not is_declared:
+    has_numbers_alone = any(len(one.values) > len(one.segments) for one in seen)
+    if len(labels) == len(pairs) and (has_numbers_alone or not is_declared):
         return {}, list(seen)
-    if any(len(one.values) > len(one.segments) for one in seen):
-        if len(labels) == len(pairs):
-            return {}, list(seen)
+    if has_numbers_alone:
         raise DataError(
             f"{root}: DICOM segmentations number their segments differently ({', '.join(labels[:_SHOWN])}), and other "
             "masks hold numbers alone. Store all alike."
@@ -367,7 +366,7 @@ def _classes(
     told = dict(sorted(frozenset().union(*(one.segments for one in seen))))
     called = sorted({label for one in seen for _, label in one.segments})
     if set(found) <= set(told) and len(called) == len(found):
-        names = tuple(told[value] or name for value, name in zip(found, names, strict=True))
+        names = tuple(told[value] for value in found)
         notes = [f"Segments of DICOM objects: {', '.join(names)}."]
     elif len(called) > len(found):
         some = ", ".join(called[:_SHOWN]) + (" …" if len(called) > _SHOWN else "")

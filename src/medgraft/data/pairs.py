@@ -77,19 +77,22 @@ def find_pairs(root: Path) -> Pairs:
     """
     if (root / "dataset.json").is_file() and (root / "imagesTr").is_dir():
         return _nnunet(root)
-    folders = {entry.name.casefold(): entry for entry in sorted(root.iterdir()) if entry.is_dir()}
     images, masks = _inside(root)
     if images is not None and masks is not None:
         return _with_splits(_two_folders(root, [(images, masks)]))
-    parts = [_inside(folder) for name, folder in folders.items() if name in SPLIT_NAMES]
+    parts = [_inside(folder) for name, folder in _subfolders(root).items() if name in SPLIT_NAMES]
     if any(images and masks for images, masks in parts):
         return _with_splits(_two_folders(root, parts))
     return _with_splits(_by_suffix(root, _files(root)))
 
 
+def _subfolders(folder: Path) -> dict[str, Path]:
+    return {entry.name.casefold(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+
+
 def _inside(folder: Path) -> tuple[Path | None, Path | None]:
     """The folders of images and of masks in a folder."""
-    folders = {entry.name.casefold(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+    folders = _subfolders(folder)
     images = next((folders[name] for name in IMAGE_FOLDERS if name in folders), None)
     return images, next((folders[name] for name in MASK_FOLDERS if name in folders), None)
 

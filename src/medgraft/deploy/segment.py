@@ -103,10 +103,9 @@ def segment_files(
     """
     if not model.artefact.patch:
         raise ConfigError(f"expected a model of a segmentation, got one of a {model.artefact.task} task.")
-    firsts = [case[0] if isinstance(case, tuple) else case for case in cases]
     earlier = _earlier(out)
     own = {(out / name).resolve() for name in earlier["mask"] if name}
-    cases = [case for case, first in zip(cases, firsts, strict=True) if first.resolve() not in own]
+    cases = [case for case in cases if _first(case).resolve() not in own]
     if not cases:
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
     targets = _targets(cases, out, model.artefact.preprocessing.dims, kind)
@@ -121,7 +120,7 @@ def segment_files(
     names = [path.relative_to(out).as_posix() for path, _ in targets]
     kept = earlier[[bool(name) and name not in names and (out / name).is_file() for name in earlier["mask"]]]
     # Before the first mask: an interrupted call may be repeated.
-    paths = [path.as_posix() for path in (case[0] if isinstance(case, tuple) else case for case in cases)]
+    paths = [_first(case).as_posix() for case in cases]
     _write_list(kept, pd.DataFrame({"path": paths, "mask": names, "status": "interrupted"}), out)
     rows = []
     for number, (case, (path, written_as)) in enumerate(zip(cases, targets, strict=True), 1):
@@ -135,13 +134,18 @@ def segment_files(
     return table
 
 
+def _first(case: Path | tuple[Path, ...]) -> Path:
+    """The path by which a case is called."""
+    return case[0] if isinstance(case, tuple) else case
+
+
 def _targets(
     cases: Sequence[Path | tuple[Path, ...]], out: Path, dims: int, kind: MaskFormat
 ) -> list[tuple[Path, str]]:
     """Where the mask of each case goes, and its format; one that it cannot have is a wrong call, not a broken file."""
     files = [case if isinstance(case, tuple) else (case,) for case in cases]
     kinds = [mask_format(one, dims, kind) for one in files]
-    stems = _stems([one[0] for one in files])
+    stems = _stems([_first(case) for case in cases])
     return [(mask_path(out / stem, found), found) for stem, found in zip(stems, kinds, strict=True)]
 
 
@@ -172,7 +176,7 @@ def _refuse_others(
             raise ConfigError(
                 f"{target}: exists and is no mask of an earlier call, so it is not overwritten. Choose another --out."
             )
-        if image.exists() and image.resolve() != (case[0] if isinstance(case, tuple) else case).resolve():
+        if image.exists() and image.resolve() != _first(case).resolve():
             raise ConfigError(f"{target}: is the mask of {image}, so it is not overwritten. Choose another --out.")
 
 
@@ -187,7 +191,7 @@ def _segmented(
 ) -> dict[str, object]:
     """The row of one case, whose mask is written."""
     artefact, settings = model.artefact, model.artefact.preprocessing
-    row: dict[str, object] = {"path": (case[0] if isinstance(case, tuple) else case).as_posix(), "mask": None}
+    row: dict[str, object] = {"path": _first(case).as_posix(), "mask": None}
     try:
         files = files_of_case(case, settings.dims)
         pixels, facts = read_files(files, settings.dims, settings.reading)

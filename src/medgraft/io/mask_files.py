@@ -42,11 +42,9 @@ def mask_format(files: Sequence[Path], dims: int, wanted: MaskFormat) -> str:
     if wanted not in get_args(MaskFormat):
         raise ConfigError(f"expected --format among {', '.join(get_args(MaskFormat))}, got {wanted!r}.")
     kind = _kind(files)
-    usual = {"dicom": "dicom-seg", "nifti": "nifti", "array": "npy", "picture": "png"}
-    found = usual[kind] if wanted == "auto" else wanted
-    if wanted == "auto" and ((dims == 3) is (kind == "picture")):
-        # Folders of slices; and files of volumes, which a model of images will not read.
-        found = "npy" if dims == 3 else "dicom-seg" if kind == "dicom" else "png"
+    # A model of images will not read NIfTI: that is told of the file, not of the call.
+    usual = {"dicom": "dicom-seg", "nifti": "nifti" if dims == 3 else "png"}
+    found = usual.get(kind, "npy" if dims == 3 else "png") if wanted == "auto" else wanted
     is_possible = {
         "png": dims == 2,
         "nifti": dims == 3 and kind in ("dicom", "nifti"),

@@ -21,6 +21,7 @@ from medgraft.run.prepare import Listener
 
 __all__ = [
     "listening",
+    "observer_lines",
     "print_analysis",
     "print_comparison",
     "print_metrics",
@@ -80,11 +81,7 @@ def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
         ("CPU ms", True),
     ]
     print_table(console, columns, _result_rows(results, shown))
-    lines = [
-        f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
-        for name, told in test.get("observers", {}).items()
-    ]
-    lines.append(test["sentence"])
+    lines = [*observer_lines(test), test["sentence"]]
     if second := results.get("second_baseline"):
         by = signed_with_interval(second["difference"][measure.test])
         lines.append(f"Against full fine-tuning of the pretrained part alone: {second['verdict']}, {by}.")
@@ -94,17 +91,25 @@ def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
+def observer_lines(judged: dict[str, Any]) -> list[str]:
+    """How well other observers agree with the truth, one line each; none without masks."""
+    return [
+        f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
+        for name, told in judged.get("observers", {}).items()
+    ]
+
+
 def _result_rows(results: dict[str, Any], shown: Sequence[str]) -> list[list[str]]:
     """A row for every model that was tested: its scores, and its cost as far as it is known."""
     test, efficiency = results["test"], results["efficiency"]
-    told = {f"chosen: {chosen_name(results['chosen'])}": test["chosen"], "full fine-tuning": test["baseline"]}
-    costs = [efficiency["chosen"], efficiency["baseline"]]
+    models = [
+        (f"chosen: {chosen_name(results['chosen'])}", test["chosen"], efficiency["chosen"]),
+        ("full fine-tuning", test["baseline"], efficiency["baseline"]),
+    ]
     if second := results.get("second_baseline"):
-        told[f"full fine-tuning to {second['cut']['name']}"] = second
-        costs.append(second)
+        models.append((f"full fine-tuning to {second['cut']['name']}", second, second))
     if continued := results.get("continued"):
-        told["full fine-tuning, trained on"] = continued
-        costs.append(efficiency["baseline"])
+        models.append(("full fine-tuning, trained on", continued, efficiency["baseline"]))
     return [
         [
             title,
@@ -113,7 +118,7 @@ def _result_rows(results: dict[str, Any], shown: Sequence[str]) -> list[list[str
             f"{cost['macs'] / 1e9:.3f} G",
             f"{cost['cpu_ms']:.1f}" if "cpu_ms" in cost else ABSENT,
         ]
-        for (title, scores), cost in zip(told.items(), costs, strict=True)
+        for title, scores, cost in models
     ]
 
 

@@ -20,7 +20,7 @@ from medgraft.run.budget import fit_budget
 from medgraft.run.examples import write_examples
 from medgraft.run.exploring import refuse_search, settled_search
 from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
-from medgraft.run.folds import fit_folds
+from medgraft.run.folds import fit_folds, mean_of_known
 from medgraft.run.judging import Tested, open_test_set
 from medgraft.run.judging_masks import open_mask_test
 from medgraft.run.overlays import write_overlays
@@ -234,8 +234,7 @@ def _results(
 
 def _late_gain(trials: Sequence[Trial]) -> float | None:
     """Mean over seeds; None where nothing was trained by gradient, or for one epoch."""
-    gains = [gain for trial in trials if (gain := late_gain(trial.history)) is not None]
-    return float(np.mean(gains)) if gains else None
+    return mean_of_known([late_gain(trial.history) for trial in trials])
 
 
 def _init(found: Prepared, searched: Searched) -> str:

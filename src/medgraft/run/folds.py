@@ -26,7 +26,7 @@ from medgraft.run.judging_masks import marked, other_observers, overlaps_of_tabl
 from medgraft.run.prepare import Listener, Prepared, preprocessing_of
 from medgraft.types import Judged, Predictions
 
-__all__ = ["fit_folds"]
+__all__ = ["fit_folds", "mean_of_known"]
 
 _RANKING = ("auroc", "auprc")
 # Baselines beside full fine-tuning, and where the results speak of them.
@@ -93,7 +93,7 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
         "search": {**typical["search"], **_cost_of_folds([r["search"] for r in results])},
         **pooled,
         "late_gain": {
-            role: _mean([r.get("late_gain", {}).get(role) for r in results]) for role in ("chosen", "baseline")
+            role: mean_of_known([r.get("late_gain", {}).get(role) for r in results]) for role in ("chosen", "baseline")
         },
         "notes": [*found.cohort.notes, *notes],
         "folds": [
@@ -267,7 +267,8 @@ def _several_searches(results: list[dict[str, Any]]) -> list[str]:
     return [f"Searches per fold: {', '.join(methods)}."] if len(set(methods)) > 1 else []
 
 
-def _mean(values: list[float | None]) -> float | None:
+def mean_of_known(values: Sequence[float | None]) -> float | None:
+    """Mean of those that are not None; None where there is none."""
     told = [value for value in values if value is not None]
     return float(np.mean(told)) if told else None
 
