@@ -38,15 +38,15 @@ Unit = Literal["image", "series", "study", "patient"]
 Key = Literal["path", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "AccessionNumber", "PatientID"]
 MaskFormat = Literal["auto", "png", "nifti", "npy", "dicom-seg"]
 Preset = Literal["fast", "balanced", "thorough", "paper"]
+MAX_MASK_CLASSES: Final = 64
+"""More different numbers than these are no classes, but a mask that was smoothed."""
+MAX_MASK_NUMBER: Final = 65535
+"""In the file of a mask: what 16 bits hold."""
 
 
 class _Frozen(BaseModel):
     # `--set transfer.cut=5` is YAML for the number 5, but a name for us.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
-
-
-_MOST_CLASSES: Final = 64
-_MOST_NUMBER: Final = 65535
 
 
 class DataConfig(_Frozen):
@@ -116,8 +116,8 @@ class DataConfig(_Frozen):
         else:
             pairs = [(str(name).strip(), str(number)) for name, number in dict(value).items()]
         found = {name: int(number) for name, number in pairs if name and number.isdigit()}
-        is_sound = len(found) == len(pairs) == len(set(found.values())) and len(found) <= _MOST_CLASSES
-        if not is_sound or not all(0 < number <= _MOST_NUMBER for number in found.values()):
+        is_sound = len(found) == len(pairs) == len(set(found.values())) and len(found) <= MAX_MASK_CLASSES
+        if not is_sound or not all(0 < number <= MAX_MASK_NUMBER for number in found.values()):
             raise ValueError("expected different names with different numbers from 1, such as vessel=255,lesion=128")
         return found
 

@@ -177,7 +177,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Probabilities, or masks, for files; a broken file costs only its own row."""
-    from medgraft.deploy import find_cases, load_artefact, predict_files, segment_files, write_table
+    from medgraft.deploy import MASK_LIST, find_cases, load_artefact, predict_files, segment_files, write_table
     from medgraft.run.console import listening
     from medgraft.train.engine import pick_device
 
@@ -196,7 +196,7 @@ def predict(
         used = pick_device(device)
         if is_masks:
             table = segment_files(model, cases, place, kind=kind, device=used, progress=progress)
-            place = place / "masks.csv"
+            place = place / MASK_LIST
         else:
             table = predict_files(model, cases, unit=unit, device=used, progress=progress)
             write_table(table, place)

@@ -35,8 +35,7 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         decoded: Their cache.
     """
     reasons, odd, empty = [], [], []
-    coarse = _coarse_images(decoded)
-    thumbs = np.zeros(coarse.shape, dtype=bool)
+    thumbs = np.zeros((len(cohort), *_coarse_sides(decoded)), dtype=bool)
     for row, found in enumerate(
         in_order(lambda row: _mask(cohort, row), range(len(cohort)), mask_readers(cohort.dims == 3))
     ):
@@ -49,7 +48,7 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         if not found.any():
             empty.append(row)
         if not reason:
-            thumbs[row] = _coarse(found != 0, coarse.shape[1:])
+            thumbs[row] = _coarse(found != 0, thumbs.shape[1:])
     unusable = {row for row, _ in (*reasons, *odd)}
     left = np.array([row for row in range(len(cohort)) if row not in unusable and thumbs[row].any()])
     return [
@@ -59,7 +58,7 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         *_rare_numbers(cohort),
         *_empty(cohort, empty),
         # Padded and cropped volumes lie otherwise in their cache than their masks do on disk.
-        *(_shifted(cohort, decoded, _strangers(coarse, thumbs, left)) if _is_comparable(decoded) else ()),
+        *(_shifted(cohort, decoded, _strangers(decoded, thumbs, left)) if _is_comparable(decoded) else ()),
     ]
 
 
@@ -149,12 +148,17 @@ def _is_comparable(decoded: DecodedCohort) -> bool:
     return len(decoded.sides) == 2 or decoded.resize == "squash"
 
 
-def _coarse_images(decoded: DecodedCohort) -> np.ndarray:
-    """(N, 64, 64) of images, (N, D, H, W) of volumes with sides of 32 at most."""
+def _coarse_sides(decoded: DecodedCohort) -> tuple[int, ...]:
+    """Of what is compared: the thumbnail of an image, 32 voxels at most of each side of a volume."""
     if len(decoded.sides) == 2:
-        return decoded.thumbs
-    sides = tuple(min(side, _COARSE) for side in decoded.sides)
-    return np.stack([_coarse(image[0], sides) for image in decoded.images])
+        return decoded.thumbs.shape[1:]
+    return tuple(min(side, _COARSE) for side in decoded.sides)
+
+
+def _coarse_image(decoded: DecodedCohort, row: int) -> np.ndarray:
+    if len(decoded.sides) == 2:
+        return np.asarray(decoded.thumbs[row])
+    return _coarse(decoded.images[row, 0], _coarse_sides(decoded))
 
 
 def _coarse(values: np.ndarray, sides: Sequence[int]) -> np.ndarray:
@@ -164,7 +168,7 @@ def _coarse(values: np.ndarray, sides: Sequence[int]) -> np.ndarray:
     )
 
 
-def _strangers(images: np.ndarray, masks: np.ndarray, rows: np.ndarray) -> list[int]:
+def _strangers(decoded: DecodedCohort, masks: np.ndarray, rows: np.ndarray) -> list[int]:
     """Rows whose mask lies worse on the edges of its image than those of others do, where masks lie on edges at all."""
     if len(rows) < _FEWEST:
         return []
@@ -172,7 +176,7 @@ def _strangers(images: np.ndarray, masks: np.ndarray, rows: np.ndarray) -> list[
     rng = np.random.default_rng(0)
     ahead = []
     for row in rows:
-        image = images[row].astype(np.float32)
+        image = _coarse_image(decoded, row).astype(np.float32)
         edges = np.sqrt(sum(ndimage.sobel(image, axis) ** 2 for axis in range(image.ndim)))
         others = [other for other in rng.permutation(rows)[: _OTHERS + 1] if other != row][:_OTHERS]
         scores = np.array([edges[rims[other]].mean() for other in others])

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from medgraft.config import MAX_MASK_CLASSES, MAX_MASK_NUMBER
 from medgraft.data.cohort import MIN_PATIENTS
 from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
@@ -23,17 +24,16 @@ from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import is_dicom, read_header
 from medgraft.io.dicom_seg import segment_labels
 from medgraft.io.image import IMAGE_SUFFIXES
-from medgraft.io.mask import NO_SEGMENTS, is_seg_file, read_mask
+from medgraft.io.mask import NO_NAMES, is_seg_file, read_mask
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort
 
 __all__ = ["MAJORITY", "NO_NUMBER", "mask_of", "mask_readers", "observed", "read_mask_cohort"]
 
-NO_NUMBER: Final = 65536
+NO_NUMBER: Final = MAX_MASK_NUMBER + 1
 """From here on numbers stand for classes that no file shows: no mask holds them."""
 MAJORITY: Final = "majority"
 """The observer that takes for each pixel what more than half of the others say."""
-_MOST_LABELS: Final = 64
 _SHOWN: Final = 3
 _VOLUMES_AT_ONCE: Final = 2
 
@@ -51,7 +51,7 @@ def read_mask_cohort(
     source: str | Path,
     *,
     observer: str | None = None,
-    classes: Mapping[str, int] = NO_SEGMENTS,
+    classes: Mapping[str, int] = NO_NAMES,
     path_column: str | None = None,
     patient_column: str | None = None,
     patient_regex: str | None = None,
@@ -342,8 +342,8 @@ def _classes(
     found = sorted(set().union(*(one.values for one in seen)) - {0})
     if all(one.reason for one in seen):
         raise DataError(f"{root}: no mask can be read. First: {seen[0].reason}")
-    if len(labels) > _MOST_LABELS:
-        raise DataError(f"{root}: expected at most {_MOST_LABELS} labels, got {len(labels)}.")
+    if len(labels) > MAX_MASK_CLASSES:
+        raise DataError(f"{root}: expected at most {MAX_MASK_CLASSES} labels, got {len(labels)}.")
     if labels:
         named = {name: value for name, value in labels.items() if value != 0}
         ordered = sorted(named, key=lambda name: named[name])
@@ -356,7 +356,7 @@ def _classes(
             f"{root}: {counts[0]} masks mark with 1 and {counts[1]} with 255, none with both: one class, or two? Store "
             "all alike, or name them: --set data.mask_classes=NAME=1,OTHER=255."
         )
-    if len(found) > _MOST_LABELS:
+    if len(found) > MAX_MASK_CLASSES:
         raise DataError(
             f"{root}: the masks hold {len(found)} different numbers ({', '.join(map(str, found[:_SHOWN]))} …), "
             "expected one for each class. Were they smoothed or resized? Export them without interpolation."

@@ -8,9 +8,10 @@ from medgraft.deploy.predict import (
     predictions_table,
     write_table,
 )
-from medgraft.deploy.segment import segment_files, segment_image
+from medgraft.deploy.segment import MASK_LIST, segment_files, segment_image
 
 __all__ = [
+    "MASK_LIST",
     "Artefact",
     "LoadedModel",
     "find_cases",

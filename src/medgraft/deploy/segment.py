@@ -25,11 +25,12 @@ from medgraft.train.memory import freed_memory_kept
 from medgraft.train.outputs import predict_masks
 from medgraft.types import Preprocessing
 
-__all__ = ["segment_files", "segment_image"]
+__all__ = ["MASK_LIST", "segment_files", "segment_image"]
 
 _HALF: Final = 0.5
 _NOT_WRITTEN: Final = "no mask written"
-_LIST: Final = "masks.csv"
+MASK_LIST: Final = "masks.csv"
+"""What a folder of predicted masks holds, a row per case."""
 
 
 def segment_image(
@@ -151,7 +152,7 @@ def _targets(
 
 def _earlier(out: Path) -> pd.DataFrame:
     """The list of the masks that earlier calls wrote, or were about to write, below `out`."""
-    path = out / _LIST
+    path = out / MASK_LIST
     if not path.is_file():
         return pd.DataFrame({"path": [], "mask": [], "status": []}, dtype=str)
     try:
@@ -183,7 +184,7 @@ def _refuse_others(
 def _write_list(kept: pd.DataFrame, table: pd.DataFrame, out: Path) -> None:
     """The list of all masks below `out`: those of earlier calls that are still there, and these; status last."""
     both = pd.concat([kept, table.astype(object)]) if len(kept) else table
-    write_table(both[[*(name for name in both if name != "status"), "status"]], out / _LIST)
+    write_table(both[[*(name for name in both if name != "status"), "status"]], out / MASK_LIST)
 
 
 def _segmented(

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from medgraft.config import MAX_MASK_NUMBER
 from medgraft.errors import DataError
 from medgraft.io.array import read_array
 from medgraft.io.dicom import stored_numbers
@@ -16,11 +17,11 @@ from medgraft.io.image import IMAGE_SUFFIXES, read_image
 from medgraft.io.nifti import MAX_VOXELS, is_nifti_name, read_nifti, to_ras
 from medgraft.io.series import stacks_of
 
-__all__ = ["NO_SEGMENTS", "is_mask_name", "is_seg_file", "read_mask"]
+__all__ = ["NO_NAMES", "is_mask_name", "is_seg_file", "read_mask"]
 
-NO_SEGMENTS: Final[Mapping[str, int]] = MappingProxyType({})
+NO_NAMES: Final[Mapping[str, int]] = MappingProxyType({})
+"""Number by name where no number is named."""
 _LOSSY: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
-_MAX_LABEL: Final = 65535
 _WHOLE: Final = 1e-3
 
 
@@ -29,7 +30,7 @@ def is_mask_name(name: str) -> bool:
     return is_nifti_name(name) or Path(name).suffix.lower() in (IMAGE_SUFFIXES | {".npy"})
 
 
-def read_mask(path: Path, images: Sequence[Path] = (), segments: Mapping[str, int] = NO_SEGMENTS) -> np.ndarray:
+def read_mask(path: Path, images: Sequence[Path] = (), segments: Mapping[str, int] = NO_NAMES) -> np.ndarray:
     """The numbers of a mask: (H, W) of a picture, or (D, H, W) of a volume, turned as images are.
 
     Of a picture with a palette these are the numbers of its entries; 1-bit pictures hold 0 and 255. Voxels of NIfTI
@@ -115,6 +116,8 @@ def _whole(values: np.ndarray, path: Path) -> np.ndarray:
     rounded = np.rint(values.astype(np.float64))
     if not (np.abs(rounded - values) <= _WHOLE).all():
         raise DataError(f"{path}: expected whole numbers, a label per voxel. Was it resampled? Export it again.")
-    if rounded.min() < 0 or rounded.max() > _MAX_LABEL:
-        raise DataError(f"{path}: expected labels from 0 to {_MAX_LABEL}, got {rounded.min():g} to {rounded.max():g}.")
+    if rounded.min() < 0 or rounded.max() > MAX_MASK_NUMBER:
+        raise DataError(
+            f"{path}: expected labels from 0 to {MAX_MASK_NUMBER}, got {rounded.min():g} to {rounded.max():g}."
+        )
     return np.asarray(rounded, dtype=np.uint8 if rounded.max() < 256 else np.uint16)

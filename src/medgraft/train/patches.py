@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medgraft.errors import ConfigError
-from medgraft.train.batches import MaskSet, moments, seed_for
+from medgraft.train.batches import MaskSet, seed_for
 
 __all__ = ["PatchSettings", "draw_patches"]
 
@@ -40,7 +40,7 @@ class PatchSettings:
 
 def draw_patches(
     data: MaskSet, settings: PatchSettings, batch_size: int, seed: int, epoch: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
     """Patches of one epoch in random order, on the CPU; a resumed epoch draws what it would have drawn.
 
     Args:
@@ -51,10 +51,9 @@ def draw_patches(
         epoch: From 0.
 
     Yields:
-        Images (B, C, *sides) float32 on the scale 0 to 1, masks (B, *sides) int64, and (B, 2) by what each image is
-        shifted and scaled after it was varied (`medgraft.train.batches.moments` of the whole image).
+        Images (B, C, *sides) float32 on the scale 0 to 1, masks (B, *sides) int64, and (B,) the rows of `data.images`
+        they are patches of.
     """
-    found: dict[int, tuple[float, float]] = {}
     rng = np.random.default_rng(seed_for(seed, "order", epoch))
     order = rng.permutation(np.repeat(np.arange(len(data)), settings.per_image))
     sides = tuple(min(side, full) for side, full in zip(settings.sides, data.masks.shape[1:], strict=True))
@@ -62,17 +61,13 @@ def draw_patches(
         batch = order[start : start + batch_size]
         if len(batch) == 1 < batch_size and start > 0:
             return
-        images, masks, scales = [], [], []
-        for position in batch:
-            row = data.rows[position]
+        images, masks, rows = [], [], data.rows[batch]
+        for row in rows:
             corner = _corner(data.masks[row], sides, settings.foreground, data.num_classes, rng)
             place = tuple(slice(low, low + side) for low, side in zip(corner, sides, strict=True))
             images.append(data.images[row][(slice(None), *place)].astype(np.float32) / data.intensity_max)
             masks.append(data.masks[row][place].astype(np.int64))
-            if row not in found:
-                found[row] = moments(data.images[row], data.intensity_max, is_standardised=data.is_standardised)
-            scales.append(found[row])
-        yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)), torch.tensor(scales)
+        yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)), rows
 
 
 def _corner(

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from medgraft.data.augment import augment_batch, augment_pair
 from medgraft.errors import ConfigError
 from medgraft.metrics.scores import scores_of
-from medgraft.train.batches import ImageSet, MaskSet, epoch_order, iterate, seed_for
+from medgraft.train.batches import ImageSet, MaskSet, epoch_order, iterate, moments, seed_for
 from medgraft.train.engine import Engine
 from medgraft.train.mask_losses import make_mask_loss
 from medgraft.train.objectives import make_objective
@@ -79,9 +79,14 @@ def _masks(train: MaskSet, val: MaskSet, settings: TrainSettings, engine: Engine
     if patches is None:
         raise ConfigError("expected the size of patches for a training on masks, got none. Set TrainSettings.patches.")
     classes = tuple(str(index) for index in range(val.num_classes))
+
+    @functools.cache
+    def scale_of(row: int) -> tuple[float, float]:
+        return moments(train.images[row], train.intensity_max, is_standardised=train.is_standardised)
+
     return Teaching(
         num_items=len(train) * patches.per_image,
-        batches=functools.partial(_patch_batches, train, settings, engine),
+        batches=functools.partial(_patch_batches, train, scale_of, settings, engine),
         objective=make_mask_loss(settings.loss, train.num_outputs),
         outputs=lambda model: mask_overlaps(model, val, patches.sides, engine),
         scores=lambda counts: scores_of(Overlaps(counts=counts, groups=np.arange(len(val)), classes=classes)),
@@ -117,15 +122,21 @@ def _image_batches(
 
 
 def _patch_batches(
-    data: MaskSet, settings: TrainSettings, engine: Engine, epoch: int, share: Share
+    data: MaskSet,
+    scale_of: Callable[[int], tuple[float, float]],
+    settings: TrainSettings,
+    engine: Engine,
+    epoch: int,
+    share: Share,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     if share.num_processes > 1:
         raise ConfigError("expected one process for a training on masks, got several. Use one device.")
     if settings.patches is None:
         return
     draws = _draws(settings, epoch, share)
-    for images, masks, scales in draw_patches(data, settings.patches, settings.batch_size, settings.seed, epoch):
+    for images, masks, rows in draw_patches(data, settings.patches, settings.batch_size, settings.seed, epoch):
         moved, truth = augment_pair(images.to(engine.device), masks.to(engine.device), settings.augment, draws)
         shape = (-1,) + (1,) * (images.ndim - 1)
-        shift, scale = (part.view(shape) for part in scales.to(engine.device).unbind(1))
+        scales = torch.tensor([scale_of(int(row)) for row in rows], device=engine.device)
+        shift, scale = (part.view(shape) for part in scales.unbind(1))
         yield (moved - shift) / scale, masks if truth is None else truth
