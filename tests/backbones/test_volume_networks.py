@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.networks.nets import BasicUNet
 from monai.networks.nets.resnet import get_medicalnet_pretrained_resnet_args
 from torch import nn
 
@@ -35,6 +36,7 @@ def test_a_medicalnet_reads_one_channel(depth: int) -> None:
         ("monai/resnet10", (32, 32, 32), "layer4.0"),
         ("monai/densenet121", (32, 32, 32), "denseblock4.denselayer16"),
         ("monai/swin_unetr", (32, 32, 32), "swinViT.layers4.0.downsample"),
+        ("monai/unet", (32, 32, 32), "down_4.convs"),
         ("monai/vit", (32, 32, 32), "vit.blocks.11"),
         ("torchvision/r3d_18", (16, 32, 32), "layer4.1"),
         ("torchvision/mc3_18", (16, 32, 32), "layer4.1"),
@@ -83,6 +85,21 @@ def test_a_self_supervised_swin_is_found_inside_its_unetr(tmp_path: Path) -> Non
         BackboneSpec(name="monai/swin_unetr", args=args, weights=str(tmp_path / "swin.pt"), size=32)
     )
     assert loaded.report.matched_fraction == 1.0
+
+
+def test_a_unet_is_the_way_down_of_the_whole_one(tmp_path: Path) -> None:
+    whole = BasicUNet(spatial_dims=3, in_channels=1, out_channels=4).eval()
+    torch.save({"model": whole.state_dict()}, tmp_path / "unet.pt")
+    loaded = build_backbone(BackboneSpec(name="monai/unet", weights=str(tmp_path / "unet.pt"), size=32))
+    assert loaded.report.matched_fraction == 1.0
+    assert {key.partition(".")[0] for key in loaded.report.unexpected} == {
+        "upcat_1", "upcat_2", "upcat_3", "upcat_4", "final_conv"
+    }  # fmt: skip
+    image, seen = torch.rand(1, 1, 32, 32, 32), []
+    whole.down_4.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    with torch.no_grad():
+        whole(image)
+        assert torch.equal(loaded.network.eval()(image), seen[0])
 
 
 def test_medicalnet_comes_from_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ MONAI takes seconds to import, so it is loaded when one of its networks is asked
 """
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -20,9 +21,11 @@ MONAI_NAMES: Final = (
     *(f"monai/resnet{depth}" for depth in _RESNETS),
     *(f"monai/densenet{depth}" for depth in _DENSENETS),
     "monai/swin_unetr",
+    "monai/unet",
     "monai/vit",
 )
 _PATCH: Final = 16
+_WAY_DOWN: Final = ("conv_0", "down_1", "down_2", "down_3", "down_4")
 _VIT_SIDE: Final = 96
 _HUB: Final = "TencentMedicalNet/MedicalNet-Resnet{depth}"
 
@@ -70,6 +73,7 @@ def build_monai(name: str, args: dict[str, Any], sides: tuple[int, ...] | None) 
         "resnet": lambda: _resnet(depth, args),
         "densenet": lambda: _densenet(depth, args),
         "swin_unetr": lambda: _swin(args),
+        "unet": lambda: _unet(args),
         "vit": lambda: _vit(args, sides),
     }
     try:
@@ -131,6 +135,14 @@ def _swin(args: dict[str, Any]) -> nn.Module:
         "spatial_dims": 3,
     }
     return MonaiEncoder("swinViT", SwinTransformer(**{**usual, **args}), -1)
+
+
+def _unet(args: dict[str, Any]) -> nn.Module:
+    from monai.networks.nets import BasicUNet
+
+    # The way down alone, under its names in weights of the whole network: a decoder of ours is cut with it.
+    whole = BasicUNet(**{"spatial_dims": 3, "in_channels": 1, "out_channels": 1, **args})
+    return nn.Sequential(OrderedDict((name, part) for name, part in whole.named_children() if name in _WAY_DOWN))
 
 
 def _vit(args: dict[str, Any], sides: tuple[int, ...] | None) -> nn.Module:
