@@ -132,6 +132,21 @@ def test_parts_of_a_mask_are_united(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask_of(cohort, 2), disc(2) | disc(9))
 
 
+def test_numbers_alone_do_not_tell_parts_from_observers(tmp_path: Path) -> None:
+    for number in range(4):
+        write(tmp_path / f"{number}.png", picture(disc(number), number))
+        write(tmp_path / f"{number}_mask_1.png", disc(number).astype(np.uint8) * 255)
+    assert find_pairs(tmp_path).masks["2.png"] == {"": ("2_mask_1.png",)}
+    # Before, that of one image made it one without a mask, and of all images another observer.
+    for number in range(4):
+        write(tmp_path / f"{number}_mask_2.png", disc(number + 9).astype(np.uint8) * 255)
+        with pytest.raises(DataError, match="masks end with _mask_1 and _mask_2: parts of one mask, or of several"):
+            find_pairs(tmp_path)
+    for number in range(4):
+        (tmp_path / f"{number}_mask_1.png").rename(tmp_path / f"{number}_mask.png")
+    assert find_pairs(tmp_path).masks["2.png"] == {"": ("2_mask.png", "2_mask_2.png")}
+
+
 def test_observers_are_chosen_or_vote(tmp_path: Path) -> None:
     for number in range(4):
         write(tmp_path / f"{number}.jpg", picture(disc(number), number))
@@ -164,11 +179,17 @@ def test_nnunet_folders_are_read_unchanged(tmp_path: Path, labels: dict) -> None
         affine = np.diag([-1.0, 1.0, 2.0, 1.0])
         write_nifti(volume * 100, tmp_path / "imagesTr" / f"liver_{number:03d}_0000.nii.gz", affine)
         write_nifti(volume, tmp_path / "labelsTr" / f"liver_{number:03d}.nii.gz", affine)
+    write_nifti(volume, tmp_path / "imagesTr" / "liver_004_0000.nii.gz", affine)
     (tmp_path / "imagesTs").mkdir()
     told = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 4, "file_ending": ".nii.gz"}
     (tmp_path / "dataset.json").write_text(json.dumps(told))
     cohort = read_mask_cohort(tmp_path)
     assert (cohort.dims, cohort.classes, cohort.mask_values) == (3, ("liver", "tumour"), (1, 2))
+    assert cohort.notes[:3] == (
+        "nnU-Net's layout: 4 images with masks.",
+        "1 images have no mask and were left out: imagesTr/liver_004_0000.nii.gz.",
+        "imagesTs has no masks and was left out.",
+    )
     # Turned as the images are.
     np.testing.assert_array_equal(mask_of(cohort, 0), volume[:, :, ::-1])
     lost = np.diag([1.0, 1.0, 2.0, 1.0])
@@ -185,6 +206,13 @@ def test_nnunet_folders_are_read_unchanged(tmp_path: Path, labels: dict) -> None
     told["channel_names"] = ["T1", "T2"]
     (tmp_path / "dataset.json").write_text(json.dumps(told))
     with pytest.raises(DataError, match=r"images of one channel, got 2 \(T1, T2\)"):
+        read_mask_cohort(tmp_path)
+    del told["channel_names"]
+    (tmp_path / "dataset.json").write_text(json.dumps(told))
+    write_nifti(volume, tmp_path / "imagesTr" / "liver_001_0001.nii.gz", affine)
+    with pytest.raises(
+        DataError, match=r"several images of liver_001 \(liver_001_0000\.nii\.gz, liver_001_0001\.nii\.gz"
+    ):
         read_mask_cohort(tmp_path)
 
 
@@ -203,6 +231,32 @@ def test_a_table_names_images_and_masks(tmp_path: Path) -> None:
         "\n".join(["path,mask", *(line.rsplit(",", 2)[0] for line in lines), "images/5.png,"])
     )
     with pytest.raises(DataError, match=r"line 8: the mask of .* is missing\. A case needs an image and a mask"):
+        read_mask_cohort(tmp_path)
+
+
+def test_of_several_tables_none_is_taken_and_what_a_model_predicted_is_no_truth(tmp_path: Path) -> None:
+    folder_of(tmp_path, 6)
+    predicted = "path,mask,pixels_foreground,status\nimages/0.png,masks/1.png,9,ok"
+    (tmp_path / "masks.csv").write_text(predicted)
+    np.testing.assert_array_equal(mask_of(read_mask_cohort(tmp_path), 0), disc(0))
+    for name, numbers in (("train", range(4)), ("test", range(4, 6))):
+        lines = [f"images/{n}.png,masks/{n}.png" for n in numbers]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["path,mask", *lines]))
+    with pytest.raises(DataError, match=r"one table of masks, got 2 \(test\.csv, train\.csv\)\. Give the path"):
+        read_mask_cohort(tmp_path)
+    assert len(read_mask_cohort(tmp_path / "train.csv")) == 4
+
+
+def test_a_mask_that_tells_how_it_is_turned_needs_an_image_that_does(tmp_path: Path) -> None:
+    volume = np.zeros((4, 6, 8), np.uint8)
+    volume[1:3, 1:3, 1:3] = 1
+    for number in range(4):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        np.save(tmp_path / "images" / f"{number}.npy", volume * 99)
+        write_nifti(volume, tmp_path / "masks" / f"{number}.nii.gz", np.diag([-1.0, -1.0, 2.0, 1.0]))
+    with pytest.raises(
+        DataError, match=r"says how it is turned, which its image \(\.npy\) does not\. Export both as NIfTI"
+    ):
         read_mask_cohort(tmp_path)
 
 

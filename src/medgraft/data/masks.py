@@ -148,9 +148,15 @@ def _found(path: Path, path_column: str | None, patient_column: str | None) -> t
     """Where paths start, one row for each image, its masks, and whether a table named them."""
     if not path.exists():
         raise DataError(f"{path}: expected a folder or a table of images and masks, found nothing.")
-    file = path if path.is_file() else next(iter(_mask_tables(path)), None)
-    if file is not None:
-        return *_from_table(file, path_column, patient_column), True
+    tables = [path] if path.is_file() else _mask_tables(path)
+    if len(tables) > 1:
+        names = ", ".join(table.name for table in tables[:_SHOWN])
+        raise DataError(
+            f"{path}: expected one table of masks, got {len(tables)} ({names}). Give the path of the right one; a "
+            "split is a column of it."
+        )
+    if tables:
+        return *_from_table(tables[0], path_column, patient_column), True
     if path_column or patient_column:
         raise ConfigError(f"--path-column and --patient-column are for tables, got {path} without one.")
     pairs = find_pairs(path)
@@ -235,11 +241,16 @@ def _numbered(mask: np.ndarray, values: Sequence[int], file: Path) -> np.ndarray
 
 
 def _mask_tables(folder: Path) -> list[Path]:
-    """Tables in a folder that name masks; what is no table at all (notes, say) is none of them."""
+    """Tables in a folder that name masks; what is no table at all (notes, say) is none of them.
+
+    Nor is the list of what a model predicted: its masks are no truth.
+    """
     found = []
     for table in tables_in(folder):
         with contextlib.suppress(DataError):
-            found += [table] if find_column(read_table(table), "mask") is not None else []
+            frame = read_table(table)
+            is_predicted = "status" in frame and any(str(name).startswith("pixels_") for name in frame)
+            found += [table] if find_column(frame, "mask") is not None and not is_predicted else []
     return found
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Final
 
@@ -131,10 +131,16 @@ def _nnunet(root: Path) -> Pairs:
         raise DataError(f"{root}: expected one number for each label, got regions. Give a table path,mask.")
     if "ignore" in named:
         raise DataError(f"{root}: labels called 'ignore' are not read. Make them background, or a class.")
-    images = {}
+    images: dict[str, Path] = {}
     for path in _files(root / "imagesTr"):
         found = _CHANNEL.fullmatch(stem_of(path))
-        images[found[1] if found else stem_of(path)] = path
+        case = found[1] if found else stem_of(path)
+        if case in images:
+            raise DataError(
+                f"{root}: imagesTr holds several images of {case} ({images[case].name}, {path.name}), expected one "
+                "channel. Name the images of one channel and their masks in a table path,mask."
+            )
+        images[case] = path
     masks = {stem_of(path): path for path in _files(root / "labelsTr")}
     pairs = {_name(root, images[case]): {"": (_name(root, masks[case]),)} for case in sorted(images) if case in masks}
     if not pairs:
@@ -192,6 +198,9 @@ def _matches(masks: Mapping[_Key, Path], images: Mapping[_Key, Path]) -> dict[Pa
 
     A number behind such a suffix is a further part of that mask (``x_mask``, ``x_mask_1``); one alone is none, because
     ``p1_2`` is another image of ``p1``.
+
+    Raises:
+        DataError: Numbers behind a suffix that never stands alone.
     """
     possible: dict[Path, list[tuple[Path, str]]] = defaultdict(list)
     for (parent, stem), mask in masks.items():
@@ -203,14 +212,29 @@ def _matches(masks: Mapping[_Key, Path], images: Mapping[_Key, Path]) -> dict[Pa
     counts = Counter(suffix for found in possible.values() for _, suffix in found)
     least = max(counts.values(), default=0) * _COMMON
     common = {suffix for suffix, count in counts.items() if count >= least}
+    _refuse_numbers(common, counts)
     found = {}
     for mask, candidates in possible.items():
         for image, suffix in candidates:
-            base, _, number = suffix.rpartition("_") if suffix not in common else (suffix, "", "0")
-            if base in common and number.isdigit():
-                found[mask] = (image, base, int(number))
+            base, _, number = suffix.rpartition("_")
+            is_part = base in common and number.isdigit()
+            if is_part or suffix in common:
+                found[mask] = (image, base, int(number)) if is_part else (image, suffix, 0)
                 break
     return {mask: match for mask, match in found.items() if match[0] not in found}
+
+
+def _refuse_numbers(common: Set[str], suffixes: Iterable[str]) -> None:
+    """Refuse masks of one image that differ by a number alone: are they parts of one mask, or several observers'?"""
+    for suffix in sorted(common):
+        base, _, number = suffix.rpartition("_")
+        if base and base not in common and number.isdigit():
+            others = [other for other in suffixes if re.fullmatch(rf"{re.escape(base)}_\d+", other) and other != suffix]
+            if others:
+                raise DataError(
+                    f"masks end with _{suffix} and _{min(others)}: parts of one mask, or of several observers? Of "
+                    f"parts call the first one _{base}; of observers end with names (_{base}_anna, _{base}_ben)."
+                )
 
 
 def _paired(root: Path, images: Sequence[Path], matches: Mapping[Path, tuple[Path, str, int]], num_masks: int) -> Pairs:

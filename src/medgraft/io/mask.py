@@ -45,12 +45,17 @@ def read_mask(path: Path, images: Sequence[Path] = (), segments: Mapping[str, in
         uint8 or uint16.
 
     Raises:
-        DataError: It cannot be read, is coloured or lossy (JPEG), an array that does not tell how it lies beside its
-            volume, or holds other than whole numbers from 0.
+        DataError: It cannot be read, is coloured or lossy (JPEG), tells how it is turned where its image does not or
+            the other way round, or holds other than whole numbers from 0.
     """
     if path.suffix.lower() in _LOSSY:
         raise DataError(f"{path}: a JPEG changes the numbers of a mask. Export it as PNG.")
     if is_nifti_name(path.name):
+        if images and not (is_nifti_name(images[0].name) or is_dicom(images[0])):
+            raise DataError(
+                f"{path}: says how it is turned, which its image ({images[0].suffix or images[0].name}) does not. "
+                "Export both as NIfTI, or both as arrays."
+            )
         values, _ = to_ras(*read_nifti(path, outside=0))
         return _whole(np.ascontiguousarray(values.transpose(2, 1, 0)), path)
     if path.suffix.lower() == ".npy":
