@@ -104,6 +104,25 @@ def test_a_series_gets_a_segmentation_object_whose_frames_point_at_their_slices(
         )
 
 
+def test_a_series_gets_a_nifti_mask_where_it_lies_in_the_patient(tmp_path: Path) -> None:
+    files = tuple(
+        write_series(blob(2, is_large=True), tmp_path / "s", series="1.2.3", order=[3, 1, 0, 2, *range(4, 10)])
+    )
+    pixels, _ = read_files(files, 3, Reading(windows=()))
+    _, height, width = pixels.shape
+    number, row, column = 4, 3, 5
+    mask = np.zeros(pixels.shape, np.uint8)
+    # Towards the front and the right of the patient: the other way round than rows and columns of the files.
+    mask[number, height - 1 - row, width - 1 - column] = 1
+    found = nibabel.load(written(mask, files, tmp_path / "mask", "nifti"))
+    (voxel,) = np.argwhere(np.asarray(found.dataobj))
+    header = next(made for file in files if (made := pydicom.dcmread(file)).ImagePositionPatient[2] == number * 2)
+    left, back, up = (float(value) for value in header.ImagePositionPatient)
+    rows_mm, columns_mm = (float(value) for value in header.PixelSpacing)
+    wanted = (-(left + column * columns_mm), -(back + row * rows_mm), up)
+    np.testing.assert_allclose(found.affine @ [*voxel, 1], [*wanted, 1], atol=1e-4)
+
+
 def test_of_one_file_with_many_frames_the_order_is_that_of_the_file(tmp_path: Path) -> None:
     volume = blob(3, is_large=True)
     order = [4, 0, 2, 1, 3]

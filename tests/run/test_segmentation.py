@@ -1,6 +1,7 @@
 """Whole jobs on masks: from folders and tables, images and volumes, to a model that marks files like those it was given."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ from medgraft.deploy import load_artefact, predict_files, segment_files
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.io.mask import read_mask
 from medgraft.metrics.overlap import dice, overlap_counts
+from medgraft.report.caveats import find_caveats
+from medgraft.report.reading import RunFiles
 from medgraft.run.advising import advise
 from medgraft.run.budget import costs_at_cuts as budget_costs
 from medgraft.run.comparing import compare
+from medgraft.run.console import observer_lines
 from medgraft.run.evaluate import evaluate
 from medgraft.run.exploring import possible_cuts
 from medgraft.run.fit import fit
@@ -166,6 +170,33 @@ def test_the_same_command_reads_the_run_back_and_a_broken_one_goes_on(run: Path,
     assert again["test"]["baseline"] == first["test"]["baseline"]
 
 
+def test_a_run_does_not_go_on_with_other_masks(films: Path, tmp_path: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(what: str, _done: int, _total: int) -> None:
+        if what.startswith("ftl"):
+            raise StoppedError
+
+    shutil.copytree(films.parent, tmp_path / "films", ignore=shutil.ignore_patterns("observed"))
+    cases = tmp_path / "films" / films.name
+    with pytest.raises(StoppedError):
+        fit(mask_config(cases), tmp_path / "run", listener=Listener(step=stop))
+    before = json.loads((tmp_path / "run" / "run.json").read_text())
+    with pytest.raises(StoppedError):
+        fit(mask_config(cases), tmp_path / "run", listener=Listener(step=stop))
+    assert json.loads((tmp_path / "run" / "run.json").read_text()) == before
+    # One pixel is corrected, as a warning may have asked for.
+    file = tmp_path / "films" / pd.read_csv(cases)["mask"][0]
+    mask = np.asarray(Image.open(file)).copy()
+    mask[0, 0] = 255 - mask[0, 0]
+    Image.fromarray(mask).save(file)
+    with pytest.raises(
+        RunError, match=r"expected the images, labels, masks and patients that the run in .* got others"
+    ):
+        fit(mask_config(cases), tmp_path / "run")
+
+
 def test_an_external_cohort_is_judged_alike_whatever_its_number(run: Path, films: Path, tmp_path: Path) -> None:
     table = pd.read_csv(films)
     table = table[table["split"] == "test"].drop(columns="split")
@@ -182,6 +213,13 @@ def test_an_external_cohort_is_judged_alike_whatever_its_number(run: Path, films
     for name in ("dice", "hd95", "surface_dice"):
         assert result["metrics"][name]["value"] == pytest.approx(wanted[name]["value"]), name
     assert {"evaluation.json", "predictions.csv"} == {path.name for path in (tmp_path / "out").iterdir()}
+    for number in range(3):
+        nibabel.save(nibabel.Nifti1Image(np.zeros((8, 9, 6), np.int16), np.eye(4)), tmp_path / f"v{number}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(np.ones((8, 9, 6), np.uint8), np.eye(4)), tmp_path / f"m{number}.nii.gz")
+    lines = [f"v{number}.nii.gz,m{number}.nii.gz" for number in range(3)]
+    (tmp_path / "volumes.csv").write_text("\n".join(["path,mask", *lines]))
+    with pytest.raises(DataError, match="expected images, which the model marks, got volumes"):
+        evaluate(run, make_config(str(tmp_path / "volumes.csv")).data)
     with pytest.raises(RunError, match=r"could not write to .*cases\.csv: File exists\. Choose another --out"):
         evaluate(run, config, out=tmp_path / "cases.csv")
 
@@ -211,6 +249,10 @@ def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(
     assert " over folds" in page
     assert "pools the test images of all folds" in page
     assert "use --folds 5" not in page
+    assert results["splits"]["counts"] == {"test": {"foreground": 18}}
+    assert results["splits"]["groups"] == {"test": 9}
+    assert "Hardly any test cases" not in page
+    assert "3 folds, each tested once" in page
     assert "each of the 18 images was tested once, in one of 3 folds" in page
     assert "come from 100 bootstrap replicates" in page
     # Where the weights lack the tail the fairer baseline is tested in every fold, too.
@@ -231,6 +273,22 @@ def test_other_observers_of_an_external_cohort_are_told_too(run: Path, observed:
     assert result.exit_code == 0, result.output
     assert "18 cases of 18 images, surfaces in px" in result.output
     assert "second against the same truth: Dice 0." in result.output
+
+
+def test_an_observer_who_cannot_be_compared_is_named(run: Path, observed: Path, tmp_path: Path) -> None:
+    for file in observed.glob("*.png"):
+        pixels = np.asarray(Image.open(file))
+        Image.fromarray(pixels // 255 if file.name.endswith("_second.png") else pixels).save(tmp_path / file.name)
+    told = evaluate(run, make_config(str(tmp_path), options={"data": {"patient_regex": r"(p\d+)_"}}).data)
+    reason = told["observers_left_out"]["second"]
+    assert told["observers"] == {}
+    assert "holds the label 1, expected 0 or 255" in reason
+    (line,) = observer_lines(told)
+    assert line.startswith("warn: second cannot be compared with the truth (e.g. p")
+    results = json.loads((run / "results.json").read_text())
+    results["test"]["observers_left_out"] = {"second": reason}
+    found = [caveat for caveat in find_caveats(RunFiles(root=run, results=results)) if "observer" in caveat.title]
+    assert "Nothing is said of second" in found[0].text
 
 
 def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
@@ -352,6 +410,11 @@ def test_a_case_without_a_usable_mask_is_named_and_left_out(observed: Path, tmp_
     assert sum(sum(part.values()) for part in results["splits"]["counts"].values()) == 17
     reason = "p0_0.png (mask of 5×5 for the 48×32 of p0_0.png)"
     assert f"warn: 1 images are left out for their masks, e.g. {reason}; audit.json lists them." in said
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Cases left out for their masks" in page
+    assert "1 images without a mask that can be used, left out" in page
+    assert f"1 images are left out for their masks, e.g. {reason}" in " ".join(results["notes"])
+    assert "Cases left out for their masks" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -455,6 +518,21 @@ def test_predictions_never_overwrite_what_was_there(run: Path, films: Path, tmp_
     (tmp_path / "images" / "0.png").write_bytes((tmp_path / "others" / "0.png").read_bytes())
     with pytest.raises(ConfigError, match=r"is the mask of .*images/0\.png"):
         medgraft.segment(run, tmp_path / "others", tmp_path / "out")
+
+
+def test_masks_are_called_as_nnunet_calls_them_and_never_alike(run: Path, films: Path, tmp_path: Path) -> None:
+    file = sorted((films.parent / "images").iterdir())[0]
+    for name in ("liver_001_0000", "liver_002_0000"):
+        Image.open(file).save(tmp_path / f"{name}.png")
+    assert medgraft.segment(run, tmp_path, tmp_path / "out")["mask"].tolist() == ["liver_001.png", "liver_002.png"]
+    Image.open(file).save(tmp_path / "liver_003.png")
+    found = medgraft.segment(run, [tmp_path / "liver_001_0000.png", tmp_path / "liver_003.png"], tmp_path / "mixed")
+    assert found["mask"].tolist() == ["liver_001_0000.png", "liver_003.png"]
+    for name in ("a.png", "a.bmp", "a_png.png"):
+        (tmp_path / "alike").mkdir(exist_ok=True)
+        Image.open(file).save(tmp_path / "alike" / name)
+    with pytest.raises(ConfigError, match=r"a\.png and .*a_png\.png would have one mask, .* Rename one"):
+        medgraft.segment(run, tmp_path / "alike", tmp_path / "out2")
 
 
 def test_images_that_show_nothing_are_spread_over_all_parts(films: Path, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from medgraft.backbones.build import build_backbone
+from medgraft.backbones.spec import BackboneSpec
 from medgraft.config import make_config
 from medgraft.data.masks import read_mask_cohort
 from medgraft.errors import ConfigError
@@ -61,6 +63,15 @@ def test_a_patch_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     cohort = pictures(tmp_path, *[(960, 999)] * 3)
     assert image_and_patch_sides(config(), cohort, (512, 512)) == ((960, 999), (512, 512))
     assert image_and_patch_sides(config(), cohort, (2048, 2048))[1] == (960, 1024)
+
+
+def test_a_network_of_one_size_sees_small_images_enlarged(tmp_path: Path) -> None:
+    cohort = pictures(tmp_path, *[(150, 400)] * 3)
+    assert image_and_patch_sides(config(), cohort, (224, 224)) == ((160, 400), (160, 224))
+    assert image_and_patch_sides(config(), cohort, (224, 224), is_fixed=True) == ((224, 400), (224, 224))
+    swin = build_backbone(BackboneSpec(name="swin_tiny_patch4_window7_224", weights="none"))
+    convolutions = build_backbone(BackboneSpec(name="resnet18", weights="none"))
+    assert (swin.is_fixed, convolutions.is_fixed) == (True, False)
 
 
 def test_of_volumes_with_and_without_a_common_spacing(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from medgraft.errors import ConfigError
 from medgraft.train.batches import MaskSet, whole_input
 from medgraft.train.engine import Engine
 from medgraft.train.mask_losses import MASK_LOSSES, make_mask_loss
-from medgraft.train.outputs import predict_masks
+from medgraft.train.outputs import mask_overlaps, predict_masks
 from medgraft.train.patches import PatchSettings, draw_patches
 from medgraft.train.settings import TrainSettings
 from medgraft.train.teaching import Share, teach
@@ -177,6 +177,25 @@ def test_what_is_surely_wrong_is_still_corrected(name: str) -> None:
     torch.testing.assert_close(found, wanted)
 
 
+def test_losses_of_one_class_are_their_formulas() -> None:
+    logits = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    masks = torch.randint(0, 2, (2, 8, 8), generator=torch.Generator().manual_seed(1))
+    probs, truth = logits[:, 0].sigmoid(), masks.float()
+    both, wrong, missed = (probs * truth).sum(), (probs * (1 - truth)).sum(), ((1 - probs) * truth).sum()
+    right = torch.where(masks > 0, probs, 1 - probs)
+    wanted = {
+        "dice": 1 - 2 * both / (2 * both + wrong + missed),
+        "dice-ce": 1 - 2 * both / (2 * both + wrong + missed) - right.log().mean(),
+        "dice-bce": 1 - 2 * both / (2 * both + wrong + missed) - right.log().mean(),
+        "focal": 1 - 2 * both / (2 * both + wrong + missed) - ((1 - right) ** 2 * right.log()).mean(),
+        # A pixel missed costs more than one marked wrongly.
+        "tversky": 1 - both / (both + 0.3 * wrong + 0.7 * missed),
+    }
+    assert set(wanted) == set(MASK_LOSSES)
+    for name, value in wanted.items():
+        torch.testing.assert_close(make_mask_loss(name, 1)(logits, masks), value, atol=1e-4, rtol=1e-4, msg=name)
+
+
 def test_an_unknown_loss_is_refused() -> None:
     with pytest.raises(ConfigError, match="expected a loss among dice-ce, dice-bce, dice, focal, tversky, got 'bce'"):
         make_mask_loss("bce", 1)
@@ -195,6 +214,22 @@ def test_patches_laid_together_are_the_image(sides: tuple[int, int]) -> None:
     found = predict_masks(Bright(), image, (16, 16), Engine(device="cpu"))
     assert found.shape == (1, *sides)
     assert torch.equal(found > 0.5, image > 0.5)
+
+
+def test_windows_overlap_by_half_at_the_test_and_by_a_quarter_between_epochs() -> None:
+    class Counted(Bright):
+        seen = 0
+
+        def forward(self, images: Tensor) -> Tensor:
+            self.seen += len(images)
+            return super().forward(images)
+
+    # Every 16 px seven windows of 32 px begin along 128 px, every 24 px five.
+    model, found = Counted(), data(sides=(128, 128), count=2)
+    predict_masks(model, torch.rand(1, 128, 128), (32, 32), Engine(device="cpu"))
+    assert model.seen == 7 * 7
+    mask_overlaps(model, found, (32, 32), Engine(device="cpu"))
+    assert model.seen == 7 * 7 + 5 * 5
 
 
 def test_several_classes_are_a_softmax() -> None:

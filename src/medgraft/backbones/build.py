@@ -218,7 +218,8 @@ def _timm(spec: BackboneSpec) -> Backbone:
     statistics = (facts["mean"], facts["std"])
     if first_channels(network) == 1 and len(facts["mean"]) != 1:
         statistics = ((sum(facts["mean"]) / 3,), (sum(facts["std"]) / 3,))
-    return _backbone(spec, network, _sides(side or facts["size"], 2), "weights", statistics, report)
+    found = _backbone(spec, network, _sides(side or facts["size"], 2), "weights", statistics, report)
+    return dataclasses.replace(found, is_fixed=facts["is_fixed"])
 
 
 def _backbone(

@@ -59,6 +59,7 @@ class Backbone:
         mean: Per input channel.
         std: Per input channel.
         report: What loading the weights did.
+        is_fixed: Whether it refuses an input of other sides.
     """
 
     spec: BackboneSpec
@@ -70,3 +71,4 @@ class Backbone:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     report: LoadReport
+    is_fixed: bool = False

@@ -144,10 +144,16 @@ def _with_size(name: str, args: dict[str, Any], size: int | None) -> dict[str, A
 
 
 def facts_of(network: nn.Module) -> TimmFacts:
-    """Input size (px), channels, mean and std that timm stores with an architecture."""
+    """Input size (px) and whether it is the only one, channels, mean and std that timm stores with an architecture."""
     config: dict[str, Any] = getattr(network, "pretrained_cfg", None) or network.default_cfg  # type: ignore[assignment]
     channels, height, _ = config["input_size"]
-    return {"size": height, "channels": channels, "mean": tuple(config["mean"]), "std": tuple(config["std"])}
+    return {
+        "size": height,
+        "is_fixed": bool(config.get("fixed_input_size")),
+        "channels": channels,
+        "mean": tuple(config["mean"]),
+        "std": tuple(config["std"]),
+    }
 
 
 def converter_of(network: nn.Module) -> Callable[[dict[str, Tensor]], dict[str, Tensor]] | None:

@@ -29,6 +29,7 @@ __all__ = ["MASK_LIST", "segment_files", "segment_image"]
 
 _HALF: Final = 0.5
 _NOT_WRITTEN: Final = "no mask written"
+_FIRST_CHANNEL: Final = "_0000"
 MASK_LIST: Final = "masks.csv"
 """What a folder of predicted masks holds, a row per case."""
 
@@ -147,7 +148,13 @@ def _targets(
     files = [case if isinstance(case, tuple) else (case,) for case in cases]
     kinds = [mask_format(one, dims, kind) for one in files]
     stems = _stems([_first(case) for case in cases])
-    return [(mask_path(out / stem, found), found) for stem, found in zip(stems, kinds, strict=True)]
+    targets = [(mask_path(out / stem, found), found) for stem, found in zip(stems, kinds, strict=True)]
+    owners: dict[Path, Path] = {}
+    for (path, _), case in zip(targets, cases, strict=True):
+        if path in owners:
+            raise ConfigError(f"{owners[path]} and {_first(case)} would have one mask, {path}. Rename one of them.")
+        owners[path] = _first(case)
+    return targets
 
 
 def _earlier(out: Path) -> pd.DataFrame:
@@ -222,11 +229,17 @@ def _segmented(
 
 
 def _stems(paths: Sequence[Path]) -> list[Path]:
-    """Where masks go: the paths below their common folder, without suffix; with it where two would be one."""
+    """Where masks go: the paths below their common folder, without suffix; with it where two would be one.
+
+    Where all images are called as nnU-Net calls those of its first channel, their masks are called as it calls them.
+    """
     resolved = [path.absolute() for path in paths]
     common = Path(os.path.commonpath([path.parent for path in resolved]))
     below = [path.relative_to(common) for path in resolved]
-    short = [path.with_name(stem_of(path)) for path in below]
+    names = [stem_of(path) for path in below]
+    if all(len(name) > len(_FIRST_CHANNEL) and name.endswith(_FIRST_CHANNEL) for name in names):
+        names = [name.removesuffix(_FIRST_CHANNEL) for name in names]
+    short = [path.with_name(name) for path, name in zip(below, names, strict=True)]
     taken = collections.Counter(short)
     return [
         one if taken[one] == 1 else path.with_name(path.name.replace(".", "_"))

@@ -17,6 +17,13 @@ _USUAL_MARGIN: Final = 0.02
 # From the weakest statement to the strongest.
 _VERDICTS: Final = ("worse", "inconclusive", "non-inferior", "better")
 SUSPECT_KINDS: Final = {"conflict": "Contradicting labels", "confounding": "A shortcut in the data"}
+DOUBTFUL_MASKS: Final = {
+    "mask-affine": "Masks that lie elsewhere than their images",
+    "mask-shift": "Masks that may be shifted, or of other images",
+    "mask-label": "Numbers that hardly any mask holds",
+}
+MASKS_LEFT_OUT: Final = ("mask-unreadable", "mask-size")
+"""For these findings cases are left out."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,6 +164,19 @@ def _audit_findings(run: RunFiles) -> Iterator[Caveat]:
             )
         elif severity == "warn" and (title := SUSPECT_KINDS.get(kind.rpartition("-")[2])):
             yield Caveat(weight="strong", title=title, text=message)
+        elif kind in DOUBTFUL_MASKS:
+            yield Caveat(weight="strong", title=DOUBTFUL_MASKS[kind], text=message)
+        elif kind in MASKS_LEFT_OUT:
+            yield Caveat(weight="note", title="Cases left out for their masks", text=message)
+
+
+def _observers(run: RunFiles) -> Iterator[Caveat]:
+    for name, reason in look_up(run.results, "test.observers_left_out", {}).items():
+        yield Caveat(
+            weight="note",
+            title="An observer who cannot be compared",
+            text=f"Nothing is said of {name} beside the truth: {reason}.",
+        )
 
 
 def _patients(run: RunFiles) -> Iterator[Caveat]:
@@ -293,6 +313,7 @@ RULES: Final[tuple[Callable[[RunFiles], Iterator[Caveat]], ...]] = (
     _rare_classes,
     _openings,
     _audit_findings,
+    _observers,
     _patients,
     _weights,
     _warm_start,

@@ -1,10 +1,11 @@
 """A reporting checklist in the spirit of CLAIM and TRIPOD+AI, filled in where the run knows the answer."""
 
 import dataclasses
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from medgraft.report import formatting as fmt
-from medgraft.report.caveats import is_patient_known, is_phantom
+from medgraft.report.caveats import MASKS_LEFT_OUT, is_patient_known, is_phantom
 from medgraft.report.measures import measure_of
 from medgraft.report.prose import case_counts_line
 from medgraft.report.reading import RunFiles, look_up, num_unscored
@@ -76,9 +77,9 @@ def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     separate = {True: "by patient", False: alone, None: ""}[known]
     splits = look_up(run.results, "splits", {})
     line = case_counts_line(splits.get("counts", {}), run.results.get("task"), splits.get("images", {}))
-    sizes = line.removeprefix(" into ")
+    folds = run.results.get("folds")
+    sizes = f"{len(folds)} folds, each tested once" if folds else line.removeprefix(" into ")
     findings = (run.audit or look_up(run.results, "audit", {})).get("findings")
-    skipped = num_unscored(run, "test")
     origin = "generated phantom, no patients" if is_phantom(run) else ""
     return (
         ("Data", "Source, dates, sites, scanners and settings", origin),
@@ -90,7 +91,7 @@ def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
         (
             "Data",
             "Missing or unreadable cases",
-            f"{skipped} test cases without prediction" if "test" in run.predictions else "",
+            _missing(run, findings),
         ),
         (
             "Data",
@@ -99,6 +100,13 @@ def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
         ),
         ("Data", "Preprocessing", _preprocessing(run)),
     )
+
+
+def _missing(run: RunFiles, findings: Sequence[Mapping[str, Any]] | None) -> str:
+    if run.results.get("task") == "segmentation":
+        lost = [finding.get("count", 0) for finding in findings or () if finding.get("kind") in MASKS_LEFT_OUT]
+        return f"{sum(lost)} {run.noun} without a mask that can be used, left out" if findings is not None else ""
+    return f"{num_unscored(run, 'test')} test cases without prediction" if "test" in run.predictions else ""
 
 
 def _preprocessing(run: RunFiles) -> str:

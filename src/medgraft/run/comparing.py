@@ -25,9 +25,9 @@ from medgraft.metrics.classification import metrics_of
 from medgraft.report.comparison_page import write_comparison
 from medgraft.run.advising import advice_from
 from medgraft.run.fit import installed_versions
-from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
+from medgraft.run.folder import demand_same_data, log_event, open_run, read_json, run_id_of, write_json
 from medgraft.run.judging import count_opening, predict_split
-from medgraft.run.prepare import Listener, Prepared, prepared, refuse_segmentation
+from medgraft.run.prepare import Listener, Prepared, digest_of, prepared, refuse_segmentation
 from medgraft.run.trials import engine_for, second_cut, trial_context, trial_spec, usual_depth
 from medgraft.search.fair import FairChoice, depths_to_try, fair_search
 from medgraft.search.trial import (
@@ -100,6 +100,7 @@ def compare(
             finished: dict[str, Any] = read_json(folder / "comparison.json")
             return finished
         found = prepared(config, folder, told)
+        demand_same_data(folder, digest_of(found))
         write_splits(found.cohort, found.groups, folder / "splits.csv")
         # What cannot be done is said before anything is trained.
         fractions = (config.compare or CompareConfig()).fractions

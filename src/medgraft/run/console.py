@@ -92,10 +92,16 @@ def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
 
 
 def observer_lines(judged: dict[str, Any]) -> list[str]:
-    """How well other observers agree with the truth, one line each; none without masks."""
+    """How well other observers agree with the truth, or why nothing is known of it, one line each."""
     return [
-        f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
-        for name, told in judged.get("observers", {}).items()
+        *(
+            f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
+            for name, told in judged.get("observers", {}).items()
+        ),
+        *(
+            f"warn: {name} cannot be compared with the truth ({reason})."
+            for name, reason in judged.get("observers_left_out", {}).items()
+        ),
     ]
 
 

@@ -49,9 +49,13 @@ def evaluate_masks(
         DataError: The masks hold numbers the model knows nothing of, or none of them can be used.
     """
     settings = model.artefact.preprocessing
-    task = {"task": "segmentation", "dims": settings.dims, "resize": settings.resize}
+    task = {"task": "segmentation", "resize": settings.resize}
     config = config.model_copy(update=task | dataclasses.asdict(settings.reading))
-    cohort = _in_terms_of(model.artefact, open_cohort(config, told))
+    cohort = open_cohort(config, told)
+    if cohort.dims != settings.dims:
+        wanted = "volumes" if settings.dims == 3 else "images"
+        raise DataError(f"{cohort.root}: expected {wanted}, which the model marks, got {cohort.noun}.")
+    cohort = _in_terms_of(model.artefact, cohort)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
         images, rows, audit = _usable(model, cohort, config, Path(folder), told)
         called = segmenter(model.network, images, Engine(device="cpu"))
@@ -66,7 +70,7 @@ def evaluate_masks(
         "metrics": found,
         "tolerance": tolerance,
         "unit": unit,
-        "observers": observers,
+        **observers,
         "num_images": len(images.cohort),
         "num_cases": len(rows),
         "num_above_training_range": above,

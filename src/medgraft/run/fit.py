@@ -19,12 +19,12 @@ from medgraft.report import write_report
 from medgraft.run.budget import fit_budget
 from medgraft.run.examples import write_examples
 from medgraft.run.exploring import refuse_search, settled_search
-from medgraft.run.folder import log_event, open_run, read_json, run_id_of, write_json
+from medgraft.run.folder import demand_same_data, log_event, open_run, read_json, run_id_of, write_json
 from medgraft.run.folds import fit_folds, mean_of_known
 from medgraft.run.judging import Tested, open_test_set
 from medgraft.run.judging_masks import open_mask_test
 from medgraft.run.overlays import write_overlays
-from medgraft.run.prepare import Listener, Prepared, prepared, refuse_for_labels, refuse_for_masks
+from medgraft.run.prepare import Listener, Prepared, digest_of, prepared, refuse_for_labels, refuse_for_masks
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context
 from medgraft.search.trial import Trial, TrialContext, forget_weights
@@ -66,6 +66,7 @@ def fit(
             return results
         log_event(folder, "start", command=command or "", version=medgraft.__version__)
         found = prepared(config, folder, told)
+        demand_same_data(folder, digest_of(found))
         if config.data.folds > 1:
             return fit_folds(
                 config, folder, found, lambda place, part: run_split(config, place, part, told, command), told

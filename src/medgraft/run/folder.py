@@ -16,7 +16,16 @@ from medgraft.config import RunConfig, to_yaml
 from medgraft.errors import MedgraftError, RunError
 from medgraft.types import to_json
 
-__all__ = ["log_event", "open_run", "output_folder", "read_json", "run_id_of", "write_json", "write_text"]
+__all__ = [
+    "demand_same_data",
+    "log_event",
+    "open_run",
+    "output_folder",
+    "read_json",
+    "run_id_of",
+    "write_json",
+    "write_text",
+]
 
 
 @contextlib.contextmanager
@@ -54,6 +63,25 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
         raise RunError(
             f"could not write the run folder {folder}: {error.strerror or error}. Check rights and free space."
         ) from error
+
+
+def demand_same_data(folder: Path, digest: str) -> None:
+    """Refuse to continue a run with other data than it began with: its trials would speak of both.
+
+    Args:
+        folder: The run.
+        digest: From `medgraft.run.prepare.digest_of`.
+
+    Raises:
+        RunError: It began with other data.
+    """
+    told = read_json(folder / "run.json")
+    if told.get("data", digest) != digest:
+        raise RunError(
+            f"expected the images, labels, masks and patients that the run in {folder} was started with, got others. "
+            "Choose another --out, or delete that folder."
+        )
+    write_json(folder / "run.json", {**told, "data": digest})
 
 
 def output_folder(path: Path) -> Path:

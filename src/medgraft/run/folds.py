@@ -92,6 +92,7 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
         "plan": typical["plan"],
         "search": {**typical["search"], **_cost_of_folds([r["search"] for r in results])},
         **pooled,
+        "splits": results[0]["splits"] | {key: _tested(key, results) for key in ("groups", "counts", "images")},
         "late_gain": {
             role: mean_of_known([r.get("late_gain", {}).get(role) for r in results]) for role in ("chosen", "baseline")
         },
@@ -109,6 +110,13 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
             for i, r in enumerate(results, 1)
         ],
     }
+
+
+def _tested(key: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all folds together tested, each case once; what trained and what chose differs from fold to fold."""
+    parts = [result["splits"][key]["test"] for result in results]
+    by_name = isinstance(parts[0], dict)
+    return {"test": {name: sum(part[name] for part in parts) for name in parts[0]} if by_name else sum(parts)}
 
 
 def _pooled_test(
@@ -167,7 +175,7 @@ def _pooled_masks(
         "replicates": config.evaluate.replicates,
         "tolerance": config.evaluate.tolerance_mm,
         "unit": marked(found).unit,
-        "observers": other_observers(
+        **other_observers(
             marked(found),
             rows,
             pooled["chosen"],

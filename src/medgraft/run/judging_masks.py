@@ -153,7 +153,7 @@ def _summary(
         "replicates": config.evaluate.replicates,
         "tolerance": config.evaluate.tolerance_mm,
         "unit": images.unit,
-        "observers": other_observers(images, rows, chosen[0], **drawn),
+        **other_observers(images, rows, chosen[0], **drawn),
         "num_cases": len(rows),
         "num_groups": len(np.unique(images.groups[rows])),
     }
@@ -245,6 +245,8 @@ def other_observers(
 ) -> dict[str, Any]:
     """Every other observer against the truth on the same cases, and the model less the observer.
 
+    `observers` holds those who could be compared, `observers_left_out` the others and why.
+
     Args:
         found: The images.
         rows: Of the cohort.
@@ -254,15 +256,22 @@ def other_observers(
         seed: Of the bootstrap.
     """
     told: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
     is_spaced = found.unit == "mm"
     for name in found.cohort.observers:
-        places, cases = [], []
+        places, cases, reason = [], [], "too few of these cases have a mask of theirs"
         for place, row in enumerate(rows.tolist()):
-            truth, mask = mask_of(found.cohort, row), _other(found, name, row)
+            truth = mask_of(found.cohort, row)
+            try:
+                mask = observed(found.cohort, name, row)
+            except DataError as error:
+                reason = f"e.g. {found.cohort.table['path'].iat[row]}: {str(error).partition(': ')[2]}"
+                continue
             if mask is not None and mask.shape == truth.shape:
                 places.append(place)
                 cases.append(_agreement(found, row, truth, mask, tolerance, is_spaced=is_spaced))
         if len(places) < _FEWEST:
+            left_out[name] = reason
             continue
         human, model = _overlaps(found, rows[places], cases), cases_of(chosen, np.array(places))
         weights = bootstrap_weights(human, replicates, seed)
@@ -270,15 +279,7 @@ def other_observers(
         told[name] = {
             **summarise_masks(human, weights), "num_cases": len(places), "model_less_observer": to_json(differences)
         }  # fmt: skip
-    return told
-
-
-def _other(found: Marked, observer: str, row: int) -> np.ndarray | None:
-    """Another observer's mask, where there is one that can be read."""
-    try:
-        return observed(found.cohort, observer, row)
-    except DataError:
-        return None  # said by the audit of that observer
+    return {"observers": told, "observers_left_out": left_out}
 
 
 def mask_table(found: Marked, rows: np.ndarray, overlaps: Overlaps) -> pd.DataFrame:

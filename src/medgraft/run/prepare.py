@@ -1,6 +1,7 @@
 """From a path to everything a search needs: audited and divided cohort, cache, network, engine."""
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -33,6 +34,7 @@ __all__ = [
     "Listener",
     "Prepared",
     "audited",
+    "digest_of",
     "fitted",
     "image_set",
     "network_of",
@@ -312,7 +314,7 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
     backbone, sides = fitted(config, network, cohort)
     image_sides = sides
     if cohort.task == "segmentation":
-        image_sides, sides = image_and_patch_sides(config, cohort, backbone.sides)
+        image_sides, sides = image_and_patch_sides(config, cohort, backbone.sides, is_fixed=backbone.is_fixed)
     source = prepare_source(backbone, sides)
     channels = 1 if backbone.in_channels == 1 else None
     readable, decoded, audit = audited(cohort, folder / "cache", config.data, image_sides, channels, listener)
@@ -339,6 +341,20 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
     )
 
 
+def digest_of(found: Prepared) -> str:
+    """What a run learns from and is judged by: which images, their labels or masks, who belongs together."""
+    cohort = found.cohort
+    digest = hashlib.sha256(repr((cohort.classes, cohort.task, found.groups.tolist())).encode())
+    for path, split in zip(cohort.table["path"], cohort.table["split"], strict=True):
+        digest.update(f"{path} {split}\n".encode(errors="surrogateescape"))
+    for values in (cohort.targets, cohort.training_targets):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    if found.masks is not None:
+        for row in found.rows:
+            digest.update(np.ascontiguousarray(found.masks[row]).tobytes())
+    return digest.hexdigest()
+
+
 def _masked(kept: Cohort, readable: Cohort, decoded: DecodedCohort, listener: Listener) -> tuple[Cohort, np.ndarray]:
     """What of `kept` has a mask that can teach, and all masks, a row for each of the cache."""
     listener.say(f"Masks at {'×'.join(map(str, decoded.sides))}; results are judged at the images' own size.")
@@ -349,8 +365,10 @@ def _masked(kept: Cohort, readable: Cohort, decoded: DecodedCohort, listener: Li
         first = f"{decoded.paths[lost[0]]} ({found.unusable[lost[0]]})"
         if len(lost) == len(rows):
             raise DataError(f"{kept.root}: no image has a mask that can be used. First: {first}")
-        listener.say(f"warn: {len(lost)} images are left out for their masks, e.g. {first}; audit.json lists them.")
+        note = f"{len(lost)} images are left out for their masks, e.g. {first}; audit.json lists them."
+        listener.say(f"warn: {note}")
         kept = kept.select(np.array([row not in found.unusable for row in rows.tolist()]))
+        kept = dataclasses.replace(kept, notes=(*kept.notes, note))
     return kept, found.masks
 
 

@@ -39,17 +39,18 @@ def typical_sides(cohort: Cohort) -> tuple[int, ...]:
 
 
 def image_and_patch_sides(
-    config: RunConfig, cohort: Cohort, asked: Sequence[int] | None
+    config: RunConfig, cohort: Cohort, asked: Sequence[int] | None, *, is_fixed: bool = False
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The size at which images with masks are kept, and that of the patches which the network sees at once.
 
     Images keep the median size of the cohort, reduced to ``data.longest``. A patch is 256 px (64 voxels) wide; where an
-    image is not larger, all of it, enlarged to a multiple of 32.
+    image is not larger, all of it, enlarged to a multiple of 32 (or to what the network demands).
 
     Args:
         config: Of the run.
         cohort: With masks.
         asked: Sides of patches where the user or the network names them.
+        is_fixed: Whether the network takes no other.
 
     Raises:
         ConfigError: No image is readable.
@@ -60,7 +61,7 @@ def image_and_patch_sides(
     images, patches = [], []
     for length, most in zip(lengths, asked or (_PATCH[dims],) * dims, strict=True):
         side = max(1, round(length * shrink))
-        patch = min(most, math.ceil(side / _HALVINGS) * _HALVINGS)
+        patch = most if is_fixed else min(most, math.ceil(side / _HALVINGS) * _HALVINGS)
         patches.append(patch)
         images.append(max(side, patch))
     return tuple(images), tuple(patches)
