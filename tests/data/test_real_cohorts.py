@@ -3,7 +3,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medgraft.config import make_config
 from medgraft.data import apply_leaks, audit_cohort, build_cache, groups_of, read_cohort, split_cohort
+from medgraft.run.check import check
+from medgraft.run.prepare import Listener
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 pytestmark = pytest.mark.real
@@ -42,3 +45,15 @@ def test_busi_has_its_known_near_duplicates_which_stay_together(tmp_path):
     assert np.bincount(groups).max() <= 39
     split = split_cohort(cohort, groups, seed=0).table["split"]
     assert all(split[first] == split[second] for first, second, _ in audit.near_duplicates)
+
+
+def test_of_chase_db1_the_second_observer_reaches_what_is_known():
+    if not (SHARED / "chasedb1").exists():
+        pytest.skip("chasedb1 is not beside the project")
+    said = []
+    data = {"task": "segmentation", "patient_regex": r"Image_(\d+)"}
+    config = make_config(str(SHARED / "chasedb1"), options={"data": data}).data
+    audit, cohort = check(config, listener=Listener(say=said.append))
+    assert (len(cohort), cohort.table["patient"].nunique(), cohort.dims) == (28, 14, 2)
+    assert not [found.kind for found in audit.findings if found.kind.startswith("mask-")]
+    assert "2ndHO against the truth, mean Dice of 28 images: foreground 0.777 (pooled 0.775)." in said

@@ -13,6 +13,7 @@ from medgraft.backbones.spec import BackboneSpec
 from medgraft.config import make_config
 from medgraft.data.masks import read_mask_cohort
 from medgraft.errors import ConfigError
+from medgraft.run.prepare import Listener, prepared
 from medgraft.run.sides import image_and_patch_sides, patches_per_image, typical_sides
 from medgraft.types import Cohort
 
@@ -72,6 +73,19 @@ def test_a_network_of_one_size_sees_small_images_enlarged(tmp_path: Path) -> Non
     swin = build_backbone(BackboneSpec(name="swin_tiny_patch4_window7_224", weights="none"))
     convolutions = build_backbone(BackboneSpec(name="resnet18", weights="none"))
     assert (swin.is_fixed, convolutions.is_fixed) == (True, False)
+
+
+@pytest.mark.parametrize(("size", "patch"), [(None, (256, 256)), (64, (64, 64))])
+def test_the_packaged_network_sees_more_than_the_films_it_was_taught_on(
+    tmp_path: Path, size: int | None, patch: tuple[int, int]
+) -> None:
+    pictures(tmp_path, *[(300, 500)] * 6)
+    for number, file in enumerate(sorted((tmp_path / "images").iterdir())):
+        grain = np.random.default_rng(number).integers(0, 255, (300, 500), dtype=np.uint8)
+        Image.fromarray(grain).save(file)
+    options = {"data": {"task": "segmentation"}, "backbone": {"size": size}}
+    found = prepared(make_config(str(tmp_path), options=options), tmp_path / "run", Listener())
+    assert (found.preprocessing.sides, found.input_sides) == ((300, 500), patch)
 
 
 def test_of_volumes_with_and_without_a_common_spacing(tmp_path: Path) -> None:

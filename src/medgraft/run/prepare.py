@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 import numpy as np
 
 from medgraft.backbones.build import build_backbone, check_size, lifted
+from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.backbones.spec import Backbone, BackboneSpec, Lift
 from medgraft.config import DataConfig, RunConfig
 from medgraft.data.audit import audit_cohort
@@ -314,7 +315,10 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
     backbone, sides = fitted(config, network, cohort)
     image_sides = sides
     if cohort.task == "segmentation":
-        image_sides, sides = image_and_patch_sides(config, cohort, backbone.sides, is_fixed=backbone.is_fixed)
+        # The packaged network was taught on films of 64 px, which are no size for patches of larger images.
+        is_asked = backbone.spec.size is not None or backbone.spec.name != PACKAGED_NAME
+        asked = backbone.sides if is_asked else None
+        image_sides, sides = image_and_patch_sides(config, cohort, asked, is_fixed=backbone.is_fixed)
     source = prepare_source(backbone, sides)
     channels = 1 if backbone.in_channels == 1 else None
     readable, decoded, audit = audited(cohort, folder / "cache", config.data, image_sides, channels, listener)
