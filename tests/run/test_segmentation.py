@@ -141,8 +141,13 @@ def test_files_are_marked_as_the_test_set_was(run: Path, films: Path, tmp_path: 
 
 def test_the_page_shows_masks_and_speaks_of_dice(run: Path) -> None:
     page = (run / "report.html").read_text()
-    assert {"best.png", "best_overlay.png", "worst_overlay.png"} <= {p.name for p in (run / "report_images").iterdir()}
+    shown = {f"{case}{end}.png" for case in ("best", "median", "worst") for end in ("", "_overlay")}
+    assert shown <= {p.name for p in (run / "report_images").iterdir()}
     assert "Best, median and worst" in page
+    assert (
+        "A class that neither mask shows counts as right (Dice 1, distance 0); where only one shows it, Dice is 0"
+        in page
+    )
     assert "mean Dice on test" in page
     for words in ("AUROC", "AUPRC", "average precision", "Hits and misses"):
         assert words not in page, words
@@ -332,13 +337,16 @@ def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
         assert judged[name]["dice"]["value"] == pytest.approx(wanted)
 
 
-@pytest.mark.parametrize(("strategy", "cut"), [("frozen", "3"), ("lwft", "3"), ("wtst", "3"), ("scratch", "auto")])
+@pytest.mark.parametrize(
+    ("strategy", "cut", "decoder"),
+    [("frozen", "3", "unet"), ("lwft", "3", "unet"), ("wtst", "3", "unet++"), ("scratch", "auto", "fpn")],
+)
 def test_every_strategy_makes_a_segmenter_that_is_stored_whole(
-    films: Path, tmp_path: Path, strategy: str, cut: str
+    films: Path, tmp_path: Path, strategy: str, cut: str, decoder: str
 ) -> None:
-    config = mask_config(films, transfer={"strategy": strategy, "cut": cut}, train={"epochs": 1, "patches": 1})
-    results = fit(config, tmp_path / "run")
-    assert results["chosen"]["strategy"] == strategy
+    transfer = {"strategy": strategy, "cut": cut, "decoder": decoder}
+    results = fit(mask_config(films, transfer=transfer, train={"epochs": 1, "patches": 1}), tmp_path / "run")
+    assert (results["chosen"]["strategy"], results["chosen"]["head"]) == (strategy, decoder)
     assert "solved" not in (tmp_path / "run" / "report.html").read_text()
     table = pd.read_csv(tmp_path / "run" / "predictions.csv")
     found = segment_files(load_artefact(tmp_path / "run"), [films.parent / table["path"][0]], tmp_path / "out")
@@ -395,6 +403,26 @@ def test_volumes_end_to_end(chests: Path, tmp_path: Path) -> None:
     row = pd.read_csv(tmp_path / "run" / "predictions.csv").iloc[0]
     assert (np.asarray(mask.dataobj) > 0).sum() == row["called_foreground"]
     assert found["mm3_foreground"][0] == pytest.approx(1000 * row["called_foreground"])
+
+
+@pytest.mark.parametrize(
+    ("name", "args"),
+    [
+        ("monai/unet", {"features": (8, 8, 16, 16, 32, 8)}),
+        ("monai/swin_unetr", {"embed_dim": 12, "num_heads": [1, 1, 2, 4]}),
+    ],
+)
+def test_networks_of_monai_are_trained_stored_and_mark_volumes(
+    chests: Path, tmp_path: Path, name: str, args: dict[str, Any]
+) -> None:
+    backbone = {"name": name, "weights": "none", "args": args, "size": 32}
+    config = mask_config(chests, backbone=backbone, train={"epochs": 1, "batch_size": 2, "patches": 1})
+    results = fit(config, tmp_path / "run")
+    efficiency = results["efficiency"]
+    assert efficiency["chosen"]["num_params"] < efficiency["baseline"]["num_params"]
+    row = pd.read_csv(tmp_path / "run" / "predictions.csv").iloc[0]
+    found = segment_files(load_artefact(tmp_path / "run"), [chests.parent / str(row["path"])], tmp_path / "out")
+    assert found["pixels_foreground"][0] == row["called_foreground"]
 
 
 def test_a_case_without_a_usable_mask_is_named_and_left_out(observed: Path, tmp_path: Path) -> None:

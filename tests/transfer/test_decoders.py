@@ -146,7 +146,13 @@ def test_other_decoders_run_where_the_encoder_is_deep_enough(resnet34: Source, k
 
 @pytest.mark.parametrize(
     ("name", "lift"),
-    [("monai/resnet10", "none"), ("resnet18", "acs"), ("monai/swin_unetr", "none"), ("monai/unet", "none")],
+    [
+        ("monai/resnet10", "none"),
+        ("resnet18", "acs"),
+        ("monai/swin_unetr", "none"),
+        ("monai/unet", "none"),
+        ("monai/densenet121", "none"),
+    ],
 )
 def test_volumes_have_a_unet_of_their_own(name: str, lift: str) -> None:
     source = source_of(name, 32, lift)
