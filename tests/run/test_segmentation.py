@@ -193,13 +193,17 @@ def test_a_run_does_not_go_on_with_other_masks(films: Path, tmp_path: Path) -> N
     assert json.loads((tmp_path / "run" / "run.json").read_text()) == before
     # One pixel is corrected, as a warning may have asked for.
     file = tmp_path / "films" / pd.read_csv(cases)["mask"][0]
-    mask = np.asarray(Image.open(file)).copy()
-    mask[0, 0] = 255 - mask[0, 0]
-    Image.fromarray(mask).save(file)
-    with pytest.raises(
-        RunError, match=r"expected the images, labels, masks and patients that the run in .* got others"
-    ):
-        fit(mask_config(cases), tmp_path / "run")
+    mask = np.asarray(Image.open(file))
+    corrected = mask.copy()
+    corrected[0, 0] = 255 - mask[0, 0]
+    image = tmp_path / "films" / pd.read_csv(cases)["path"][0]
+    for truth, picture in ((corrected, np.asarray(Image.open(image))), (mask, np.zeros_like(mask))):
+        Image.fromarray(truth).save(file)
+        Image.fromarray(picture).save(image)
+        with pytest.raises(
+            RunError, match=r"expected the images, labels, masks and patients that the run in .* others"
+        ):
+            fit(mask_config(cases), tmp_path / "run")
 
 
 def test_an_external_cohort_is_judged_alike_whatever_its_number(run: Path, films: Path, tmp_path: Path) -> None:

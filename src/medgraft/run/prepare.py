@@ -353,9 +353,10 @@ def digest_of(found: Prepared) -> str:
         digest.update(f"{path} {split}\n".encode(errors="surrogateescape"))
     for values in (cohort.targets, cohort.training_targets):
         digest.update(np.ascontiguousarray(values).tobytes())
-    if found.masks is not None:
+    # An image that was exchanged has another thumbnail; of masks a pixel may have been corrected.
+    for values in (found.decoded.thumbs,) if found.masks is None else (found.decoded.thumbs, found.masks):
         for row in found.rows:
-            digest.update(np.ascontiguousarray(found.masks[row]).tobytes())
+            digest.update(np.ascontiguousarray(values[row]).tobytes())
     return digest.hexdigest()
 
 
