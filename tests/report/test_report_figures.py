@@ -200,6 +200,23 @@ def test_the_whole_network_is_marked_when_it_was_chosen_and_later_seeds_are_left
     assert svg == cut_figure(search[search["seed"] == 0], choice)
 
 
+def test_of_folds_one_is_drawn_and_the_others_are_grey() -> None:
+    rows = [(cut, fold, cut / 10 + fold / 100, "stage") for cut in (3, 6) for fold in (1, 2, 3)]
+    rows += [(9, fold, 0.7 + fold / 100, "baseline") for fold in (1, 2, 3)]
+    search = pd.DataFrame(rows, columns=["cut", "seed", "val_auprc", "role"])
+    candidates = [{"cut": cut, "score": cut / 10 + 0.01, "sd_difference": 0.01} for cut in (3, 6)]
+    choice = {"rule": "compact", "chosen": 3, "best": 6, "candidates": candidates}
+    svg, pooled = cut_figure(search, choice, fold=1), cut_figure(search, choice)
+    assert ("other folds" in texts(svg), "each seed" in texts(svg)) == (True, False)
+    assert ("other folds" in texts(pooled), "each seed" in texts(pooled)) == (False, True)
+    # The chosen cut is marked where the line is: both are of that fold.
+    for drawn, is_there in ((svg, True), (pooled, False)):
+        heights = re.findall(r'y="([\d.]+)" style="fill: #ffffff; stroke', drawn)
+        marked = re.findall(r'y="([\d.]+)" style="fill: #0072b2; stroke', drawn)[0]
+        assert len(heights) == 2
+        assert (marked in heights) is is_there
+
+
 def test_other_gain_and_distance_are_drawn() -> None:
     gain = [{"depth": depth, "gain": depth / 10} for depth in (0, 3, 9)]
     assert {"0", "3", "9"} <= set(texts(gain_figure(gain)))

@@ -168,7 +168,13 @@ def _figures(run: RunFiles) -> dict[str, Any]:
         )
         if difference
         else "",
-        "cut_svg": cut_figure(run.search, run.choice, signals=run.signals, measure=measure)
+        "cut_svg": cut_figure(
+            run.search,
+            run.choice,
+            signals=run.signals,
+            measure=measure,
+            fold=look_up(run.results, "search.fold"),
+        )
         if run.search is not None and was_searched(run)
         else "",
         "ranking_svg": ranking_figure(chosen, baseline) if chosen is not None else "",

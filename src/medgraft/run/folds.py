@@ -82,15 +82,16 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
         f"Nested cross-validation, {len(results)} folds by group; test figures are pooled over the folds.",
         "Cuts chosen per fold: " + ", ".join(r["chosen"]["cut"]["name"] for r in results) + ".",
         "The saved model is that of fold 1.",
-        f"The table of the search is that of fold {number + 1}; its figure shows all folds.",
+        f"The table of the search is that of fold {number + 1}; in its figure the other folds are grey.",
         *_several_searches(results),
     ]
     return {
         **results[0],
+        "ledger": {"openings": max(r["ledger"]["openings"] for r in results)},
         "chosen": typical["chosen"],
         "efficiency": typical["efficiency"],
         "plan": typical["plan"],
-        "search": {**typical["search"], **_cost_of_folds([r["search"] for r in results])},
+        "search": {**typical["search"], "fold": number + 1, **_cost_of_folds([r["search"] for r in results])},
         **pooled,
         "splits": results[0]["splits"] | {key: _tested(key, results) for key in ("groups", "counts", "images")},
         "late_gain": {
