@@ -269,6 +269,15 @@ def test_methods_of_folds_speak_of_folds_and_count_what_was_tested(make_run):
     assert "for training" not in text
 
 
+def test_of_folds_the_search_of_one_is_shown(make_run):
+    row = {"num_params": 1, "num_cases": 9, "auroc": {"value": 0.9}, "auroc_baseline": {"value": 0.9}, "verdict": "x"}
+    folds = [{"fold": n, "cut": {"index": n + 2, "name": f"layer{n}"}, **row} for n in (0, 1)]
+    page = write_report(make_run(changes={"folds": folds, "search.fold": 1})).read_text(encoding="utf-8")
+    assert "in one fold, the others in grey, above the size" in page
+    assert "other folds" in page
+    assert "each seed" not in page
+
+
 def test_a_minus_in_the_verdict_is_a_minus_and_hyphens_stay(make_run):
     sentence = "fine-tuning at cut-3, resnet-18: AUROC -0.0010 (-0.0120 to +0.0100)."
     told = summary_sentence(read_run(make_run(changes={"test.sentence": sentence})))

@@ -156,6 +156,7 @@ def _figures(run: RunFiles) -> dict[str, Any]:
     test = look_up(run.results, "test", {})
     blocks = look_up(run.results, "plan.blocks", [])
     difference = look_up(test, f"difference.{measure.test}", {})
+    fold = look_up(run.results, "search.fold")
     names = (f"chosen: {chosen_name(look_up(run.results, 'chosen', {})) or 'model'}", "full fine-tuning")
     drawn = {
         "answer_svg": answer_figure(
@@ -168,13 +169,7 @@ def _figures(run: RunFiles) -> dict[str, Any]:
         )
         if difference
         else "",
-        "cut_svg": cut_figure(
-            run.search,
-            run.choice,
-            signals=run.signals,
-            measure=measure,
-            fold=look_up(run.results, "search.fold"),
-        )
+        "cut_svg": cut_figure(run.search, run.choice, signals=run.signals, measure=measure, fold=fold)
         if run.search is not None and was_searched(run)
         else "",
         "ranking_svg": ranking_figure(chosen, baseline) if chosen is not None else "",

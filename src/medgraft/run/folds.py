@@ -77,7 +77,6 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
     number = next(i for i, r in enumerate(results) if r["chosen"]["cut"]["index"] == picks.most_common(1)[0][0])
     typical = results[number]
     _merge_files(folder, places, results, typical=places[number])
-    metric = measure_of(results[0]).test
     notes = [
         f"Nested cross-validation, {len(results)} folds by group; test figures are pooled over the folds.",
         "Cuts chosen per fold: " + ", ".join(r["chosen"]["cut"]["name"] for r in results) + ".",
@@ -98,18 +97,20 @@ def _merged(config: RunConfig, folder: Path, found: Prepared, results: list[dict
             role: mean_of_known([r.get("late_gain", {}).get(role) for r in results]) for role in ("chosen", "baseline")
         },
         "notes": [*found.cohort.notes, *notes],
-        "folds": [
-            {
-                "fold": i,
-                "cut": r["chosen"]["cut"],
-                "num_params": r["efficiency"]["chosen"]["num_params"],
-                "num_cases": r["test"]["num_cases"],
-                metric: r["test"]["chosen"][metric],
-                f"{metric}_baseline": r["test"]["baseline"][metric],
-                "verdict": r["test"]["verdict"],
-            }
-            for i, r in enumerate(results, 1)
-        ],
+        "folds": [{"fold": i} | _in_short(result) for i, result in enumerate(results, 1)],
+    }
+
+
+def _in_short(result: dict[str, Any]) -> dict[str, Any]:
+    """What is shown of one fold."""
+    metric = measure_of(result).test
+    return {
+        "cut": result["chosen"]["cut"],
+        "num_params": result["efficiency"]["chosen"]["num_params"],
+        "num_cases": result["test"]["num_cases"],
+        metric: result["test"]["chosen"][metric],
+        f"{metric}_baseline": result["test"]["baseline"][metric],
+        "verdict": result["test"]["verdict"],
     }
 
 
