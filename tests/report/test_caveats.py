@@ -53,6 +53,24 @@ def test_suspect_findings_are_caveats_unless_they_are_only_information(make_run,
         assert (title in titles(run)) is expected
 
 
+@pytest.mark.parametrize(
+    ("kind", "title", "weight"),
+    [
+        ("mask-affine", "Masks that lie elsewhere than their images", "strong"),
+        ("mask-shift", "Masks that may be shifted, or of other images", "strong"),
+        ("mask-label", "Numbers that hardly any mask holds", "strong"),
+        ("mask-size", "Cases left out for their masks", "note"),
+        ("mask-unreadable", "Cases left out for their masks", "note"),
+    ],
+)
+def test_doubts_about_masks_stand_where_the_result_does(make_run, kind, title, weight):
+    run = make_run()
+    for severity, expected in (("warn", [weight]), ("info", [])):
+        finding = {"kind": kind, "severity": severity, "message": "3 masks."}
+        (run / "audit.json").write_text(json.dumps({"findings": [finding]}))
+        assert [caveat.weight for caveat in find_caveats(read_run(run)) if caveat.title == title] == expected
+
+
 def test_how_near_duplicates_were_searched_is_no_caveat(finished_runs):
     assert titles(finished_runs["binary"]).count("Near-duplicates") == 1
 

@@ -261,6 +261,10 @@ def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(
     assert results["splits"]["counts"] == {"test": {"foreground": 18}}
     assert results["splits"]["groups"] == {"test": 9}
     assert results["search"]["fold"] in (1, 2, 3)
+    openings = [
+        json.loads(path.read_text())["ledger"]["openings"] for path in (tmp_path / "run").glob("fold_*/results.json")
+    ]
+    assert results["ledger"]["openings"] == max(openings)
     assert "Hardly any test cases" not in page
     assert "3 folds, each tested once" in page
     assert "each of the 18 images was tested once, in one of 3 folds" in page

@@ -164,9 +164,9 @@ def _audit_findings(run: RunFiles) -> Iterator[Caveat]:
             )
         elif severity == "warn" and (title := SUSPECT_KINDS.get(kind.rpartition("-")[2])):
             yield Caveat(weight="strong", title=title, text=message)
-        elif kind in DOUBTFUL_MASKS:
+        elif severity == "warn" and kind in DOUBTFUL_MASKS:
             yield Caveat(weight="strong", title=DOUBTFUL_MASKS[kind], text=message)
-        elif kind in MASKS_LEFT_OUT:
+        elif severity == "warn" and kind in MASKS_LEFT_OUT:
             yield Caveat(weight="note", title="Cases left out for their masks", text=message)
 
 
