@@ -28,7 +28,7 @@ from medgraft.io.mask import NO_NAMES, is_seg_file, read_mask
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort
 
-__all__ = ["MAJORITY", "NO_NUMBER", "mask_of", "mask_readers", "observed", "read_mask_cohort"]
+__all__ = ["MAJORITY", "NO_NUMBER", "mask_of", "mask_readers", "read_mask_cohort", "with_truth"]
 
 NO_NUMBER: Final = MAX_MASK_NUMBER + 1
 """From here on numbers stand for classes that no file shows: no mask holds them."""
@@ -177,16 +177,25 @@ def mask_readers(is_volume: bool) -> int | None:
     return _VOLUMES_AT_ONCE if is_volume else None
 
 
-def observed(cohort: Cohort, observer: str, row: int) -> np.ndarray | None:
-    """Another observer's class numbers of one image, as `mask_of`; None where there is no such mask.
+def with_truth(cohort: Cohort, observer: str, row: int) -> tuple[np.ndarray, np.ndarray] | str | None:
+    """Another observer's class numbers of one image and those of the truth, on one grid.
 
     Args:
         cohort: From `read_mask_cohort`.
         observer: A key of `cohort.observers`.
         row: Row number.
+
+    Returns:
+        The two; why one of them cannot be read; or None where there is no such mask, or one of another size.
     """
     files = cohort.observers[observer][row]
-    return _united(cohort, row, files) if files else None
+    if not files:
+        return None
+    try:
+        mask, truth = _united(cohort, row, files), mask_of(cohort, row)
+    except DataError as error:
+        return str(error).partition(": ")[2]
+    return (mask, truth) if mask.shape == truth.shape else None
 
 
 def mask_of(cohort: Cohort, row: int) -> np.ndarray:

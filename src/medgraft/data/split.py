@@ -275,9 +275,10 @@ def _check_classes(cohort: Cohort) -> None:
         for column, name in zip(matrix.T, names, strict=False):
             if not column[rows].any():
                 message = f"class {name!r} has no image in {split} ({int(column.sum())} in all)"
-                is_masks = cohort.task == "segmentation"
                 instead = (
-                    "name the others: --set data.mask_classes=NAME=NUMBER,…" if is_masks else "leave this class out"
+                    "name the others: --set data.mask_classes=NAME=NUMBER,…"
+                    if cohort.task == "segmentation"
+                    else "leave this class out"
                 )
                 raise DataError(f"{cohort.root}: {message}. Add cases of more patients, or {instead}.")
 

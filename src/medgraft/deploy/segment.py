@@ -2,7 +2,7 @@
 
 import collections
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -106,12 +106,16 @@ def segment_files(
     if not model.artefact.patch:
         raise ConfigError(f"expected a model of a segmentation, got one of a {model.artefact.task} task.")
     earlier = _earlier(out)
-    own = {(out / name).resolve() for name in earlier["mask"] if name}
+    own = {
+        (out / mask).resolve(): Path(image)
+        for mask, image in zip(earlier["mask"], earlier["path"], strict=True)
+        if mask
+    }
     cases = [case for case in cases if _first(case).resolve() not in own]
     if not cases:
         raise DataError("expected image files, got none. Give files, or a folder with images in it.")
     targets = _targets(cases, out, model.artefact.preprocessing.dims, kind)
-    _refuse_others(cases, [path for path, _ in targets], earlier, out)
+    _refuse_others(cases, [path for path, _ in targets], own)
     try:
         out.mkdir(parents=True, exist_ok=True)
         # All of them this program's own: what goes wrong below leaves no mask of an earlier call behind.
@@ -171,15 +175,12 @@ def _earlier(out: Path) -> pd.DataFrame:
     return table
 
 
-def _refuse_others(
-    cases: Sequence[Path | tuple[Path, ...]], targets: Sequence[Path], earlier: pd.DataFrame, out: Path
-) -> None:
-    """Refuse to overwrite what no earlier call wrote, and the mask of another image."""
-    images = {(out / name).resolve(): Path(path) for name, path in zip(earlier["mask"], earlier["path"], strict=True)}
+def _refuse_others(cases: Sequence[Path | tuple[Path, ...]], targets: Sequence[Path], own: Mapping[Path, Path]) -> None:
+    """Refuse to overwrite what no earlier call wrote, and the mask of another image (`own`: image of each mask)."""
     for case, target in zip(cases, targets, strict=True):
         if not target.exists():
             continue
-        image = images.get(target.resolve())
+        image = own.get(target.resolve())
         if image is None:
             raise ConfigError(
                 f"{target}: exists and is no mask of an earlier call, so it is not overwritten. Choose another --out."

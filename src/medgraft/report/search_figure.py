@@ -56,10 +56,6 @@ def cut_figure(
     if "seed" in search and len(trials):
         # Seeds that were trained only to repeat the choice say nothing about the search.
         baseline = baseline[baseline["seed"].isin(trials["seed"])]
-    others = trials
-    if fold is not None:
-        others, trials = trials[trials["seed"] != fold], trials[trials["seed"] == fold]
-        baseline = baseline[baseline["seed"] == fold]
     means = trials.groupby("cut").mean(numeric_only=True).sort_index()
     has_sizes = {"num_params", "macs"} <= set(means.columns)
     # A search that begins with full fine-tuning trains few cuts, but has looked at all of them.
@@ -75,9 +71,7 @@ def cut_figure(
         upper.set_xlabel("cut (1 = stem)")
     _stage_bands(upper, seen, is_named=True)
     probes = None if signals is None or "probe" not in signals else signals.set_index("cut")["probe"]
-    beside = others if fold is not None or trials.groupby("cut").size().max() > 1 else trials[:0]
-    label = "each seed" if fold is None else "other folds"
-    _score_axes(upper, trials, baseline, probes, beside.assign(label=label), is_dense=signals is None)
+    _score_axes(upper, trials, baseline, probes, fold, is_dense=signals is None)
     if choice:
         _mark_choice(upper, choice, measure, is_dense=signals is None)
     # Depth 0 (nothing stays frozen) stands left of the stem.
@@ -132,11 +126,15 @@ def _score_axes(
     trials: pd.DataFrame,
     baseline: pd.DataFrame,
     probes: "pd.Series[float] | None",
-    beside: pd.DataFrame,
+    fold: int | None,
     *,
     is_dense: bool,
 ) -> None:
-    """The line of the means, full fine-tuning, and in grey what stands `beside`: a row per dot and what it is."""
+    """The line of the means and full fine-tuning, each seed in grey; or those of one fold, and in grey the others."""
+    dots, label = trials, "each seed"
+    if fold is not None:
+        dots, label = trials[trials["seed"] != fold], "other folds"
+        trials, baseline = trials[trials["seed"] == fold], baseline[baseline["seed"] == fold]
     means = trials.groupby("cut").mean(numeric_only=True).sort_index()
     if len(baseline):
         level = baseline["score"].mean()
@@ -145,13 +143,13 @@ def _score_axes(
         axes.plot([cut], [level], "D", color=COLOURS["baseline"], markersize=6, zorder=4)
     if is_dense:
         axes.plot(means.index, means["score"], color=COLOURS["chosen"], alpha=0.55, linewidth=1.3)
-    for label, dots in beside.groupby("label"):
-        axes.plot(dots["cut"], dots["score"], "o", color=COLOURS["muted"], alpha=0.55, markersize=3, label=str(label))
+    if len(dots) > (len(means) if fold is None else 0):
+        axes.plot(dots["cut"], dots["score"], "o", color=COLOURS["muted"], alpha=0.55, markersize=3, label=label)
     axes.plot(means.index, means["score"], "o", color="white", markeredgecolor=COLOURS["chosen"], markersize=6)
     if probes is not None:
         axes.plot(probes.index, probes, ".-", color=COLOURS["muted"], linewidth=0.9, markersize=4,
                   label="probe on fine-tuned features")  # fmt: skip
-    scores = pd.concat([trials["score"], beside["score"], baseline["score"], *([] if probes is None else [probes])])
+    scores = pd.concat([trials["score"], dots["score"], baseline["score"], *([] if probes is None else [probes])])
     lowest = max(float(scores.min()), float(scores.max()) - _MOST_SHOWN)
     reach = max(float(scores.max()) - lowest, 0.01)
     # Room above for the names of the stages.

@@ -9,9 +9,8 @@ import numpy as np
 from medgraft.config import DataConfig
 from medgraft.data.findings import Audit
 from medgraft.data.groups import groups_of
-from medgraft.data.masks import mask_of, observed
+from medgraft.data.masks import with_truth
 from medgraft.data.split import split_cohort
-from medgraft.errors import DataError
 from medgraft.metrics.overlap import dice, overlap_counts, pooled_dice
 from medgraft.run.prepare import Listener, audited, open_cohort
 from medgraft.types import Cohort
@@ -50,13 +49,11 @@ def _agreement(cohort: Cohort) -> Iterator[str]:
     for observer in cohort.observers:
         counts, reason = [], ""
         for row in range(len(cohort)):
-            try:
-                other, truth = observed(cohort, observer, row), mask_of(cohort, row)
-            except DataError as error:
-                reason = str(error).partition(": ")[2]
-                continue
-            if other is not None and other.shape == truth.shape:
-                counts.append(overlap_counts(other, truth, len(cohort.classes)))
+            both = with_truth(cohort, observer, row)
+            if isinstance(both, str):
+                reason = both
+            elif both is not None:
+                counts.append(overlap_counts(*both, len(cohort.classes)))
         if counts:
             found = np.stack(counts)
             per_class = ", ".join(

@@ -81,7 +81,8 @@ def demand_same_data(folder: Path, digest: str) -> None:
             f"expected the images, labels, masks and patients that the run in {folder} was started with, got others. "
             "Choose another --out, or delete that folder."
         )
-    write_json(folder / "run.json", {**told, "data": digest})
+    if "data" not in told:
+        write_json(folder / "run.json", {**told, "data": digest})
 
 
 def output_folder(path: Path) -> Path:

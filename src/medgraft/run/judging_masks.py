@@ -12,10 +12,9 @@ from medgraft.config import RunConfig
 from medgraft.data.cache import DecodedCohort
 from medgraft.data.identity import pseudonym
 from medgraft.data.mask_cache import stored_spacing
-from medgraft.data.masks import mask_of, observed
+from medgraft.data.masks import mask_of, with_truth
 from medgraft.deploy.predict import write_table
 from medgraft.deploy.segment import segment_image
-from medgraft.errors import DataError
 from medgraft.evaluate.bootstrap import paired_difference
 from medgraft.evaluate.masks import cases_of, mask_metrics, site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
@@ -261,13 +260,11 @@ def other_observers(
     for name in found.cohort.observers:
         places, cases, reason = [], [], "too few of these cases have a mask of theirs"
         for place, row in enumerate(rows.tolist()):
-            truth = mask_of(found.cohort, row)
-            try:
-                mask = observed(found.cohort, name, row)
-            except DataError as error:
-                reason = f"e.g. {found.cohort.table['path'].iat[row]}: {str(error).partition(': ')[2]}"
-                continue
-            if mask is not None and mask.shape == truth.shape:
+            both = with_truth(found.cohort, name, row)
+            if isinstance(both, str):
+                reason = f"e.g. {found.cohort.table['path'].iat[row]}: {both}"
+            elif both is not None:
+                mask, truth = both
                 places.append(place)
                 cases.append(_agreement(found, row, truth, mask, tolerance, is_spaced=is_spaced))
         if len(places) < _FEWEST:
