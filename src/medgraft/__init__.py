@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from medgraft.version import __version__
+
 if TYPE_CHECKING:
     from medgraft.api import TransferClassifier, cut_points, fit, load, predict, segment, truncate
-
-__version__ = "0.1.0"
 
 __all__ = ["TransferClassifier", "__version__", "cut_points", "fit", "load", "predict", "segment", "truncate"]
 

@@ -1,10 +1,7 @@
 """Every setting of a run as one checked, frozen value; presets; `--set a.b=c`; YAML."""
 
 import difflib
-import os
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import yaml
@@ -26,7 +23,6 @@ __all__ = [
     "TrainConfig",
     "TransferConfig",
     "Unit",
-    "home",
     "make_config",
     "parse_minutes",
     "to_yaml",
@@ -345,20 +341,6 @@ def make_config(
 def to_yaml(config: RunConfig) -> str:
     """The resolved configuration as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-
-
-def home() -> Path:
-    """Where medgraft keeps what belongs to the machine, not to a run: ``MEDGRAFT_HOME``, else the data folder."""
-    named = os.environ.get("MEDGRAFT_HOME")
-    if named:
-        return Path(named)
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "medgraft"
 
 
 def parse_minutes(text: str) -> float:

@@ -136,7 +136,7 @@ def test_a_small_disk_is_told_before_anything_is_written(tmp_path, write, pictur
 def test_an_unwritable_folder_and_nonsense_are_refused(tmp_path, write, picture):
     cohort = folder(tmp_path, write, picture)
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="cache cannot be written"):
+    with pytest.raises(RunError, match="could not write"):
         build_cache(cohort, tmp_path / "file", sides=(8, 8))
     with pytest.raises(ConfigError, match="got 2"):
         build_cache(cohort, tmp_path, sides=(8, 8), channels=2)

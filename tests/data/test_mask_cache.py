@@ -134,3 +134,32 @@ def test_masks_on_another_grid_are_named_at_a_common_spacing_too(tmp_path: Path)
     (finding,) = [found for found in audit_cohort(cohort, decoded).findings if found.kind == "mask-size"]
     assert finding.paths == ("images/1.nii.gz", "images/2.nii.gz")
     assert unusable[2] == "mask of 16×18×16 voxels at the common spacing for the 16×18×34 of images/2.nii.gz"
+
+
+@pytest.mark.parametrize("name", ["masks.npy", "unusable.json"])
+def test_a_kill_while_masks_are_written_costs_nothing_but_the_time(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    cohort = read_mask_cohort(source)
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(16, 16))
+
+    def killed(path: Path, *_: object) -> None:
+        path.write_text('{"1": "brok')
+        raise KeyboardInterrupt
+
+    writer = "rows_file" if name == "masks.npy" else "write_json"
+    with monkeypatch.context() as patch:
+        patch.setattr(mask_cache, writer, killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_mask_cache(cohort, decoded)
+    assert build_mask_cache(cohort, decoded).unusable == {}
+
+
+def test_a_damaged_cache_of_masks_is_named(source: Path, tmp_path: Path) -> None:
+    cohort = read_mask_cohort(source)
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(16, 16))
+    build_mask_cache(cohort, decoded)
+    (folder,) = decoded.folder.glob("masks-*")
+    (folder / "masks.npy").write_bytes(b"")
+    with pytest.raises(RunError, match="Remove it"):
+        build_mask_cache(cohort, decoded)

@@ -209,8 +209,8 @@ def test_a_foreign_split_file_is_refused(tmp_path, table_cohort):
     (tmp_path / "splits.csv").write_text("a,b\n1,2\n")
     with pytest.raises(RunError, match="expected columns path, group, split"):
         read_splits(tmp_path / "splits.csv", cohort)
-    with pytest.raises(RunError, match="cannot be written"):
-        write_splits(cohort, np.arange(400), tmp_path / "no" / "splits.csv")
+    with pytest.raises(RunError, match="could not write"):
+        write_splits(cohort, np.arange(400), tmp_path / "splits.csv" / "splits.csv")
 
 
 def test_groups_are_patients_then_duplicates_then_images(table_cohort):

@@ -12,7 +12,7 @@ from PIL import Image
 from dicom_files import dicom, enhanced, save
 from medgraft.data.decode import read_files
 from medgraft.data.masks import mask_of, read_mask_cohort
-from medgraft.errors import ConfigError, DataError
+from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.io.mask import read_mask
 from medgraft.io.mask_files import mask_format, mask_path, native_sides, write_mask
 from medgraft.types import Reading
@@ -169,7 +169,7 @@ def test_what_has_no_place_for_a_mask_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="written as png"):
         mask_format((nifti,), 3, "png")
     (tmp_path / "full").write_text("")
-    with pytest.raises(DataError, match="could not write"):
+    with pytest.raises(RunError, match="could not write"):
         written(np.zeros((5, 7), np.uint8), (file,), tmp_path / "full" / "mask")
 
 

@@ -112,7 +112,7 @@ def test_the_same_run_gives_the_same_report(pages, make_run, finished_runs):
     run = make_run()
     assert write_report(run).read_text(encoding="utf-8") == pages["binary"]
     assert (run / "MODEL_CARD.md").read_bytes() == (finished_runs["binary"] / "MODEL_CARD.md").read_bytes()
-    assert not list(run.glob("*.partial"))
+    assert not list(run.glob(".unfinished*"))
 
 
 def test_the_sections_stand_in_their_order_with_the_answer_first(pages):
@@ -214,9 +214,9 @@ def test_operating_points_are_read_as_a_list_or_by_class(make_run, finished_runs
 def test_what_cannot_be_written_leaves_nothing_half_written(make_run):
     run = make_run()
     (run / "report.html").mkdir()
-    with pytest.raises(RunError, match=r"expected a folder to write .*report\.html into"):
+    with pytest.raises(RunError, match=r"could not write .*report\.html"):
         write_report(run)
-    assert not list(run.glob("*.partial"))
+    assert not list(run.glob(".unfinished*"))
 
 
 def test_the_model_card_alone_can_be_written(make_run):

@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 import medgraft
 from dicom_files import dicom, save
 from medgraft.cli import app
-from medgraft.config import home, make_config
+from medgraft.config import make_config
 from medgraft.data.cache import build_cache
 from medgraft.data.cohort import read_cohort
 from medgraft.data.identity import keep_names, pseudonym
 from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.errors import ConfigError, RunError
+from medgraft.machine import home
 from medgraft.run.evaluate import evaluate
 from medgraft.run.fit import fit
 from medgraft.run.prepare import Listener

@@ -74,7 +74,7 @@ def test_a_run_folder_holds_its_files_and_nothing_half_written(finished: Path) -
         "config.yaml", "splits.csv", "audit.json", "search.csv", "results.json", "predictions.csv", "model",
         "baseline",        "report.html", "MODEL_CARD.md", "log.jsonl", "checkpoints",
     } <= names  # fmt: skip
-    assert not [path for path in finished.rglob("*") if path.suffix in {".tmp", ".partial", ".lock"}]
+    assert not [path for path in finished.rglob("*") if path.name.startswith(".unfinished") or path.suffix == ".lock"]
     page = (finished / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "<script" not in page

@@ -15,9 +15,9 @@ from medgraft.cli import app
 from medgraft.config import make_config
 from medgraft.data.phantom import PhantomSettings, write_phantom
 from medgraft.errors import ConfigError
+from medgraft.files import read_json
 from medgraft.io.mask import read_mask
 from medgraft.io.mask_files import write_mask
-from medgraft.run.folder import read_json
 
 STUDY = {"StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5"}
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import medgraft.train.checkpoint as checkpoint
+from medgraft import files
 from medgraft.errors import RunError
 from medgraft.train.checkpoint import load_best, load_checkpoint, remove_checkpoint, save_best, save_checkpoint
 
@@ -111,8 +112,9 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(tmp_path, monkeypatc
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")  # noqa: PTH110
-def test_a_disk_that_is_really_full_is_told(tmp_path):
-    (tmp_path / "checkpoint.safetensors.tmp").symlink_to("/dev/full")
+def test_a_disk_that_is_really_full_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _n: "0")
+    (tmp_path / ".unfinished-0-checkpoint.safetensors").symlink_to("/dev/full")
     with pytest.raises(RunError, match="could not write"):
         save_checkpoint(tmp_path, STATE)
     assert list(tmp_path.iterdir()) == []

@@ -177,7 +177,8 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
 ) -> None:
     """Probabilities, or masks, for files; a broken file costs only its own row."""
-    from medgraft.deploy import MASK_LIST, find_cases, load_artefact, predict_files, segment_files, write_table
+    from medgraft.deploy import MASK_LIST, find_cases, load_artefact, predict_files, segment_files
+    from medgraft.files import write_table
     from medgraft.run.console import listening
     from medgraft.train.engine import pick_device
 

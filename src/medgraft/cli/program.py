@@ -7,8 +7,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-import medgraft
 from medgraft.errors import MedgraftError
+from medgraft.version import __version__
 
 __all__ = ["app", "console", "main", "typed"]
 
@@ -53,7 +53,7 @@ def _fail(message: str) -> NoReturn:
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        typer.echo(medgraft.__version__)
+        typer.echo(__version__)
         raise typer.Exit
 
 

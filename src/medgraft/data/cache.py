@@ -16,10 +16,11 @@ import pandas as pd
 
 from medgraft.data.decode import FACTS, Decoded, decode_row, header_row, in_order, read_row
 from medgraft.data.fingerprint import THUMBNAIL
-from medgraft.errors import ConfigError, DataError, MedgraftError, RunError
+from medgraft.errors import ConfigError, DataError, RunError
+from medgraft.files import replacing_folder, write_json
 from medgraft.types import USUAL_READING, Cohort, Preprocessing, Reading, Resize
 
-__all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache", "refuse_disk_errors", "rows_file", "stamp_of"]
+__all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache", "rows_file", "stamp_of"]
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
@@ -126,21 +127,9 @@ def build_cache(
     key = _key(cohort, sides, channels, resize, reading)
     final = Path(folder) / key
     if not (final / "meta.json").is_file():
-        partial = Path(folder) / f"{key}.partial"
-        with refuse_disk_errors(final):
-            if partial.exists():
-                shutil.rmtree(partial)
-            partial.mkdir(parents=True)
-            try:
-                settings = Preprocessing(
-                    sides=sides, channels=channels or 0, intensity_max=0, resize=resize, reading=reading
-                )
-                _write(cohort, partial, settings, progress)
-                if final.exists():
-                    shutil.rmtree(final)
-                partial.replace(final)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+        settings = Preprocessing(sides=sides, channels=channels or 0, intensity_max=0, resize=resize, reading=reading)
+        with replacing_folder(final) as partial:
+            _write(cohort, partial, settings, progress)
     return _open(final, cohort, reading)
 
 
@@ -167,18 +156,6 @@ def stamp_of(path: Path) -> str:
     except OSError:
         return "absent"  # decoding names the file and its reason
     return f"{status.st_size} {status.st_mtime_ns}"
-
-
-@contextlib.contextmanager
-def refuse_disk_errors(path: Path) -> Iterator[None]:
-    """Errors of the disk under `path` as `RunError`."""
-    try:
-        yield
-    except MedgraftError:
-        raise
-    except OSError as error:
-        message = f"{path}: the image cache cannot be written ({error.strerror or error})"
-        raise RunError(f"{message}. Free space, check rights, or choose another folder.") from error
 
 
 def _survey(cohort: Cohort, channels: int, reading: Reading) -> tuple[int, int]:
@@ -233,7 +210,7 @@ def _write(cohort: Cohort, folder: Path, settings: Preprocessing, progress: Prog
         raise DataError(f"{cohort.root}: none of {total} images can be read. First: {broken[0]['reason']}")
     np.save(folder / "rows.npy", np.array(rows, dtype=np.int64))
     meta = {"channels": channels, "bits": bits, "sides": settings.sides, "resize": settings.resize, "broken": broken}
-    (folder / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
+    write_json(folder / "meta.json", meta)
 
 
 @contextlib.contextmanager
@@ -264,7 +241,7 @@ def _open(folder: Path, cohort: Cohort, reading: Reading) -> DecodedCohort:
         images, thumbs, facts = (
             np.load(folder / f"{name}.npy", mmap_mode="r")[: len(rows)] for name in ("images", "thumbs", "facts")
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise RunError(f"{folder}: the image cache is damaged ({error}). Remove this folder and run again.") from error
     return DecodedCohort(
         folder=folder,

@@ -1,22 +1,22 @@
 """What may leave the machine instead of a person's name: pseudonyms keyed by a secret that stays here."""
 
-import contextlib
 import csv
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from medgraft.config import home
 from medgraft.errors import RunError
+from medgraft.files import replacing, write_once
+from medgraft.machine import home
 
 __all__ = ["case_name", "keep_names", "pseudonym"]
 
 
 _KEY_BYTES: Final = 32
+_PRIVATE: Final = 0o600
 
 
 def pseudonym(identity: str) -> str:
@@ -53,17 +53,18 @@ def keep_names(root: Path, files: Mapping[str, Sequence[str]]) -> Path:
     place = home() / "names" / f"{hashlib.sha256(str(root).encode(errors='surrogateescape')).hexdigest()[:16]}.csv"
     try:
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        known: dict[str, str] = {}
+        names: dict[str, str] = {}
         if place.exists():
             with place.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-                known = {row["file"]: row["case"] for row in csv.DictReader(stream)}
-        # Of other tables on the same folder, too.
-        known |= {file: name for name, members in files.items() for file in members}
-        temporary = place.with_suffix(f".{os.getpid()}.tmp")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            csv.writer(stream).writerows([("case", "file"), *sorted((name, file) for file, name in known.items())])
-        temporary.replace(place)
+                names = {row["file"]: row["case"] for row in csv.DictReader(stream)}
+        # Those of other tables on the same folder stay.
+        names |= {file: name for name, members in files.items() for file in members}
+        rows = [("case", "file"), *sorted((name, file) for file, name in names.items())]
+        with (
+            replacing(place, mode=_PRIVATE) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+        ):
+            csv.writer(stream).writerows(rows)
     except OSError as error:
         raise RunError(f"could not keep the names of cases in {place}: {error.strerror}. Set MEDGRAFT_HOME.") from error
     return place
@@ -74,14 +75,7 @@ def _keyed(text: str) -> str:
     try:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}.tmp")
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-            with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_hex(_KEY_BYTES))
-            # Whole or not at all, and the first of two processes wins.
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)
-            temporary.unlink()
+            write_once(path, secrets.token_hex(_KEY_BYTES), mode=_PRIVATE)
         key = path.read_text()
     except OSError as error:
         raise RunError(f"could not keep the pseudonym key in {path}: {error.strerror}. Set MEDGRAFT_HOME.") from error

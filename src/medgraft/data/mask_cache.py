@@ -3,16 +3,16 @@
 import contextlib
 import dataclasses
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from medgraft.data.cache import DecodedCohort, refuse_disk_errors, rows_file, stamp_of
+from medgraft.data.cache import DecodedCohort, rows_file, stamp_of
 from medgraft.data.decode import in_order
 from medgraft.data.masks import mask_of, mask_readers
-from medgraft.errors import DataError
+from medgraft.errors import DataError, RunError
+from medgraft.files import read_json, replacing_folder, write_json
 from medgraft.io.preprocess import prepare_mask
 from medgraft.io.resample import resampled_sides
 from medgraft.types import Cohort, Preprocessing
@@ -50,15 +50,21 @@ def build_mask_cache(cohort: Cohort, decoded: DecodedCohort) -> DecodedMasks:
         sides=decoded.sides, channels=1, intensity_max=1, resize=decoded.resize, reading=decoded.reading
     )
     folder = decoded.folder / f"masks-{_key(cohort)}"
-    if not (folder / "unusable.json").is_file():
-        with refuse_disk_errors(folder):
-            folder.mkdir(exist_ok=True)
-            _write(cohort, decoded, settings, folder)
-    unusable = json.loads((folder / "unusable.json").read_text(encoding="utf-8"))
-    return DecodedMasks(
-        masks=np.load(folder / "masks.npy", mmap_mode="r"),
-        unusable={int(row): str(reason) for row, reason in unusable.items()},
-    )
+    if not folder.is_dir():
+        with replacing_folder(folder) as partial:
+            _write(cohort, decoded, settings, partial)
+    return _open(folder)
+
+
+def _open(folder: Path) -> DecodedMasks:
+    try:
+        unusable = read_json(folder / "unusable.json")
+        masks = np.load(folder / "masks.npy", mmap_mode="r")
+    except (OSError, EOFError, ValueError) as error:
+        raise RunError(
+            f"{folder}: the cache of masks is damaged ({error}). Remove this folder and run again."
+        ) from error
+    return DecodedMasks(masks=masks, unusable={int(row): str(reason) for row, reason in unusable.items()})
 
 
 def _write(cohort: Cohort, decoded: DecodedCohort, settings: Preprocessing, folder: Path) -> None:
@@ -77,8 +83,7 @@ def _write(cohort: Cohort, decoded: DecodedCohort, settings: Preprocessing, fold
                 unusable[row] = mask
                 mask = np.zeros(decoded.sides, dtype=np.uint8)
             masks.write(mask.tobytes())
-    # Last: a cache with it is whole.
-    (folder / "unusable.json").write_text(json.dumps(unusable), encoding="utf-8")
+    write_json(folder / "unusable.json", unusable)
 
 
 def stored_spacing(decoded: DecodedCohort, row: int) -> tuple[float, ...]:

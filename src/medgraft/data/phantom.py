@@ -19,6 +19,7 @@ from medgraft.data.phantom_fields import grid, moved
 from medgraft.data.phantom_film import SITES, draw_acquisition, expose
 from medgraft.data.phantom_lesions import LESIONS, draw_lesion, lesion_profile
 from medgraft.errors import ConfigError, RunError
+from medgraft.files import replacing
 from medgraft.io.nifti import write_nifti
 
 __all__ = [
@@ -225,12 +226,10 @@ def write_phantom(folder: Path, settings: PhantomSettings, seed: int) -> Path:
         for name in ("images", "masks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         rows = [row for split in _SPLITS for row in _write_split(folder, settings, seed, split)]
-        unfinished = table.with_suffix(".csv.part")
-        with unfinished.open("w", encoding="utf-8", newline="") as file:
+        with replacing(table) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
             writer.writerows(rows)
-        unfinished.replace(table)
     except OSError as error:
         raise RunError(
             f"Expected to write the phantom to {folder}, got {error}. Choose a folder with space."

@@ -12,6 +12,7 @@ import pandas as pd
 
 from medgraft.data.labels import class_matrix
 from medgraft.errors import ConfigError, DataError, RunError
+from medgraft.files import replacing
 from medgraft.types import Cohort
 
 __all__ = ["MIN_GROUPS", "fold_splits", "read_splits", "split_cohort", "train_fractions", "write_splits"]
@@ -165,12 +166,8 @@ def write_splits(cohort: Cohort, groups: np.ndarray, path: str | Path) -> str:
     path = Path(path)
     table = pd.DataFrame({"path": cohort.table["path"], "group": groups, "split": cohort.table["split"]})
     data = table.to_csv(index=False, lineterminator="\n").encode()
-    temporary = path.with_name(f"{path.name}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"{path}: cannot be written ({error.strerror}). Check the folder and its rights.") from error
     return hashlib.sha256(data).hexdigest()
 
 

@@ -6,7 +6,6 @@ from medgraft.deploy.predict import (
     predict_files,
     predict_pixels,
     predictions_table,
-    write_table,
 )
 from medgraft.deploy.segment import MASK_LIST, segment_files, segment_image
 
@@ -22,5 +21,4 @@ __all__ = [
     "save_artefact",
     "segment_files",
     "segment_image",
-    "write_table",
 ]

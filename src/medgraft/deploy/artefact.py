@@ -13,7 +13,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-import medgraft
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.own import is_own_name, source_file
 from medgraft.backbones.spec import Backbone, BackboneSpec
@@ -21,17 +20,20 @@ from medgraft.backbones.weights import sha256_of
 from medgraft.config import Unit
 from medgraft.cuts.truncate import Trunk, truncate_traced
 from medgraft.errors import RunError
+from medgraft.files import replacing_folder, write_json
 from medgraft.transfer.heads import CLASSICAL, HeadSettings, empty_classical
 from medgraft.transfer.model import Head, Normalise, TransferModel
 from medgraft.transfer.slim import slim_above
 from medgraft.transfer.source import Source, prepare_source
 from medgraft.transfer.strategies import with_head
 from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
+from medgraft.version import __version__
 
 __all__ = ["Artefact", "LoadedModel", "load_artefact", "save_artefact"]
 
 _FORMAT: Final = 1
 _OWN_FILE: Final = "network.py"
+_WEIGHTS: Final = "model.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,14 +99,14 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
     Raises:
         RunError: The folder cannot be written.
     """
-    partial = folder.with_name(folder.name + ".partial")
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        # Clones, because tied weights share memory, which safetensors refuses.
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-        save_file(tensors, partial / "model.safetensors")
-        (partial / "model.safetensors").chmod(0o644)
+    with replacing_folder(folder) as partial:
+        try:
+            # Clones, because tied weights share memory, which safetensors refuses.
+            tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+            save_file(tensors, partial / _WEIGHTS)
+        except SafetensorError as error:
+            raise RunError(f"could not write the model to {folder}: {error}. Free space or check rights.") from error
+        (partial / _WEIGHTS).chmod(0o644)
         name = backbone.spec.name
         if is_own_name(name) and (file := source_file(name)) is not None:
             shutil.copyfile(file, partial / _OWN_FILE)
@@ -118,19 +120,15 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
                 "in_channels": backbone.in_channels,
                 "lift": backbone.spec.lift,
             },
-            "sha256": sha256_of(partial / "model.safetensors"),
+            "sha256": sha256_of(partial / _WEIGHTS),
             "versions": {
-                "medgraft": medgraft.__version__,
+                "medgraft": __version__,
                 "torch": torch.__version__,
                 "safetensors": safetensors.__version__,
                 "python": platform.python_version(),
             },
         }
-        (partial / "model.json").write_text(json.dumps(described, indent=1, ensure_ascii=False), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)
-        partial.replace(folder)
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"could not write the model to {folder}: {error}. Free space or check rights.") from error
+        write_json(partial / "model.json", described)
     return folder
 
 
@@ -142,7 +140,7 @@ def load_artefact(path: Path) -> LoadedModel:
     """
     folder = path / "model" if (path / "model" / "model.json").is_file() else path
     described = _describe(folder)
-    weights = folder / "model.safetensors"
+    weights = folder / _WEIGHTS
     if not weights.is_file() or sha256_of(weights) != described["sha256"]:
         raise RunError(
             f"expected the weights that {folder}/model.json names, got others or none. Copy the folder again."

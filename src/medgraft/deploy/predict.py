@@ -28,7 +28,6 @@ __all__ = [
     "predict_pixels",
     "predictions_table",
     "range_status",
-    "write_table",
 ]
 
 UNREADABLE: Final = "unreadable"
@@ -180,20 +179,6 @@ def predictions_table(predictions: Predictions, paths: Sequence[str], patients: 
     table = pd.DataFrame({"path": list(paths), "patient": list(patients)})
     table["label"] = _names(predictions.targets, predictions.classes)
     return _with_probs(table, predictions.probs, predictions.classes, predictions.task).assign(status="ok")
-
-
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV in one step.
-
-    Raises:
-        DataError: The place cannot be written.
-    """
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        table.to_csv(temporary, index=False, lineterminator="\n")
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"could not write {path}: {error.strerror or error}. Choose another place.") from error
 
 
 def _with_probs(table: pd.DataFrame, probs: np.ndarray, classes: tuple[str, ...], task: str) -> pd.DataFrame:

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from torch import nn
 
-import medgraft
 from medgraft.config import MaskFormat
 from medgraft.data.decode import read_files
 from medgraft.data.pairs import stem_of
 from medgraft.deploy.artefact import LoadedModel
-from medgraft.deploy.predict import UNREADABLE, files_of_case, range_status, write_table
-from medgraft.errors import ConfigError, DataError, MedgraftError
+from medgraft.deploy.predict import UNREADABLE, files_of_case, range_status
+from medgraft.errors import ConfigError, DataError, MedgraftError, RunError
+from medgraft.files import write_table
 from medgraft.io.mask_files import cell_mm, mask_format, mask_path, native_sides, write_mask
 from medgraft.io.preprocess import prepare, restore
 from medgraft.train.batches import whole_input
@@ -24,6 +24,7 @@ from medgraft.train.engine import Engine, running
 from medgraft.train.memory import freed_memory_kept
 from medgraft.train.outputs import predict_masks
 from medgraft.types import Preprocessing
+from medgraft.version import __version__
 
 __all__ = ["MASK_LIST", "segment_files", "segment_image"]
 
@@ -214,9 +215,9 @@ def _segmented(
         mask = segment_image(network, image, sides, settings, artefact.patch, engine, spacing_mm=stored)
         written = write_mask(
             mask, files, target, kind=written_as, values=artefact.mask_values, classes=artefact.classes,
-            version=medgraft.__version__,
+            version=__version__,
         )  # fmt: skip
-    except DataError as error:
+    except (DataError, RunError) as error:
         return row | {"status": f"{_NOT_WRITTEN}: {error}"}
     row["mask"] = written
     counts = np.bincount(mask.ravel(), minlength=len(artefact.classes) + 1)[1:]

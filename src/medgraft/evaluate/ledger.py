@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from medgraft.config import home
 from medgraft.errors import DataError, RunError
+from medgraft.machine import home
 
 __all__ = ["ledger_path", "open_test"]
 

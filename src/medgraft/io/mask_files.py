@@ -1,6 +1,5 @@
 """Masks written as the files of their images are: their size, orientation, place in the patient and format."""
 
-import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from PIL import Image
 
 from medgraft.config import MaskFormat
 from medgraft.errors import ConfigError, DataError
+from medgraft.files import replacing
 from medgraft.io.dicom_header import is_dicom, read_header
 from medgraft.io.dicom_seg import demand_highdicom, write_seg
 from medgraft.io.nifti import from_ras, is_nifti_name, nifti_affine, nifti_facts, ras_order, write_like, write_nifti
@@ -124,13 +124,12 @@ def write_mask(
 
     Raises:
         ConfigError: A library is missing.
-        DataError: The files cannot carry a mask, or the place cannot be written.
+        DataError: The files cannot carry a mask.
+        RunError: The place cannot be written.
     """
-    temporary = path.with_name(f".partial-{path.name}")
     numbers = np.array([0, *values], dtype=np.uint8 if max(values) < 256 else np.uint16)[mask]
     case = _case(files, mask.ndim)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         if kind == "png":
             Image.fromarray(numbers).save(temporary)
         elif kind == "npy":
@@ -140,12 +139,6 @@ def write_mask(
             _write_nifti(numbers, files[0], case, temporary)
         else:
             _write_seg(mask, files, case, temporary, classes, version)
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"could not write {path}: {error.strerror or error}. Choose another place.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return path
 
 

@@ -7,9 +7,10 @@ from typing import Any
 from markupsafe import Markup
 
 import medgraft.report.formatting as fmt
+from medgraft.files import write_text
 from medgraft.report.analysis_figures import reuse_figure
 from medgraft.report.reading import look_up, read_results
-from medgraft.report.rendering import environment, write_whole
+from medgraft.report.rendering import environment
 from medgraft.report.tables import distance_rows, reuse_rows
 
 __all__ = ["write_analysis"]
@@ -34,7 +35,7 @@ def write_analysis(folder: Path) -> Path:
             source=look_up(results, "distance.source", ""),
         )
     )
-    return write_whole(folder / "analysis.html", page)
+    return write_text(folder / "analysis.html", page)
 
 
 def _headline(results: Mapping[str, Any]) -> str:

@@ -5,11 +5,12 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from medgraft.files import write_text
 from medgraft.report import formatting as fmt
 from medgraft.report.comparison_figures import differences_figure, learning_figure, pareto_figure
 from medgraft.report.prose import citation
 from medgraft.report.reading import read_results
-from medgraft.report.rendering import environment, write_whole
+from medgraft.report.rendering import environment
 
 __all__ = ["comparison_rows", "write_comparison"]
 
@@ -49,7 +50,7 @@ def write_comparison(folder: Path) -> Path:
             citation=citation(results),
         )
     )
-    return write_whole(folder / "comparison.html", page)
+    return write_text(folder / "comparison.html", page)
 
 
 def headline(rows: list[dict[str, Any]], margin: float) -> str:

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from medgraft.files import write_text
 from medgraft.metrics.classification import confusion
 from medgraft.report import formatting as fmt
 from medgraft.report import tables
@@ -26,7 +27,7 @@ from medgraft.report.mask_figures import cases_figure
 from medgraft.report.measures import LABELS, measure_of
 from medgraft.report.prose import citation, decision_sentence, methods, summary_sentence
 from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run, was_searched
-from medgraft.report.rendering import environment, write_whole
+from medgraft.report.rendering import environment
 from medgraft.report.search_figure import USUAL_TOLERANCE, cut_figure
 from medgraft.report.wording import chosen_name, depth_sentence
 from medgraft.types import Predictions
@@ -52,8 +53,8 @@ def write_report(run: Path) -> Path:
     """
     files = read_run(run)
     page = environment(is_html=True).get_template("report.html.j2").render(**_context(files), **_figures(files))
-    write_whole(run / "MODEL_CARD.md", _model_card(files))
-    return write_whole(run / "report.html", page)
+    write_text(run / "MODEL_CARD.md", _model_card(files))
+    return write_text(run / "report.html", page)
 
 
 def write_model_card(run: Path) -> Path:
@@ -68,7 +69,7 @@ def write_model_card(run: Path) -> Path:
     References:
         Mitchell et al., Model cards for model reporting, FAT*, 2019.
     """
-    return write_whole(run / "MODEL_CARD.md", _model_card(read_run(run)))
+    return write_text(run / "MODEL_CARD.md", _model_card(read_run(run)))
 
 
 def _model_card(run: RunFiles) -> str:

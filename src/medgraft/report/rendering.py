@@ -1,13 +1,10 @@
-"""Templates to text, and text to a file that is there whole or not at all."""
-
-from pathlib import Path
+"""Templates, and how their values are escaped."""
 
 import jinja2
 
-from medgraft.errors import RunError
 from medgraft.report.markdown import escape_markdown, indent_code
 
-__all__ = ["environment", "write_whole"]
+__all__ = ["environment"]
 
 
 def environment(*, is_html: bool) -> jinja2.Environment:
@@ -23,21 +20,3 @@ def environment(*, is_html: bool) -> jinja2.Environment:
     )
     environment.filters["code"] = indent_code
     return environment
-
-
-def write_whole(path: Path, text: str) -> Path:
-    """`path`, after writing `text` to it.
-
-    Raises:
-        RunError: It cannot be written.
-    """
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise RunError(
-            f"expected a folder to write {path} into, got: {error}. Check its permissions and space."
-        ) from error
-    return path

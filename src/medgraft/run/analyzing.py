@@ -13,9 +13,10 @@ from medgraft.config import RunConfig
 from medgraft.data.split import write_splits
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.errors import ConfigError, RunError
+from medgraft.files import read_json, replacing, write_json
 from medgraft.report import write_analysis, write_report
 from medgraft.run.exploring import choose_probe
-from medgraft.run.folder import open_run, read_json, write_json
+from medgraft.run.folder import open_run
 from medgraft.run.measuring import changes, distances, read_source, similarity, worth_of_cuts
 from medgraft.run.prepare import Listener, Prepared, prepared, refuse_segmentation
 from medgraft.run.trials import is_whole, source_name, trial_context, trial_spec
@@ -352,6 +353,5 @@ def _write_statistics(path: Path, model: TransferModel, sample: TrialContext, ne
     for index, rows in features.items():
         found = statistics_of(rows)
         arrays |= {f"mean_{index}": found.mean, f"covariance_{index}": found.covariance}
-    temporary = path.with_name(path.name + ".tmp.npz")
-    np.savez_compressed(temporary, **arrays)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, **arrays)

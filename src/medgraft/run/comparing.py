@@ -15,17 +15,16 @@ from medgraft.config import CompareConfig, RunConfig
 from medgraft.data.labels import rarest_class
 from medgraft.data.split import train_fractions, write_splits
 from medgraft.data.unknown import retaught
-from medgraft.deploy.predict import write_table
 from medgraft.errors import BackboneError, ConfigError
 from medgraft.evaluate.comparison import difference_over_seeds, holm, interval_over_seeds
 from medgraft.evaluate.efficiency import latency_ms
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.verdict import verdict
+from medgraft.files import read_json, write_json, write_table
 from medgraft.metrics.classification import metrics_of
 from medgraft.report.comparison_page import write_comparison
 from medgraft.run.advising import advice_from
-from medgraft.run.fit import installed_versions
-from medgraft.run.folder import demand_same_data, log_event, open_run, read_json, run_id_of, write_json
+from medgraft.run.folder import demand_same_data, log_event, open_run, run_id_of
 from medgraft.run.judging import count_opening, predict_split
 from medgraft.run.prepare import Listener, Prepared, digest_of, prepared, refuse_segmentation
 from medgraft.run.trials import engine_for, second_cut, trial_context, trial_spec, usual_depth
@@ -45,6 +44,7 @@ from medgraft.transfer.plan import plan_line
 from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import STRATEGIES, apply_strategy
 from medgraft.types import Cohort, Cut, Predictions, TransferPlan, to_json
+from medgraft.version import installed_versions
 
 __all__ = ["compare"]
 

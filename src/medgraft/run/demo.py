@@ -6,8 +6,8 @@ from typing import Any, Final, Literal
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import make_config
 from medgraft.data.phantom import DEMO, DEMO_MASKS, DEMO_VOLUME_MASKS, DEMO_VOLUMES, write_phantom
+from medgraft.files import write_json
 from medgraft.run.fit import fit
-from medgraft.run.folder import write_json
 from medgraft.run.prepare import Listener
 from medgraft.types import to_json
 

@@ -27,7 +27,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from PIL import features
 
-from medgraft.config import home
+from medgraft.machine import home
 
 __all__ = ["Check", "Diagnosis", "doctor"]
 

@@ -11,15 +11,16 @@ from medgraft.config import DataConfig
 from medgraft.data.groups import groups_of
 from medgraft.data.identity import pseudonym
 from medgraft.deploy.artefact import LoadedModel, load_artefact
-from medgraft.deploy.predict import predict_pixels, predictions_table, write_table
+from medgraft.deploy.predict import predict_pixels, predictions_table
 from medgraft.errors import DataError
 from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import metric_interval, site_metrics
+from medgraft.files import write_json, write_table
 from medgraft.metrics.cases import pooled
 from medgraft.metrics.classification import metrics_of
 from medgraft.run.evaluate_masks import evaluate_masks
-from medgraft.run.folder import output_folder, write_json
+from medgraft.run.folder import output_folder
 from medgraft.run.prepare import Listener, audited, open_cohort, refuse_segmentation
 from medgraft.types import Cohort, Predictions, to_json
 

@@ -13,11 +13,10 @@ from medgraft.data.groups import groups_of
 from medgraft.data.mask_cache import build_mask_cache
 from medgraft.data.masks import NO_NUMBER
 from medgraft.deploy.artefact import Artefact, LoadedModel
-from medgraft.deploy.predict import write_table
 from medgraft.errors import DataError
 from medgraft.evaluate.masks import site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.run.folder import write_json
+from medgraft.files import write_json, write_table
 from medgraft.run.judging_masks import Marked, judge_masks, mask_table, other_observers, segmenter
 from medgraft.run.prepare import Listener, audited, open_cohort
 from medgraft.train.engine import Engine

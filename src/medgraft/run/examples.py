@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 
 from medgraft.data.fingerprint import views
+from medgraft.files import write_json
 from medgraft.metrics.cases import known_labels
-from medgraft.run.folder import write_json
 from medgraft.run.prepare import Prepared
 from medgraft.types import Predictions
 

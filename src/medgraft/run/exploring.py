@@ -10,10 +10,9 @@ import pandas as pd
 
 from medgraft.config import RunConfig, SearchConfig
 from medgraft.data.labels import rarest_class
-from medgraft.deploy.predict import write_table
 from medgraft.errors import ConfigError, DataError
+from medgraft.files import write_json, write_table
 from medgraft.metrics.classification import auprc
-from medgraft.run.folder import write_json
 from medgraft.run.prepare import Listener, Prepared
 from medgraft.run.trials import Runner, is_searched, second_cut, usual_head, wanted_depth
 from medgraft.search.guided import cuts_to_try, halving, within_budget

@@ -1,25 +1,23 @@
 """The main job: search the cut on validation, train, open the test once, hand back model and report."""
 
 import os
-import platform
 import shutil
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-import medgraft
 from medgraft.config import RunConfig
 from medgraft.data.split import write_splits
 from medgraft.errors import ConfigError
 from medgraft.evaluate.operating_point import parse_operating_point
+from medgraft.files import read_json, write_json
 from medgraft.report import write_report
 from medgraft.run.budget import fit_budget
 from medgraft.run.examples import write_examples
 from medgraft.run.exploring import refuse_search, settled_search
-from medgraft.run.folder import demand_same_data, log_event, open_run, read_json, run_id_of, write_json
+from medgraft.run.folder import demand_same_data, log_event, open_run, run_id_of
 from medgraft.run.folds import fit_folds, mean_of_known
 from medgraft.run.judging import Tested, open_test_set
 from medgraft.run.judging_masks import open_mask_test
@@ -33,11 +31,11 @@ from medgraft.train.loop import late_gain
 from medgraft.transfer.heads import CLASSICAL
 from medgraft.transfer.strategies import STRATEGIES
 from medgraft.types import Overlaps, to_json
+from medgraft.version import __version__, installed_versions
 
-__all__ = ["fit", "installed_versions"]
+__all__ = ["fit"]
 
 SCHEMA: Final = 1
-_PACKAGES: Final = ("torch", "torchvision", "timm", "monai", "numpy", "scikit-learn", "pillow", "safetensors")
 
 
 def fit(
@@ -64,7 +62,7 @@ def fit(
             told.say(f"{folder} holds the finished run.")
             results: dict[str, Any] = read_json(folder / "results.json")
             return results
-        log_event(folder, "start", command=command or "", version=medgraft.__version__)
+        log_event(folder, "start", command=command or "", version=__version__)
         found = prepared(config, folder, told)
         demand_same_data(folder, digest_of(found))
         if config.data.folds > 1:
@@ -252,14 +250,3 @@ def _counts(found: Prepared) -> dict[str, dict[str, int]]:
         per = (targets == 1).sum(0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes))
         counts[split] = {name: int(n) for name, n in zip(cohort.classes, per, strict=True)}
     return counts
-
-
-def installed_versions() -> dict[str, str]:
-    """Of this program and of what decides its numbers."""
-    found = {"medgraft": medgraft.__version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "absent"
-    return found

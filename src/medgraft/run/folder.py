@@ -14,6 +14,7 @@ import yaml
 
 from medgraft.config import RunConfig, to_yaml
 from medgraft.errors import MedgraftError, RunError
+from medgraft.files import read_json, remove_leftovers, write_json, write_text
 from medgraft.types import to_json
 
 __all__ = [
@@ -21,10 +22,7 @@ __all__ = [
     "log_event",
     "open_run",
     "output_folder",
-    "read_json",
     "run_id_of",
-    "write_json",
-    "write_text",
 ]
 
 
@@ -48,6 +46,7 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
         try:
             with _locked(folder):
                 _check_config(folder, config)
+                remove_leftovers(folder)
                 if not (folder / "run.json").exists():
                     write_json(folder / "run.json", {"id": uuid.uuid4().hex, "started": _now()})
                 yield folder
@@ -141,30 +140,6 @@ def _locked(folder: Path) -> Iterator[None]:
 def run_id_of(folder: Path) -> str:
     """The run's own name, new for each run and the same when it continues."""
     return str(read_json(folder / "run.json")["id"])
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON in one step."""
-    write_text(path, json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file of a run.
-
-    Raises:
-        RunError: It is missing or damaged.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"could not read {path}: {error}. Is this a run folder?") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in one step."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def log_event(folder: Path, event: str, **facts: Any) -> None:

@@ -12,11 +12,12 @@ import torch
 from medgraft.config import RunConfig
 from medgraft.data.identity import pseudonym
 from medgraft.deploy.artefact import Artefact, save_artefact
-from medgraft.deploy.predict import predictions_table, write_table
+from medgraft.deploy.predict import predictions_table
 from medgraft.evaluate.efficiency import file_bytes, latency_ms
 from medgraft.evaluate.ledger import open_test
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare, site_metrics, summarise
+from medgraft.files import write_table
 from medgraft.metrics.cases import pooled
 from medgraft.run.folder import log_event
 from medgraft.run.prepare import Listener, Prepared, image_set

@@ -13,12 +13,12 @@ from medgraft.data.cache import DecodedCohort
 from medgraft.data.identity import pseudonym
 from medgraft.data.mask_cache import stored_spacing
 from medgraft.data.masks import mask_of, with_truth
-from medgraft.deploy.predict import write_table
 from medgraft.deploy.segment import segment_image
 from medgraft.evaluate.bootstrap import paired_difference
 from medgraft.evaluate.masks import cases_of, mask_metrics, site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare
+from medgraft.files import write_table
 from medgraft.metrics.overlap import dice, jaccard, overlap_counts, surface_scores
 from medgraft.run.judging import (
     Tested,

@@ -8,9 +8,9 @@ from PIL import Image
 
 from medgraft.data.decode import read_row
 from medgraft.data.masks import mask_of
+from medgraft.files import write_json
 from medgraft.metrics.overlap import dice
 from medgraft.run.examples import duplicate_pairs
-from medgraft.run.folder import write_json
 from medgraft.run.judging_masks import marked, segmenter
 from medgraft.run.prepare import Prepared
 from medgraft.run.searching import Searched

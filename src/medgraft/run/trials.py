@@ -9,9 +9,9 @@ from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import RunConfig
 from medgraft.cuts.truncate import resolve_cut
 from medgraft.data.augment import AUGMENTATIONS
-from medgraft.deploy.predict import write_table
+from medgraft.files import read_json, write_json, write_table
 from medgraft.metrics.scores import SCORE_NAMES
-from medgraft.run.folder import log_event, read_json, write_json
+from medgraft.run.folder import log_event
 from medgraft.run.forecast import forecast_memory, refuse_memory, say_time
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.sides import patches_per_image

@@ -5,8 +5,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from medgraft.data.labels import class_matrix
 from medgraft.errors import RunError
+from medgraft.files import replacing, write_json, write_rows
 from medgraft.metrics.cases import pooled
 from medgraft.metrics.scores import scores_of
 from medgraft.train.batches import ImageSet, MaskSet
@@ -237,7 +237,7 @@ def run_trial(
     if is_finished(spec, context):
         return _read(spec, context, folder)
     model, plan = _build(spec, context)
-    _write_plan(folder, plan)
+    write_json(folder / "plan.json", plan)
     if on_plan is not None:
         on_plan(plan)
     passed, seconds = _start_from_parent(spec, context, model) if spec.parent else (0.0, 0.0)
@@ -257,15 +257,6 @@ def run_trial(
     _write(folder, result, found)
     remove_checkpoint(folder)
     return _read(spec, context, folder)
-
-
-def _write_plan(folder: Path, plan: TransferPlan) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with _replacing(folder / "plan.json") as temporary:
-            temporary.write_text(json.dumps(to_json(plan), indent=1))
-    except OSError as error:
-        raise RunError(f"could not write to {folder}: {error}. Free some space; then run again.") from error
 
 
 def _train(
@@ -454,23 +445,9 @@ def _epoch_row(row: dict[str, str]) -> EpochRow:
 
 
 def _write(folder: Path, result: dict[str, Any], found: TrainResult) -> None:
-    # result.json comes last: a trial with one is finished.
-    try:
-        with _replacing(folder / "history.csv") as temporary, temporary.open("w", newline="") as file:
-            rows = [row.columns() for row in found.history]
-            writer = csv.DictWriter(file, list(rows[0]) if rows else ["epoch"])
-            writer.writeheader()
-            writer.writerows(rows)
-        with _replacing(folder / "val_outputs.npy") as temporary, temporary.open("wb") as binary:
-            np.save(binary, found.val_outputs)
-        with _replacing(folder / "result.json") as temporary:
-            temporary.write_text(json.dumps(result, indent=1))
-    except OSError as error:
-        raise RunError(f"could not write to {folder}: {error}. Free some space; then run again.") from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f"{path.name}.tmp")
-    yield temporary
-    temporary.replace(path)
+    rows = [row.columns() for row in found.history]
+    write_rows(folder / "history.csv", list(rows[0]) if rows else ["epoch"], rows)
+    with replacing(folder / "val_outputs.npy") as temporary, temporary.open("wb") as binary:
+        np.save(binary, found.val_outputs)
+    # Last: a trial with it is finished.
+    write_json(folder / "result.json", result)

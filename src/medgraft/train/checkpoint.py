@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from medgraft.errors import RunError
+from medgraft.files import replacing
 
 __all__ = ["Keeper", "load_best", "load_checkpoint", "remove_checkpoint", "save_best", "save_checkpoint"]
 
@@ -81,13 +82,8 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     """
     tensors: dict[str, Tensor] = {}
     plain = json.dumps(_pack(state, tensors))
-    temporary = folder / f"{_NAME}.tmp"
-    try:
+    with replacing(folder / _NAME) as temporary:
         temporary.write_bytes(save(tensors, metadata={_STATE: plain}))
-        temporary.replace(folder / _NAME)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(_full(folder, error)) from error
 
 
 def load_checkpoint(folder: Path) -> dict[str, Any] | None:
@@ -151,13 +147,12 @@ def save_best(folder: Path, weights: dict[str, Tensor], outputs: np.ndarray) -> 
     # Cloned: the format refuses tensors that share memory, as tied layers do.
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
     tensors[_OUTPUTS] = torch.from_numpy(outputs)
-    temporary = folder / f"{_BEST}.tmp"
-    try:
-        save_file(tensors, temporary)
-        temporary.replace(folder / _BEST)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
-        raise RunError(_full(folder, error)) from error
+    with replacing(folder / _BEST) as temporary:
+        try:
+            save_file(tensors, temporary)
+        except SafetensorError as error:
+            # A full disk is told so, too.
+            raise RunError(f"could not write to {folder}: {error}. Free some space; then run again.") from error
 
 
 def load_best(folder: Path) -> tuple[dict[str, Tensor], np.ndarray]:
@@ -173,7 +168,3 @@ def load_best(folder: Path) -> tuple[dict[str, Tensor], np.ndarray]:
     except (OSError, KeyError, SafetensorError) as error:
         raise RunError(f"could not read the weights {path}: {error}. Delete {folder} to train them anew.") from error
     return weights, outputs
-
-
-def _full(folder: Path, error: Exception) -> str:
-    return f"could not write to {folder}: {error}. Free some space; then run again."

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from medgraft.errors import RunError
+from medgraft.files import replacing
 from medgraft.train.batches import ImageSet, evaluation_batch, iterate
 from medgraft.train.engine import Engine, forward
 from medgraft.transfer.model import TransferModel
@@ -49,14 +50,8 @@ def keep_features(path: Path, features: np.ndarray) -> None:
     Raises:
         RunError: `path` cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.tmp")
-        with temporary.open("wb") as file:
-            np.save(file, features)
-        temporary.replace(path)
-    except OSError as error:
-        raise RunError(f"could not write features to {path}: {error}. Free some space; then run again.") from error
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, features)
 
 
 def cached_features(path: Path, model: nn.Module, data: ImageSet, engine: Engine) -> np.ndarray:
@@ -65,10 +60,10 @@ def cached_features(path: Path, model: nn.Module, data: ImageSet, engine: Engine
     Raises:
         RunError: `path` cannot be written or read.
     """
+    if not path.is_file():
+        keep_features(path, extract_features(model, data, engine))
     try:
-        if not path.is_file():
-            keep_features(path, extract_features(model, data, engine))
-        found: np.ndarray = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise RunError(f"could not write or read features at {path}: {error}. Delete it; free some space.") from error
-    return found
+        features: np.ndarray = np.load(path, allow_pickle=False)
+    except (OSError, EOFError, ValueError) as error:
+        raise RunError(f"could not read features at {path}: {error}. Delete that file.") from error
+    return features

@@ -1,0 +1,204 @@
+"""Files that are there whole or not at all, in one place: every writer of the package goes through here."""
+
+import contextlib
+import csv
+import json
+import math
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from medgraft.errors import RunError
+from medgraft.types import to_json
+
+__all__ = [
+    "read_json",
+    "remove_leftovers",
+    "replacing",
+    "replacing_folder",
+    "write_json",
+    "write_once",
+    "write_rows",
+    "write_table",
+    "write_text",
+]
+
+_UNFINISHED: Final = ".unfinished-"
+_ABANDONED_SECONDS: Final = 24 * 3600.0
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, mode: int | None = None) -> Iterator[Path]:
+    """A temporary path that takes the place of `path` when the block ends well, and is removed when it does not.
+
+    Its name ends as `path` does and is new at every call, so that threads, processes and machines that write the same
+    file side by side do not meet: the last one wins, whole. Missing parent folders are made.
+
+    Args:
+        path: The file that is written.
+        mode: Permissions of the file; None leaves them to the system.
+
+    Raises:
+        RunError: The disk is full, or the place cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with replacing(Path(folder) / "a.txt") as temporary:
+        ...         _ = temporary.write_text("whole")
+        ...     (Path(folder) / "a.txt").read_text()
+        'whole'
+    """
+    temporary = _unfinished(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if mode is not None:
+            os.close(os.open(temporary, _NEW, mode))
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise RunError(_refusal(path, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """A new folder that takes the place of the folder `path` when the block ends well, and is removed when it does not.
+
+    Raises:
+        RunError: The disk is full, or the place cannot be written.
+    """
+    temporary = _unfinished(path)
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        # A folder cannot be replaced in one step: the old one steps aside first.
+        if path.exists():
+            old = _unfinished(path)
+            path.replace(old)
+            temporary.replace(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            temporary.replace(path)
+    except OSError as error:
+        raise RunError(_refusal(path, error)) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left unfinished below `folder` a day ago or earlier."""
+    for path in folder.rglob(f"{_UNFINISHED}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def write_text(path: Path, text: str) -> Path:
+    """`path`, after writing `text` to it as UTF-8 with plain line ends.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def write_once(path: Path, text: str, *, mode: int | None = None) -> None:
+    """Write `text` to `path` unless that is there: the first of several processes wins, and its file is whole.
+
+    Args:
+        path: The file.
+        text: ASCII or UTF-8.
+        mode: Permissions of the file; None leaves them to the system.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    temporary = _unfinished(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(temporary, _NEW, mode or 0o666), "w", encoding="utf-8") as file:
+            file.write(text)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    except OSError as error:
+        raise RunError(_refusal(path, error)) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> Path:
+    """`path`, after writing a value to it as JSON; a number that is not finite becomes null, as JSON has none.
+
+    Args:
+        path: The file.
+        value: Whatever `medgraft.types.to_json` understands.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    return write_text(path, json.dumps(_finite(to_json(value)), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"could not read {path}: {error}. Run the step that wrote it again.") from error
+
+
+def write_table(table: pd.DataFrame, path: Path) -> Path:
+    """`path`, after writing a table to it as CSV without row numbers.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, lineterminator="\n")
+    return path
+
+
+def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> Path:
+    """`path`, after writing dictionaries with these `columns` to it as CSV.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f"{_UNFINISHED}{secrets.token_hex(4)}-{path.name}")
+
+
+def _refusal(path: Path, error: OSError) -> str:
+    return f"could not write {path}: {error.strerror or error}. Free some space, check rights, or choose another place."

@@ -1,0 +1,118 @@
+"""Files that are whole or not there: for every writer of the package, and for several processes at once."""
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from medgraft.errors import RunError
+from medgraft.files import (
+    read_json,
+    remove_leftovers,
+    replacing,
+    replacing_folder,
+    write_json,
+    write_once,
+    write_rows,
+    write_table,
+    write_text,
+)
+
+
+def half(manager, name=""):
+    with manager as temporary:
+        (temporary / name if name else temporary).write_text("half")
+        raise ZeroDivisionError
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError):
+        half(replacing(path))
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_failed_folder_leaves_the_old_one(tmp_path):
+    with replacing_folder(tmp_path / "model") as folder:
+        (folder / "a").write_text("old")
+    with pytest.raises(ZeroDivisionError):
+        half(replacing_folder(tmp_path / "model"), "a")
+    assert (tmp_path / "model" / "a").read_text() == "old"
+    with replacing_folder(tmp_path / "model") as folder:
+        (folder / "b").write_text("new")
+    assert [p.name for p in tmp_path.rglob("*")] == ["model", "b"]
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: write_text(path, "x"),
+    lambda path: write_json(path, {}),
+    lambda path: write_table(pd.DataFrame({"a": [1]}), path),
+    lambda path: write_rows(path, ["a"], [{"a": 1}]),
+    lambda path: write_once(path, "x"),
+])  # fmt: skip
+def test_a_place_that_cannot_be_written_is_one_kind_of_error(write, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match="could not write"):
+        write(tmp_path / "file" / "inside.csv")
+
+
+def test_numbers_that_are_not_finite_become_null(tmp_path):
+    write_json(
+        tmp_path / "a.json", {"cosine": float("nan"), "rows": [np.float64("inf"), 1.5], "array": np.array([np.nan])}
+    )
+    text = (tmp_path / "a.json").read_text()
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    assert json.loads(text, parse_constant=refuse) == {"cosine": None, "rows": [None, 1.5], "array": [None]}
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": ')
+    with pytest.raises(RunError, match=r"could not read .*a\.json"):
+        read_json(tmp_path / "a.json")
+
+
+def test_what_is_written_once_is_never_changed(tmp_path):
+    write_once(tmp_path / "key", "first", mode=0o600)
+    write_once(tmp_path / "key", "second", mode=0o600)
+    assert (tmp_path / "key").read_text() == "first"
+    assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in tmp_path.iterdir()] == ["key"]
+
+
+def test_leftovers_of_a_kill_go_after_a_day(tmp_path):
+    old, new = tmp_path / ".unfinished-1-a", tmp_path / "sub" / ".unfinished-2-b"
+    (tmp_path / "sub").mkdir()
+    for path in (old, new):
+        path.write_text("half")
+    past = time.time() - 2 * 24 * 3600
+    os.utime(old, (past, past))
+    remove_leftovers(tmp_path)
+    assert not old.exists()
+    assert new.exists()
+
+
+def test_two_processes_write_the_same_features_side_by_side(tmp_path):
+    code = textwrap.dedent("""
+        import sys
+        from pathlib import Path
+        import numpy as np
+        from medgraft.train.features import keep_features
+        for number in range(300):
+            keep_features(Path(sys.argv[1]) / "features.npy", np.full((4, 4), number))
+    """)
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(2)]
+    errors = [process.communicate()[1] for process in running]
+    assert errors == [b"", b""]
+    assert np.load(tmp_path / "features.npy").shape == (4, 4)
+    assert [p.name for p in tmp_path.iterdir()] == ["features.npy"]
