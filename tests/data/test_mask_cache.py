@@ -161,5 +161,5 @@ def test_a_damaged_cache_of_masks_is_named(source: Path, tmp_path: Path) -> None
     build_mask_cache(cohort, decoded)
     (folder,) = decoded.folder.glob("masks-*")
     (folder / "masks.npy").write_bytes(b"")
-    with pytest.raises(RunError, match="Remove it"):
+    with pytest.raises(RunError, match=r"cache of masks is damaged .*Remove this folder"):
         build_mask_cache(cohort, decoded)

@@ -14,6 +14,7 @@ from medgraft.data.augment import AUGMENTATIONS, AugmentSettings
 from medgraft.errors import ConfigError, RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.train import Engine, TrainSettings, predict_probs
+from medgraft.train.schedule import cosine_factor
 from medgraft.types import Predictions
 
 HARD = {"epochs": 4, "augment": AUGMENTATIONS["strong"], "seed": 3}
@@ -368,3 +369,24 @@ def test_impossible_settings_are_refused(name, value):
 
 def test_zero_augmentation_is_the_default():
     assert TrainSettings(epochs=1, batch_size=1).augment == AugmentSettings()
+
+
+@pytest.mark.parametrize(("num", "batch_size"), [(17, 16), (33, 16), (32, 16), (5, 16), (7, 1), (1, 1)])
+def test_the_cosine_schedule_ends_whatever_the_last_batch_holds(make_run, make_images, monkeypatch, num, batch_size):
+    """A last batch of one image is left out; the schedule once counted it and stopped at .59 of the rate."""
+    rates = []
+    step = torch.optim.AdamW.step
+
+    def spied(self, *args, **named):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args, **named)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", spied)
+    data = (make_images(num=num), make_images(num=24, seed=1))
+    _, found = make_run(data=data, lr=1.0)(epochs=20, batch_size=batch_size, schedule="cosine")
+    total = len(rates)
+    assert rates[-1] == pytest.approx(cosine_factor(total - 1, total))
+    assert rates[-1] < 0.04
+    # And single images are only left out where batch normalisation would see one instead of many.
+    left_out = 1 if num % batch_size == 1 < batch_size else 0
+    assert found.images_seen == 20 * (num - left_out)

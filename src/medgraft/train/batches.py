@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medgraft.types import Task
 
-__all__ = ["ImageSet", "MaskSet", "epoch_order", "evaluation_batch", "iterate", "seed_for"]
+__all__ = ["ImageSet", "MaskSet", "epoch_order", "evaluation_batch", "iterate", "seed_for", "split_batches"]
 
 _LEAST_DEVIATION: Final = 1e-6
 _LOOKED_AT: Final = 64
@@ -140,6 +140,26 @@ def epoch_order(data: ImageSet, seed: int, epoch: int, *, is_balanced: bool) -> 
     return rng.choice(len(data), len(data), p=weight / weight.sum())
 
 
+def split_batches(positions: np.ndarray, batch_size: int, *, drop_single: bool = False) -> list[np.ndarray]:
+    """`positions` batch by batch, as a training or an evaluation sees them.
+
+    Args:
+        positions: (n,) in the wished order.
+        batch_size: Positions at a time; the last batch may be smaller.
+        drop_single: Leave out a last batch of one, which batch normalisation cannot train on, unless it is all there
+            is or single ones were asked for.
+
+    Examples:
+        >>> [len(part) for part in split_batches(np.arange(7), 3)]
+        [3, 3, 1]
+        >>> [len(part) for part in split_batches(np.arange(7), 3, drop_single=True)]
+        [3, 3]
+    """
+    batches = [positions[start : start + batch_size] for start in range(0, len(positions), batch_size)]
+    is_single = len(batches) > 1 and len(batches[-1]) == 1 < batch_size
+    return batches[:-1] if drop_single and is_single else batches
+
+
 def iterate(
     data: ImageSet, positions: np.ndarray, batch_size: int, device: torch.device, *, drop_single: bool = False
 ) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
@@ -150,12 +170,9 @@ def iterate(
         positions: Of the images, in the wished order.
         batch_size: Images per batch; the last batch may be smaller.
         device: Where the tensors go.
-        drop_single: Leave out a last batch of one image, which batch normalisation cannot train on.
+        drop_single: As for `split_batches`.
     """
-    for start in range(0, len(positions), batch_size):
-        batch = positions[start : start + batch_size]
-        if drop_single and len(batch) == 1 and start > 0:
-            return
+    for batch in split_batches(positions, batch_size, drop_single=drop_single):
         pixels = torch.from_numpy(data.images[data.rows[batch]].astype(_torch_type(data), copy=False))
         images = pixels.to(device, non_blocking=True).float().div_(data.intensity_max)
         targets = torch.as_tensor(data.targets[batch]).to(device)

@@ -198,7 +198,7 @@ def _open(
         to_channels_last(model)
     ours = ("names", "lrs")
     optimizer = OPTIMIZERS[settings.optimizer]([{k: v for k, v in g.items() if k not in ours} for g in groups])
-    steps = settings.epochs * max(1, math.ceil(teaching.num_items / settings.batch_size))
+    steps = settings.epochs * max(1, teaching.num_steps(accelerator.num_processes))
     schedule = Schedule(settings.schedule, optimizer, steps, settings.patience)
     # At the source weights still: a checkpoint comes later.
     pull = SourcePull(model, optimizer, course.l2sp) if any(course.l2sp) else None

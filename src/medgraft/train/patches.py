@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medgraft.errors import ConfigError
-from medgraft.train.batches import MaskSet, seed_for
+from medgraft.train.batches import MaskSet, seed_for, split_batches
 
 __all__ = ["PatchSettings", "draw_patches"]
 
@@ -46,7 +46,7 @@ def draw_patches(
     Args:
         data: Training set.
         settings: Size, number and share around what is marked.
-        batch_size: Patches at a time; a last single one is left out, which batch normalisation cannot train on.
+        batch_size: Patches at a time; as `medgraft.train.batches.split_batches` divides them for a training.
         seed: Of the training.
         epoch: From 0.
 
@@ -57,10 +57,7 @@ def draw_patches(
     rng = np.random.default_rng(seed_for(seed, "order", epoch))
     order = rng.permutation(np.repeat(np.arange(len(data)), settings.per_image))
     sides = tuple(min(side, full) for side, full in zip(settings.sides, data.masks.shape[1:], strict=True))
-    for start in range(0, len(order), batch_size):
-        batch = order[start : start + batch_size]
-        if len(batch) == 1 < batch_size and start > 0:
-            return
+    for batch in split_batches(order, batch_size, drop_single=True):
         images, masks, rows = [], [], data.rows[batch]
         for row in rows:
             corner = _corner(data.masks[row], sides, settings.foreground, data.num_classes, rng)

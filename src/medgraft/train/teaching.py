@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from medgraft.data.augment import augment_batch, augment_pair
 from medgraft.errors import ConfigError
 from medgraft.metrics.scores import scores_of
-from medgraft.train.batches import ImageSet, MaskSet, epoch_order, iterate, moments, seed_for
+from medgraft.train.batches import ImageSet, MaskSet, epoch_order, iterate, moments, seed_for, split_batches
 from medgraft.train.engine import Engine
 from medgraft.train.mask_losses import make_mask_loss
 from medgraft.train.objectives import make_objective
 from medgraft.train.outputs import mask_overlaps, predict_probs
-from medgraft.train.patches import draw_patches
+from medgraft.train.patches import PatchSettings, draw_patches
 from medgraft.train.settings import TrainSettings
 from medgraft.types import Overlaps, Predictions
 
@@ -37,6 +37,7 @@ class Teaching:
 
     Args:
         num_items: Images, or patches of them, in an epoch.
+        num_steps: Optimiser steps of an epoch in one of so many processes: the batches that `batches` yields.
         batches: Of an epoch (from 0) and one process, augmented: images (B, C, *spatial) on the scale 0 to 1, or
             patches on that of `medgraft.train.batches.whole_input`, and targets, on the training device.
         objective: Loss of logits and targets.
@@ -45,6 +46,7 @@ class Teaching:
     """
 
     num_items: int
+    num_steps: Callable[[int], int]
     batches: Callable[[int, Share], Iterator[tuple[Tensor, Tensor]]]
     objective: Callable[[Tensor, Tensor], Tensor]
     outputs: Callable[[nn.Module], np.ndarray]
@@ -67,6 +69,7 @@ def teach(train: ImageSet, val: ImageSet, settings: TrainSettings, engine: Engin
         return _masks(train, val, settings, engine)
     return Teaching(
         num_items=len(train),
+        num_steps=functools.partial(_num_steps, len(train), settings),
         batches=functools.partial(_image_batches, train, settings, engine),
         objective=make_objective(train, settings.imbalance, settings.label_smoothing),
         outputs=lambda model: predict_probs(model, val, engine),
@@ -84,9 +87,11 @@ def _masks(train: MaskSet, val: MaskSet, settings: TrainSettings, engine: Engine
     def scale_of(row: int) -> tuple[float, float]:
         return moments(train.images[row], train.intensity_max, is_standardised=train.is_standardised)
 
+    num_items = len(train) * patches.per_image
     return Teaching(
-        num_items=len(train) * patches.per_image,
-        batches=functools.partial(_patch_batches, train, scale_of, settings, engine),
+        num_items=num_items,
+        num_steps=functools.partial(_num_steps, num_items, settings),
+        batches=functools.partial(_patch_batches, train, scale_of, patches, settings, engine),
         objective=make_mask_loss(settings.loss, train.num_outputs),
         outputs=lambda model: mask_overlaps(model, val, patches.sides, engine),
         scores=lambda counts: scores_of(Overlaps(counts=counts, groups=np.arange(len(val)), classes=classes)),
@@ -108,22 +113,33 @@ def _draws(settings: TrainSettings, epoch: int, share: Share) -> torch.Generator
     return torch.Generator().manual_seed(seed_for(settings.seed, "augment", epoch) + share.process)
 
 
+def _in_share(order: np.ndarray, settings: TrainSettings, share: Share) -> tuple[np.ndarray, int]:
+    """Which of an epoch's items one process sees, equally many in each, and how many at a time."""
+    if share.num_processes > 1:
+        order = order[: len(order) // share.num_processes * share.num_processes]
+        order = order[share.process :: share.num_processes]
+    return order, max(1, settings.batch_size // share.num_processes)
+
+
+def _num_steps(num_items: int, settings: TrainSettings, num_processes: int) -> int:
+    order, batch_size = _in_share(np.arange(num_items), settings, Share(num_processes=num_processes))
+    return len(split_batches(order, batch_size, drop_single=True))
+
+
 def _image_batches(
     data: ImageSet, settings: TrainSettings, engine: Engine, epoch: int, share: Share
 ) -> Iterator[tuple[Tensor, Tensor]]:
     draws = _draws(settings, epoch, share)
     order = epoch_order(data, settings.seed, epoch, is_balanced=settings.imbalance == "sampler")
-    per_process = max(1, settings.batch_size // share.num_processes)
-    if share.num_processes > 1:
-        order = order[: len(order) // share.num_processes * share.num_processes]
-        order = order[share.process :: share.num_processes]
-    for images, targets, _ in iterate(data, order, per_process, torch.device(engine.device), drop_single=True):
+    order, batch_size = _in_share(order, settings, share)
+    for images, targets, _ in iterate(data, order, batch_size, torch.device(engine.device), drop_single=True):
         yield augment_batch(images, settings.augment, draws), targets
 
 
 def _patch_batches(
     data: MaskSet,
     scale_of: Callable[[int], tuple[float, float]],
+    patches: PatchSettings,
     settings: TrainSettings,
     engine: Engine,
     epoch: int,
@@ -131,10 +147,8 @@ def _patch_batches(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     if share.num_processes > 1:
         raise ConfigError("expected one process for a training on masks, got several. Use one device.")
-    if settings.patches is None:
-        return
     draws = _draws(settings, epoch, share)
-    for images, masks, rows in draw_patches(data, settings.patches, settings.batch_size, settings.seed, epoch):
+    for images, masks, rows in draw_patches(data, patches, settings.batch_size, settings.seed, epoch):
         moved, truth = augment_pair(images.to(engine.device), masks.to(engine.device), settings.augment, draws)
         shape = (-1,) + (1,) * (images.ndim - 1)
         scales = torch.tensor([scale_of(int(row)) for row in rows], device=engine.device)
