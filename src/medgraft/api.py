@@ -14,6 +14,7 @@ from medgraft.deploy.segment import segment_files
 from medgraft.run.estimator import TransferClassifier
 from medgraft.run.fit import fit as run_fit
 from medgraft.run.prepare import Listener
+from medgraft.train.engine import pick_device
 
 __all__ = ["TransferClassifier", "cut_points", "fit", "load", "predict", "segment", "truncate"]
 
@@ -44,7 +45,11 @@ def load(run: str | Path) -> LoadedModel:
 
 
 def predict(
-    run: str | Path | LoadedModel, inputs: str | Path | Sequence[str | Path], *, unit: Unit | None = None
+    run: str | Path | LoadedModel,
+    inputs: str | Path | Sequence[str | Path],
+    *,
+    unit: Unit | None = None,
+    device: str = "auto",
 ) -> pd.DataFrame:
     """Probabilities for image files and folders: columns ``path, prob_<class>…, pred, status``.
 
@@ -53,9 +58,10 @@ def predict(
         inputs: Files and folders.
         unit: What is judged as one by the DICOM headers: image, series, study or patient, then with the number of its
             readable images in a column ``images`` (``volumes``); None: what the model was judged by.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     """
     model, cases = _opened(run, inputs)
-    return predict_files(model, cases, unit=unit)
+    return predict_files(model, cases, unit=unit, device=pick_device(device))
 
 
 def segment(
@@ -65,6 +71,7 @@ def segment(
     /,
     *,
     kind: MaskFormat = "auto",
+    device: str = "auto",
 ) -> pd.DataFrame:
     """Masks for image files and folders, written below `out`; a row for each, as `medgraft.deploy.segment_files` says.
 
@@ -73,9 +80,10 @@ def segment(
         inputs: Files and folders.
         out: Folder.
         kind: ``auto`` (as the images are), ``png``, ``nifti``, ``npy`` or ``dicom-seg``.
+        device: As for `predict`.
     """
     model, cases = _opened(run, inputs)
-    return segment_files(model, cases, Path(out), kind=kind)
+    return segment_files(model, cases, Path(out), kind=kind, device=pick_device(device))
 
 
 def _opened(

@@ -3,13 +3,18 @@
 import copy
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import medgraft.train.engine as engine_room
 from medgraft.errors import ConfigError
 from medgraft.train import Engine, choose_engine, pick_device
-from medgraft.train.engine import forward, running, to_channels_last
+from medgraft.train.batches import ImageSet
+from medgraft.train.engine import exact_engine, forward, running, to_channels_last
+from medgraft.train.features import extract_features
+from medgraft.train.outputs import predict_probs
 from medgraft.types import from_json, to_json
 
 
@@ -151,3 +156,36 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, wanted):
 def test_an_engine_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Engine(device="cpu").device = "cuda"
+
+
+@pytest.mark.parametrize("allows", [True, False])
+def test_rounding_to_tf32_is_what_the_engine_says_and_is_set_back(allows):
+    """torch rounds convolutions by default: numbers called float32 were not."""
+    switches = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [switch.allow_tf32 for switch in switches]
+    with running(Engine(device="cpu", allows_tf32=allows)):
+        assert [switch.allow_tf32 for switch in switches] == [allows, allows]
+    assert [switch.allow_tf32 for switch in switches] == before
+
+
+def test_what_is_reported_is_computed_exactly_and_deterministically_where_asked():
+    seen = []
+
+    class Net(nn.Module):
+        def forward(self, images):
+            seen.append((torch.backends.cudnn.allow_tf32, torch.are_deterministic_algorithms_enabled()))
+            return images.flatten(1).mean(1, keepdim=True)
+
+    data = ImageSet(
+        images=np.zeros((2, 1, 4, 4), np.uint8),
+        rows=np.arange(2),
+        targets=np.arange(2),
+        intensity_max=255,
+        task="binary",
+        positive=1,
+        num_classes=2,
+    )
+    for is_deterministic in (True, False):
+        predict_probs(Net(), data, exact_engine("cpu", is_deterministic=is_deterministic))
+        extract_features(Net(), data, exact_engine("cpu", is_deterministic=is_deterministic))
+    assert seen == [(False, True)] * 2 + [(False, False)] * 2

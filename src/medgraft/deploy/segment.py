@@ -20,7 +20,7 @@ from medgraft.files import write_table
 from medgraft.io.mask_files import cell_mm, mask_format, mask_path, native_sides, write_mask
 from medgraft.io.preprocess import prepare, restore
 from medgraft.train.batches import whole_input
-from medgraft.train.engine import Engine, running
+from medgraft.train.engine import Engine, exact_engine
 from medgraft.train.memory import freed_memory_kept
 from medgraft.train.outputs import predict_masks
 from medgraft.types import Preprocessing
@@ -57,7 +57,7 @@ def segment_image(
     """
     is_standardised = preprocessing.normalisation == "image"
     scaled = whole_input(image, preprocessing.intensity_max, is_standardised=is_standardised)
-    with running(engine), freed_memory_kept(engine.device):
+    with freed_memory_kept(engine.device):
         probs = predict_masks(network, scaled, patch, engine).numpy()
     if len(probs) == 1:
         return (restore(probs[0], sides, preprocessing, spacing_mm) > _HALF).astype(np.uint8)
@@ -211,7 +211,7 @@ def _segmented(
     try:
         sides = native_sides(files, pixels, settings.dims, is_resampled=bool(settings.reading.spacing_mm))
         image = prepare(pixels, settings, facts.spacing_mm)
-        network, engine = model.network.to(device), Engine(device=device)
+        network, engine = model.network.to(device), exact_engine(device)
         mask = segment_image(network, image, sides, settings, artefact.patch, engine, spacing_mm=stored)
         written = write_mask(
             mask, files, target, kind=written_as, values=artefact.mask_values, classes=artefact.classes,

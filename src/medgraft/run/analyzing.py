@@ -23,7 +23,7 @@ from medgraft.run.trials import is_whole, source_name, trial_context, trial_spec
 from medgraft.search.trial import TrialContext, forget_weights, run_trial
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.batches import ImageSet
-from medgraft.train.engine import Engine, pick_device
+from medgraft.train.engine import Engine, exact_engine, pick_device
 from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.model import TransferModel
 from medgraft.transfer.source import BELOW_STEM
@@ -44,6 +44,7 @@ def analyze(
     source: str | Path | None = None,
     other: str | Path | None = None,
     is_gain_wanted: bool = False,
+    device: str = "auto",
     listener: Listener | None = None,
 ) -> dict[str, Any]:
     """Analyse a finished run and return what stands in its `analysis.json`; the test set stays shut.
@@ -55,6 +56,7 @@ def analyze(
         other: A second run of the same network on the same images, to compare with.
         is_gain_wanted: Train with the weights up to every stage end against random ones with their statistics
             (WT-ST), as often as there are stages.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; trainings use that of the run where it is there.
         listener: Told how things go.
 
     Raises:
@@ -63,13 +65,14 @@ def analyze(
         DataError: Too few images, or features that cannot be compared.
     """
     folder, told = Path(run), listener or Listener()
+    engine = exact_engine(pick_device(device))
     config = _config_of(folder)
     refuse_segmentation(config.data, "analyze")
     second = _second_run(folder, config, Path(other)) if other is not None else None
     with tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
         found = prepared(config, Path(place), told)
         _check_same(folder, found, Path(place))
-        context = trial_context(Path(place), found, Engine(device="cpu"))
+        context = trial_context(Path(place), found, engine)
         far = _far(source, found, num_images, config.seed, told)
         cuts = found.source.cuts
         before, random = _untrained(config, found)
@@ -85,7 +88,7 @@ def analyze(
         if second is not None:
             name, loaded = second
             told.say(f"Comparing the fine-tuned network with that of {name}.")
-            apart = similarity(after, loaded.network, cuts, context.train, rows, told)
+            apart = similarity(after, loaded.network, context, rows, told)
             results["other"] = {"run": name, "cuts": apart["cuts"], "cka": apart["across"]}
         if far is not None:
             results["distance"] = _distance(before, context, far, num_images, config.seed, told)
@@ -109,8 +112,8 @@ def _transfer(
     before, after, random = models
     cuts, rows = context.source.cuts, _drawn(context, num_images, config.seed)
     told.say(f"Comparing {len(cuts)} cuts before and after transfer on {len(rows)} images.")
-    tuned = similarity(before, after, cuts, context.train, rows, told)
-    chance = similarity(before, random, cuts, context.train, rows, told)
+    tuned = similarity(before, after, context, rows, told)
+    chance = similarity(before, random, context, rows, told)
     sample = context.sample(_PROBED_PER_COMPARED * num_images, config.seed)
     worth_before, _ = worth_of_cuts(before, sample, config.seed, told)
     worth_after, probes = worth_of_cuts(after, sample, config.seed, told)
@@ -133,6 +136,7 @@ def analyze_cohort(
     *,
     num_images: int = 1000,
     source: str | Path | None = None,
+    device: str = "auto",
     listener: Listener | None = None,
 ) -> dict[str, Any]:
     """What a pretrained network makes of a cohort before any training, into `out`; the test set stays shut.
@@ -145,22 +149,24 @@ def analyze_cohort(
         out: New or empty folder, or that of the same analysis.
         num_images: At most so many training images, drawn with the seed.
         source: Images the network was pretrained on, or their stored statistics.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         listener: Told how things go.
 
     Raises:
         MedgraftError: Whatever is wrong with data, weights or the folder.
     """
     folder, told = Path(out), listener or Listener()
+    engine = exact_engine(pick_device(device))
     refuse_segmentation(config.data, "analyze")
     with open_run(folder, config), tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
         found = prepared(config, Path(place), told)
-        context = trial_context(Path(place), found, Engine(device="cpu"))
+        context = trial_context(Path(place), found, engine)
         far = _far(source, found, num_images, config.seed, told)
         cuts = found.source.cuts
         before, random = _untrained(config, found)
         rows = _drawn(context, num_images, config.seed)
         told.say(f"Comparing {len(cuts)} cuts of the pretrained network with random weights on {len(rows)} images.")
-        chance = similarity(random, before, cuts, context.train, rows, told)
+        chance = similarity(random, before, context, rows, told)
         sample = context.sample(_PROBED_PER_COMPARED * num_images, config.seed)
         worth, _ = worth_of_cuts(before, sample, config.seed, told)
         worth_random, _ = worth_of_cuts(random, sample, config.seed, told)

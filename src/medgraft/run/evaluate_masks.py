@@ -19,7 +19,7 @@ from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.files import write_json, write_table
 from medgraft.run.judging_masks import Marked, judge_masks, mask_table, other_observers, segmenter
 from medgraft.run.prepare import Listener, audited, open_cohort
-from medgraft.train.engine import Engine
+from medgraft.train.engine import exact_engine
 from medgraft.types import Cohort, to_json
 
 __all__ = ["evaluate_masks"]
@@ -30,6 +30,7 @@ def evaluate_masks(
     config: DataConfig,
     told: Listener,
     *,
+    device: str = "cpu",
     out: Path | None = None,
     replicates: int = 2000,
     seed: int = 0,
@@ -40,6 +41,7 @@ def evaluate_masks(
         model: Of a segmentation.
         config: The external cohort; all its images are used, whatever split they are in.
         told: Told how things go.
+        device: From `medgraft.train.engine.pick_device`.
         out: Folder for `evaluation.json` and `predictions.csv`; None writes nothing.
         replicates: Of the bootstrap.
         seed: Of the bootstrap.
@@ -57,7 +59,7 @@ def evaluate_masks(
     cohort = _in_terms_of(model.artefact, cohort)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
         images, rows, audit = _usable(model, cohort, config, Path(folder), told)
-        called = segmenter(model.network, images, Engine(device="cpu"))
+        called = segmenter(model.network, images, exact_engine(device))
         tolerance = model.artefact.tolerance_mm
         overlaps = judge_masks(images, rows, called, tolerance, lambda done: told.step("judging", done, len(rows)))
         unit = images.unit

@@ -23,7 +23,7 @@ from medgraft.run.folder import log_event
 from medgraft.run.prepare import Listener, Prepared, image_set
 from medgraft.run.searching import Searched
 from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of
-from medgraft.train.engine import Engine
+from medgraft.train.engine import exact_engine
 from medgraft.train.outputs import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Judged, Predictions
@@ -186,8 +186,7 @@ def table_name(role: str) -> str:
 def predict_split(trial: Trial, found: Prepared, context: TrialContext, split: str) -> Predictions:
     """What a trained model says of a split, pooled by unit, in float32 whatever precision trained."""
     model, _ = load_trial_model(trial, context)
-    # Reported numbers come from float32, whatever precision trained: that is what the artefact computes.
-    engine = Engine(device=context.engine.device, is_deterministic=context.engine.is_deterministic)
+    engine = exact_engine(context.engine.device, is_deterministic=context.engine.is_deterministic)
     data = image_set(found, split)
     rows = found.cohort.rows(split)
     predictions = Predictions(

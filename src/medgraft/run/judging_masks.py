@@ -32,7 +32,7 @@ from medgraft.run.judging import (
 from medgraft.run.prepare import Listener, Prepared
 from medgraft.run.searching import Searched
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
-from medgraft.train.engine import Engine
+from medgraft.train.engine import Engine, exact_engine
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Cohort, Overlaps, Preprocessing, to_json
 
@@ -164,8 +164,7 @@ def _summary(
 
 def _of_trial(config: RunConfig, found: Prepared, context: TrialContext, trial: Trial, told: Listener) -> Overlaps:
     model, _ = load_trial_model(trial, context)
-    # Reported numbers come from float32, whatever precision trained: that is what the artefact computes.
-    engine = Engine(device=context.engine.device, is_deterministic=context.engine.is_deterministic)
+    engine = exact_engine(context.engine.device, is_deterministic=context.engine.is_deterministic)
     rows = found.cohort.rows("test")
     images = marked(found)
     called = segmenter(model, images, engine)

@@ -2,13 +2,12 @@
 
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from medgraft.analysis import (
     SMALLEST_BATCH,
@@ -46,6 +45,7 @@ from medgraft.run.prepare import Listener, open_cohort
 from medgraft.search.trial import TrialContext
 from medgraft.train.batches import ImageSet, iterate
 from medgraft.train.classical import Labelled
+from medgraft.train.engine import running
 from medgraft.train.outputs import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Cut, Predictions, Preprocessing, to_json
@@ -59,28 +59,29 @@ _FEWEST: Final = 20
 
 
 def similarity(
-    first: TransferModel, second: TransferModel, cuts: tuple[Cut, ...], data: ImageSet, rows: np.ndarray, told: Listener
+    first: TransferModel, second: TransferModel, context: TrialContext, rows: np.ndarray, told: Listener
 ) -> dict[str, Any]:
     """Two networks on the same images: every cut against its counterpart, and every cut against every other one.
 
     Args:
         first: Of one architecture.
         second: Of the same.
-        cuts: That both have.
-        data: Images.
-        rows: Which of them.
+        context: Training images, and the cuts that both networks have.
+        rows: Which of the images.
         told: How far it is.
 
     Returns:
         ``cuts`` (index to measures), ``across`` (CKA first × second), ``within`` (CKA of the second with itself).
     """
+    cuts, engine = context.source.cuts, context.engine
     names = {cut.index: cut.name for cut in cuts}
-    readers = [CutReader(model, cuts) for model in (first, second)]
+    readers = [CutReader(model.to(engine.device), cuts) for model in (first, second)]
     moments: dict[int, Moments] = {}
     across, within = CkaSums(), CkaSums()
     done = 0
-    for images in _images(data, rows):
-        one, two = ({i: r.numpy() for i, r in reader(images).items()} for reader in readers)
+    for images, _, _ in iterate(context.train, rows, _BATCH, torch.device(engine.device)):
+        with running(engine):
+            one, two = ({i: r.cpu().numpy() for i, r in reader(images).items()} for reader in readers)
         add_cuts(moments, one, two, names)
         if len(images) >= SMALLEST_BATCH:
             layers = list(two.values())
@@ -93,11 +94,6 @@ def similarity(
         "across": across.matrix().tolist(),
         "within": within.matrix().tolist(),
     }
-
-
-def _images(data: ImageSet, rows: np.ndarray) -> Iterator[Tensor]:
-    for images, _, _ in iterate(data, rows, _BATCH, torch.device("cpu")):
-        yield images
 
 
 def _measures(pair: Moments) -> dict[str, Any]:
@@ -162,6 +158,7 @@ def _truth(labelled: Labelled) -> np.ndarray:
 
 def changes(before: TransferModel, after: TransferModel, context: TrialContext, told: Listener) -> dict[str, Any]:
     """How far each layer's weights moved, and what putting a block back costs on validation."""
+    after.to(context.engine.device)
 
     def score() -> float:
         return auprc(context.val_predictions(predict_probs(after, context.val, context.engine)))

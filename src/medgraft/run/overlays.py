@@ -15,7 +15,7 @@ from medgraft.run.judging_masks import marked, segmenter
 from medgraft.run.prepare import Prepared
 from medgraft.run.searching import Searched
 from medgraft.search.trial import TrialContext, load_trial_model
-from medgraft.train.engine import Engine
+from medgraft.train.engine import exact_engine
 from medgraft.types import Overlaps
 
 __all__ = ["overlay", "write_overlays"]
@@ -55,7 +55,7 @@ def write_overlays(
     named = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     picked = {name: int(at) for name, at in named.items()} if len(order) > 2 else {"best": int(order[0])}
     model, _ = load_trial_model(searched.chosen, context)
-    engine = Engine(device=context.engine.device)
+    engine = exact_engine(context.engine.device)
     call = segmenter(model, marked(found), engine)
     cases: list[dict[str, Any]] = []
     for name, at in picked.items():

@@ -66,7 +66,7 @@ def solve_head(model: TransferModel, head: HeadSettings, data: Labelled, seed: i
     """
     if head.kind in CLASSICAL:
         return fit_classical(head.kind, data, model.trunk.cut.channel_axis, seed)
-    solved = model.head.cpu()
+    solved = model.label_head.cpu()
     if isinstance(solved, (ClassicalHead, AttentionHead)):
         raise ConfigError(f"expected a linear head to solve, got {head.kind}. Use another head or solver.")
     with torch.no_grad():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from medgraft.errors import RunError
 from medgraft.files import replacing
 from medgraft.train.batches import ImageSet, evaluation_batch, iterate
-from medgraft.train.engine import Engine, forward
+from medgraft.train.engine import Engine, forward, running
 from medgraft.transfer.model import TransferModel
 
 __all__ = ["FeatureReader", "cached_features", "extract_features", "keep_features"]
@@ -24,7 +24,7 @@ class FeatureReader(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Pooled (or flattened) features."""
-        pooled: Tensor = self.model.head.pool(self.model.features(images))
+        pooled: Tensor = self.model.label_head.pool(self.model.features(images))
         return pooled
 
 
@@ -37,7 +37,7 @@ def extract_features(model: nn.Module, data: ImageSet, engine: Engine) -> np.nda
         engine: Device and arithmetic.
     """
     model.eval().to(engine.device)
-    with torch.inference_mode():
+    with running(engine), torch.inference_mode():
         batches = iterate(
             data, np.arange(len(data)), evaluation_batch(data.images.shape[2:]), torch.device(engine.device)
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from medgraft.errors import RunError
 from medgraft.metrics.overlap import overlap_counts
 from medgraft.train.batches import ImageSet, MaskSet, evaluation_batch, iterate, whole_input
-from medgraft.train.engine import Engine, forward
+from medgraft.train.engine import Engine, forward, running
 from medgraft.train.objectives import probabilities
 
 __all__ = ["call_masks", "mask_overlaps", "predict_masks", "predict_probs"]
@@ -27,7 +27,7 @@ def predict_probs(
     model.eval()
     rows = []
     positions, size = np.arange(len(data)), evaluation_batch(data.images.shape[2:])
-    with torch.inference_mode():
+    with running(engine), torch.inference_mode():
         for images, _, batch in iterate(data, positions, size, torch.device(engine.device)):
             rows.append(probabilities(forward(model, images, engine), data))
             if on_batch is not None:
@@ -60,7 +60,7 @@ def predict_masks(
         logits: Tensor = forward(model, patches, engine).float()
         return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
-    with torch.inference_mode():
+    with running(engine), torch.inference_mode():
         found = sliding_window_inference(
             image[None].to(engine.device),
             tuple(sides),

@@ -1,12 +1,13 @@
 """The trainable model: normalisation, kept trunk, new head; and what frozen means."""
 
 from collections.abc import Sequence, Set
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from medgraft.cuts.truncate import Trunk
+from medgraft.errors import ConfigError
 from medgraft.transfer.decoders import MaskHead
 from medgraft.transfer.heads import AttentionHead, ClassicalHead, FlattenedHead, PooledHead
 
@@ -85,8 +86,7 @@ class TransferModel(nn.Module):
         super().__init__()
         self.normalise = normalise
         self.trunk: Trunk = trunk
-        # Nobody asks a decoder for what linear heads can do besides (pooled features, probes).
-        self.head: Head = cast("Head", head)
+        self.head: Head | MaskHead = head
         self.frozen = frozen
         self.never_trained = never_trained
         inside = {id(p) for module in self.frozen_modules() for p in module.parameters()}
@@ -121,6 +121,17 @@ class TransferModel(nn.Module):
             with torch.no_grad():
                 return self.trunk(self.normalise(images))
         return self.trunk(self.normalise(images))
+
+    @property
+    def label_head(self) -> Head:
+        """The head of a model that classifies, which also pools features.
+
+        Raises:
+            ConfigError: The head is a decoder.
+        """
+        if isinstance(self.head, MaskHead):
+            raise ConfigError("expected a model that classifies, got one with a decoder, which pools no features.")
+        return self.head
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
