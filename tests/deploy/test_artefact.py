@@ -10,10 +10,19 @@ import torch
 from PIL import Image
 
 from medgraft.backbones import BackboneSpec, build_backbone
-from medgraft.deploy import Artefact, find_cases, load_artefact, predict_files, predict_pixels, save_artefact
+from medgraft.deploy import (
+    Artefact,
+    find_cases,
+    load_artefact,
+    predict_files,
+    predict_pixels,
+    predictions_table,
+    save_artefact,
+)
 from medgraft.errors import DataError, RunError
+from medgraft.metrics.cases import predicted_targets
 from medgraft.transfer import HeadSettings, apply_strategy, prepare_source
-from medgraft.types import Preprocessing
+from medgraft.types import Predictions, Preprocessing
 
 NETWORK = """
 from torch import nn
@@ -112,3 +121,19 @@ def test_missing_inputs_are_refused(saved: Path, tmp_path: Path) -> None:
         find_cases([tmp_path / "bare"])
     with pytest.raises(DataError, match="expected image files"):
         predict_files(load_artefact(saved), [])
+
+
+@pytest.mark.parametrize("positive", ["normal", "sick"])
+def test_a_tie_is_called_alike_by_the_table_and_by_the_metrics(positive):
+    predictions = Predictions(
+        probs=np.array([[0.5, 0.5], [0.6, 0.4], [0.4, 0.6]]),
+        targets=np.array([0, 1, 1]),
+        groups=np.arange(3),
+        classes=("normal", "sick"),
+        task="binary",
+        positive=("normal", "sick").index(positive),
+    )
+    table = predictions_table(predictions, ["a", "b", "c"], ["", "", ""])
+    called = [predictions.classes[index] for index in predicted_targets(predictions)]
+    assert list(table["pred"]) == called
+    assert called[0] != positive

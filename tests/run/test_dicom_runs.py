@@ -1,18 +1,20 @@
 """DICOM exports from the folder to the prediction: patients from headers, one reading for training and afterwards."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import medgraft
 from dicom_files import dicom, save
 from medgraft.cli import app
-from medgraft.config import make_config
+from medgraft.config import DataConfig, make_config
 from medgraft.data.cache import build_cache
 from medgraft.data.cohort import read_cohort
 from medgraft.data.identity import keep_names, pseudonym
@@ -303,3 +305,45 @@ def test_advice_and_analysis_take_an_export_too(pacs: Path, tmp_path: Path) -> N
     analysed = CliRunner().invoke(app, ["analyze", str(pacs), "--out", str(tmp_path / "a"), *known])
     assert analysed.exit_code == 0, analysed.output
     assert (tmp_path / "a" / "analysis.html").is_file()
+
+
+def test_a_model_judged_by_patient_is_evaluated_by_patient_with_or_without_a_table(
+    trained: Path, pacs: Path, tmp_path: Path
+) -> None:
+    """On an export without --labels it was once judged film by film, without a word."""
+    run = tmp_path / "run"
+    shutil.copytree(trained / "model", run / "model")
+    described = json.loads((run / "model" / "model.json").read_text())
+    (run / "model" / "model.json").write_text(json.dumps(described | {"judged_by": "patient"}))
+    said: list[str] = []
+    result = evaluate(run, DataConfig(source=str(pacs)), replicates=100, listener=Listener(say=said.append))
+    assert (result["num_cases"], result["num_images"], result["judged_by"]) == (NUM // 2, NUM, "patient")
+    assert any("judged as 36 patients" in text for text in said)
+    alone = evaluate(run, DataConfig(source=str(pacs)), unit="image", replicates=100)
+    assert alone["num_cases"] == NUM
+    # The same by a table that names the files.
+    cohort = read_cohort(pacs)
+    rows = [(str(file), label) for row, label in enumerate(cohort.table["label"]) for file in cohort.files_of(row)]
+    names = [Path(file).relative_to(pacs).as_posix() for file, _ in rows]
+    pd.DataFrame({"path": names, "label": [label for _, label in rows]}).to_csv(tmp_path / "labels.csv", index=False)
+    by_table = evaluate(run, DataConfig(source=str(pacs), labels=str(tmp_path / "labels.csv")), replicates=100)
+    assert by_table["num_cases"] == NUM // 2
+    assert by_table["metrics"]["auroc"]["value"] == pytest.approx(result["metrics"]["auroc"]["value"])
+
+
+def test_files_that_tell_no_patient_are_judged_alone_and_that_is_said(
+    trained: Path, pacs: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(trained / "model", run / "model")
+    described = json.loads((run / "model" / "model.json").read_text())
+    (run / "model" / "model.json").write_text(json.dumps(described | {"judged_by": "study"}))
+    rng = np.random.default_rng(0)
+    for number in range(24):
+        place = tmp_path / "png" / ("disc" if number % 2 else "clear") / f"{number}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((film(number, rng) // 16).astype(np.uint8)).save(place)
+    said: list[str] = []
+    result = evaluate(run, DataConfig(source=str(tmp_path / "png")), replicates=100, listener=Listener(say=said.append))
+    assert result["num_cases"] == 24
+    assert any("no file tells its study" in text for text in said)

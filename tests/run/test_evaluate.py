@@ -6,11 +6,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import medgraft
 from medgraft.config import DataConfig
 from medgraft.data.phantom import write_phantom
-from medgraft.errors import DataError, RunError
+from medgraft.deploy import predict
+from medgraft.errors import ConfigError, DataError, RunError
+from medgraft.run import analyzing as analyze_module
+from medgraft.run import evaluate as evaluate_module
+from medgraft.run.analyzing import analyze
 from medgraft.run.evaluate import evaluate
-from small_runs import SMALL
+from medgraft.run.fit import fit
+from medgraft.run.prepare import Listener
+from medgraft.train.engine import exact_engine
+from small_runs import SMALL, small_config
 
 
 def test_an_external_cohort_gets_the_same_metrics_and_its_sites(finished: Path, tmp_path: Path) -> None:
@@ -37,3 +45,62 @@ def test_other_classes_are_refused(finished: Path, phantom: Path, tmp_path: Path
 def test_a_folder_without_a_model_is_refused(phantom: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"model\.json"):
         evaluate(tmp_path, DataConfig(source=str(phantom)))
+
+
+@pytest.fixture(scope="module")
+def labelled(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """A run on three labels that exclude nothing, and the table it learned from."""
+    folder = tmp_path_factory.mktemp("labels")
+    table = pd.read_csv(phantom)
+    table["path"] = [str(phantom.parent / path) for path in table["path"]]
+    for name in ("nodule", "mass"):
+        table[name] = (table["label"] == name).astype(int)
+    table["odd"] = [row % 2 for row in range(len(table))]
+    table = table.drop(columns=["label", "mask"])
+    table.to_csv(folder / "cases.csv", index=False)
+    config = small_config(
+        folder / "cases.csv", data={"label_column": "nodule,mass,odd"}, transfer={"strategy": "frozen", "cut": "2"}
+    )
+    fit(config, folder / "run")
+    return folder / "run", table
+
+
+def test_labels_that_the_other_cohort_lacks_are_not_known_and_not_judged(
+    labelled: tuple[Path, pd.DataFrame], tmp_path: Path
+) -> None:
+    """They were once taken for absent everywhere, after which the whole evaluation was refused."""
+    run, table = labelled
+    said: list[str] = []
+    table.drop(columns=["mass"]).to_csv(tmp_path / "cases.csv", index=False)
+    config = DataConfig(source=str(tmp_path / "cases.csv"), label_column="odd,nodule")
+    part = evaluate(run, config, out=tmp_path / "out", replicates=200, listener=Listener(say=said.append))
+    table.to_csv(tmp_path / "whole.csv", index=False)
+    config = DataConfig(source=str(tmp_path / "whole.csv"), label_column="nodule,mass,odd")
+    whole = evaluate(run, config, replicates=200)
+    assert (part["classes"], part["unlabelled"]) == (["nodule", "odd"], ["mass"])
+    assert set(part["operating_point"]) == {"nodule", "odd"}
+    assert part["operating_point"]["odd"] == whole["operating_point"]["odd"]
+    assert any("no label mass" in text for text in said)
+    rows = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert "prob_mass" in rows
+    assert all("?mass" in label for label in rows["label"])
+
+
+def test_a_device_that_is_not_there_is_refused_by_every_job_that_computes(finished: Path, phantom: Path) -> None:
+    with pytest.raises(ConfigError, match="device of this machine"):
+        evaluate(finished, DataConfig(source=str(phantom)), device="abacus")
+    with pytest.raises(ConfigError, match="device of this machine"):
+        analyze(finished, device="abacus")
+    with pytest.raises(ConfigError, match="device of this machine"):
+        medgraft.predict(finished, phantom.parent / "images", device="abacus")
+
+
+def test_the_device_that_was_asked_for_is_used(finished: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+    for module in (predict, analyze_module):
+        monkeypatch.setattr(
+            module, "exact_engine", lambda device, **rest: used.append(device) or exact_engine(device, **rest)
+        )
+    monkeypatch.setattr(evaluate_module, "pick_device", lambda wanted: used.append(f"asked {wanted}") or "cpu")
+    evaluate(finished, DataConfig(source=str(phantom)), device="cuda:1", replicates=100)
+    assert used == ["asked cuda:1", "cpu"]

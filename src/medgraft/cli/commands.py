@@ -174,7 +174,7 @@ def predict(
     ] = None,
     unit: JudgedBy = None,
     kind: FormatOfMasks = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "cpu",
+    device: Device = "auto",
 ) -> None:
     """Probabilities, or masks, for files; a broken file costs only its own row."""
     from medgraft.deploy import MASK_LIST, find_cases, load_artefact, predict_files, segment_files
@@ -194,7 +194,7 @@ def predict(
         def progress(done: int, total: int) -> None:
             listener.step("predicting", done, total)
 
-        used = pick_device(device)
+        used = pick_device(device or "auto")
         if is_masks:
             table = segment_files(model, cases, place, kind=kind, device=used, progress=progress)
             place = place / MASK_LIST
@@ -221,6 +221,8 @@ def evaluate(
     uncertain: Uncertain = None,
     blank: Blank = None,
     observer: Observer = None,
+    unit: JudgedBy = None,
+    device: Device = "auto",
     sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""
@@ -232,9 +234,10 @@ def evaluate(
     options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
     config = make_config(str(data), options=options, sets=sets).data
     with listening(console) as listener:
-        result = run_evaluate(run, config, out=out, listener=listener)
-    unit = f", surfaces in {result['unit']}" if "unit" in result else ""
-    print_metrics(console, result["metrics"], f"{result['num_cases']} cases of {result['num_images']} images{unit}")
+        result = run_evaluate(run, config, out=out, unit=unit, device=device or "auto", listener=listener)
+    surfaces = f", surfaces in {result['unit']}" if "unit" in result else ""
+    title = f"{result['num_cases']} cases of {result['num_images']} images{surfaces}"
+    print_metrics(console, result["metrics"], title)
     for line in observer_lines(result):
         typer.echo(line)
     for site, row in result.get("sites", {}).items():

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from medgraft.config import Blank, Key, Unit
-from medgraft.data.export import list_export
+from medgraft.data.export import list_export, unit_names
 from medgraft.data.labels import (
     choose_positive,
     class_matrix,
@@ -32,7 +32,7 @@ from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort, Task
 
-__all__ = ["MIN_PATIENTS", "Unknown", "read_cohort"]
+__all__ = ["MIN_PATIENTS", "Unknown", "read_cohort", "with_units"]
 
 MIN_PATIENTS: Final = 3
 """Fewest patients (images, where patients are unknown) of a class: one each for train, val and test."""
@@ -281,6 +281,30 @@ def _graded(cohort: Cohort, grades: Sequence[str]) -> Cohort:
     note = f"Grades, from the lowest to the highest: {', '.join(classes)}."
     targets = places[cohort.targets].astype(np.int64)
     return dataclasses.replace(cohort, classes=classes, targets=targets, is_ordinal=True, notes=(*cohort.notes, note))
+
+
+def with_units(cohort: Cohort, unit: Unit) -> Cohort:
+    """The cohort whose images are judged by series, study or patient, as their DICOM headers tell.
+
+    Units that the cohort has already stay. Where no header tells any, images stay alone, and a note says so.
+
+    Args:
+        cohort: As read.
+        unit: What is judged as one; ``image`` changes nothing.
+
+    Raises:
+        DataError: Images of one unit contradict each other.
+    """
+    if unit == "image" or cohort.table["unit"].notna().any():
+        return cohort
+    names: list[str] = []
+    if cohort.arrays is None:
+        names = unit_names([cohort.files_of(row) for row in range(len(cohort))], unit)
+    if not any(names):
+        note = f"Warning: no file tells its {unit}, by which the model was judged; each of the {cohort.noun} is alone."
+        return dataclasses.replace(cohort, notes=(*cohort.notes, note))
+    table = cohort.table.assign(unit=pd.Series([name or None for name in names], dtype=object))
+    return _with_units(dataclasses.replace(cohort, table=table, judged_by=unit))
 
 
 def _with_units(cohort: Cohort) -> Cohort:

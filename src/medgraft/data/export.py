@@ -18,7 +18,7 @@ from medgraft.data.volumes import cases_in, files_by_path
 from medgraft.errors import DataError
 from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
 
-__all__ = ["list_export", "units_of_cases"]
+__all__ = ["list_export", "unit_names", "units_of_cases"]
 
 UNITS: Final[dict[Unit, Key]] = {"series": "SeriesInstanceUID", "study": "StudyInstanceUID", "patient": "PatientID"}
 FIELDS: Final = {
@@ -106,10 +106,18 @@ def units_of_cases(cases: Sequence[tuple[Path, ...]], unit: Unit) -> np.ndarray:
     """
     if unit == "image":
         return np.arange(len(cases))
-    found = in_order(functools.partial(_identifier, UNITS[unit]), [case[0] for case in cases])
-    return np.asarray(
-        pd.factorize(pd.Series([name or f"\0{row}" for row, name in enumerate(found)]))[0], dtype=np.int64
-    )
+    names = pd.Series([name or f"\0{row}" for row, name in enumerate(unit_names(cases, unit))])
+    return np.asarray(pd.factorize(names)[0], dtype=np.int64)
+
+
+def unit_names(cases: Sequence[tuple[Path, ...]], unit: Unit) -> list[str]:
+    """The identifier of each case's unit by its DICOM header; empty where there is none.
+
+    Args:
+        cases: Files of each image or volume.
+        unit: ``series``, ``study`` or ``patient``.
+    """
+    return list(in_order(functools.partial(_identifier, UNITS[unit]), [case[0] for case in cases]))
 
 
 def _table(paths: Sequence[str], picked: pd.DataFrame, columns: Mapping[str, str], labels: Path) -> pd.DataFrame:

@@ -192,13 +192,6 @@ def _describe(folder: Path) -> dict[str, Any]:
     return described
 
 
-def _preprocessing(described: dict[str, Any]) -> Preprocessing:
-    if "size" in described:  # of a square, before volumes were read
-        described = {**described, "sides": [described["size"]] * 2}
-    found: Preprocessing = from_json(Preprocessing, described)
-    return found
-
-
 def _artefact(described: dict[str, Any]) -> Artefact:
     return Artefact(
         task=described["task"],
@@ -207,7 +200,7 @@ def _artefact(described: dict[str, Any]) -> Artefact:
         strategy=described["strategy"],
         cut=from_json(Cut, described["cut"]),
         head=from_json(HeadSettings, described["head"]),
-        preprocessing=_preprocessing(described["preprocessing"]),
+        preprocessing=from_json(Preprocessing, described["preprocessing"]),
         thresholds=described["thresholds"],
         temperature=described["temperature"],
         weights=described["weights"],

@@ -1,5 +1,6 @@
 """Files in, probabilities out: the same decoding, scaling and network input as in training."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
@@ -14,14 +15,15 @@ from medgraft.data.volumes import cases_in, volume_of
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import ConfigError, DataError, MedgraftError
 from medgraft.io.preprocess import prepare
-from medgraft.metrics.cases import unit_means
+from medgraft.metrics.cases import predicted_targets, unit_means
 from medgraft.train.batches import ImageSet, evaluation_batch
-from medgraft.train.engine import Engine
+from medgraft.train.engine import exact_engine
 from medgraft.train.outputs import predict_probs
 from medgraft.types import Predictions
 
 __all__ = [
     "UNREADABLE",
+    "called_names",
     "files_of_case",
     "find_cases",
     "predict_files",
@@ -96,7 +98,20 @@ def predict_files(
         table[noun] = np.bincount(units[np.isfinite(probs).all(1)], minlength=len(table))
         status = [_remark(words, noun) for words in _gathered(status, units)]
         probs = unit_means(probs, units)
-    return _with_probs(table, probs, model.artefact.classes, model.artefact.task).assign(status=status)
+    return _with_probs(table, _said(model, probs)).assign(status=status)
+
+
+def _said(model: LoadedModel, probs: np.ndarray) -> Predictions:
+    """Probabilities of cases without truth."""
+    artefact = model.artefact
+    return Predictions(
+        probs=probs,
+        targets=np.zeros(len(probs), dtype=np.int64),
+        groups=np.arange(len(probs)),
+        classes=artefact.classes,
+        task=artefact.task,
+        positive=artefact.classes.index(artefact.positive) if artefact.positive is not None else None,
+    )
 
 
 def _gathered(status: Sequence[str], units: np.ndarray) -> list[list[str]]:
@@ -141,7 +156,7 @@ def predict_pixels(model: LoadedModel, images: np.ndarray, *, device: str = "cpu
         positive=positive,
         num_classes=len(artefact.classes),
     )
-    return predict_probs(model.network.to(device), data, Engine(device=device))
+    return predict_probs(model.network.to(device), data, exact_engine(device))
 
 
 def find_cases(inputs: Iterable[Path], dims: int = 2) -> list[tuple[Path, ...]]:
@@ -177,21 +192,27 @@ def find_cases(inputs: Iterable[Path], dims: int = 2) -> list[tuple[Path, ...]]:
 def predictions_table(predictions: Predictions, paths: Sequence[str], patients: Sequence[str]) -> pd.DataFrame:
     """``path, patient, label, prob_<class>…, pred, status`` of known cases."""
     table = pd.DataFrame({"path": list(paths), "patient": list(patients)})
-    table["label"] = _names(predictions.targets, predictions.classes)
-    return _with_probs(table, predictions.probs, predictions.classes, predictions.task).assign(status="ok")
+    table["label"] = called_names(predictions.targets, predictions.classes)
+    return _with_probs(table, predictions).assign(status="ok")
 
 
-def _with_probs(table: pd.DataFrame, probs: np.ndarray, classes: tuple[str, ...], task: str) -> pd.DataFrame:
-    for index, name in enumerate(classes):
-        table[f"prob_{name}"] = probs[:, index]
-    is_known = np.isfinite(probs).all(1)
-    chosen = (probs > 0.5).astype(float) if task == "multilabel" else np.nan_to_num(probs, nan=-1).argmax(1)
-    names = _names(chosen, classes)
-    table["pred"] = [name if known else "" for name, known in zip(names, is_known, strict=True)]
+def _with_probs(table: pd.DataFrame, predictions: Predictions) -> pd.DataFrame:
+    """The table with probabilities, and what is called by the rule that metrics are computed by."""
+    for index, name in enumerate(predictions.classes):
+        table[f"prob_{name}"] = predictions.probs[:, index]
+    is_readable = np.isfinite(predictions.probs).all(1)
+    called = predicted_targets(dataclasses.replace(predictions, probs=np.nan_to_num(predictions.probs)))
+    table["pred"] = np.where(is_readable, called_names(called, predictions.classes), "")
     return table
 
 
-def _names(targets: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+def called_names(targets: np.ndarray, classes: tuple[str, ...]) -> list[str]:
+    """The name of each case's class, or its labels joined by ``|``; a label that is not known with a question mark.
+
+    Args:
+        targets: (N,) class indices, or (N, C) of 0, 1 and NaN.
+        classes: Names in the order of the indices.
+    """
     if targets.ndim == 2:
         return ["|".join(_label(n, on) for n, on in zip(classes, row, strict=True) if on != 0) for row in targets]
     return [classes[int(index)] for index in targets]

@@ -39,6 +39,7 @@ from medgraft.search.trial import (
     run_trial,
 )
 from medgraft.search.two_stage import stage_ends
+from medgraft.train.engine import Engine
 from medgraft.transfer.heads import CLASSICAL
 from medgraft.transfer.plan import plan_line
 from medgraft.transfer.source import Source
@@ -238,7 +239,7 @@ def _trained(
     folder: Path,
     found: Prepared,
     cohorts: dict[float, Cohort],
-    engine: Any,
+    engine: Engine,
     names: Sequence[str],
     told: Listener,
 ) -> list[_Entry]:

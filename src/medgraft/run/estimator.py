@@ -24,7 +24,7 @@ from medgraft.io.preprocess import prepare
 from medgraft.io.volume import is_volume_name
 from medgraft.run.exploring import method_of, settled_search
 from medgraft.run.judging import artefact_of
-from medgraft.run.prepare import Listener, Prepared, fitted, network_of, preprocessing_of
+from medgraft.run.prepare import Listener, Prepared, fitted, network_of, preprocessing_of, reading_of
 from medgraft.run.searching import best_trial
 from medgraft.run.trials import engine_for, is_searched, trial_context
 from medgraft.search.trial import load_trial_model
@@ -218,7 +218,14 @@ def _prepared(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[
     backbone, sides = fitted(config, network_of(config), cohort)
     source = prepare_source(backbone, sides)
     channels = 1 if backbone.in_channels == 1 else None
-    decoded = build_cache(cohort, folder / "cache", sides=sides, channels=channels)
+    decoded = build_cache(
+        cohort,
+        folder / "cache",
+        sides=sides,
+        channels=config.data.channels if config.data.channels is not None else channels,
+        resize=config.data.resize,
+        reading=reading_of(config.data),
+    )
     if decoded.broken:
         first = decoded.broken[0]
         raise DataError(

@@ -7,8 +7,9 @@ import numpy as np
 from PIL import Image
 
 from medgraft.data.fingerprint import views
+from medgraft.deploy.predict import called_names
 from medgraft.files import write_json
-from medgraft.metrics.cases import known_labels
+from medgraft.metrics.cases import known_labels, predicted_targets
 from medgraft.run.prepare import Prepared
 from medgraft.types import Predictions
 
@@ -58,16 +59,13 @@ def duplicate_pairs(place: Path, found: Prepared) -> list[dict[str, Any]]:
 
 def _cases(place: Path, found: Prepared, predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
     rows = found.cohort.case_rows("test")
-    probs, classes = predictions.probs, predictions.classes
+    probs, called = predictions.probs, predicted_targets(predictions)
     if predictions.targets.ndim == 2:
-        is_hit = (((probs > 0.5) == (predictions.targets == 1)) | ~known_labels(predictions)).all(1)
+        is_hit = ((called == predictions.targets) | ~known_labels(predictions)).all(1)
         confidence = np.abs(probs - 0.5).max(1) + 0.5
-        names = ["|".join(n for n, p in zip(classes, row, strict=True) if p > 0.5) for row in probs]
-        truth = ["|".join(n for n, t in zip(classes, row, strict=True) if t > 0.5) for row in predictions.targets]
     else:
-        pred = probs.argmax(1)
-        is_hit, confidence = pred == predictions.targets, probs.max(1)
-        names, truth = [classes[i] for i in pred], [classes[i] for i in predictions.targets]
+        is_hit, confidence = called == predictions.targets, probs.max(1)
+    names, truth = (called_names(targets, predictions.classes) for targets in (called, predictions.targets))
     order = np.argsort(-confidence, kind="stable")
     chosen = {
         "hits": [i for i in order if is_hit[i]][:_MAX_CASES],

@@ -90,12 +90,7 @@ class TrialSpec:
 
     def key(self) -> str:
         """A short name: equal specifications are one trial."""
-        said = to_json(self)
-        if not self.parent:
-            del said["parent"]  # a trial without one keeps the name it has in older runs
-        if self.train.patches is None:
-            del said["train"]["patches"], said["train"]["loss"]
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps(to_json(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
