@@ -5,6 +5,9 @@ builtin, so that code which knows nothing of medgraft can catch it. The command 
 one printed line and exit code 2.
 """
 
+from collections.abc import Iterable
+from pathlib import Path
+
 __all__ = [
     "BackboneError",
     "ConfigError",
@@ -14,7 +17,26 @@ __all__ = [
     "MedgraftError",
     "RunError",
     "WeightsError",
+    "reason_of",
 ]
+
+
+def reason_of(error: Exception, files: Iterable[Path]) -> str:
+    """The message of an error about one of `files`, without the path that it begins with.
+
+    Args:
+        error: Raised while a file was read.
+        files: Those that were being read; no other path is taken away.
+
+    Examples:
+        >>> reason_of(DataError("study: A/m.png: a JPEG changes the numbers"), [Path("study: A/m.png")])
+        'a JPEG changes the numbers'
+    """
+    message = str(error)
+    for file in files:
+        if message.startswith(f"{file}: "):
+            return message.removeprefix(f"{file}: ")
+    return message
 
 
 class MedgraftError(Exception):

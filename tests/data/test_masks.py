@@ -14,6 +14,7 @@ from medgraft.cli import app
 from medgraft.config import make_config
 from medgraft.data.audit import audit_cohort
 from medgraft.data.cache import build_cache
+from medgraft.data.mask_cache import build_mask_cache
 from medgraft.data.masks import mask_of, read_mask_cohort
 from medgraft.data.pairs import Pairs, find_pairs
 from medgraft.errors import ConfigError, DataError
@@ -515,3 +516,23 @@ def test_check_audits_and_divides_a_segmentation(tmp_path: Path) -> None:
     assert told.startswith(f"two against the truth, mean Dice of 12 images: foreground {mean:.3f} (pooled ")
     with pytest.raises(ConfigError, match="--positive is about labels"):
         check(make_config(str(root), options={"data": {"task": "segmentation", "positive": "x"}}).data)
+
+
+def test_a_reason_is_whole_whatever_the_folders_are_called(tmp_path: Path) -> None:
+    """It was cut at the first colon: names of folders took its place, and could make it empty."""
+    root = tmp_path / "study: A"
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        for folder in ("images", "masks"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            values = rng.integers(0, 2, (8, 8)).astype(np.uint8)
+            Image.fromarray(values * 200).save(root / folder / f"{number}.png")
+    (root / "masks" / "3.png").write_bytes(b"\x89PNG broken")
+    cohort = read_mask_cohort(root)
+    with pytest.raises(DataError) as raised:
+        mask_of(cohort, 3)
+    decoded = build_cache(cohort, tmp_path / "cache", sides=(8, 8))
+    (reason,) = build_mask_cache(cohort, decoded).unusable.values()
+    assert str(raised.value) == f"{root / 'masks' / '3.png'}: {reason}"
+    assert "study" not in reason
+    assert reason

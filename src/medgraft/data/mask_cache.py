@@ -10,8 +10,8 @@ import numpy as np
 
 from medgraft.data.cache import DecodedCohort, rows_file, stamp_of
 from medgraft.data.decode import in_order
-from medgraft.data.masks import mask_of, mask_readers
-from medgraft.errors import DataError, RunError
+from medgraft.data.masks import mask_files_of, mask_of, mask_readers
+from medgraft.errors import DataError, RunError, reason_of
 from medgraft.files import read_json, replacing_folder, write_json
 from medgraft.io.preprocess import prepare_mask
 from medgraft.io.resample import resampled_sides
@@ -118,7 +118,7 @@ def _usable(cohort: Cohort, decoded: DecodedCohort, row: int) -> np.ndarray | st
     try:
         mask = mask_of(cohort, row)
     except DataError as error:
-        return str(error).partition(": ")[2] or str(error)
+        return reason_of(error, mask_files_of(cohort, row))
     reason = misfit(decoded, row, mask.shape)
     return f"mask of {reason}" if reason else mask
 

@@ -20,7 +20,7 @@ from medgraft.data.pairs import Pairs, find_pairs, some_names
 from medgraft.data.patients import with_dicom, with_patients
 from medgraft.data.tables import FIRST_LINE, demand_column, demand_files, find_column, read_table, split_names
 from medgraft.data.volumes import files_of
-from medgraft.errors import ConfigError, DataError
+from medgraft.errors import ConfigError, DataError, reason_of
 from medgraft.io.dicom_header import is_dicom, read_header
 from medgraft.io.dicom_seg import segment_labels
 from medgraft.io.image import IMAGE_SUFFIXES
@@ -28,7 +28,7 @@ from medgraft.io.mask import NO_NAMES, is_seg_file, read_mask
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort
 
-__all__ = ["MAJORITY", "NO_NUMBER", "mask_of", "mask_readers", "read_mask_cohort", "with_truth"]
+__all__ = ["MAJORITY", "NO_NUMBER", "mask_files_of", "mask_of", "mask_readers", "read_mask_cohort", "with_truth"]
 
 NO_NUMBER: Final = MAX_MASK_NUMBER + 1
 """From here on numbers stand for classes that no file shows: no mask holds them."""
@@ -194,8 +194,13 @@ def with_truth(cohort: Cohort, observer: str, row: int) -> tuple[np.ndarray, np.
     try:
         mask, truth = _united(cohort, row, files), mask_of(cohort, row)
     except DataError as error:
-        return str(error).partition(": ")[2]
+        return reason_of(error, [*(cohort.root / file for file in files), *mask_files_of(cohort, row)])
     return (mask, truth) if mask.shape == truth.shape else None
+
+
+def mask_files_of(cohort: Cohort, row: int) -> list[Path]:
+    """The files that an image and its mask are read from."""
+    return [*(cohort.root / file for files in cohort.masks[row] for file in files), *cohort.files_of(row)]
 
 
 def mask_of(cohort: Cohort, row: int) -> np.ndarray:
@@ -314,7 +319,7 @@ def _look(root: Path, case: tuple[Sequence[Path], Sequence[Sequence[str]]]) -> _
         found = [frozenset().union(*one) - {0} for one in seen]
         named = [segment_labels(root / name) for files in voters for name in files if is_seg_file(root / name)]
     except DataError as error:
-        return _Seen(reason=str(error).partition(": ")[2])
+        return _Seen(reason=reason_of(error, [*(root / name for files in voters for name in files), *images]))
     marking = [values for values in found if values]
     if len(marking) > 1 and not frozenset.intersection(*marking):
         numbers = " and ".join(", ".join(map(str, sorted(values))) for values in marking)
