@@ -6,13 +6,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from medgraft import files
 from medgraft.errors import RunError
 from medgraft.files import (
+    locked,
     read_json,
     remove_leftovers,
     replacing,
@@ -116,3 +119,42 @@ def test_two_processes_write_the_same_features_side_by_side(tmp_path):
     assert errors == [b"", b""]
     assert np.load(tmp_path / "features.npy").shape == (4, 4)
     assert [p.name for p in tmp_path.iterdir()] == ["features.npy"]
+
+
+def test_one_holder_at_a_time_in_threads_and_processes(tmp_path):
+    path = tmp_path / "run.lock"
+    with locked(path):
+        with pytest.raises(RunError, match=f"process {os.getpid()} on .* is running in it"), locked(path):
+            pass
+        with ThreadPoolExecutor(1) as pool, pytest.raises(RunError, match="is running in it"):
+            pool.submit(lambda: locked(path).__enter__()).result()
+        code = "import sys; from pathlib import Path; from medgraft.files import locked\nwith locked(Path(sys.argv[1])): pass"
+        done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False)
+        assert "is running in it" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+    with locked(path):
+        assert path.is_file()
+
+
+@pytest.mark.parametrize("content", ["", "12345 1.5", "process 4194304 on elsewhere"])
+def test_a_lock_that_was_left_behind_holds_nobody_up(tmp_path, content):
+    """Whatever it says: of a process that is gone, of another host, of an older version."""
+    (tmp_path / "run.lock").write_text(content)
+    with locked(tmp_path / "run.lock"):
+        assert f"process {os.getpid()}" in (tmp_path / "run.lock").read_text()
+
+
+def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeypatch):
+    path, calls = tmp_path / "run.lock", []
+    lock = files.lock_file
+
+    def removing(handle, *, waits):
+        lock(handle, waits=waits)
+        calls.append(handle)
+        if len(calls) == 1:
+            path.unlink()
+
+    monkeypatch.setattr(files, "lock_file", removing)
+    with locked(path):
+        assert path.is_file()
+    assert len(calls) == 2

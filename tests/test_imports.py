@@ -41,7 +41,7 @@ ADAPTERS = {
     ),
     "nibabel": ("io/nifti.py",),
     "packaging": ("run/doctor.py",),
-    "psutil": ("run/folder.py", "run/doctor.py", "run/forecast.py"),
+    "psutil": ("run/doctor.py", "run/forecast.py"),
     "pydantic": ("config.py",),
     "rich": ("cli/program.py", "run/console.py"),
     "segmentation_models_pytorch": ("transfer/decoders.py",),
@@ -53,7 +53,7 @@ ADAPTERS = {
     "torch_pruning": ("transfer/slim.py",),
     "typer": ("cli/",),
     "pydicom": ("io/dicom.py", "io/dicom_header.py", "io/dicom_seg.py"),
-    "yaml": ("config.py", "run/folder.py", "run/analyzing.py", "cli/options.py"),
+    "yaml": ("config.py", "run/folder.py", "cli/options.py"),
 }
 # Larger than the house wishes, each for a reason.
 LONG_FUNCTIONS = {("run/fit.py", "_results"): "one literal: results.json in its order"}

@@ -7,6 +7,8 @@ import math
 import os
 import secrets
 import shutil
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,8 @@ from medgraft.errors import RunError
 from medgraft.types import to_json
 
 __all__ = [
+    "lock_file",
+    "locked",
     "read_json",
     "remove_leftovers",
     "replacing",
@@ -93,6 +97,78 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise RunError(_refusal(path, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` while the block runs; one holder at a time, in whatever thread, process or machine.
+
+    The system lets go of it when the holder dies, however suddenly; the file names the holder for whoever is refused.
+
+    Raises:
+        RunError: Somebody else holds it, or the disk cannot lock.
+    """
+    try:
+        handle = _held(path)
+    except BlockingIOError as error:
+        holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+        raise RunError(f"expected {path.parent} to be free, but {holder} is running in it. Wait or stop it.") from error
+    except OSError as error:
+        raise RunError(_refusal(path, error)) from error
+    try:
+        yield
+    finally:
+        # Removed before it is let go: whoever waits finds another file, or none, and tries again.
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(handle)
+
+
+def _held(path: Path) -> int:
+    """A descriptor that holds the lock of the file that `path` names now."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            lock_file(handle, waits=False)
+            # A holder that ends removes its file: the lock may be that of a file nobody can find any more.
+            if _is_named(path, handle):
+                os.ftruncate(handle, 0)
+                os.write(handle, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_named(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def lock_file(handle: int, *, waits: bool) -> None:
+    """Lock an open file until it is closed.
+
+    Args:
+        handle: Its descriptor.
+        waits: Whether to wait for another holder.
+
+    Raises:
+        BlockingIOError: Another holds it, and waiting was not asked for.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(str(error)) from error
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
 
 
 def remove_leftovers(folder: Path) -> None:

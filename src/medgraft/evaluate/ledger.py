@@ -9,12 +9,12 @@ import datetime
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from medgraft.errors import DataError, RunError
+from medgraft.files import lock_file
 from medgraft.machine import home
 
 __all__ = ["ledger_path", "open_test"]
@@ -79,10 +79,7 @@ def _locked(file: Path) -> Iterator[int]:
     """A descriptor of the file; on POSIX no other process has it, and a killed one lets it go."""
     handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        if sys.platform != "win32":
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        lock_file(handle, waits=True)
         yield handle
     finally:
         os.close(handle)

@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import yaml
 
 from medgraft.config import RunConfig, to_yaml
 from medgraft.errors import MedgraftError, RunError
-from medgraft.files import read_json, remove_leftovers, write_json, write_text
+from medgraft.files import locked, read_json, remove_leftovers, write_json, write_text
 from medgraft.types import to_json
 
 __all__ = [
@@ -44,7 +43,7 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
             )
         is_new = not (folder / "config.yaml").exists()
         try:
-            with _locked(folder):
+            with locked(folder / "run.lock"):
                 _check_config(folder, config)
                 remove_leftovers(folder)
                 if not (folder / "run.json").exists():
@@ -118,23 +117,6 @@ def _differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:
             yield from _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else str(key))
     elif before != now:
         yield prefix
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    path = folder / "run.lock"
-    mine = psutil.Process()
-    if path.exists():
-        pid, _, created = path.read_text().partition(" ")
-        is_alive = pid.isdigit() and psutil.pid_exists(int(pid)) and int(pid) != mine.pid
-        # A process number is used again after a restart; the start time tells the processes apart.
-        if is_alive and created == str(psutil.Process(int(pid)).create_time()):
-            raise RunError(f"expected {folder} to be free, but process {pid} is running in it. Wait or stop it.")
-    path.write_text(f"{mine.pid} {mine.create_time()}")
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def run_id_of(folder: Path) -> str:
