@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from medgraft.config import PRESETS, RunConfig, make_config, parse_minutes, to_yaml
-from medgraft.errors import ConfigError
+from medgraft.config import PRESETS, RunConfig, make_config, parse_minutes, read_config, to_yaml
+from medgraft.errors import ConfigError, RunError
 from medgraft.run.prepare import reading_of
 
 
@@ -191,3 +191,27 @@ def test_the_size_of_volumes_is_written_and_read_again_without_a_warning(recwarn
     assert again["backbone"]["size"] == [16, 32, 32]
     assert make_config("x", options={"backbone": again["backbone"]}).backbone.size == (16, 32, 32)
     assert not recwarn
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "data: {source: x}\ntrain: {epocs: 3}\n",
+            r"settings of a run of this version in .*unknown setting train\.epocs",
+        ),
+        ("data: [", "could not read"),
+        (None, "could not read"),
+    ],
+)
+def test_a_configuration_of_another_version_is_one_line(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(RunError, match=message):
+        read_config(tmp_path / "config.yaml")
+
+
+def test_a_configuration_is_read_as_it_was_written(tmp_path):
+    config = make_config("images", preset="thorough", sets=["backbone.size=[8,16,16]", "data.folds=3"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert read_config(tmp_path / "config.yaml") == config

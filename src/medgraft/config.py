@@ -2,12 +2,13 @@
 
 import difflib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_serializer, field_validator
 
-from medgraft.errors import ConfigError
+from medgraft.errors import ConfigError, RunError
 
 __all__ = [
     "PRESETS",
@@ -25,6 +26,7 @@ __all__ = [
     "Unit",
     "make_config",
     "parse_minutes",
+    "read_config",
     "to_yaml",
 ]
 
@@ -336,6 +338,26 @@ def make_config(
         return RunConfig.model_validate(values)
     except ValidationError as error:
         raise ConfigError(_explain(error)) from error
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration that a run was made with.
+
+    Args:
+        path: Its ``config.yaml``.
+
+    Raises:
+        RunError: It is missing or damaged, or a version with other settings wrote it.
+    """
+    try:
+        return RunConfig.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RunError(f"could not read {path}: {error}. Is this the folder of a run?") from error
+    except ValidationError as error:
+        raise RunError(
+            f"expected the settings of a run of this version in {path}, got others ({_explain(error)}) Fit again with "
+            "this version, or analyse it with the one that made it."
+        ) from error
 
 
 def to_yaml(config: RunConfig) -> str:

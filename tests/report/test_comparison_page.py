@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from medgraft.errors import RunError
-from medgraft.report.comparison_figures import pareto_figure
+from medgraft.report.comparison_figures import STYLES, pareto_figure
 from medgraft.report.comparison_page import comparison_rows, headline, write_comparison
+from medgraft.transfer.strategies import STRATEGIES
 
 
 def row(name: str, auroc: float, **more: Any) -> dict[str, Any]:
@@ -90,3 +91,11 @@ def test_a_row_without_seeds_has_no_sd() -> None:
 def test_no_page_without_results(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"comparison\.json"):
         write_comparison(tmp_path)
+
+
+def test_a_strategy_without_a_look_of_its_own_is_drawn_all_the_same(tmp_path: Path) -> None:
+    """It once ended the job with a KeyError, after all training and after the test was opened."""
+    assert set(STRATEGIES) <= set(STYLES)
+    rows = [row("ftl", 0.9), row("brand-new", 0.91)]
+    page = write(tmp_path, [*rows, *({**one, "fraction": 0.25, "num_train": 124} for one in rows)])
+    assert page.count("<svg") == 3

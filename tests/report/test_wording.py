@@ -1,9 +1,13 @@
 """Every strategy can be spoken of, in its own words and with the settings of the run."""
 
+from typing import get_args
+
 import pytest
 
-from medgraft.report.prose import REFERENCES
-from medgraft.report.wording import WORDINGS, chosen_name, depth_sentence, strategy_words
+from medgraft.config import SearchConfig
+from medgraft.report.prose import LOSSES, REFERENCES
+from medgraft.report.wording import SEARCHES, WORDINGS, chosen_name, depth_sentence, strategy_words
+from medgraft.train.mask_losses import MASK_LOSSES
 from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH
 
 CUT = {"index": 3, "name": "layer1.1"}
@@ -38,3 +42,9 @@ def test_settings_of_the_run_stand_in_the_words() -> None:
     assert "random-forest" in strategy_words({"strategy": "hybrid", "head": "random-forest"})
     assert "by gradient" in strategy_words({"strategy": "frozen", "solver": "gradient"})
     assert "solved to convergence" in strategy_words({"strategy": "frozen", "solver": "exact"})
+
+
+def test_there_are_words_for_every_search_and_every_loss() -> None:
+    methods = set(get_args(SearchConfig.model_fields["method"].annotation)) - {"auto"}
+    assert methods | {"guided from ftl"} == set(SEARCHES)
+    assert set(LOSSES) == set(MASK_LOSSES)

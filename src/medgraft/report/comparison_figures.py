@@ -1,7 +1,7 @@
 """The figures of a comparison: what each strategy gains, what it costs, and how it learns from more labels."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import matplotlib
 
@@ -10,15 +10,15 @@ from medgraft.report.formatting import signed
 
 __all__ = ["differences_figure", "learning_figure", "pareto_figure"]
 
-_STYLES = {
+STYLES: Final = {
     "ftl": (COLOURS["baseline"], "D"), "ttl": (COLOURS["chosen"], "o"), "tf": (COLOURS["sky"], "o"),
     "lwft": (COLOURS["good"], "s"), "gradual": (COLOURS["good"], "^"), "lp-ft": (COLOURS["good"], "v"),
     "discriminative": (COLOURS["good"], "P"), "l2sp": (COLOURS["second"], "s"), "wtst": (COLOURS["second"], "^"),
     "lora": (COLOURS["second"], "v"), "scratch": (COLOURS["best"], "X"), "frozen": (COLOURS["amber"], "s"),
     "hybrid": (COLOURS["amber"], "^"), "ftl-pretrained": (COLOURS["baseline"], "o"),
 }  # fmt: skip
-
-
+# For a strategy that nobody has given a look of its own yet.
+_PLAIN: Final = (COLOURS["muted"], "o")
 _VERDICT_COLOURS = {"better": "good", "non-inferior": "good", "worse": "best"}
 # Costs this close, as a share of the axis, would lie on top of one another.
 _CLOSE = 0.015
@@ -79,7 +79,7 @@ def pareto_figure(rows: Sequence[Mapping[str, Any]]) -> str:
     axes = figure.subplots()
     for row, x in zip(rows, _side_by_side([row["macs"] / 1e9 for row in rows]), strict=True):
         name, _, policy = row["strategy"].partition(" (")
-        colour, marker = _STYLES[name]
+        colour, marker = STYLES.get(name, _PLAIN)
         value, (low, high) = row["test"]["auprc"]["mean"], row["test"]["auprc"]["ci95"]
         axes.plot([x, x], [low, high], color=colour, linewidth=1.0, alpha=0.45)
         # Hollow: the same strategy with other words for uncertain labels.
@@ -130,7 +130,7 @@ def learning_figure(rows: Sequence[Mapping[str, Any]]) -> str:
     axes = figure.subplots()
     for name in dict.fromkeys(row["strategy"] for row in rows):
         mine = sorted((r for r in rows if r["strategy"] == name), key=lambda r: r["num_train"])
-        colour, marker = _STYLES[name.partition(" (")[0]]
+        colour, marker = STYLES.get(name.partition(" (")[0], _PLAIN)
         x, y = [r["num_train"] for r in mine], [r["test"]["auroc"]["mean"] for r in mine]
         is_main = name in ("ttl", "ftl")
         axes.plot(x, y, marker=marker, color=colour, linewidth=2.0 if is_main else 1.0, markersize=5, label=name)

@@ -257,7 +257,7 @@ def _search(run: RunFiles, cite: Cite) -> str:
     trials = look_up(run.results, "search.num_trials")
     method = look_up(run.results, "search.method", "two-stage")
     is_warm = method == "guided" and look_up(run.results, "search.start") == "ftl"
-    words, reference = SEARCHES["guided from ftl" if is_warm else method]
+    words, reference = SEARCHES.get("guided from ftl" if is_warm else method, (f"by the search {method}", ""))
     score = "average precision" if measure_of(run.results) is LABELS else "mean Dice"
     judge = "from training images alone, " if method == "svcca" else f"on validation alone by {score}, "
     text = f"The depth was chosen {judge}{words}"

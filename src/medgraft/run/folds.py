@@ -51,7 +51,8 @@ def fit_folds(config: RunConfig, folder: Path, found: Prepared, run_split: RunSp
     for number, cohort in enumerate(cohorts, 1):
         place = folder / f"fold_{number}"
         told.say(cohort.notes[-1])
-        if not (place / "results.json").is_file():
+        # As in `fit`: killed before its report a fold is not done.
+        if not ((place / "results.json").is_file() and (place / "report.html").is_file()):
             place.mkdir(exist_ok=True)
             shutil.copyfile(folder / "run.json", place / "run.json")
             part = dataclasses.replace(
