@@ -364,6 +364,7 @@ def analyze(
     uncertain: Uncertain = None,
     blank: Blank = None,
     grades: Grades = None,
+    device: Device = None,
     offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
@@ -382,12 +383,16 @@ def analyze(
                 "data": cohort_options(locals()),
                 "backbone": network_options(locals()),
                 "seed": seed,
+                "device": device,
                 "offline": offline,
             }
             config = make_config(str(inputs[0]), options=given, sets=sets)
             results = [analyze_cohort(config, out, num_images=images, source=source, listener=listener)]
         else:
-            settings = {"num_images": images, "source": source, "other": against, "is_gain_wanted": gain}
+            settings = {
+                "num_images": images, "source": source, "other": against, "is_gain_wanted": gain,
+                "device": device or "auto",
+            }  # fmt: skip
             results = analyze_runs(inputs, **settings, listener=listener)
     pages = [out / "analysis.html"] if out is not None else [run / "report.html" for run in inputs]
     for found, page in zip(results, pages, strict=True):

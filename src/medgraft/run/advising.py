@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from medgraft.config import RunConfig
-from medgraft.run.prepare import Listener, Prepared, prepared, refuse_segmentation
+from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.refusals import refuse_early
 from medgraft.run.trials import engine_for, trial_context, trial_spec
 from medgraft.search.rule import choose
 from medgraft.search.trial import Trial, TrialContext, run_trial
@@ -41,7 +42,7 @@ def advise(config: RunConfig, *, listener: Listener | None = None) -> dict[str, 
         ``advice``: strategy, cut, why and source, the first first.
     """
     told = listener or Listener()
-    refuse_segmentation(config.data, "advise")
+    refuse_early(config, "advise")
     with tempfile.TemporaryDirectory(prefix="medgraft-advise-") as place:
         folder = Path(place)
         found = prepared(config, folder, told)

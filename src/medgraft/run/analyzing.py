@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import yaml
 
 from medgraft.analysis import FeatureStatistics, features_at_cuts, statistics_of
-from medgraft.config import RunConfig
+from medgraft.config import RunConfig, read_config
 from medgraft.data.split import write_splits
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.errors import ConfigError, RunError
@@ -18,7 +17,8 @@ from medgraft.report import write_analysis, write_report
 from medgraft.run.exploring import choose_probe
 from medgraft.run.folder import open_run
 from medgraft.run.measuring import changes, distances, read_source, similarity, worth_of_cuts
-from medgraft.run.prepare import Listener, Prepared, prepared, refuse_segmentation
+from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.refusals import refuse_early
 from medgraft.run.trials import is_whole, source_name, trial_context, trial_spec
 from medgraft.search.trial import TrialContext, forget_weights, run_trial
 from medgraft.search.two_stage import stage_ends
@@ -65,9 +65,10 @@ def analyze(
         DataError: Too few images, or features that cannot be compared.
     """
     folder, told = Path(run), listener or Listener()
-    engine = exact_engine(pick_device(device))
     config = _config_of(folder)
-    refuse_segmentation(config.data, "analyze")
+    # The run may have been made on another machine: this call's device counts.
+    refuse_early(config.model_copy(update={"device": device}), "analyze")
+    engine = exact_engine(pick_device(device))
     second = _second_run(folder, config, Path(other)) if other is not None else None
     with tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
         found = prepared(config, Path(place), told)
@@ -136,7 +137,6 @@ def analyze_cohort(
     *,
     num_images: int = 1000,
     source: str | Path | None = None,
-    device: str = "auto",
     listener: Listener | None = None,
 ) -> dict[str, Any]:
     """What a pretrained network makes of a cohort before any training, into `out`; the test set stays shut.
@@ -149,15 +149,14 @@ def analyze_cohort(
         out: New or empty folder, or that of the same analysis.
         num_images: At most so many training images, drawn with the seed.
         source: Images the network was pretrained on, or their stored statistics.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
         listener: Told how things go.
 
     Raises:
         MedgraftError: Whatever is wrong with data, weights or the folder.
     """
     folder, told = Path(out), listener or Listener()
-    engine = exact_engine(pick_device(device))
-    refuse_segmentation(config.data, "analyze")
+    refuse_early(config, "analyze")
+    engine = exact_engine(pick_device(config.device))
     with open_run(folder, config), tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
         found = prepared(config, Path(place), told)
         context = trial_context(Path(place), found, engine)
@@ -223,7 +222,7 @@ def _config_of(folder: Path) -> RunConfig:
             f"expected the folder of a finished `medgraft fit`, got {folder} without results.json. "
             "For a cohort give --out."
         )
-    config = RunConfig.model_validate(yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")))
+    config = read_config(folder / "config.yaml")
     # A time budget decides the epochs of a run; its settings do not hold them.
     epochs = read_json(folder / "results.json")["train"]["epochs"]
     config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})

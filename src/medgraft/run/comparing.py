@@ -26,7 +26,8 @@ from medgraft.report.comparison_page import write_comparison
 from medgraft.run.advising import advice_from
 from medgraft.run.folder import demand_same_data, log_event, open_run, run_id_of
 from medgraft.run.judging import count_opening, predict_split
-from medgraft.run.prepare import Listener, Prepared, digest_of, prepared, refuse_segmentation
+from medgraft.run.prepare import Listener, Prepared, digest_of, prepared
+from medgraft.run.refusals import refuse_early
 from medgraft.run.trials import engine_for, second_cut, trial_context, trial_spec, usual_depth
 from medgraft.search.fair import FairChoice, depths_to_try, fair_search
 from medgraft.search.trial import (
@@ -93,7 +94,7 @@ def compare(
     """
     folder = Path(out)
     told = listener or Listener()
-    refuse_segmentation(config.data, "compare")
+    refuse_early(config, "compare")
     names = _wanted(config)
     with open_run(folder, config):
         if (folder / "comparison.json").is_file() and (folder / "comparison.html").is_file():
@@ -132,20 +133,9 @@ def compare(
 
 
 def _wanted(config: RunConfig) -> list[str]:
-    if config.compare is None:
-        raise ConfigError("expected what to compare, got nothing. Give --strategies all or a list.")
-    if config.data.folds > 1 or config.transfer.cut != "auto":
-        raise ConfigError("compare takes neither --folds nor --cut: it divides once and tries depths itself.")
-    names = list(config.compare.strategies)
-    if config.transfer.head in CLASSICAL and not {"all", "hybrid"} & set(names):
-        raise ConfigError(f"--head {config.transfer.head} is a head of hybrid: add hybrid to --strategies.")
-    if names == ["all"]:
-        return list(STRATEGIES)
-    unknown = [name for name in names if name not in STRATEGIES]
-    if unknown:
-        raise ConfigError(f"expected strategies among {', '.join(STRATEGIES)} or all, got {', '.join(unknown)}.")
+    names = config.compare.strategies if config.compare is not None else ("all",)
     # Full fine-tuning is what everything is measured against.
-    return list(dict.fromkeys([BASELINE, *names]))
+    return list(STRATEGIES) if names == ("all",) else list(dict.fromkeys([BASELINE, *names]))
 
 
 def _fitting(config: RunConfig, found: Prepared, names: list[str], told: Listener) -> tuple[list[str], dict[str, str]]:

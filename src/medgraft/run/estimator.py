@@ -25,6 +25,7 @@ from medgraft.io.volume import is_volume_name
 from medgraft.run.exploring import method_of, settled_search
 from medgraft.run.judging import artefact_of
 from medgraft.run.prepare import Listener, Prepared, fitted, network_of, preprocessing_of, reading_of
+from medgraft.run.refusals import refuse_early
 from medgraft.run.searching import best_trial
 from medgraft.run.trials import engine_for, is_searched, trial_context
 from medgraft.search.trial import load_trial_model
@@ -117,6 +118,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{len(self.classes_)} classes."
             )
         config = self._config()
+        refuse_early(config, "fit")
         if groups is None and not isinstance(X, np.ndarray):
             groups = patients_of_files([volume_of(Path(path))[0] for path in X])
         with tempfile.TemporaryDirectory(prefix="medgraft-") as place:

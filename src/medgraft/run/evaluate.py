@@ -14,7 +14,7 @@ from medgraft.data.groups import groups_of
 from medgraft.data.identity import pseudonym
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.deploy.predict import predict_pixels, predictions_table
-from medgraft.errors import DataError
+from medgraft.errors import ConfigError, DataError
 from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import metric_interval, site_metrics
@@ -23,7 +23,7 @@ from medgraft.metrics.cases import pooled
 from medgraft.metrics.classification import metrics_of
 from medgraft.run.evaluate_masks import evaluate_masks
 from medgraft.run.folder import output_folder
-from medgraft.run.prepare import Listener, audited, open_cohort, refuse_segmentation
+from medgraft.run.prepare import Listener, audited, open_cohort
 from medgraft.train.engine import pick_device
 from medgraft.types import Cohort, Predictions, to_json
 
@@ -63,7 +63,8 @@ def evaluate(
     place = None if out is None else output_folder(Path(out))
     if model.artefact.patch:
         return evaluate_masks(model, config, told, device=used, out=place, replicates=replicates, seed=seed)
-    refuse_segmentation(config, "a model that classifies")
+    if config.task == "segmentation":
+        raise ConfigError("a model that classifies understands labels alone, got --task segmentation. Leave it out.")
     cohort = _opened(model, config, unit, told)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
         settings = model.artefact.preprocessing

@@ -14,7 +14,7 @@ from medgraft.errors import ConfigError, DataError
 from medgraft.files import write_json, write_table
 from medgraft.metrics.classification import auprc
 from medgraft.run.prepare import Listener, Prepared
-from medgraft.run.trials import Runner, is_searched, second_cut, usual_head, wanted_depth
+from medgraft.run.trials import Runner, is_searched, second_cut, wanted_depth
 from medgraft.search.guided import cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
 from medgraft.search.overlap import overlap_share, overlapping_cut
@@ -36,6 +36,7 @@ from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Cut, Predictions
 
 __all__ = [
+    "AFTER_FTL",
     "BUDGET_EPOCHS",
     "Explored",
     "choose_probe",
@@ -43,7 +44,6 @@ __all__ = [
     "is_after_ftl",
     "method_of",
     "possible_cuts",
-    "refuse_search",
     "search_effort",
     "settled_search",
 ]
@@ -112,7 +112,7 @@ def explore(runner: Runner, num_seeds: int, epochs: int) -> Explored:
     if not is_searched(config):
         found = _explore_by_training(runner, num_seeds, epochs, "given")
     elif is_after_ftl(config):
-        found = _AFTER_FTL[method](runner)
+        found = AFTER_FTL[method](runner)
     else:
         found = _explore_by_training(runner, num_seeds, epochs, method)
     write_json(runner.folder / "choice.json", found.choice)
@@ -136,43 +136,15 @@ def method_of(config: RunConfig) -> str:
     return "guided" if is_probed and not is_told_more else "two-stage"
 
 
-def refuse_search(config: RunConfig) -> None:
-    """Refuse a search that is not meant for the strategy, before an image is read.
-
-    Raises:
-        ConfigError: It is meant for another strategy, or its start suits neither search, division nor head.
-    """
-    name, method = config.transfer.strategy, config.search.method
-    if config.data.task == "segmentation" and (method in _AFTER_FTL or config.search.start == "ftl"):
-        asked = f"--search {method}" if method in _AFTER_FTL else "search.start=ftl"
-        raise ConfigError(
-            f"{asked} judges cuts by pooled features, which masks have none of. Use --search two-stage without it."
-        )
-    meant = {"incremental": "lwft", "guided": "ttl", "svcca": "ttl"}.get(method, name)
-    if name != meant:
-        raise ConfigError(f"--search {method} is a search for {meant}, got --strategy {name}. Use --search two-stage.")
-    if config.search.start != "ftl":
-        return
-    if method_of(config) != "guided":
-        raise ConfigError(f"search.start=ftl belongs to --search guided, got {method_of(config)}.")
-    head = config.transfer.head or usual_head(config.backbone.lift)
-    if config.data.folds > 1 or head in ("flattened", "attention"):
-        raise ConfigError(
-            f"search.start=ftl needs one division and a pooled head, got --folds or --head {head}. "
-            "Leave search.start=source."
-        )
-
-
 def settled_search(config: RunConfig, context: TrialContext, told: Listener) -> RunConfig:
     """`config` with a search that these images allow; decided and said before anything is trained.
 
     Raises:
-        ConfigError: The search is not meant for the strategy, or guided was asked for and is not possible.
+        ConfigError: Guided was asked for and is not possible.
         DataError: Guided was asked for, and a class cannot be probed.
     """
     if not is_searched(config):
         return config
-    refuse_search(config)
     search, method = config.search, method_of(config)
     if method == "guided" and (obstacle := _obstacle(config, context)):
         kind, reason = obstacle
@@ -195,7 +167,7 @@ def _least_extra(config: RunConfig, context: TrialContext, epochs: int) -> float
 
 def is_after_ftl(config: RunConfig) -> bool:
     """Whether the search begins with full fine-tuning, with all epochs of the run."""
-    return is_searched(config) and method_of(config) in _AFTER_FTL
+    return is_searched(config) and method_of(config) in AFTER_FTL
 
 
 def _explore_by_training(runner: Runner, num_seeds: int, epochs: int, method: str) -> Explored:
@@ -374,7 +346,8 @@ def _explore_svcca(runner: Runner) -> Explored:
     )
 
 
-_AFTER_FTL: Final[dict[str, Callable[[Runner], Explored]]] = {"guided": _explore_guided, "svcca": _explore_svcca}
+AFTER_FTL: Final[dict[str, Callable[[Runner], Explored]]] = {"guided": _explore_guided, "svcca": _explore_svcca}
+"""Searches that begin with full fine-tuning, and judge cuts by its features."""
 
 
 def _write_signals(runner: Runner, signals: Mapping[int, Mapping[str, float]]) -> None:

@@ -1,6 +1,5 @@
 """The main job: search the cut on validation, train, open the test once, hand back model and report."""
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,26 +9,22 @@ import numpy as np
 
 from medgraft.config import RunConfig
 from medgraft.data.split import write_splits
-from medgraft.errors import ConfigError
-from medgraft.evaluate.operating_point import parse_operating_point
 from medgraft.files import read_json, write_json
 from medgraft.report import write_report
 from medgraft.run.budget import fit_budget
 from medgraft.run.examples import write_examples
-from medgraft.run.exploring import refuse_search, settled_search
+from medgraft.run.exploring import settled_search
 from medgraft.run.folder import demand_same_data, log_event, open_run, run_id_of
 from medgraft.run.folds import fit_folds, mean_of_known
 from medgraft.run.judging import Tested, open_test_set
 from medgraft.run.judging_masks import open_mask_test
 from medgraft.run.overlays import write_overlays
-from medgraft.run.prepare import Listener, Prepared, digest_of, prepared, refuse_for_labels, refuse_for_masks
+from medgraft.run.prepare import Listener, Prepared, digest_of, prepared
+from medgraft.run.refusals import refuse_early
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context
 from medgraft.search.trial import Trial, TrialContext, forget_weights
-from medgraft.train.engine import pick_device
 from medgraft.train.loop import late_gain
-from medgraft.transfer.heads import CLASSICAL
-from medgraft.transfer.strategies import STRATEGIES
 from medgraft.types import Overlaps, to_json
 from medgraft.version import __version__, installed_versions
 
@@ -56,7 +51,7 @@ def fit(
     """
     folder = Path(out)
     told = listener or Listener()
-    _refuse_early(config)
+    refuse_early(config, "fit")
     with open_run(folder, config):
         if (folder / "results.json").is_file() and (folder / "report.html").is_file():
             told.say(f"{folder} holds the finished run.")
@@ -72,33 +67,6 @@ def fit(
         results = run_split(config, folder, found, told, command)
         shutil.rmtree(folder / "cache", ignore_errors=True)
         return results
-
-
-def _refuse_early(config: RunConfig) -> None:
-    """Refuse what can be known to fail later, before an image is read."""
-    num_processes = int(os.environ.get("WORLD_SIZE") or 1)
-    if num_processes > 1:
-        raise ConfigError(
-            f"expected fit to run in one process, got {num_processes} (WORLD_SIZE). Start it without a launcher; "
-            "--device cuda:1 picks a device."
-        )
-    parse_operating_point(config.evaluate.operating_point)
-    pick_device(config.device)
-    name = config.transfer.strategy
-    if name not in STRATEGIES:
-        raise ConfigError(f"expected a strategy among {', '.join(STRATEGIES)}, got {name!r}.")
-    if config.data.task == "segmentation":
-        refuse_for_masks(config)
-    else:
-        refuse_for_labels(config)
-    head = config.transfer.head
-    if head in CLASSICAL and name != "hybrid":
-        raise ConfigError(f"--head {head} is a head of hybrid, got --strategy {name}. Use --strategy hybrid.")
-    refuse_search(config)
-    if not STRATEGIES[name].has_depth and config.transfer.cut != "auto":
-        raise ConfigError(f"{name} has no depth and takes no --cut, got {config.transfer.cut!r}. Use ttl to keep less.")
-    if config.budget_minutes is not None and config.deterministic:
-        raise ConfigError("--budget measures this machine and --deterministic measures nothing: give --epochs instead.")
 
 
 def run_split(config: RunConfig, folder: Path, found: Prepared, told: Listener, command: str | None) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 
@@ -28,7 +28,6 @@ from medgraft.io.preprocess import intensity_scale
 from medgraft.run.sides import image_and_patch_sides, typical_sides
 from medgraft.train.batches import ImageSet, MaskSet
 from medgraft.transfer.source import Source, prepare_source
-from medgraft.transfer.strategies import WITH_DECODER
 from medgraft.types import Cohort, Preprocessing, Reading
 
 __all__ = [
@@ -42,9 +41,6 @@ __all__ = [
     "open_cohort",
     "prepared",
     "preprocessing_of",
-    "refuse_for_labels",
-    "refuse_for_masks",
-    "refuse_segmentation",
     "reading_of",
     "wanted_dims",
 ]
@@ -158,63 +154,6 @@ def _masks(config: DataConfig) -> Cohort:
     if config.dims not in ("auto", cohort.dims):
         raise ConfigError(f"data.dims={config.dims} was given, but these masks are of {cohort.noun}. Leave it out.")
     return cohort
-
-
-def refuse_segmentation(config: DataConfig, job: str) -> None:
-    """Refuse a segmentation where only labels are understood.
-
-    Raises:
-        ConfigError: The task is segmentation.
-    """
-    if config.task == "segmentation":
-        raise ConfigError(f"{job} understands labels alone, got --task segmentation. Use fit, check or evaluate.")
-
-
-def refuse_for_labels(config: RunConfig) -> None:
-    """Refuse settings that mean nothing without masks.
-
-    Raises:
-        ConfigError: One was given.
-    """
-    settings = (
-        ("data", "observer"), ("data", "mask_classes"), ("data", "longest"), ("transfer", "decoder"),
-        ("train", "loss"), ("train", "patches"), ("train", "foreground"), ("evaluate", "tolerance_mm"),
-    )  # fmt: skip
-    for name, given in _given(config, settings):
-        raise ConfigError(f"{name} is about masks, got {given} without them. Give --task segmentation.")
-
-
-def refuse_for_masks(config: RunConfig) -> None:
-    """Refuse settings that mean nothing for masks.
-
-    Raises:
-        ConfigError: One was given.
-    """
-    settings = (
-        ("transfer", "head"), ("transfer", "dropout"), ("train", "imbalance"), ("train", "label_smoothing"),
-        ("evaluate", "operating_point"),
-    )  # fmt: skip
-    for name, given in _given(config, settings):
-        raise ConfigError(f"{name} is about labels, got {given} for a segmentation. Leave it out.")
-    if config.train.batch_size == 1 and config.transfer.decoder == "upernet":
-        raise ConfigError(
-            "expected train.batch_size of 2 or more for upernet, whose batch normalisation sees one value."
-        )
-    if config.transfer.strategy not in WITH_DECODER:
-        raise ConfigError(
-            f"expected a strategy among {', '.join(WITH_DECODER)} for a segmentation, got {config.transfer.strategy!r}."
-        )
-    if config.backbone.lift == "slices":
-        raise ConfigError("--lift slices keeps no maps of volumes for a decoder. Use --lift acs or i3d.")
-
-
-def _given(config: RunConfig, settings: Sequence[tuple[str, str]]) -> Iterator[tuple[str, Any]]:
-    """Name and value of those (section, name) that are not as usual."""
-    usual = RunConfig(data=DataConfig(source=config.data.source))
-    for section, name in settings:
-        given = getattr(getattr(config, section), name)
-        if given != getattr(getattr(usual, section), name):
-            yield f"{section}.{name}", given
 
 
 def audited(

@@ -1,0 +1,91 @@
+"""What is known to fail is refused by every job alike, before an image is read."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import medgraft.run.prepare as prepare
+from medgraft.config import RunConfig, make_config
+from medgraft.errors import ConfigError
+from medgraft.run.advising import advise
+from medgraft.run.analyzing import analyze_cohort
+from medgraft.run.comparing import compare
+from medgraft.run.estimator import TransferClassifier
+from medgraft.run.fit import fit
+
+JOBS: dict[str, Callable[[RunConfig, Path], Any]] = {
+    "fit": fit,
+    "compare": compare,
+    "analyze": analyze_cohort,
+    "advise": lambda config, _out: advise(config),
+}
+
+
+def config_of(job: str, sets: list[str]) -> RunConfig:
+    options = {"compare": {"strategies": ["ttl"]}} if job == "compare" else {}
+    return make_config("nowhere", options=options, sets=sets)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("the cohort was read")
+
+    monkeypatch.setattr(prepare, "read_cohort", read)
+    monkeypatch.setattr(prepare, "read_mask_cohort", read)
+    monkeypatch.setattr(prepare, "build_backbone", read)
+
+
+@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["train.loss=tversky"], "about masks"),
+        (["transfer.decoder=fpn"], "about masks"),
+        (["device=abacus"], "device of this machine"),
+        (["evaluate.operating_point=best"], "operating point"),
+        (["search.method=incremental"], "search for lwft"),
+        (["budget_minutes=3", "deterministic=true"], "budget"),
+    ],
+)
+def test_every_job_refuses_it(job: str, sets: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        JOBS[job](config_of(job, sets), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_launcher_with_several_processes_is_refused(
+    job: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=f"{job} to run in one process, got 2"):
+        JOBS[job](config_of(job, []), tmp_path / "out")
+
+
+@pytest.mark.parametrize("job", ["compare", "analyze", "advise"])
+def test_jobs_on_labels_refuse_masks(job: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{job} understands labels alone"):
+        JOBS[job](config_of(job, ["data.task=segmentation"]), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["transfer.cut=3"], "neither --folds nor --cut"),
+        (["data.folds=3"], "neither --folds nor --cut"),
+        (["transfer.strategy=lwft"], "takes --strategies"),
+        (["budget_minutes=3"], "takes no budget"),
+        (["transfer.head=svm"], "add hybrid"),
+    ],
+)
+def test_a_comparison_refuses_what_it_would_ignore(sets: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compare(config_of("compare", sets), tmp_path / "out")
+
+
+def test_scikit_learns_face_refuses_alike() -> None:
+    with pytest.raises(ConfigError, match="search for lwft"):
+        TransferClassifier(search="incremental").fit(["a.png", "b.png"], [0, 1])
