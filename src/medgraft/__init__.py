@@ -2,10 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+from medgraft.machine import bound_spinning
 from medgraft.version import __version__
 
 if TYPE_CHECKING:
     from medgraft.api import TransferClassifier, cut_points, fit, load, predict, segment, truncate
+
+# Before torch is loaded, or it has no effect.
+bound_spinning()
 
 __all__ = ["TransferClassifier", "__version__", "cut_points", "fit", "load", "predict", "segment", "truncate"]
 

@@ -189,3 +189,27 @@ def test_what_is_reported_is_computed_exactly_and_deterministically_where_asked(
         predict_probs(Net(), data, exact_engine("cpu", is_deterministic=is_deterministic))
         extract_features(Net(), data, exact_engine("cpu", is_deterministic=is_deterministic))
     assert seen == [(False, True)] * 2 + [(False, False)] * 2
+
+
+@pytest.mark.parametrize(("of_one", "wanted"), [(200.0, 1), (110.0, 0), (50.0, 0)])
+def test_one_thread_is_chosen_where_it_clearly_pays(make_net, monkeypatch, of_one, wanted):
+    speeds = {"float32": 100.0, "float32-channels-last": 90.0, "float32-one-thread": of_one}
+
+    def measured(_model, _shape, options):
+        return {engine_room._label(option): speeds[engine_room._label(option)] for option in options}
+
+    monkeypatch.setattr(engine_room, "_images_per_second", measured)
+    monkeypatch.setattr(engine_room, "_has_bf16", lambda _device: False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    found = choose(make_net())
+    assert found.num_threads == wanted
+    assert found.measured["float32-one-thread"] == of_one
+
+
+def test_threads_are_those_of_the_engine_and_set_back():
+    before = torch.get_num_threads()
+    with running(Engine(device="cpu", num_threads=1)):
+        assert torch.get_num_threads() == 1
+        with running(Engine(device="cpu")):
+            assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before

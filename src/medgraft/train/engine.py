@@ -17,6 +17,8 @@ from medgraft.train.memory import freed_memory_kept
 __all__ = ["Engine", "choose_engine", "exact_engine", "pick_device", "running"]
 
 _MIN_GAIN: Final = 1.1
+# Another number of threads changes the last digits of a training, so it has to pay.
+_MIN_GAIN_OF_ONE: Final = 1.25
 _ROUNDS: Final = 5
 _MEASURED_SECONDS: Final = 10.0
 _LONG_STEP: Final = 1.5
@@ -36,6 +38,7 @@ class Engine:
         precision: ``float32`` or ``bf16`` (autocast; weights stay float32).
         is_channels_last: Memory layout of images and convolutions.
         is_deterministic: Only deterministic algorithms.
+        num_threads: Threads of the CPU; 0 leaves their number to the user and to torch.
         allows_tf32: Whether a GPU may round float32 products to 10 bits, which is several times as fast.
         measured: Images per second of each combination that was tried; empty when nothing was measured.
     """
@@ -45,6 +48,7 @@ class Engine:
     is_channels_last: bool = False
     is_deterministic: bool = False
     allows_tf32: bool = False
+    num_threads: int = 0
     measured: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
@@ -119,17 +123,30 @@ def choose_engine(
         for p in precisions
         for c in (False, True)
     ]
+    shape = (max(2, batch_size), *input_shape)
     with freed_memory_kept(device):
-        speeds = _images_per_second(model, (max(2, batch_size), *input_shape), options)
-    best = options[0]
-    for option in options[1:]:
-        if speeds[_label(option)] > _MIN_GAIN * speeds[_label(best)]:
-            best = option
+        speeds = _images_per_second(model, shape, options)
+        best = _fastest(options, speeds, _MIN_GAIN)
+        if device == "cpu" and torch.get_num_threads() > 1:
+            # Threads that wait for one another can be slower than one: of a small network, or on a busy machine.
+            pair = [best, dataclasses.replace(best, num_threads=1)]
+            speeds |= _images_per_second(model, shape, pair)
+            best = _fastest(pair, speeds, _MIN_GAIN_OF_ONE)
     return dataclasses.replace(best, measured={name: float(f"{speed:.3g}") for name, speed in speeds.items()})
 
 
+def _fastest(options: list[Engine], speeds: dict[str, float], gain: float) -> Engine:
+    """The first of the options, or a later one that is `gain` times as fast as those before it."""
+    best = options[0]
+    for option in options[1:]:
+        if speeds[_label(option)] > gain * speeds[_label(best)]:
+            best = option
+    return best
+
+
 def _label(engine: Engine) -> str:
-    return f"{engine.precision}{'-channels-last' if engine.is_channels_last else ''}"
+    layout = "-channels-last" if engine.is_channels_last else ""
+    return f"{engine.precision}{layout}{'-one-thread' if engine.num_threads == 1 else ''}"
 
 
 def _has_bf16(device: str) -> bool:
@@ -204,6 +221,9 @@ def running(engine: Engine) -> Iterator[None]:
     tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     if engine.is_deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    threads = torch.get_num_threads()
+    if engine.num_threads:
+        torch.set_num_threads(engine.num_threads)
     torch.use_deterministic_algorithms(engine.is_deterministic)
     torch.backends.cudnn.benchmark = not engine.is_deterministic
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = engine.allows_tf32
@@ -212,4 +232,6 @@ def running(engine: Engine) -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(was)
         torch.backends.cudnn.benchmark = benchmark
+        if engine.num_threads:
+            torch.set_num_threads(threads)
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
