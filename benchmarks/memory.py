@@ -101,7 +101,8 @@ def run_pieces(source: Path, out: Path, sampler: Sampler) -> None:
     import dataclasses
 
     from medgraft.config import make_config
-    from medgraft.run.prepare import Listener, image_set, prepared
+    from medgraft.listener import Listener
+    from medgraft.run.prepare import image_set, prepared
     from medgraft.run.trials import trial_context, trial_spec
     from medgraft.search.trial import run_trial
     from medgraft.train.engine import Engine
@@ -119,8 +120,8 @@ def run_pieces(source: Path, out: Path, sampler: Sampler) -> None:
 
 def run_fit(source: Path, out: Path, sampler: Sampler) -> None:
     from medgraft.config import make_config
+    from medgraft.listener import Listener
     from medgraft.run.fit import fit
-    from medgraft.run.prepare import Listener
 
     config = make_config(str(source), options=options_of(source))
     sampler.enter("prepare")

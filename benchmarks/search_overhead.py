@@ -24,8 +24,9 @@ import pandas as pd
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import RunConfig, make_config
 from medgraft.data.phantom import DEMO, write_phantom
+from medgraft.listener import Listener
 from medgraft.run.doctor import doctor
-from medgraft.run.prepare import Listener, fitted, network_of, open_cohort, prepared
+from medgraft.run.prepare import fitted, network_of, open_cohort, prepared
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context
 from medgraft.search.trial import Trial

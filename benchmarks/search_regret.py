@@ -25,10 +25,11 @@ from medgraft.config import RunConfig, make_config
 from medgraft.data.phantom import DEMO, write_phantom
 from medgraft.evaluate.bootstrap import paired_difference
 from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.listener import Listener
 from medgraft.metrics.classification import auprc
 from medgraft.run.judging import count_opening
 from medgraft.run.measuring import worth_of_cuts
-from medgraft.run.prepare import Listener, Prepared, image_set, prepared
+from medgraft.run.prepare import Prepared, image_set, prepared
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context, trial_spec
 from medgraft.search import Trial, TrialContext, load_trial_model, reuse_at_cuts, run_trial

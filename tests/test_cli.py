@@ -8,9 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from medgraft import cli
+from medgraft.cli import app
 
 
 def run_cli(
@@ -172,3 +175,34 @@ def test_nothing_is_printed_of_patients(
     (tmp_path / "cases.csv").write_text("path,label,patient\n" + "\n".join(rows) + "\n")
     _, out, err = run_cli(["check", str(tmp_path / "cases.csv")], monkeypatch, capsys)
     assert "Doe" not in out + err
+
+
+GROUPS = ["Data", "Labels", "Network", "Strategy", "Training", "Evaluation", "Running"]
+
+
+def options_of(command):
+    """Name and group of every option of a command, in the order of its help."""
+    found = {option.name: option.rich_help_panel for option in command.params if option.param_type_name == "option"}
+    found.pop("help", None)
+    return found
+
+
+def test_options_stand_in_the_same_groups_in_the_same_order_in_every_command():
+    commands = typer.main.get_command(app).commands
+    groups: dict[str, set[str]] = {}
+    for name, command in commands.items():
+        options = options_of(command)
+        assert set(options.values()) <= set(GROUPS), (name, options)
+        order = [GROUPS.index(group) for group in options.values()]
+        assert order == sorted(order), name
+        for option, group in options.items():
+            groups.setdefault(option, set()).add(group)
+    assert {option: found for option, found in groups.items() if len(found) > 1} == {}
+    assert set(options_of(commands["fit"]).values()) == set(GROUPS)
+
+
+def test_the_help_of_fit_shows_its_groups_at_any_width():
+    for width in ("40", "80", "200"):
+        text = CliRunner(env={"COLUMNS": width}).invoke(app, ["fit", "--help"]).output
+        places = [text.index(f"─ {group} ") for group in GROUPS]
+        assert places == sorted(places)

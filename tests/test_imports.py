@@ -16,7 +16,20 @@ ROOT = Path(medgraft.__file__).parent
 MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 ROOMS = (
-    *("errors", "version", "machine", "types", "files", "config", "io", "data", "backbones", "cuts", "transfer"),
+    *(
+        "errors",
+        "version",
+        "listener",
+        "machine",
+        "types",
+        "files",
+        "config",
+        "io",
+        "data",
+        "backbones",
+        "cuts",
+        "transfer",
+    ),
     *("metrics", "train", "evaluate", "analysis", "search", "report", "deploy", "run", "bench", "cli"),
 )
 # The doors of the package: importing them is what users do, so they may look into every room.
@@ -41,9 +54,9 @@ ADAPTERS = {
     ),
     "nibabel": ("io/nifti.py",),
     "packaging": ("run/doctor.py",),
-    "psutil": ("run/doctor.py", "run/forecast.py"),
-    "pydantic": ("config.py",),
-    "rich": ("cli/program.py", "run/console.py"),
+    "psutil": ("machine.py", "run/doctor.py", "run/forecast.py"),
+    "pydantic": ("config.py", "types.py"),
+    "rich": ("cli/program.py", "cli/printing.py", "cli/terminal.py"),
     "segmentation_models_pytorch": ("transfer/decoders.py",),
     "scipy": ("data/", "evaluate/", "analysis/"),
     "peft": ("transfer/adapters.py",),

@@ -11,9 +11,9 @@ from medgraft.cuts.truncate import cut_points, truncate
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.deploy.segment import segment_files
+from medgraft.listener import Listener
 from medgraft.run.estimator import TransferClassifier
 from medgraft.run.fit import fit as run_fit
-from medgraft.run.prepare import Listener
 from medgraft.train.engine import pick_device
 
 __all__ = ["TransferClassifier", "cut_points", "fit", "load", "predict", "segment", "truncate"]

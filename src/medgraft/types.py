@@ -4,12 +4,14 @@ Frozen, slotted, keyword-only; `to_json` turns any of them into plain JSON types
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, cast
 
 import numpy as np
-import pandas as pd
+
+from medgraft.errors import RunError
 
 __all__ = [
     "USUAL_READING",
@@ -17,7 +19,9 @@ __all__ = [
     "Cohort",
     "Cut",
     "ImageFacts",
+    "KINDS",
     "Judged",
+    "Kind",
     "LoadReport",
     "Overlaps",
     "Predictions",
@@ -28,11 +32,18 @@ __all__ = [
     "Task",
     "TransferPlan",
     "from_json",
+    "kind_of",
     "to_json",
 ]
 
+if TYPE_CHECKING:
+    # It takes a third of a second to import, and who asks where a network can be cut needs no table.
+    import pandas as pd
+    from pydantic import TypeAdapter
+
 T = TypeVar("T")
 Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
+Kind = Literal["labels", "masks"]
 Split = Literal["train", "val", "test"]
 Resize = Literal["squash", "pad", "crop"]
 
@@ -74,7 +85,7 @@ class Cohort:
     task: Task
     classes: tuple[str, ...]
     positive: str | None
-    table: pd.DataFrame
+    table: "pd.DataFrame"
     targets: np.ndarray
     notes: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] | None = None
@@ -91,6 +102,11 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    @property
+    def kind(self) -> Kind:
+        """What its truth is made of."""
+        return kind_of(self.task)
 
     @property
     def noun(self) -> str:
@@ -117,6 +133,8 @@ class Cohort:
         """(n,) int64 number of the unit of each of `rows`, by first appearance; without one an image is its own."""
         if "unit" not in self.table or self.table["unit"].isna().all():
             return np.arange(len(rows))
+        import pandas as pd
+
         given = self.table["unit"].iloc[rows].reset_index(drop=True)
         alone = pd.Series([f"\0{row}" for row in range(len(rows))], dtype=object)
         return np.asarray(pd.factorize(given.where(given.notna(), alone))[0], dtype=np.int64)
@@ -359,6 +377,7 @@ class Predictions:
     task: Task
     positive: int | None = None
     is_ordinal: bool = False
+    kind: ClassVar[Kind] = "labels"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -377,10 +396,23 @@ class Overlaps:
     groups: np.ndarray
     classes: tuple[str, ...]
     surfaces: np.ndarray | None = None
+    kind: ClassVar[Kind] = "masks"
 
 
 Judged = Predictions | Overlaps
 """What a model says of a set of cases, beside the truth."""
+KINDS: Final[dict[Task, Kind]] = {
+    "binary": "labels",
+    "multiclass": "labels",
+    "multilabel": "labels",
+    "segmentation": "masks",
+}
+"""What the truth of a task is made of; every room that treats it differently has a literal with these keys."""
+
+
+def kind_of(task: Task) -> Kind:
+    """The kind of truth of a task: ``labels`` or ``masks``."""
+    return KINDS[task]
 
 
 def to_json(value: Any) -> Any:
@@ -405,16 +437,39 @@ def to_json(value: Any) -> Any:
     return value
 
 
-def from_json(kind: type, value: dict[str, Any]) -> Any:
-    """The flat dataclass `kind` from the dictionary that `to_json` made; lists become tuples.
+def from_json(kind: type[T], value: Any) -> T:
+    """The value of the dataclass `kind` that `to_json` made into `value`, whatever is nested in it.
+
+    Keys that the dataclass does not have are left alone: a newer version may have written them.
+
+    Args:
+        kind: A dataclass.
+        value: Plain JSON types.
+
+    Raises:
+        RunError: `value` is no such thing; the message names the field.
 
     Examples:
         >>> facts = ImageFacts(height=2, width=3, channels=1, bits=8, mode="L")
         >>> from_json(ImageFacts, to_json(facts)) == facts
         True
     """
-    names = {field.name for field in dataclasses.fields(kind)}
-    found: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in names}
-    if isinstance(found.get("reading"), dict):
-        found["reading"] = from_json(Reading, found["reading"])
-    return kind(**found)
+    from pydantic import ValidationError
+
+    try:
+        found: T = _adapter(cast("Any", kind)).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise RunError(
+            f"expected a {kind.__name__} as this version writes it, got {first['msg'].lower()} at "
+            f"{place or 'the top'}. Was it written by another version, or by hand?"
+        ) from error
+    return found
+
+
+@functools.cache
+def _adapter(kind: Any) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

@@ -20,8 +20,8 @@ from medgraft.data.pairs import Pairs, find_pairs
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
 from medgraft.io.mask_files import write_mask
+from medgraft.listener import Listener
 from medgraft.run.check import check
-from medgraft.run.prepare import Listener
 from volume_files import write_nifti
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from medgraft.config import make_config
 from medgraft.data import apply_leaks, audit_cohort, build_cache, groups_of, read_cohort, split_cohort
+from medgraft.listener import Listener
 from medgraft.run.check import check
-from medgraft.run.prepare import Listener
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
 pytestmark = pytest.mark.real

@@ -14,10 +14,11 @@ from medgraft.config import Blank, RunConfig, make_config
 from medgraft.data.cohort import Unknown, read_cohort
 from medgraft.data.unknown import parse_policy, taught_targets
 from medgraft.errors import ConfigError, DataError
+from medgraft.listener import Listener
 from medgraft.run.check import check
 from medgraft.run.comparing import compare
 from medgraft.run.fit import fit
-from medgraft.run.prepare import Listener, image_set, prepared
+from medgraft.run.prepare import image_set, prepared
 from medgraft.types import Cohort
 from small_runs import small_config
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from medgraft.errors import DataError, RunError
+from medgraft.listener import Listener
 from medgraft.report.prose import decision_sentence
 from medgraft.run.analyzing import analyze, analyze_cohort, analyze_runs
 from medgraft.run.measuring import read_source
-from medgraft.run.prepare import Listener
 from medgraft.train import ImageSet
 from medgraft.types import Preprocessing
 from small_runs import small_config

@@ -16,10 +16,10 @@ import medgraft.run.comparing as room
 from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.backbones.packaged import packaged_weights
 from medgraft.errors import BackboneError, ConfigError, RunError
+from medgraft.listener import Listener
 from medgraft.run.advising import advise, domain_distance
 from medgraft.run.comparing import compare
 from medgraft.run.fit import fit
-from medgraft.run.prepare import Listener
 from medgraft.train.batches import ImageSet
 from medgraft.transfer import prepare_source
 from medgraft.transfer.model import Normalise

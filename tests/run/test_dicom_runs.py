@@ -21,10 +21,10 @@ from medgraft.data.identity import keep_names, pseudonym
 from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.errors import ConfigError, RunError
+from medgraft.listener import Listener
 from medgraft.machine import home
 from medgraft.run.evaluate import evaluate
 from medgraft.run.fit import fit
-from medgraft.run.prepare import Listener
 from medgraft.types import Reading
 from small_runs import small_config
 

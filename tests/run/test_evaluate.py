@@ -11,12 +11,12 @@ from medgraft.config import DataConfig
 from medgraft.data.phantom import write_phantom
 from medgraft.deploy import predict
 from medgraft.errors import ConfigError, DataError, RunError
+from medgraft.listener import Listener
 from medgraft.run import analyzing as analyze_module
 from medgraft.run import evaluate as evaluate_module
 from medgraft.run.analyzing import analyze
 from medgraft.run.evaluate import evaluate
 from medgraft.run.fit import fit
-from medgraft.run.prepare import Listener
 from medgraft.train.engine import exact_engine
 from small_runs import SMALL, small_config
 

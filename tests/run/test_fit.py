@@ -19,11 +19,11 @@ import pytest
 from medgraft.config import PRESETS, make_config, to_yaml
 from medgraft.deploy import load_artefact, predict_files
 from medgraft.errors import ConfigError, CutError, DataError, LeakError, RunError
+from medgraft.listener import Listener
 from medgraft.report.formatting import with_interval
 from medgraft.run import exploring
 from medgraft.run.exploring import search_effort
 from medgraft.run.fit import fit
-from medgraft.run.prepare import Listener
 from small_runs import small_config
 
 

@@ -15,9 +15,10 @@ from medgraft.config import make_config
 from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import predict_files
 from medgraft.errors import ConfigError, DataError
+from medgraft.listener import Listener
 from medgraft.run import budget, exploring
 from medgraft.run.fit import fit
-from medgraft.run.prepare import Listener, prepared
+from medgraft.run.prepare import prepared
 from medgraft.search import Choice, choose
 from medgraft.train.engine import Engine
 from small_runs import small_config

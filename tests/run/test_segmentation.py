@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import medgraft
 from medgraft.backbones.packaged import packaged_weights
 from medgraft.cli import app
+from medgraft.cli.printing import observer_lines
 from medgraft.config import RunConfig, make_config
 from medgraft.data.groups import groups_of
 from medgraft.data.masks import read_mask_cohort
@@ -24,17 +25,17 @@ from medgraft.data.split import fold_splits, split_cohort
 from medgraft.deploy import load_artefact, predict_files, segment_files
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.io.mask import read_mask
+from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, overlap_counts
 from medgraft.report.caveats import find_caveats
 from medgraft.report.reading import RunFiles
 from medgraft.run.advising import advise
 from medgraft.run.budget import costs_at_cuts as budget_costs
 from medgraft.run.comparing import compare
-from medgraft.run.console import observer_lines
 from medgraft.run.evaluate import evaluate
 from medgraft.run.exploring import possible_cuts
 from medgraft.run.fit import fit
-from medgraft.run.prepare import Listener, prepared
+from medgraft.run.prepare import prepared
 
 FILMS = PhantomSettings(
     shape=(32, 48), num_patients={"train": 24, "val": 9, "test": 10}, classes=("nodule", "mass"), contrast=0.6

@@ -13,7 +13,8 @@ from medgraft.backbones.spec import BackboneSpec
 from medgraft.config import make_config
 from medgraft.data.masks import read_mask_cohort
 from medgraft.errors import ConfigError
-from medgraft.run.prepare import Listener, prepared
+from medgraft.listener import Listener
+from medgraft.run.prepare import prepared
 from medgraft.run.sides import image_and_patch_sides, patches_per_image, typical_sides
 from medgraft.types import Cohort
 

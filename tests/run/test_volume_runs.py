@@ -19,13 +19,13 @@ from medgraft.data.cohort import read_cohort
 from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.errors import BackboneError, ConfigError, DataError
+from medgraft.listener import Listener
 from medgraft.run.analyzing import analyze
 from medgraft.run.comparing import compare
 from medgraft.run.estimator import TransferClassifier
 from medgraft.run.evaluate import evaluate
 from medgraft.run.fit import fit
 from medgraft.run.forecast import MemoryForecast, forecast_memory, refuse_memory
-from medgraft.run.prepare import Listener
 from medgraft.train.engine import Engine
 from small_runs import small_config
 from volume_files import blob, write_nifti, write_series, write_slices

@@ -7,6 +7,12 @@ from typing import Annotated
 import typer
 
 from medgraft.cli.options import (
+    EVALUATION,
+    LABELS,
+    NETWORK,
+    RUNNING,
+    STRATEGY,
+    TRAINING,
     BackboneArgs,
     Blank,
     Decoder,
@@ -34,6 +40,7 @@ from medgraft.cli.options import (
     cohort_options,
     fraction,
     network_options,
+    option,
 )
 from medgraft.cli.program import app, console, typed
 from medgraft.errors import ConfigError
@@ -44,68 +51,73 @@ __all__ = ["advise", "analyze", "check", "compare", "demo", "evaluate", "fit", "
 @app.command()
 def fit(
     data: Annotated[Path, typer.Argument(help="Folder, CSV/TSV/Parquet table, or MedMNIST .npz.")],
-    out: Annotated[Path, typer.Option(help="Run folder; the same command continues it.")],
-    task: TaskOption = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="timm name, shapes_resnet18 (packaged), MODULE:CALLABLE or FILE.py:CALLABLE."),
-    ] = None,
-    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
-    weights: Weights = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            help="ttl, ftl, frozen, hybrid, lwft, tf, gradual, lp-ft, discriminative, wtst, l2sp, lora or scratch."
-        ),
-    ] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(help="pooled or flattened; for hybrid svm, random-forest, logistic, knn or gradient-boosting."),
-    ] = None,
-    decoder: Decoder = None,
-    cut: Annotated[str | None, typer.Option(help="auto, an index from 1, or a name such as layer3.2.")] = None,
-    rule: Annotated[str | None, typer.Option(help="compact (smallest not worse) or best.")] = None,
-    search: Annotated[
-        str | None, typer.Option(help="auto, guided, two-stage, svcca, exhaustive, or for lwft incremental.")
-    ] = None,
-    size: Size = None,
-    lift: Lift = None,
-    preset: Annotated[str, typer.Option(help="fast, balanced, thorough or paper.")] = "balanced",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training set per model.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="Trainings of the chosen model and the baseline.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes the split and everything else.")] = None,
+    *,
     leaks: Leaks = None,
-    imbalance: Annotated[str | None, typer.Option(help="none, weights, sampler, focal or logit-adjust.")] = None,
-    positive: Positive = None,
-    margin: Annotated[
-        float | None, typer.Option(help="Non-inferiority margin (AUROC, Dice), fixed beforehand.")
-    ] = None,
-    operating_point: Annotated[str | None, typer.Option(help="youden or sensitivity=0.95, from validation.")] = None,
     path_column: PathColumn = None,
-    label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    task: TaskOption = None,
+    positive: Positive = None,
+    label_column: LabelColumn = None,
     labels: Labels = None,
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
     grades: Grades = None,
-    unit: Annotated[str | None, typer.Option(help="image, series, study or patient: judged as one.")] = None,
+    unit: Annotated[str | None, option(LABELS, "image, series, study or patient: judged as one.")] = None,
     observer: Observer = None,
-    folds: Annotated[int | None, typer.Option(help="Grouped nested cross-validation with this many folds.")] = None,
+    backbone: Annotated[
+        str | None,
+        option(NETWORK, "timm name, shapes_resnet18 (packaged), MODULE:CALLABLE or FILE.py:CALLABLE."),
+    ] = None,
+    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
+    weights: Weights = None,
+    size: Size = None,
+    lift: Lift = None,
+    strategy: Annotated[
+        str | None,
+        option(
+            STRATEGY, "ttl, ftl, frozen, hybrid, lwft, tf, gradual, lp-ft, discriminative, wtst, l2sp, lora or scratch."
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        option(STRATEGY, "pooled or flattened; for hybrid svm, random-forest, logistic, knn or gradient-boosting."),
+    ] = None,
+    decoder: Decoder = None,
+    cut: Annotated[str | None, option(STRATEGY, "auto, an index from 1, or a name such as layer3.2.")] = None,
+    rule: Annotated[str | None, option(STRATEGY, "compact (smallest not worse) or best.")] = None,
+    search: Annotated[
+        str | None,
+        option(STRATEGY, "auto, guided, two-stage, svcca, exhaustive, or for lwft incremental."),
+    ] = None,
+    preset: Annotated[str, option(TRAINING, "fast, balanced, thorough or paper.")] = "balanced",
+    epochs: Annotated[int | None, option(TRAINING, "Passes over the training set per model.")] = None,
+    seeds: Annotated[int | None, option(TRAINING, "Trainings of the chosen model and the baseline.")] = None,
+    imbalance: Annotated[str | None, option(TRAINING, "none, weights, sampler, focal or logit-adjust.")] = None,
+    margin: Annotated[
+        float | None,
+        option(EVALUATION, "Non-inferiority margin (AUROC, Dice), fixed beforehand."),
+    ] = None,
+    operating_point: Annotated[str | None, option(EVALUATION, "youden or sensitivity=0.95, from validation.")] = None,
+    folds: Annotated[
+        int | None,
+        option(EVALUATION, "Grouped nested cross-validation with this many folds."),
+    ] = None,
+    thumbnails: Annotated[bool, option(EVALUATION, "Pictures in the report.")] = True,
+    out: Annotated[Path, option(RUNNING, "Run folder; the same command continues it.")],
+    seed: Annotated[int | None, option(RUNNING, "Fixes the split and everything else.")] = None,
     deterministic: Annotated[
-        bool, typer.Option("--deterministic", help="Reproducible to the bit; measures nothing.")
+        bool,
+        option(RUNNING, "Reproducible to the bit; measures nothing.", "--deterministic"),
     ] = False,
     device: Device = None,
     offline: Offline = False,
-    budget: Annotated[str | None, typer.Option(help="Time for everything, e.g. 30m.")] = None,
-    thumbnails: Annotated[bool, typer.Option(help="Pictures in the report.")] = True,
+    budget: Annotated[str | None, option(RUNNING, "Time for everything, e.g. 30m.")] = None,
     sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
     """Audit, split, search the cut, train, test once, report."""
     from medgraft.config import make_config, parse_minutes
-    from medgraft.run.console import listening, print_results
-    from medgraft.run.fit import fit as run_fit
 
     options = {
         "data": {**cohort_options(locals()), "folds": folds, "unit": unit},
@@ -122,6 +134,12 @@ def fit(
         "budget_minutes": parse_minutes(budget) if budget is not None else None,
     }
     config = make_config(str(data), preset=preset, options=options, sets=sets)
+
+    # What is wrong with the call is said before anything large is loaded.
+    from medgraft.cli.printing import print_results
+    from medgraft.cli.terminal import listening
+    from medgraft.run.fit import fit as run_fit
+
     with listening(console) as listener:
         results = run_fit(config, out, listener=listener, command=typed())
     print_results(console, results, out)
@@ -130,10 +148,11 @@ def fit(
 @app.command()
 def check(
     data: Annotated[Path, typer.Argument(help="As for fit.")],
+    *,
     path_column: PathColumn = None,
-    label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    label_column: LabelColumn = None,
     labels: Labels = None,
     key: Key = None,
     uncertain: Uncertain = None,
@@ -141,16 +160,18 @@ def check(
     grades: Grades = None,
     task: TaskOption = None,
     observer: Observer = None,
-    sets: Sets = [],  # noqa: B006 - typer copies it
     positive: Positive = None,
-    seed: Annotated[int, typer.Option(help="Of the split that is shown.")] = 0,
+    sets: Sets = [],  # noqa: B006 - typer copies it
+    seed: Annotated[int, option(RUNNING, "Of the split that is shown.")] = 0,
 ) -> None:
     """Audit a cohort. Exit code 0: clean, 1: leaks, broken files or doubtful masks, 2: unusable."""
     from medgraft.config import make_config
-    from medgraft.run.check import check as run_check
-    from medgraft.run.console import listening
 
     config = make_config(str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}, sets=sets).data
+
+    from medgraft.cli.terminal import listening
+    from medgraft.run.check import check as run_check
+
     with listening(console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
     is_whole = not audit.has_leaks and not audit.num_broken
@@ -168,18 +189,19 @@ def check(
 def predict(
     run: Annotated[Path, typer.Argument(help="Finished run or its model folder.")],
     inputs: Annotated[list[Path], typer.Argument(help="Image files and folders.")],
+    *,
+    unit: JudgedBy = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="CSV (predictions.csv); of a segmentation a folder (predicted_masks)."),
+        option(RUNNING, "CSV (predictions.csv); of a segmentation a folder (predicted_masks).", "-o", "--out"),
     ] = None,
-    unit: JudgedBy = None,
     kind: FormatOfMasks = "auto",
     device: Device = "auto",
 ) -> None:
     """Probabilities, or masks, for files; a broken file costs only its own row."""
+    from medgraft.cli.terminal import listening
     from medgraft.deploy import MASK_LIST, find_cases, load_artefact, predict_files, segment_files
     from medgraft.files import write_table
-    from medgraft.run.console import listening
     from medgraft.train.engine import pick_device
 
     model = load_artefact(run)
@@ -209,30 +231,35 @@ def predict(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Finished run or its model folder.")],
     data: Annotated[Path, typer.Argument(help="External cohort, as for fit.")],
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Folder for evaluation.json and predictions.csv.")
-    ] = None,
+    *,
     path_column: PathColumn = None,
-    label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    label_column: LabelColumn = None,
     labels: Labels = None,
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
     observer: Observer = None,
     unit: JudgedBy = None,
+    out: Annotated[
+        Path | None,
+        option(RUNNING, "Folder for evaluation.json and predictions.csv.", "-o", "--out"),
+    ] = None,
     device: Device = "auto",
     sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
     """A finished model on an external cohort, with intervals, per site when known."""
     from medgraft.config import make_config
-    from medgraft.metrics.scores import SCORE_NAMES
-    from medgraft.run.console import listening, observer_lines, print_metrics, value_with_interval
-    from medgraft.run.evaluate import evaluate as run_evaluate
 
     options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
     config = make_config(str(data), options=options, sets=sets).data
+
+    from medgraft.cli.printing import observer_lines, print_metrics, value_with_interval
+    from medgraft.cli.terminal import listening
+    from medgraft.metrics.scores import SCORE_NAMES
+    from medgraft.run.evaluate import evaluate as run_evaluate
+
     with listening(console) as listener:
         result = run_evaluate(run, config, out=out, unit=unit, device=device or "auto", listener=listener)
     surfaces = f", surfaces in {result['unit']}" if "unit" in result else ""
@@ -250,13 +277,15 @@ def evaluate(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for phantom and run.")] = Path("medgraft-demo"),
-    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
-    volumes: Annotated[bool, typer.Option("--volumes", help="Chests of 32 × 32 × 32 voxels instead of films.")] = False,
+    *,
     task: DemoTask = "classification",
+    out: Annotated[Path, option(RUNNING, "Folder for phantom and run.")] = Path("medgraft-demo"),
+    seed: Annotated[int, option(RUNNING, "Of everything.")] = 0,
+    volumes: Annotated[bool, option(RUNNING, "Chests of 32 × 32 × 32 voxels instead of films.", "--volumes")] = False,
 ) -> None:
     """The main job on the built-in phantom with the packaged network, offline."""
-    from medgraft.run.console import listening, print_results
+    from medgraft.cli.printing import print_results
+    from medgraft.cli.terminal import listening
     from medgraft.run.demo import demo as run_demo
     from medgraft.run.demo import demo_run
 
@@ -269,44 +298,45 @@ def demo(
 @app.command()
 def compare(
     data: Annotated[Path, typer.Argument(help="As for fit.")],
-    out: Annotated[Path, typer.Option(help="Folder of the comparison; the same command continues it.")],
-    strategies: Annotated[str, typer.Option(help="all, or names separated by commas; ftl is added.")] = "all",
-    fractions: Annotated[str, typer.Option(help="Shares of the training groups, separated by commas.")] = "1",
-    trials: Annotated[int, typer.Option(help="Trainings per strategy over depth and learning rate.")] = 4,
-    seeds: Annotated[int, typer.Option(help="Trainings of each strategy's choice.")] = 3,
-    backbone: Annotated[str | None, typer.Option(help="As for fit.")] = None,
-    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
-    weights: Weights = None,
-    head: Annotated[str | None, typer.Option(help="Of hybrid: svm, random-forest, logistic, knn …")] = None,
-    size: Size = None,
-    lift: Lift = None,
-    preset: Annotated[str, typer.Option(help="fast, balanced, thorough or paper.")] = "balanced",
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training set per model.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes the split and everything else.")] = None,
+    *,
     leaks: Leaks = None,
-    positive: Positive = None,
-    margin: Annotated[
-        float | None, typer.Option(help="Non-inferiority margin (AUROC, Dice), fixed beforehand.")
-    ] = None,
     path_column: PathColumn = None,
-    label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    positive: Positive = None,
+    label_column: LabelColumn = None,
     labels: Labels = None,
     key: Key = None,
     uncertain: Annotated[
-        str | None, typer.Option(help="As for fit; several, separated by semicolons, are compared with each other.")
+        str | None,
+        option(LABELS, "As for fit; several, separated by semicolons, are compared with each other."),
     ] = None,
     blank: Blank = None,
     grades: Grades = None,
+    backbone: Annotated[str | None, option(NETWORK, "As for fit.")] = None,
+    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
+    weights: Weights = None,
+    size: Size = None,
+    lift: Lift = None,
+    strategies: Annotated[str, option(STRATEGY, "all, or names separated by commas; ftl is added.")] = "all",
+    trials: Annotated[int, option(STRATEGY, "Trainings per strategy over depth and learning rate.")] = 4,
+    head: Annotated[str | None, option(STRATEGY, "Of hybrid: svm, random-forest, logistic, knn …")] = None,
+    fractions: Annotated[str, option(TRAINING, "Shares of the training groups, separated by commas.")] = "1",
+    seeds: Annotated[int, option(TRAINING, "Trainings of each strategy's choice.")] = 3,
+    preset: Annotated[str, option(TRAINING, "fast, balanced, thorough or paper.")] = "balanced",
+    epochs: Annotated[int | None, option(TRAINING, "Passes over the training set per model.")] = None,
+    margin: Annotated[
+        float | None,
+        option(EVALUATION, "Non-inferiority margin (AUROC, Dice), fixed beforehand."),
+    ] = None,
+    out: Annotated[Path, option(RUNNING, "Folder of the comparison; the same command continues it.")],
+    seed: Annotated[int | None, option(RUNNING, "Fixes the split and everything else.")] = None,
     device: Device = None,
     offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
     """All transfer strategies under one protocol, tested together once."""
     from medgraft.config import make_config
-    from medgraft.run.comparing import compare as run_compare
-    from medgraft.run.console import listening, print_comparison
 
     policies = [part.strip() for part in (uncertain or "").split(";") if part.strip()]
     options = {
@@ -327,6 +357,11 @@ def compare(
         "offline": offline or None,
     }
     config = make_config(str(data), preset=preset, options=options, sets=sets)
+
+    from medgraft.cli.printing import print_comparison
+    from medgraft.cli.terminal import listening
+    from medgraft.run.comparing import compare as run_compare
+
     with listening(console) as listener:
         results = run_compare(config, out, listener=listener, command=typed())
     print_comparison(console, results, out)
@@ -338,55 +373,61 @@ def analyze(
         list[Path],
         typer.Argument(help="Folders of finished fits, data and weights in place; or one cohort as for fit."),
     ],
-    images: Annotated[int, typer.Option(help="Training images to compare on, at most.", min=20)] = 1000,
-    source: Annotated[
-        Path | None, typer.Option(help="Images of the pretraining, or a statistics.npz of them: how far away are ours?")
-    ] = None,
-    gain: Annotated[
-        bool, typer.Option("--gain", help="Train with weights up to every stage against random ones (WT-ST).")
-    ] = False,
-    against: Annotated[Path | None, typer.Option(help="A second run of the same network and images.")] = None,
-    out: Annotated[Path | None, typer.Option(help="For a cohort: folder of its analysis.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="For a cohort: as for fit.")] = None,
-    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
-    weights: Weights = None,
-    size: Size = None,
-    lift: Lift = None,
-    seed: Annotated[int | None, typer.Option(help="For a cohort: fixes the split.")] = None,
+    *,
     leaks: Leaks = None,
-    positive: Positive = None,
     path_column: PathColumn = None,
-    label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    positive: Positive = None,
+    label_column: LabelColumn = None,
     labels: Labels = None,
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
     grades: Grades = None,
+    backbone: Annotated[str | None, option(NETWORK, "For a cohort: as for fit.")] = None,
+    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
+    weights: Weights = None,
+    size: Size = None,
+    lift: Lift = None,
+    images: Annotated[int, option(EVALUATION, "Training images to compare on, at most.", least=20)] = 1000,
+    source: Annotated[
+        Path | None,
+        option(EVALUATION, "Images of the pretraining, or a statistics.npz of them: how far away are ours?"),
+    ] = None,
+    gain: Annotated[
+        bool,
+        option(EVALUATION, "Train with weights up to every stage against random ones (WT-ST).", "--gain"),
+    ] = False,
+    against: Annotated[Path | None, option(EVALUATION, "A second run of the same network and images.")] = None,
+    out: Annotated[Path | None, option(RUNNING, "For a cohort: folder of its analysis.")] = None,
+    seed: Annotated[int | None, option(RUNNING, "For a cohort: fixes the split.")] = None,
     device: Device = None,
     offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
 ) -> None:
     """What transfer changed at every cut and what its features are worth; adds figures to the run's report."""
     from medgraft.config import make_config
-    from medgraft.run.analyzing import analyze_cohort, analyze_runs
-    from medgraft.run.console import listening, print_analysis
 
     if out is not None and (len(inputs) > 1 or gain or against is not None):
         raise ConfigError("--out is for one cohort without --gain and --against, which need finished runs.")
     if sets and out is None:
         raise ConfigError("--set is for a cohort (--out); a finished run keeps its settings. Leave it out.")
+    given = {
+        "data": cohort_options(locals()),
+        "backbone": network_options(locals()),
+        "seed": seed,
+        "device": device,
+        "offline": offline,
+    }
+    config = make_config(str(inputs[0]), options=given, sets=sets)
+
+    from medgraft.cli.printing import print_analysis
+    from medgraft.cli.terminal import listening
+    from medgraft.run.analyzing import analyze_cohort, analyze_runs
+
     with listening(console) as listener:
         if out is not None:
-            given = {
-                "data": cohort_options(locals()),
-                "backbone": network_options(locals()),
-                "seed": seed,
-                "device": device,
-                "offline": offline,
-            }
-            config = make_config(str(inputs[0]), options=given, sets=sets)
             results = [analyze_cohort(config, out, num_images=images, source=source, listener=listener)]
         else:
             settings = {
@@ -402,32 +443,31 @@ def analyze(
 @app.command()
 def advise(
     data: Annotated[Path, typer.Argument(help="As for fit.")],
-    backbone: Annotated[str | None, typer.Option(help="As for fit.")] = None,
-    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
-    weights: Weights = None,
-    size: Size = None,
-    lift: Lift = None,
-    seed: Annotated[int | None, typer.Option(help="Fixes the split.")] = None,
+    *,
     leaks: Leaks = None,
-    positive: Positive = None,
     path_column: PathColumn = None,
-    label_column: LabelColumn = None,
     patient_column: PatientColumn = None,
     patient_regex: PatientRegex = None,
+    positive: Positive = None,
+    label_column: LabelColumn = None,
     labels: Labels = None,
     key: Key = None,
     uncertain: Uncertain = None,
     blank: Blank = None,
     grades: Grades = None,
+    backbone: Annotated[str | None, option(NETWORK, "As for fit.")] = None,
+    backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
+    weights: Weights = None,
+    size: Size = None,
+    lift: Lift = None,
+    seed: Annotated[int | None, option(RUNNING, "Fixes the split.")] = None,
     device: Device = None,
     offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: Annotated[bool, option(RUNNING, "Print JSON.", "--json")] = False,
 ) -> None:
     """Which strategy and depth to start with, and why, from minutes of measurement; the test set stays shut."""
     from medgraft.config import make_config
-    from medgraft.run.advising import advise as run_advise
-    from medgraft.run.console import listening
 
     options = {
         "data": cohort_options(locals()),
@@ -437,6 +477,10 @@ def advise(
         "offline": offline or None,
     }
     config = make_config(str(data), options=options, sets=sets)
+
+    from medgraft.cli.terminal import listening
+    from medgraft.run.advising import advise as run_advise
+
     with listening(console) as listener:
         advice = run_advise(config, listener=listener)
     if as_json:

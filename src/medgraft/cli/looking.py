@@ -5,7 +5,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from medgraft.cli.options import BackboneArgs, Lift, Size, backbone_args, size_of
+from medgraft.cli.options import RUNNING, STRATEGY, BackboneArgs, Lift, Size, backbone_args, option, size_of
 from medgraft.cli.program import app, console
 
 __all__ = ["cuts", "doctor"]
@@ -14,22 +14,27 @@ __all__ = ["cuts", "doctor"]
 @app.command()
 def cuts(
     backbone: Annotated[str, typer.Argument(help="As for fit.")],
+    *,
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
     size: Size = None,
     lift: Lift = None,
     decoder: Annotated[
-        str | None, typer.Option(help="Cost with a decoder for masks, too: unet, unet++, fpn or upernet.")
+        str | None,
+        option(STRATEGY, "Cost with a decoder for masks, too: unet, unet++, fpn or upernet."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a list of objects.")] = False,
+    as_json: Annotated[bool, option(RUNNING, "Print a list of objects.", "--json")] = False,
 ) -> None:
     """The table of cuts of a network: where one tensor carries everything."""
-    from medgraft.run.console import print_table
-    from medgraft.transfer.decoders import segmenter_costs
+    from medgraft.cli.terminal import print_table
     from medgraft.transfer.source import random_source
     from medgraft.types import to_json
 
     source = random_source(backbone, backbone_args(backbone_arg), size_of(size), cast("Any", lift or "none"))
-    costs = segmenter_costs(source, decoder) if decoder else {}
+    costs = {}
+    if decoder:
+        from medgraft.transfer.decoders import segmenter_costs
+
+        costs = segmenter_costs(source, decoder)
     if as_json:
         told = [{**to_json(cut), **_with_decoder(costs.get(cut.index))} for cut in source.cuts]
         typer.echo(json.dumps(told, indent=1))
@@ -63,7 +68,7 @@ def _decoder_columns(cost: tuple[int, int] | None) -> tuple[str, str]:
 @app.command()
 def doctor() -> None:
     """Versions, build mismatch, devices, codecs, offline weights. Exit code 0 when all is well, else 1."""
-    from medgraft.run.console import print_table
+    from medgraft.cli.terminal import print_table
     from medgraft.run.doctor import doctor as run_doctor
 
     diagnosis = run_doctor()

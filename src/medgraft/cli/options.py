@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import typer
 
@@ -10,6 +10,13 @@ from medgraft.config import MaskFormat, Unit
 from medgraft.errors import ConfigError
 
 __all__ = [
+    "DATA",
+    "EVALUATION",
+    "LABELS",
+    "NETWORK",
+    "RUNNING",
+    "STRATEGY",
+    "TRAINING",
     "BackboneArgs",
     "Sets",
     "PathColumn",
@@ -35,52 +42,85 @@ __all__ = [
     "Observer",
     "Offline",
     "backbone_args",
+    "option",
     "cohort_options",
     "fraction",
     "network_options",
     "size_of",
 ]
 
-BackboneArgs = Annotated[list[str], typer.Option("--backbone-arg", help="K=V for the constructor; may be repeated.")]
-Sets = Annotated[list[str], typer.Option("--set", help="Any setting: section.key=value; may be repeated.")]
-PathColumn = Annotated[str | None, typer.Option(help="Column of file names.")]
-LabelColumn = Annotated[str | None, typer.Option(help="Column of labels; several, comma-separated: multilabel.")]
-PatientColumn = Annotated[str | None, typer.Option(help="Column of patients; the split keeps patients whole.")]
-PatientRegex = Annotated[str | None, typer.Option(help="Pattern in the path whose first group is the patient.")]
-Labels = Annotated[Path | None, typer.Option(help="Table that labels a PACS export; see --key.")]
+# Groups of options in every command's help.
+DATA: Final = "Data"
+LABELS: Final = "Labels"
+NETWORK: Final = "Network"
+STRATEGY: Final = "Strategy"
+TRAINING: Final = "Training"
+EVALUATION: Final = "Evaluation"
+RUNNING: Final = "Running"
+
+
+def option(group: str, text: str, *names: str, least: int | None = None) -> Any:
+    """An option of a command in its group.
+
+    Args:
+        group: One of the headings above.
+        text: What the help says.
+        names: As they are typed, where they are not the parameter's own.
+        least: Smallest value.
+    """
+    return typer.Option(*names, help=text, rich_help_panel=group, min=least)
+
+
+BackboneArgs = Annotated[list[str], option(NETWORK, "K=V for the constructor; may be repeated.", "--backbone-arg")]
+Sets = Annotated[list[str], option(RUNNING, "Any setting: section.key=value; may be repeated.", "--set")]
+PathColumn = Annotated[str | None, option(DATA, "Column of file names.")]
+LabelColumn = Annotated[str | None, option(LABELS, "Column of labels; several, comma-separated: multilabel.")]
+PatientColumn = Annotated[str | None, option(DATA, "Column of patients; the split keeps patients whole.")]
+PatientRegex = Annotated[str | None, option(DATA, "Pattern in the path whose first group is the patient.")]
+Labels = Annotated[Path | None, option(LABELS, "Table that labels a PACS export; see --key.")]
 JudgedBy = Annotated[
     Unit | None,
-    typer.Option("--unit", help="Averaged over: image, series, study, patient. Left out: as the model was judged."),
+    option(LABELS, "Averaged over: image, series, study, patient. Left out: as the model was judged.", "--unit"),
 ]
 FormatOfMasks = Annotated[
-    MaskFormat, typer.Option("--format", help="Of masks: auto (as the images), png, nifti, npy or dicom-seg.")
+    MaskFormat,
+    option(RUNNING, "Of masks: auto (as the images), png, nifti, npy or dicom-seg.", "--format"),
 ]
-Key = Annotated[str | None, typer.Option(help="path, SOPInstanceUID, SeriesInstanceUID, … AccessionNumber, PatientID.")]
+Key = Annotated[
+    str | None,
+    option(LABELS, "path, SOPInstanceUID, SeriesInstanceUID, … AccessionNumber, PatientID."),
+]
 Uncertain = Annotated[
-    str | None, typer.Option(help="Labels -1 of several columns: ignore, zeros, ones, soft(a,b); label=… for some.")
+    str | None,
+    option(LABELS, "Labels -1 of several columns: ignore, zeros, ones, soft(a,b); label=… for some."),
 ]
-Blank = Annotated[str | None, typer.Option(help="Blank labels of several columns: ignore or negative.")]
-Grades = Annotated[str | None, typer.Option(help="All classes from the lowest to the highest, where they are grades.")]
-TaskOption = Annotated[str | None, typer.Option("--task", help="classification, or segmentation (masks).")]
+Blank = Annotated[str | None, option(LABELS, "Blank labels of several columns: ignore or negative.")]
+Grades = Annotated[
+    str | None,
+    option(LABELS, "All classes from the lowest to the highest, where they are grades."),
+]
+TaskOption = Annotated[str | None, option(LABELS, "classification, or segmentation (masks).", "--task")]
 DemoTask = Annotated[
-    Literal["classification", "segmentation"], typer.Option("--task", help="Kinds of lesions, or where they lie.")
+    Literal["classification", "segmentation"],
+    option(LABELS, "Kinds of lesions, or where they lie.", "--task"),
 ]
-Observer = Annotated[str | None, typer.Option(help="Whose masks, where there are several; or majority.")]
-Decoder = Annotated[str | None, typer.Option(help="Of a segmentation: unet, unet++, fpn or upernet.")]
-Positive = Annotated[str | None, typer.Option(help="Positive class of a binary task.")]
-Weights = Annotated[str | None, typer.Option(help="hub, none, or the path of a weights file.")]
+Observer = Annotated[str | None, option(LABELS, "Whose masks, where there are several; or majority.")]
+Decoder = Annotated[str | None, option(STRATEGY, "Of a segmentation: unet, unet++, fpn or upernet.")]
+Positive = Annotated[str | None, option(LABELS, "Positive class of a binary task.")]
+Weights = Annotated[str | None, option(NETWORK, "hub, none, or the path of a weights file.")]
 Size = Annotated[
-    str | None, typer.Option(help="Input side in px, or depth,height,width in voxels; default the network's own.")
+    str | None,
+    option(NETWORK, "Input side in px, or depth,height,width in voxels; default the network's own."),
 ]
 Lift = Annotated[
     str | None,
-    typer.Option(
-        help="How a network for images reads volumes: slices (auto), acs (auto for masks), i3d; none: it must not."
+    option(
+        NETWORK, "How a network for images reads volumes: slices (auto), acs (auto for masks), i3d; none: it must not."
     ),
 ]
-Leaks = Annotated[str | None, typer.Option(help="stop, drop or allow when a given split leaks.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+Leaks = Annotated[str | None, option(DATA, "stop, drop or allow when a given split leaks.")]
+Device = Annotated[str | None, option(RUNNING, "auto, cpu, cuda, cuda:1 or mps.")]
+Offline = Annotated[bool, option(RUNNING, "Never touch the network.", "--offline")]
 
 
 def cohort_options(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ app = typer.Typer(
     help="Find how much of a pretrained network a medical task needs, keep that, and prove it.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,
+    # Help in groups; nothing in it is markup.
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 # A pipe or a log file has no width; tables must not be folded there.

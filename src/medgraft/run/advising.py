@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from medgraft.config import RunConfig
-from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.listener import Listener
+from medgraft.run.prepare import Prepared, prepared
 from medgraft.run.refusals import refuse_early
 from medgraft.run.trials import engine_for, trial_context, trial_spec
 from medgraft.search.rule import choose

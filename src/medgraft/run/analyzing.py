@@ -13,11 +13,12 @@ from medgraft.data.split import write_splits
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.errors import ConfigError, RunError
 from medgraft.files import read_json, replacing, write_json
+from medgraft.listener import Listener
 from medgraft.report import write_analysis, write_report
 from medgraft.run.exploring import choose_probe
 from medgraft.run.folder import open_run
 from medgraft.run.measuring import changes, distances, read_source, similarity, worth_of_cuts
-from medgraft.run.prepare import Listener, Prepared, prepared
+from medgraft.run.prepare import Prepared, prepared
 from medgraft.run.refusals import refuse_early
 from medgraft.run.trials import is_whole, source_name, trial_context, trial_spec
 from medgraft.search.trial import TrialContext, forget_weights, run_trial

@@ -12,8 +12,9 @@ import torch
 from medgraft.config import RunConfig
 from medgraft.errors import ConfigError
 from medgraft.files import read_json, write_json
+from medgraft.listener import Listener
 from medgraft.run.exploring import BUDGET_EPOCHS, is_after_ftl, method_of, possible_cuts, search_effort
-from medgraft.run.prepare import Listener, Prepared, image_set
+from medgraft.run.prepare import Prepared, image_set
 from medgraft.run.trials import is_searched, second_cut, trial_spec
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.engine import Engine, forward, running

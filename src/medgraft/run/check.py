@@ -11,8 +11,9 @@ from medgraft.data.findings import Audit
 from medgraft.data.groups import groups_of
 from medgraft.data.masks import with_truth
 from medgraft.data.split import split_cohort
+from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, overlap_counts, pooled_dice
-from medgraft.run.prepare import Listener, audited, open_cohort
+from medgraft.run.prepare import audited, open_cohort
 from medgraft.types import Cohort
 
 __all__ = ["check"]

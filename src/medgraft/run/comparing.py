@@ -21,12 +21,13 @@ from medgraft.evaluate.efficiency import latency_ms
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.verdict import verdict
 from medgraft.files import read_json, write_json, write_table
+from medgraft.listener import Listener
 from medgraft.metrics.classification import metrics_of
 from medgraft.report.comparison_page import write_comparison
 from medgraft.run.advising import advice_from
 from medgraft.run.folder import demand_same_data, log_event, open_run, run_id_of
 from medgraft.run.judging import count_opening, predict_split
-from medgraft.run.prepare import Listener, Prepared, digest_of, prepared
+from medgraft.run.prepare import Prepared, digest_of, prepared
 from medgraft.run.refusals import refuse_early
 from medgraft.run.trials import engine_for, second_cut, trial_context, trial_spec, usual_depth
 from medgraft.search.fair import FairChoice, depths_to_try, fair_search

@@ -7,8 +7,8 @@ from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import make_config
 from medgraft.data.phantom import DEMO, DEMO_MASKS, DEMO_VOLUME_MASKS, DEMO_VOLUMES, write_phantom
 from medgraft.files import write_json
+from medgraft.listener import Listener
 from medgraft.run.fit import fit
-from medgraft.run.prepare import Listener
 from medgraft.types import to_json
 
 __all__ = ["demo", "demo_run"]

@@ -22,9 +22,10 @@ from medgraft.deploy.predict import predict_pixels
 from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare
 from medgraft.io.volume import is_volume_name
+from medgraft.listener import Listener
 from medgraft.run.exploring import method_of, settled_search
 from medgraft.run.judging import artefact_of
-from medgraft.run.prepare import Listener, Prepared, fitted, network_of, preprocessing_of, reading_of
+from medgraft.run.prepare import Prepared, fitted, network_of, preprocessing_of, reading_of
 from medgraft.run.refusals import refuse_early
 from medgraft.run.searching import best_trial
 from medgraft.run.trials import engine_for, is_searched, trial_context

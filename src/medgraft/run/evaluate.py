@@ -19,11 +19,12 @@ from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import metric_interval, site_metrics
 from medgraft.files import write_json, write_table
+from medgraft.listener import Listener
 from medgraft.metrics.cases import pooled
 from medgraft.metrics.classification import metrics_of
 from medgraft.run.evaluate_masks import evaluate_masks
 from medgraft.run.folder import output_folder
-from medgraft.run.prepare import Listener, audited, open_cohort
+from medgraft.run.prepare import audited, open_cohort
 from medgraft.train.engine import pick_device
 from medgraft.types import Cohort, Predictions, to_json
 

@@ -17,8 +17,9 @@ from medgraft.errors import DataError
 from medgraft.evaluate.masks import site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.files import write_json, write_table
+from medgraft.listener import Listener
 from medgraft.run.judging_masks import Marked, judge_masks, mask_table, other_observers, segmenter
-from medgraft.run.prepare import Listener, audited, open_cohort
+from medgraft.run.prepare import audited, open_cohort
 from medgraft.train.engine import exact_engine
 from medgraft.types import Cohort, to_json
 

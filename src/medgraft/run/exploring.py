@@ -12,8 +12,9 @@ from medgraft.config import RunConfig, SearchConfig
 from medgraft.data.labels import rarest_class
 from medgraft.errors import ConfigError, DataError
 from medgraft.files import write_json, write_table
+from medgraft.listener import Listener
 from medgraft.metrics.classification import auprc
-from medgraft.run.prepare import Listener, Prepared
+from medgraft.run.prepare import Prepared
 from medgraft.run.trials import Runner, is_searched, second_cut, wanted_depth
 from medgraft.search.guided import cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental

@@ -10,6 +10,7 @@ import numpy as np
 from medgraft.config import RunConfig
 from medgraft.data.split import write_splits
 from medgraft.files import read_json, write_json
+from medgraft.listener import Listener
 from medgraft.report import write_report
 from medgraft.run.budget import fit_budget
 from medgraft.run.examples import write_examples
@@ -19,7 +20,7 @@ from medgraft.run.folds import fit_folds, mean_of_known
 from medgraft.run.judging import Tested, open_test_set
 from medgraft.run.judging_masks import open_mask_test
 from medgraft.run.overlays import write_overlays
-from medgraft.run.prepare import Listener, Prepared, digest_of, prepared
+from medgraft.run.prepare import Prepared, digest_of, prepared
 from medgraft.run.refusals import refuse_early
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context

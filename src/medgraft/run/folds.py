@@ -17,12 +17,13 @@ from medgraft.evaluate.masks import mask_metrics, site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare, metric_interval, site_metrics
 from medgraft.files import read_json, write_json, write_table
+from medgraft.listener import Listener
 from medgraft.metrics.classification import metrics_of
 from medgraft.report import write_report
 from medgraft.report.measures import measure_of
 from medgraft.run.judging import judged_name, table_name
 from medgraft.run.judging_masks import marked, other_observers, overlaps_of_table
-from medgraft.run.prepare import Listener, Prepared, preprocessing_of
+from medgraft.run.prepare import Prepared, preprocessing_of
 from medgraft.types import Judged, Predictions
 
 __all__ = ["fit_folds", "mean_of_known"]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from medgraft.errors import ConfigError
-from medgraft.run.prepare import Listener
+from medgraft.listener import Listener
 from medgraft.train.batches import evaluation_batch
 from medgraft.train.engine import Engine, forward
 

@@ -18,9 +18,10 @@ from medgraft.evaluate.ledger import open_test
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare, site_metrics, summarise
 from medgraft.files import write_table
+from medgraft.listener import Listener
 from medgraft.metrics.cases import pooled
 from medgraft.run.folder import log_event
-from medgraft.run.prepare import Listener, Prepared, image_set
+from medgraft.run.prepare import Prepared, image_set
 from medgraft.run.searching import Searched
 from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of
 from medgraft.train.engine import exact_engine

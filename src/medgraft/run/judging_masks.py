@@ -19,6 +19,7 @@ from medgraft.evaluate.masks import cases_of, mask_metrics, site_overlaps, summa
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import compare
 from medgraft.files import write_table
+from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, jaccard, overlap_counts, surface_scores
 from medgraft.run.judging import (
     Tested,
@@ -29,7 +30,7 @@ from medgraft.run.judging import (
     table_name,
     training_history,
 )
-from medgraft.run.prepare import Listener, Prepared
+from medgraft.run.prepare import Prepared
 from medgraft.run.searching import Searched
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
 from medgraft.train.engine import Engine, exact_engine

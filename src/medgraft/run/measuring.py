@@ -40,8 +40,9 @@ from medgraft.data.decode import read_files
 from medgraft.deploy.predict import find_cases
 from medgraft.errors import DataError, MedgraftError
 from medgraft.io.preprocess import intensity_scale, prepare
+from medgraft.listener import Listener
 from medgraft.metrics.classification import auprc
-from medgraft.run.prepare import Listener, open_cohort
+from medgraft.run.prepare import open_cohort
 from medgraft.search.trial import TrialContext
 from medgraft.train.batches import ImageSet, iterate
 from medgraft.train.classical import Labelled

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
 
@@ -25,13 +24,13 @@ from medgraft.data.split import split_cohort
 from medgraft.errors import BackboneError, ConfigError, DataError
 from medgraft.io.intensity import ct_windows
 from medgraft.io.preprocess import intensity_scale
+from medgraft.listener import Listener
 from medgraft.run.sides import image_and_patch_sides, typical_sides
 from medgraft.train.batches import ImageSet, MaskSet
 from medgraft.transfer.source import Source, prepare_source
 from medgraft.types import Cohort, Preprocessing, Reading
 
 __all__ = [
-    "Listener",
     "Prepared",
     "audited",
     "digest_of",
@@ -46,19 +45,6 @@ __all__ = [
 ]
 
 _USUAL_LIFT: Final[Lift] = "slices"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Listener:
-    """Who is told how things go.
-
-    Args:
-        say: Called with a line of text.
-        step: Called with (what, done, all).
-    """
-
-    say: Callable[[str], None] = lambda _text: None
-    step: Callable[[str, int, int], None] = lambda _what, _done, _all: None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

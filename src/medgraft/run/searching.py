@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from medgraft.config import RunConfig
+from medgraft.listener import Listener
 from medgraft.run.exploring import Explored, explore, is_after_ftl, method_of, search_effort
-from medgraft.run.prepare import Listener, Prepared
+from medgraft.run.prepare import Prepared
 from medgraft.run.trials import Runner, is_searched, say_blocks, second_cut
 from medgraft.search.trial import Trial, TrialContext
 from medgraft.train.engine import Engine

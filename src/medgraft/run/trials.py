@@ -1,7 +1,9 @@
 """Trials of a run: their specification, what they share, and the runner that tells of them and lists them."""
 
 import dataclasses
+import os
 from pathlib import Path
+from typing import Final
 
 import pandas as pd
 
@@ -10,10 +12,12 @@ from medgraft.config import RunConfig
 from medgraft.cuts.truncate import resolve_cut
 from medgraft.data.augment import AUGMENTATIONS
 from medgraft.files import read_json, write_json, write_table
+from medgraft.listener import Listener
+from medgraft.machine import busy_cores
 from medgraft.metrics.scores import SCORE_NAMES
 from medgraft.run.folder import log_event
 from medgraft.run.forecast import forecast_memory, refuse_memory, say_time
-from medgraft.run.prepare import Listener, Prepared, image_set
+from medgraft.run.prepare import Prepared, image_set
 from medgraft.run.sides import patches_per_image
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
 from medgraft.train.engine import Engine, choose_engine, pick_device
@@ -41,6 +45,9 @@ __all__ = [
     "wanted_depth",
 ]
 
+_BUSY: Final = 0.5
+"""Cores; a core that is half used by others."""
+
 
 def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener) -> Engine:
     """The engine of this run: measured once, stored, and used again when the run continues."""
@@ -56,6 +63,8 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
     batch_size, device = _batch_size(config, found), pick_device(config.device)
     shape = (found.preprocessing.channels, *found.input_sides)
     refuse_memory(forecast_memory(model, shape, Engine(device=device)), batch_size, device, told)
+    if not config.deterministic:
+        _say_busy(told)
     engine = choose_engine(
         model,
         shape,
@@ -67,13 +76,23 @@ def engine_for(config: RunConfig, folder: Path, found: Prepared, told: Listener)
     write_json(path, engine)
     noun = found.cohort.noun if patches is None else "patches"
     speeds = ", ".join(f"{name} {speed:.3g} {noun}/s" for name, speed in engine.measured.items())
-    layout = ", channels last" if engine.is_channels_last else ""
-    told.say(
-        f"Training on {engine.device} in {engine.precision}{layout}" + (f" (measured: {speeds})." if speeds else ".")
-    )
+    choices = [engine.precision, *(["channels last"] if engine.is_channels_last else [])]
+    choices += ["one thread"] if engine.num_threads == 1 else []
+    measured = f" (measured: {speeds})" if speeds else ""
+    told.say(f"Training on {engine.device} in {', '.join(choices)}{measured}.")
     num_items = num_train if patches is None else num_train * patches.per_image
     say_time(engine, config.train.epochs, num_items, noun, told)
     return engine
+
+
+def _say_busy(told: Listener) -> None:
+    """Say when others use this machine: what is measured then does not hold for it alone."""
+    busy = busy_cores()
+    if busy >= _BUSY:
+        told.say(
+            f"warn: other programs keep about {busy:.1f} of {os.cpu_count()} cores busy. Trainings take longer beside "
+            "them, and what is measured now (precision, layout, threads) may be another choice on an idle machine."
+        )
 
 
 def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext:

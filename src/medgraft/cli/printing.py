@@ -1,14 +1,12 @@
-"""What a person sees in the terminal: lines, one progress bar with the time left, tables."""
+"""What a person reads in the terminal when a job is done."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from medgraft.cli.terminal import print_table
 from medgraft.metrics.scores import SCORE_NAMES
 from medgraft.report.caveats import still_learning
 from medgraft.report.comparison_page import comparison_rows
@@ -17,56 +15,15 @@ from medgraft.report.measures import MASKS, measure_of
 from medgraft.report.prose import decision_sentence
 from medgraft.report.tables import reuse_rows
 from medgraft.report.wording import chosen_name
-from medgraft.run.prepare import Listener
 
 __all__ = [
-    "listening",
     "observer_lines",
     "print_analysis",
     "print_comparison",
     "print_metrics",
     "print_results",
-    "print_table",
     "value_with_interval",
 ]
-
-
-@contextmanager
-def listening(console: Console) -> Iterator[Listener]:
-    """A listener that prints lines and keeps one progress bar below them."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=28),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(compact=True),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=1, visible=False)
-        current = ""
-
-        def step(what: str, done: int, total: int) -> None:
-            nonlocal current
-            if what != current:
-                progress.reset(task, description=what, total=total)
-                current = what
-            progress.update(task, completed=done, total=total, visible=done < total)
-
-        def say(text: str) -> None:
-            progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-        yield Listener(say=say, step=step)
-
-
-def print_table(
-    console: Console, columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], title: str = ""
-) -> None:
-    """Print a table; each column is (heading, whether its cells are numbers)."""
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name, is_number in columns:
-        table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number)
-    for row in rows:
-        table.add_row(*row)
-    console.print(table)
 
 
 def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
