@@ -102,7 +102,7 @@ def run_pieces(source: Path, out: Path, sampler: Sampler) -> None:
 
     from medgraft.config import make_config
     from medgraft.listener import Listener
-    from medgraft.run.prepare import image_set, prepared
+    from medgraft.run.prepare import prepared
     from medgraft.run.trials import trial_context, trial_spec
     from medgraft.search.trial import run_trial
     from medgraft.train.engine import Engine
@@ -111,7 +111,7 @@ def run_pieces(source: Path, out: Path, sampler: Sampler) -> None:
     sampler.enter("prepare")
     found = prepared(config, out, Listener(say=lambda text: sampler.enter(f"after: {text[:60]}")))
     context = trial_context(out, found, Engine(device="cpu"))
-    few = image_set(found, "train")
+    few = found.study.images("train")
     few = dataclasses.replace(few, rows=few.rows[: STEPS * BATCH], targets=few.targets[: STEPS * BATCH])
     sampler.enter("train")
     spec = trial_spec(config, found, "ftl", found.source.cuts[-1], seed=0)

@@ -25,11 +25,11 @@ from medgraft.config import RunConfig, make_config
 from medgraft.data.phantom import DEMO, write_phantom
 from medgraft.evaluate.bootstrap import paired_difference
 from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.judge.test import count_openings
 from medgraft.listener import Listener
 from medgraft.metrics.classification import auprc
-from medgraft.run.judging import count_opening
 from medgraft.run.measuring import worth_of_cuts
-from medgraft.run.prepare import Prepared, image_set, prepared
+from medgraft.run.prepare import Prepared, prepared
 from medgraft.run.searching import Searched, search_cut
 from medgraft.run.trials import engine_for, trial_context, trial_spec
 from medgraft.search import Trial, TrialContext, load_trial_model, reuse_at_cuts, run_trial
@@ -111,7 +111,8 @@ def opened(pair: str, options: argparse.Namespace) -> tuple[RunConfig, Prepared,
     told = Listener(say=say)
     found = prepared(config, place, told)
     context = trial_context(place, found, engine_for(config, place, found, told))
-    say(f"{pair}: test set of {len(found.cohort.rows('test'))} images, opening {count_opening(place, found, pair)}.")
+    opening = count_openings(found.study, pair, place)
+    say(f"{pair}: test set of {len(found.cohort.rows('test'))} images, opening {opening}.")
     return config, found, context
 
 
@@ -126,7 +127,7 @@ def trained(config: RunConfig, found: Prepared, context: TrialContext, cut: int,
 
 def tested(trial: Trial, found: Prepared, context: TrialContext) -> Predictions:
     """Test predictions of a trial; they lie beside it."""
-    test = image_set(found, "test")
+    test = found.study.images("test")
     place = trial.folder / "test_probs.npy"
     if not place.exists():
         model, _ = load_trial_model(trial, context)

@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from medgraft.config import RunConfig, make_config
+from medgraft.config import DataConfig, RunConfig, make_config
 from medgraft.data.phantom import PhantomSettings
+from medgraft.judge.external import external_to_json
+from medgraft.result import result_to_json
+from medgraft.run.evaluate import evaluate as run_evaluate
+from medgraft.run.fit import fit as run_fit
 
 SMALL = PhantomSettings(
     shape=(32, 32), num_patients={"train": 60, "val": 45, "test": 60}, classes=("normal", "nodule", "mass")
@@ -24,3 +28,13 @@ def small_config(source: Path, **options: Any) -> RunConfig:
     for key, value in options.items():
         base[key] = {**base[key], **value} if isinstance(value, dict) and key in base else value
     return make_config(str(source), preset="fast", options=base)
+
+
+def fit(config: RunConfig, out: str | Path, **options: Any) -> dict[str, Any]:
+    """What stands in `results.json` after the main job."""
+    return result_to_json(run_fit(config, out, **options))
+
+
+def evaluate(run: str | Path, config: DataConfig, **options: Any) -> dict[str, Any]:
+    """What stands in `evaluation.json` after a model was judged on another cohort."""
+    return external_to_json(run_evaluate(run, config, **options))

@@ -12,6 +12,7 @@ from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.deploy.segment import segment_files
 from medgraft.listener import Listener
+from medgraft.result import result_to_json
 from medgraft.run.estimator import TransferClassifier
 from medgraft.run.fit import fit as run_fit
 from medgraft.train.engine import pick_device
@@ -22,7 +23,7 @@ __all__ = ["TransferClassifier", "cut_points", "fit", "load", "predict", "segmen
 def fit(
     data: str | Path, out: str | Path, /, *, preset: str = "balanced", sets: Sequence[str] = (), **options: Any
 ) -> dict[str, Any]:
-    """Run the main job on `data` into the folder `out`; returns the content of `results.json`.
+    """Run the main job on `data` into the folder `out`; returns the content of `results.json` as plain Python types.
 
     Args:
         data: Folder, table or `.npz`.
@@ -36,7 +37,8 @@ def fit(
         MedgraftError: Whatever is wrong with data, weights, options or the folder.
     """
     config = make_config(str(data), preset=preset, options=options, sets=sets)
-    return run_fit(config, out, listener=Listener(), command=f"medgraft.fit({str(data)!r}, {str(out)!r}, …)")
+    result = run_fit(config, out, listener=Listener(), command=f"medgraft.fit({str(data)!r}, {str(out)!r}, …)")
+    return result_to_json(result)
 
 
 def load(run: str | Path) -> LoadedModel:

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
@@ -28,6 +28,7 @@ __all__ = [
     "Preprocessing",
     "Reading",
     "Resize",
+    "SPLITS",
     "Split",
     "Task",
     "TransferPlan",
@@ -45,6 +46,7 @@ T = TypeVar("T")
 Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
 Kind = Literal["labels", "masks"]
 Split = Literal["train", "val", "test"]
+SPLITS: Final[tuple[str, ...]] = get_args(Split)
 Resize = Literal["squash", "pad", "crop"]
 
 
@@ -78,6 +80,7 @@ class Cohort:
             to `root`.
         observers: Of a segmentation with several: each other observer's files for every row, none where there is none.
         mask_values: Of a segmentation: the numbers in the files that stand for `classes`; 0 is the background.
+        is_phantom: Whether the images were drawn by this program, as a file beside them says.
     """
 
     root: Path
@@ -99,6 +102,7 @@ class Cohort:
     observers: Mapping[str, tuple[tuple[str, ...], ...]] = dataclasses.field(default_factory=dict)
     mask_values: tuple[int, ...] = ()
     segments: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    is_phantom: bool = False
 
     def __len__(self) -> int:
         return len(self.table)
@@ -109,7 +113,7 @@ class Cohort:
         return kind_of(self.task)
 
     @property
-    def noun(self) -> str:
+    def noun(self) -> Literal["images", "volumes"]:
         """``images`` or ``volumes``."""
         return "images" if self.dims == 2 else "volumes"
 

@@ -17,10 +17,9 @@ from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
 from medgraft.run.check import check
 from medgraft.run.comparing import compare
-from medgraft.run.fit import fit
-from medgraft.run.prepare import image_set, prepared
+from medgraft.run.prepare import prepared
 from medgraft.types import Cohort
-from small_runs import small_config
+from small_runs import fit, small_config
 
 LABELS = "Edema,Mass"
 
@@ -125,7 +124,7 @@ def config_of(table: Path, uncertain: str, **options: Any) -> RunConfig:
 def test_only_training_images_are_taught(chexpert: Path, tmp_path: Path) -> None:
     found = prepared(config_of(chexpert, "ones"), tmp_path / "work", Listener())
     for split in ("train", "val", "test"):
-        images = image_set(found, split)
+        images = found.study.images(split)
         rows = found.cohort.rows(split)
         uncertain = found.cohort.is_uncertain[rows]
         assert uncertain.any()

@@ -7,9 +7,9 @@ import pytest
 
 from medgraft.errors import DataError
 from medgraft.evaluate.bootstrap import as_seeds, metric_replicates, paired_difference
-from medgraft.evaluate.masks import mask_metrics, site_overlaps, summarise_masks
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.summary import compare
+from medgraft.evaluate.summary import compare, site_results, summarise
+from medgraft.metrics.measures import measure_of
 from medgraft.search.rule import choose, is_clearly_behind
 from medgraft.types import Cut, Overlaps
 
@@ -31,7 +31,7 @@ def test_intervals_take_groups_whole():
     alone = dataclasses.replace(found, groups=np.arange(40))
     widths = []
     for one in (found, alone):
-        low, high = summarise_masks(one, bootstrap_weights(one, 2000))["dice"]["ci95"]
+        low, high = summarise(one, bootstrap_weights(one, 2000)).scores["dice"].ci95
         assert low < 0.8 < high
         widths.append(high - low)
     # Two images of a patient that agree are worth one.
@@ -40,30 +40,30 @@ def test_intervals_take_groups_whole():
 
 def test_classes_are_told_apart_and_seeds_have_a_spread():
     one, two = (overlaps(0.7, seed, num_classes=2) for seed in (0, 1))
-    result = summarise_masks([one, two], bootstrap_weights(one, 200))
-    assert set(result) == {*mask_metrics(one), "per_class"}
+    result = summarise([one, two], bootstrap_weights(one, 200))
+    assert set(result.scores) == set(measure_of(one).metrics(one))
     values = [float((2 * found.counts[..., 2] / 200).mean()) for found in (one, two)]
-    assert result["dice"]["value"] == pytest.approx(values[0])
-    assert result["dice"]["mean"] == pytest.approx(np.mean(values))
-    assert result["dice"]["sd"] == pytest.approx(np.std(values, ddof=1))
-    assert result["per_class"]["c1"]["dice"]["value"] == pytest.approx(float((one.counts[:, 1, 2] / 100).mean()))
-    assert result["hd95"]["value"] == pytest.approx(float(one.surfaces[..., 0].mean()))
-    assert summarise_masks(one, bootstrap_weights(one, 100))["dice"]["sd"] is None
+    assert result.scores["dice"].value == pytest.approx(values[0])
+    assert result.scores["dice"].mean == pytest.approx(np.mean(values))
+    assert result.scores["dice"].sd == pytest.approx(np.std(values, ddof=1))
+    assert result.per_class["c1"].scores["dice"].value == pytest.approx(float((one.counts[:, 1, 2] / 100).mean()))
+    assert result.scores["hd95"].value == pytest.approx(float(one.surfaces[..., 0].mean()))
+    assert summarise(one, bootstrap_weights(one, 100)).scores["dice"].sd is None
 
 
 def test_without_surfaces_areas_are_told_alone():
     found = dataclasses.replace(overlaps(0.7), surfaces=None)
-    assert mask_metrics(found) == ("dice", "pooled_dice", "jaccard")
-    assert "hd95" not in summarise_masks(found, bootstrap_weights(found, 100))
+    assert measure_of(found).metrics(found) == ("dice", "pooled_dice", "jaccard")
+    assert "hd95" not in summarise(found, bootstrap_weights(found, 100)).scores
 
 
 def test_the_verdict_is_about_mean_dice_on_the_same_replicates():
     good, bad = overlaps(0.8), overlaps(0.6)
     found = compare(bad, good, 0.02, name="The small one")
-    assert found["verdict"] == "worse"
-    assert "mean Dice difference" in found["sentence"]
-    assert set(found["difference"]) == set(mask_metrics(good))
-    assert compare(good, good, 0.02)["verdict"] == "non-inferior"
+    assert found.verdict == "worse"
+    assert "mean Dice difference" in found.sentence
+    assert set(found.difference) == set(measure_of(good).metrics(good))
+    assert compare(good, good, 0.02).verdict == "non-inferior"
     # What both share of a case's difficulty cancels: the difference is surer than either value.
     harder = dataclasses.replace(good, counts=good.counts - np.array([0, 0, 2]))
     weights = bootstrap_weights(good, 500)
@@ -115,17 +115,17 @@ def test_a_handful_of_patients_proves_nothing(num: int, word: str) -> None:
     good = overlaps(0.9, num=num, per_group=1)
     bad = dataclasses.replace(good, counts=good.counts - np.array([0, 0, 9]))
     found = compare(good, bad, 0.02)
-    assert found["verdict"] == word
-    assert ("prove nothing" in found["sentence"]) == (word == "inconclusive")
+    assert found.verdict == word
+    assert ("prove nothing" in found.sentence) == (word == "inconclusive")
     # No sign test of so few has a smaller p.
-    assert found["difference"]["dice"]["p"] >= 2.0 ** (1 - num)
+    assert found.difference["dice"].p >= 2.0 ** (1 - num)
 
 
 def test_sites_are_told_apart_where_they_have_enough_patients() -> None:
     found = overlaps(0.8, num=40, per_group=2)
     sites = ["north"] * 24 + ["south"] * 10 + [None] * 6
-    result = site_overlaps(found, sites, num=100)
-    assert result["north"]["num_groups"] == 12
-    assert result["north"]["dice"]["value"] == pytest.approx(float((found.counts[:24, 0, 2] / 100).mean()))
-    assert result["south"]["reason"] == "fewer than 10 groups: 5"
+    result = site_results(found, sites, num=100)
+    assert result["north"].num_groups == 12
+    assert result["north"].scores["dice"].value == pytest.approx(float((found.counts[:24, 0, 2] / 100).mean()))
+    assert result["south"].reason == "fewer than 10 groups: 5"
     assert "(not stated)" in result

@@ -14,6 +14,7 @@ from medgraft.evaluate.operating_point import (
     choose_thresholds,
     parse_operating_point,
 )
+from medgraft.evaluate.results import Estimate
 
 YOUDEN = OperatingPoint(rule="youden")
 
@@ -37,7 +38,7 @@ def test_youden_reaches_the_largest_index_of_scikit_learn(make_predictions, seed
     threshold = choose_thresholds(pred, YOUDEN)["class 1"]
     row = apply_thresholds(pred, {"class 1": threshold})["class 1"]
     fpr, tpr, _ = roc_curve(pred.targets, pred.probs[:, 1])
-    index = row["sensitivity"]["value"] + row["specificity"]["value"] - 1
+    index = row.sensitivity.value + row.specificity.value - 1
     assert index == pytest.approx(max(tpr - fpr))
 
 
@@ -76,7 +77,7 @@ def test_the_four_shares_agree_with_a_confusion_matrix(make_predictions) -> None
     result = apply_thresholds(pred, thresholds)
     for k, (name, threshold) in enumerate(thresholds.items()):
         tn, fp, fn, tp = confusion_matrix(pred.targets == k, pred.probs[:, k] >= threshold).ravel()
-        assert result[name]["threshold"] == threshold
+        assert result[name].threshold == threshold
         counts = {
             "sensitivity": (tp, tp + fn),
             "specificity": (tn, tn + fp),
@@ -84,14 +85,14 @@ def test_the_four_shares_agree_with_a_confusion_matrix(make_predictions) -> None
             "npv": (tn, tn + fn),
         }
         for share, (part, total) in counts.items():
-            assert result[name][share]["value"] == pytest.approx(part / total)
-            assert result[name][share]["ci95"] == pytest.approx(wilson_interval(part, total))
+            assert getattr(result[name], share).value == pytest.approx(part / total)
+            assert getattr(result[name], share).ci95 == pytest.approx(wilson_interval(part, total))
 
 
 def test_nothing_called_leaves_ppv_undefined(make_predictions) -> None:
     row = apply_thresholds(make_predictions("binary"), {"class 1": 1.5})["class 1"]
-    assert row["ppv"] == {"value": None, "ci95": None}
-    assert row["sensitivity"]["value"] == 0
+    assert row.ppv == Estimate(value=None)
+    assert row.sensitivity.value == 0
 
 
 def test_every_label_gets_a_threshold(make_predictions) -> None:

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from medgraft.errors import ConfigError
 from medgraft.evaluate.intervals import Difference
-from medgraft.evaluate.verdict import verdict, verdict_sentence
+from medgraft.evaluate.verdict import verdict, verdict_words
 
 
 def difference(low: float, high: float) -> Difference:
@@ -31,10 +31,10 @@ def test_the_interval_decides_the_verdict(low: float, high: float, expected: str
 @given(low=st.floats(-0.5, 0.5), width=st.floats(0, 0.5), margin=st.floats(0.001, 0.2))
 def test_proven_is_said_only_of_better_and_non_inferior(low: float, width: float, margin: float) -> None:
     gap = difference(low, low + width)
-    word, sentence = verdict(gap, margin), verdict_sentence(gap, margin)
-    assert ("proven" in sentence) == (word in ("better", "non-inferior"))
-    assert word in sentence
-    assert sentence.endswith(".")
+    word, (headline, numbers) = verdict(gap, margin), verdict_words(gap, margin)
+    assert ("proven" in headline) == (word in ("better", "non-inferior"))
+    assert word in headline
+    assert "proven" not in numbers
 
 
 @given(low=st.floats(-0.5, 0.5), width=st.floats(0, 0.5), margin=st.floats(0.001, 0.1))
@@ -45,14 +45,15 @@ def test_a_wider_margin_never_takes_back_non_inferiority(low: float, width: floa
 
 
 def test_a_significant_loss_inside_the_margin_is_named() -> None:
-    assert "loss itself is statistically significant" in verdict_sentence(difference(-0.01, -0.002), 0.02)
-    assert "significant" not in verdict_sentence(difference(-0.01, 0.002), 0.02)
+    assert "loss itself is statistically significant" in verdict_words(difference(-0.01, -0.002), 0.02)[1]
+    assert "significant" not in verdict_words(difference(-0.01, 0.002), 0.02)[1]
 
 
 def test_the_sentence_carries_the_numbers_and_names() -> None:
     gap = Difference(value=-0.03, ci95=(-0.05, -0.01), p=0.0004)
-    assert verdict_sentence(gap, 0.02, chosen="Layer 2", baseline="all layers", metric="AUPRC") == (
-        "Layer 2 is worse than all layers: AUPRC difference -0.0300 (95 % interval -0.0500 to -0.0100, p < 0.001)."
+    assert verdict_words(gap, 0.02, chosen="Layer 2", baseline="all layers", metric="AUPRC") == (
+        "Layer 2 is worse than all layers",
+        "AUPRC difference -0.0300 (95 % interval -0.0500 to -0.0100, p < 0.001)",
     )
 
 

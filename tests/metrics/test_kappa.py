@@ -56,12 +56,9 @@ def test_it_is_for_grades_alone() -> None:
     pred = graded(1)
     assert metrics_of(pred).keys() - METRICS.keys() == {"kappa"}
     assert metrics_of(dataclasses.replace(pred, is_ordinal=False)) == METRICS
-    found = summarise(pred, pred, weights=bootstrap_weights(pred, 50))
-    low, high = found["details"]["kappa"]["ci95"]
-    assert low < found["kappa"] < high
-    assert "kappa" not in summarise(
-        dataclasses.replace(pred, is_ordinal=False), dataclasses.replace(pred, is_ordinal=False)
-    )
+    kappa = summarise(pred, weights=bootstrap_weights(pred, 50)).scores["kappa"]
+    assert kappa.ci95[0] < kappa.value < kappa.ci95[1]
+    assert "kappa" not in summarise(dataclasses.replace(pred, is_ordinal=False)).scores
     two = Predictions(
         probs=np.eye(2), targets=np.arange(2), groups=np.arange(2), classes=("a", "b"), task="binary", positive=1
     )

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +5,7 @@ import pytest
 from medgraft.errors import RunError
 from medgraft.metrics.classification import accuracy
 from medgraft.report.reading import (
-    RunFiles,
     image_data_uri,
-    look_up,
     num_unscored,
     read_predictions,
     read_run,
@@ -21,7 +17,14 @@ def test_a_folder_without_results_is_refused_with_advice(tmp_path):
         read_run(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "message"), [("{", "expected JSON"), ("[1]", "expected a JSON object .* got list")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "could not read .*results.json"),
+        ("[1]", "expected a JSON object .* got list"),
+        ("{}", "expected results of schema"),
+    ],
+)
 def test_broken_results_are_named(make_run, text, message):
     run = make_run()
     (run / "results.json").write_text(text)
@@ -45,9 +48,9 @@ def test_an_empty_table_is_named(make_run):
 
 def test_a_missing_probability_column_is_named(make_run):
     run = make_run()
-    table = pd.read_csv(run / "predictions.csv").drop(columns="prob_pneumonia")
+    table = pd.read_csv(run / "predictions.csv").drop(columns="prob_normal")
     table.to_csv(run / "predictions.csv", index=False)
-    with pytest.raises(RunError, match="got none for prob_pneumonia"):
+    with pytest.raises(RunError, match="got none for prob_normal"):
         read_predictions(read_run(run), "test")
 
 
@@ -64,11 +67,11 @@ def test_a_label_that_is_no_class_is_named_with_its_row(make_run, label, message
         read_predictions(read_run(run), "test")
 
 
-def test_classes_called_na_or_with_a_bar_are_read_as_they_are(tmp_path):
+def test_classes_called_na_or_with_a_bar_are_read_as_they_are(make_run):
     table = pd.DataFrame({"path": ["a", "b"], "label": ["NA", "x|y"], "prob_NA": [0.9, 0.2], "prob_x|y": [0.1, 0.8]})
-    (tmp_path / "results.json").write_text(json.dumps({"classes": ["NA", "x|y"], "positive": "NA", "task": "binary"}))
-    table.to_csv(tmp_path / "predictions.csv", index=False)
-    pred = read_predictions(read_run(tmp_path), "test")
+    run = make_run(changes={"classes": ["NA", "x|y"], "positive": "NA"})
+    table.to_csv(run / "predictions.csv", index=False)
+    pred = read_predictions(read_run(run), "test")
     assert pred.targets.tolist() == [0, 1]
     assert pred.positive == 0
 
@@ -76,13 +79,13 @@ def test_classes_called_na_or_with_a_bar_are_read_as_they_are(tmp_path):
 @pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
 def test_predictions_read_back_give_the_stored_accuracy(finished_runs, task):
     run = read_run(finished_runs[task])
-    assert accuracy(read_predictions(run, "test")) == pytest.approx(look_up(run.results, "test.chosen.accuracy"))
+    assert accuracy(read_predictions(run, "test")) == pytest.approx(run.result.test.chosen.scores["accuracy"].value)
 
 
 def test_cases_without_a_prediction_are_left_out_and_counted(make_run):
     run = make_run()
-    table = pd.read_csv(run / "predictions.csv").astype({"prob_normal": object, "prob_pneumonia": object})
-    table.loc[3:5, ["prob_normal", "prob_pneumonia"]] = ""
+    table = pd.read_csv(run / "predictions.csv").astype({"prob_normal": object, "prob_lesion": object})
+    table.loc[3:5, ["prob_normal", "prob_lesion"]] = ""
     table.to_csv(run / "predictions.csv", index=False)
     files = read_run(run)
     assert num_unscored(files, "test") == 3
@@ -103,5 +106,7 @@ def test_a_thumbnail_that_is_no_png_is_refused(make_run):
         image_data_uri(run, "evil.png")
 
 
-def test_a_table_that_is_absent_gives_no_predictions(tmp_path):
-    assert read_predictions(RunFiles(root=tmp_path, results={"classes": ["a", "b"]}), "val") is None
+def test_a_table_that_is_absent_gives_no_predictions(make_run):
+    run = make_run()
+    (run / "predictions_val.csv").unlink()
+    assert read_predictions(read_run(run), "val") is None

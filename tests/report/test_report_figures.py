@@ -1,3 +1,4 @@
+import dataclasses
 import re
 import subprocess
 import sys
@@ -8,12 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medgraft.evaluate import Difference, Estimate
 from medgraft.report.analysis_figures import distance_figure, gain_figure, other_figure
 from medgraft.report.curves import confusion_figure, ranking_figure, reliability_figure
 from medgraft.report.drawing import STYLE, new_figure, to_svg
 from medgraft.report.figures import TREATMENTS, answer_figure, history_figure, plan_figure
 from medgraft.report.reading import read_predictions, read_run
 from medgraft.report.search_figure import cut_figure
+from medgraft.search.rule import Candidate, Choice
 from medgraft.types import BlockPlan, Predictions
 
 HOSTILE = '<script>alert(1)</script> & $x^2$ -- "q" \']]>'
@@ -26,21 +29,33 @@ def texts(svg: str) -> list[str]:
 def draw_all(run) -> dict[str, str]:
     files = read_run(run)
     chosen, baseline = read_predictions(files, "test"), read_predictions(files, "baseline")
-    test = files.results["test"]
+    test = files.result.test
     return {
         "answer": answer_figure(
-            test["chosen"]["auroc"],
-            test["baseline"]["auroc"],
-            test["difference"]["auroc"],
+            test.chosen.scores["auroc"],
+            test.baseline.scores["auroc"],
+            test.comparison.difference["auroc"],
             margin=0.02,
             names=("a", "b"),
         ),
         "cuts": cut_figure(files.search, files.choice),
         "history": history_figure(files.history),
-        "plan": plan_figure(files.results["plan"]["blocks"]),
+        "plan": plan_figure(files.result.plan.blocks),
         "ranking": ranking_figure(chosen, baseline),
         "reliability": reliability_figure(chosen, baseline),
     }
+
+
+def choice_of(told: dict[int, tuple[float, float]], *, chosen: int, best: int) -> Choice:
+    """A choice by the rule compact among cuts with these scores and SDs of their differences."""
+    candidates = tuple(
+        Candidate(
+            cut=cut, name=str(cut), score=score, mean_difference=0.0, sd_difference=sd, num_params=cut, macs=cut,
+            eligible=True,
+        )
+        for cut, (score, sd) in told.items()
+    )  # fmt: skip
+    return Choice(rule="compact", tolerance=0.01, chosen=chosen, best=best, candidates=candidates)
 
 
 def many_classes(num: int) -> Predictions:
@@ -67,7 +82,7 @@ def test_every_figure_is_well_formed_and_its_text_stays_text(finished_runs):
 
 
 def test_hostile_names_are_text_and_not_mathematics():
-    blocks = [{"name": HOSTILE, "treatment": "reused", "num_params": 3}]
+    blocks = [BlockPlan(name=HOSTILE, treatment="reused", lr=0.1, num_params=3)]
     svg = plan_figure(blocks)
     assert HOSTILE in texts(svg)
     assert "<script" not in svg
@@ -99,16 +114,18 @@ def test_figures_of_different_names_share_no_ids():
 
 
 def test_the_cut_figure_marks_what_was_chosen(finished_runs):
-    files = read_run(finished_runs["binary"])
+    files = read_run(finished_runs["multiclass"])
+    files.search.loc[files.search["cut"] > 6, "is_pretrained"] = False
     marked, plain = cut_figure(files.search, files.choice), cut_figure(files.search, None)
     assert {"chosen", "best", "compact threshold", "full fine-tuning", "partly random weights"} <= set(texts(marked))
     assert not {"chosen", "best", "compact threshold"} & set(texts(plain))
-    assert {"stage 0", "stage 4", "parameters", "MACs"} <= set(texts(plain))
+    assert {"stage 0", "stage 3", "parameters", "MACs"} <= set(texts(plain))
 
 
 def test_the_rule_best_has_no_compact_threshold(finished_runs):
-    files = read_run(finished_runs["binary"])
-    assert "compact threshold" not in texts(cut_figure(files.search, {**files.choice, "rule": "best"}))
+    files = read_run(finished_runs["multiclass"])
+    best = dataclasses.replace(files.choice, rule="best")
+    assert "compact threshold" not in texts(cut_figure(files.search, best))
 
 
 def test_a_run_with_only_the_baseline_can_be_drawn():
@@ -133,7 +150,8 @@ def test_every_treatment_has_its_colour():
 
 
 def test_an_answer_without_interval_or_margin_can_be_drawn():
-    svg = answer_figure({"value": 0.9}, {"value": 0.8}, {"value": 0.1}, margin=None, names=("a", "b"))
+    gap = Difference(value=0.1, ci95=(0.0, 0.2), p=0.1)
+    svg = answer_figure(Estimate(value=0.9), Estimate(value=0.8), gap, margin=None, names=("a", "b"))
     assert "+0.100" in texts(svg)
 
 
@@ -181,8 +199,7 @@ def test_a_search_of_two_trainings_shows_size_and_stage_of_every_cut() -> None:
     sizes = {"num_params": [10 * n for n in range(1, 10)], "macs": [100 + n for n in range(1, 10)]}
     signals = pd.DataFrame({"cut": range(1, 10), "stage": [0, 0, 0, 1, 1, 2, 2, 3, 3], **sizes})
     search = signals.iloc[[5, 8]].assign(val_auprc=[0.9, 0.8], role=["guided", "baseline"], seed=0)
-    found = [{"cut": 6, "score": 0.9, "sd_difference": 0.0}, {"cut": 9, "score": 0.8, "sd_difference": 0.02}]
-    choice = {"rule": "compact", "chosen": 6, "best": 6, "candidates": found}
+    choice = choice_of({6: (0.9, 0.0), 9: (0.8, 0.02)}, chosen=6, best=6)
     svg = cut_figure(search, choice, signals=signals)
     assert {f"stage {number}" for number in range(4)} <= set(texts(svg))
     curves = [line for line in re.findall(r'<path d="([^"]+)"', svg) if line.count("L") == 8]
@@ -193,19 +210,17 @@ def test_a_search_of_two_trainings_shows_size_and_stage_of_every_cut() -> None:
 def test_the_whole_network_is_marked_when_it_was_chosen_and_later_seeds_are_left_out() -> None:
     rows = [(6, 0, 0.7, "guided"), (9, 0, 0.9, "baseline"), (9, 1, 0.1, "baseline")]
     search = pd.DataFrame(rows, columns=["cut", "seed", "val_auprc", "role"])
-    found = [{"cut": 6, "score": 0.7, "sd_difference": 0.02}, {"cut": 9, "score": 0.9, "sd_difference": 0.0}]
-    choice = {"rule": "compact", "chosen": 9, "best": 9, "candidates": found}
+    choice = choice_of({6: (0.7, 0.02), 9: (0.9, 0.0)}, chosen=9, best=9)
     svg = cut_figure(search, choice)
     assert {"chosen", "best"} <= set(texts(svg))
     assert svg == cut_figure(search[search["seed"] == 0], choice)
 
 
 def test_of_folds_one_is_drawn_and_the_others_are_grey() -> None:
-    rows = [(cut, fold, cut / 10 + fold / 100, "stage") for cut in (3, 6) for fold in (1, 2, 3)]
+    rows = [(cut, fold, 0.6 + (cut + fold) / 100, "stage") for cut in (3, 6) for fold in (1, 2, 3)]
     rows += [(9, fold, 0.7 + fold / 100, "baseline") for fold in (1, 2, 3)]
     search = pd.DataFrame(rows, columns=["cut", "seed", "val_auprc", "role"])
-    candidates = [{"cut": cut, "score": cut / 10 + 0.01, "sd_difference": 0.01} for cut in (3, 6)]
-    choice = {"rule": "compact", "chosen": 3, "best": 6, "candidates": candidates}
+    choice = choice_of({cut: (0.61 + cut / 100, 0.01) for cut in (3, 6)}, chosen=3, best=6)
     svg, pooled = cut_figure(search, choice, fold=1), cut_figure(search, choice)
     assert ("other folds" in texts(svg), "each seed" in texts(svg)) == (True, False)
     assert ("other folds" in texts(pooled), "each seed" in texts(pooled)) == (False, True)

@@ -1,16 +1,19 @@
 """Every strategy can be spoken of, in its own words and with the settings of the run."""
 
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 
 from medgraft.config import SearchConfig
 from medgraft.report.prose import LOSSES, REFERENCES
 from medgraft.report.wording import SEARCHES, WORDINGS, chosen_name, depth_sentence, strategy_words
+from medgraft.result import Chosen, CutFacts
 from medgraft.train.mask_losses import MASK_LOSSES
-from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH
+from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH, StrategySettings
 
-CUT = {"index": 3, "name": "layer1.1"}
+
+def chosen_of(strategy: str, index: int = 3, name: str = "layer1.1", **more: Any) -> Chosen:
+    return Chosen(strategy=strategy, cut=CutFacts(index=index, name=name, num_params=1, macs=1), **more)
 
 
 def test_there_are_words_for_every_strategy_and_every_reference_exists() -> None:
@@ -20,7 +23,7 @@ def test_there_are_words_for_every_strategy_and_every_reference_exists() -> None
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_words_have_no_gap(strategy: str) -> None:
-    chosen = {"strategy": strategy, "cut": CUT}
+    chosen = chosen_of(strategy)
     for text in (strategy_words(chosen), depth_sentence(chosen, is_searched=True), chosen_name(chosen)):
         assert text
         assert "{" not in text
@@ -30,7 +33,7 @@ def test_words_have_no_gap(strategy: str) -> None:
 
 @pytest.mark.parametrize("strategy", ZERO_DEPTH)
 def test_depth_zero_is_said_in_words(strategy: str) -> None:
-    chosen = {"strategy": strategy, "cut": {"index": 0, "name": "(none)"}}
+    chosen = chosen_of(strategy, 0, "(none)")
     sentence = depth_sentence(chosen, is_searched=False)
     assert "(none)" not in sentence + chosen_name(chosen)
     assert sentence.startswith(WORDINGS[strategy].nothing)
@@ -38,10 +41,10 @@ def test_depth_zero_is_said_in_words(strategy: str) -> None:
 
 
 def test_settings_of_the_run_stand_in_the_words() -> None:
-    assert "0.25 of their width" in strategy_words({"strategy": "tf", "settings": {"width": 0.25}})
-    assert "random-forest" in strategy_words({"strategy": "hybrid", "head": "random-forest"})
-    assert "by gradient" in strategy_words({"strategy": "frozen", "solver": "gradient"})
-    assert "solved to convergence" in strategy_words({"strategy": "frozen", "solver": "exact"})
+    assert "0.25 of their width" in strategy_words(chosen_of("tf", settings=StrategySettings(width=0.25)))
+    assert "random-forest" in strategy_words(chosen_of("hybrid", head="random-forest"))
+    assert "by gradient" in strategy_words(chosen_of("frozen", solver="gradient"))
+    assert "solved to convergence" in strategy_words(chosen_of("frozen", solver="exact"))
 
 
 def test_there_are_words_for_every_search_and_every_loss() -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from medgraft.data.phantom import write_phantom
-from medgraft.run.fit import fit
-from small_runs import SMALL, small_config
+from small_runs import SMALL, fit, small_config
 
 
 @pytest.fixture(scope="session")

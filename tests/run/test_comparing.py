@@ -19,11 +19,10 @@ from medgraft.errors import BackboneError, ConfigError, RunError
 from medgraft.listener import Listener
 from medgraft.run.advising import advise, domain_distance
 from medgraft.run.comparing import compare
-from medgraft.run.fit import fit
 from medgraft.train.batches import ImageSet
 from medgraft.transfer import prepare_source
 from medgraft.transfer.model import Normalise
-from small_runs import small_config
+from small_runs import fit, small_config
 
 STRATEGIES = ["ftl", "ttl", "hybrid", "frozen", "gradual"]
 

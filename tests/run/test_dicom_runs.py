@@ -23,10 +23,8 @@ from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.errors import ConfigError, RunError
 from medgraft.listener import Listener
 from medgraft.machine import home
-from medgraft.run.evaluate import evaluate
-from medgraft.run.fit import fit
 from medgraft.types import Reading
-from small_runs import small_config
+from small_runs import evaluate, fit, small_config
 
 NUM = 72
 

@@ -9,16 +9,14 @@ import pytest
 import medgraft
 from medgraft.config import DataConfig
 from medgraft.data.phantom import write_phantom
-from medgraft.deploy import predict
 from medgraft.errors import ConfigError, DataError, RunError
+from medgraft.judge import external
 from medgraft.listener import Listener
 from medgraft.run import analyzing as analyze_module
 from medgraft.run import evaluate as evaluate_module
 from medgraft.run.analyzing import analyze
-from medgraft.run.evaluate import evaluate
-from medgraft.run.fit import fit
 from medgraft.train.engine import exact_engine
-from small_runs import SMALL, small_config
+from small_runs import SMALL, evaluate, fit, small_config
 
 
 def test_an_external_cohort_gets_the_same_metrics_and_its_sites(finished: Path, tmp_path: Path) -> None:
@@ -97,7 +95,7 @@ def test_a_device_that_is_not_there_is_refused_by_every_job_that_computes(finish
 
 def test_the_device_that_was_asked_for_is_used(finished: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
-    for module in (predict, analyze_module):
+    for module in (external, analyze_module):
         monkeypatch.setattr(
             module, "exact_engine", lambda device, **rest: used.append(device) or exact_engine(device, **rest)
         )

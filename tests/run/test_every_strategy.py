@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 
 from medgraft.deploy import load_artefact, predict_files
-from medgraft.run.fit import fit
 from medgraft.transfer import STRATEGIES
-from small_runs import small_config
+from small_runs import fit, small_config
 
 TRANSFORMER = {
     "name": "vit_tiny_patch16_224",

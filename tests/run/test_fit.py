@@ -23,8 +23,7 @@ from medgraft.listener import Listener
 from medgraft.report.formatting import with_interval
 from medgraft.run import exploring
 from medgraft.run.exploring import search_effort
-from medgraft.run.fit import fit
-from small_runs import small_config
+from small_runs import fit, small_config
 
 
 class StopHere(BaseException):
@@ -52,20 +51,12 @@ def test_results_hold_every_key_of_the_contract(finished: Path) -> None:
     assert set(results["test"]["difference"]["auroc"]) == {"value", "ci95", "p"}
     assert results["test"]["verdict"] in {"better", "worse", "non-inferior", "inconclusive"}
     assert set(results["search"]) == {
-        *(
-            "num_trials",
-            "seconds",
-            "baseline_seconds",
-            "cost_in_ftl",
-            "beyond_ftl",
-            "method",
-            "seeds",
-            "epochs",
-            "start",
-        ),
-    }
+        "num_trials", "seconds", "baseline_seconds", "cost_in_ftl", "beyond_ftl", "method", "seeds", "epochs", "start",
+        "fold",
+    }  # fmt: skip
+    assert results["search"]["fold"] is None
     assert results["ledger"]["openings"] == 1
-    assert results["is_phantom"] is False
+    assert results["is_phantom"] is True  # the folder is marked, whoever made the run
 
 
 def test_a_run_folder_holds_its_files_and_nothing_half_written(finished: Path) -> None:
@@ -255,14 +246,33 @@ def test_a_cut_that_is_clearly_behind_gets_no_further_seeds(
 
 def test_folds_test_every_group_once(phantom: Path, tmp_path: Path) -> None:
     config = small_config(phantom, transfer={"cut": "3"}, data={"folds": 3}, train={"epochs": 1})
-    results = fit(config, tmp_path / "run")
+    run = tmp_path / "run"
+    results = fit(config, run)
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert sorted(predictions["path"]) == sorted(pd.read_csv(phantom)["path"])
     assert [fold["fold"] for fold in results["folds"]] == [1, 2, 3]
     assert sum(fold["num_cases"] for fold in results["folds"]) == len(predictions)
     report = (tmp_path / "run" / "report.html").read_text()
     assert "Fold by fold" in report
-    assert all(with_interval(fold["auroc_baseline"]) in report for fold in results["folds"])
+    for number, fold in enumerate(results["folds"], 1):
+        alone = json.loads((run / f"fold_{number}" / "results.json").read_text())["test"]
+        assert (fold["chosen"], fold["baseline"]) == (alone["chosen"]["auroc"], alone["baseline"]["auroc"])
+        assert with_interval(fold["baseline"]) in report
+
+
+def test_what_folds_say_of_the_model_is_true_of_the_one_they_save(phantom: Path, tmp_path: Path) -> None:
+    # Folds choose different cuts: the cut of the page, its size and the saved file have to be one and the same.
+    run = tmp_path / "run"
+    results = fit(small_config(phantom, transfer={"cut": "auto"}, data={"folds": 3}, train={"epochs": 2}), run)
+    saved = json.loads((run / "model" / "model.json").read_text())
+    first = json.loads((run / "fold_1" / "results.json").read_text())
+    assert results["chosen"] == first["chosen"]
+    assert results["efficiency"] == first["efficiency"]
+    assert saved["cut"]["name"] == results["chosen"]["cut"]["name"] == results["folds"][0]["cut"]["name"]
+    network = load_artefact(run).network
+    assert sum(p.numel() for p in network.parameters()) == results["efficiency"]["chosen"]["num_params"]
+    assert (run / "model" / "model.json").read_bytes() == (run / "fold_1" / "model" / "model.json").read_bytes()
+    assert "those of fold 1" in (run / "report.html").read_text()
 
 
 def test_sites_of_the_cohort_are_judged_one_by_one(phantom: Path, tmp_path: Path) -> None:

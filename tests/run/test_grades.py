@@ -12,9 +12,7 @@ from sklearn.metrics import cohen_kappa_score
 from medgraft.data.cohort import read_cohort
 from medgraft.deploy.artefact import load_artefact
 from medgraft.errors import ConfigError
-from medgraft.run.evaluate import evaluate
-from medgraft.run.fit import fit
-from small_runs import small_config
+from small_runs import evaluate, fit, small_config
 
 GRADES = ("none", "mild", "severe")
 

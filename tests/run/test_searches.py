@@ -17,11 +17,10 @@ from medgraft.deploy.predict import predict_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
 from medgraft.run import budget, exploring
-from medgraft.run.fit import fit
 from medgraft.run.prepare import prepared
 from medgraft.search import Choice, choose
 from medgraft.train.engine import Engine
-from small_runs import small_config
+from small_runs import fit, small_config
 
 NUM_CUTS = 9
 

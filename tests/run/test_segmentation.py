@@ -1,5 +1,6 @@
 """Whole jobs on masks: from folders and tables, images and volumes, to a model that marks files like those it was given."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -29,13 +30,13 @@ from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, overlap_counts
 from medgraft.report.caveats import find_caveats
 from medgraft.report.reading import RunFiles
+from medgraft.result import read_result
 from medgraft.run.advising import advise
 from medgraft.run.budget import costs_at_cuts as budget_costs
 from medgraft.run.comparing import compare
-from medgraft.run.evaluate import evaluate
 from medgraft.run.exploring import possible_cuts
-from medgraft.run.fit import fit
 from medgraft.run.prepare import prepared
+from small_runs import evaluate, fit
 
 FILMS = PhantomSettings(
     shape=(32, 48), num_patients={"train": 24, "val": 9, "test": 10}, classes=("nodule", "mass"), contrast=0.6
@@ -149,7 +150,7 @@ def test_the_page_shows_masks_and_speaks_of_dice(run: Path) -> None:
         "A class that neither mask shows counts as right (Dice 1, distance 0); where only one shows it, Dice is 0"
         in page
     )
-    assert "mean Dice on test" in page
+    assert "Mean Dice on test" in page
     for words in ("AUROC", "AUPRC", "average precision", "Hits and misses"):
         assert words not in page, words
     assert "received inputs of 32 × 32 px" in page.replace("\u202f", " ").replace("\u00a0", " ")
@@ -244,7 +245,9 @@ def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(
     results = fit(config, tmp_path / "run")
     test = results["test"]
     assert (test["num_cases"], test["num_groups"], len(results["folds"])) == (18, 9, 3)
-    assert all("dice" in fold and "dice_baseline" in fold for fold in results["folds"])
+    for number, fold in enumerate(results["folds"], 1):
+        alone = json.loads((tmp_path / "run" / f"fold_{number}" / "results.json").read_text())["test"]
+        assert (fold["chosen"], fold["baseline"]) == (alone["chosen"]["dice"], alone["baseline"]["dice"])
     other = test["observers"]["second"]
     shifted = []
     for path in sorted(observed.glob("*_first.png")):
@@ -298,11 +301,11 @@ def test_an_observer_who_cannot_be_compared_is_named(run: Path, observed: Path, 
     reason = told["observers_left_out"]["second"]
     assert told["observers"] == {}
     assert "holds the label 1, expected 0 or 255" in reason
-    (line,) = observer_lines(told)
+    (line,) = observer_lines({}, told["observers_left_out"])
     assert line.startswith("warn: second cannot be compared with the truth (e.g. p")
-    results = json.loads((run / "results.json").read_text())
-    results["test"]["observers_left_out"] = {"second": reason}
-    found = [caveat for caveat in find_caveats(RunFiles(root=run, results=results)) if "observer" in caveat.title]
+    result = read_result(run)
+    result = dataclasses.replace(result, test=dataclasses.replace(result.test, observers_left_out={"second": reason}))
+    found = [caveat for caveat in find_caveats(RunFiles(root=run, result=result)) if "observer" in caveat.title]
     assert "Nothing is said of second" in found[0].text
 
 

@@ -23,11 +23,9 @@ from medgraft.listener import Listener
 from medgraft.run.analyzing import analyze
 from medgraft.run.comparing import compare
 from medgraft.run.estimator import TransferClassifier
-from medgraft.run.evaluate import evaluate
-from medgraft.run.fit import fit
 from medgraft.run.forecast import MemoryForecast, forecast_memory, refuse_memory
 from medgraft.train.engine import Engine
-from small_runs import small_config
+from small_runs import evaluate, fit, small_config
 from volume_files import blob, write_nifti, write_series, write_slices
 
 NUM = 60

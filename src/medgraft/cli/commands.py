@@ -255,24 +255,13 @@ def evaluate(
     options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
     config = make_config(str(data), options=options, sets=sets).data
 
-    from medgraft.cli.printing import observer_lines, print_metrics, value_with_interval
+    from medgraft.cli.printing import print_external
     from medgraft.cli.terminal import listening
-    from medgraft.metrics.scores import SCORE_NAMES
     from medgraft.run.evaluate import evaluate as run_evaluate
 
     with listening(console) as listener:
         result = run_evaluate(run, config, out=out, unit=unit, device=device or "auto", listener=listener)
-    surfaces = f", surfaces in {result['unit']}" if "unit" in result else ""
-    title = f"{result['num_cases']} cases of {result['num_images']} images{surfaces}"
-    print_metrics(console, result["metrics"], title)
-    for line in observer_lines(result):
-        typer.echo(line)
-    for site, row in result.get("sites", {}).items():
-        if "reason" in row:
-            typer.echo(f"{site}: {row['reason']}")
-        else:
-            name = "dice" if "dice" in row else "auroc"
-            typer.echo(f"{site}: {row['num_cases']} images, {SCORE_NAMES[name]} {value_with_interval(row[name])}")
+    print_external(console, result)
 
 
 @app.command()

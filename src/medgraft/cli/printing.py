@@ -1,101 +1,102 @@
 """What a person reads in the terminal when a job is done."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 
 from medgraft.cli.terminal import print_table
-from medgraft.metrics.scores import SCORE_NAMES
+from medgraft.evaluate.results import ObserverResult
+from medgraft.judge.external import ExternalResult
+from medgraft.metrics.measures import METRIC_NAMES
 from medgraft.report.caveats import still_learning
 from medgraft.report.comparison_page import comparison_rows
-from medgraft.report.formatting import ABSENT, signed_with_interval
-from medgraft.report.measures import MASKS, measure_of
+from medgraft.report.formatting import ABSENT, signed_with_interval, with_interval
 from medgraft.report.prose import decision_sentence
 from medgraft.report.tables import reuse_rows
 from medgraft.report.wording import chosen_name
+from medgraft.result import Cost, RunResult
+from medgraft.types import kind_of
 
-__all__ = [
-    "observer_lines",
-    "print_analysis",
-    "print_comparison",
-    "print_metrics",
-    "print_results",
-    "value_with_interval",
-]
+__all__ = ["observer_lines", "print_analysis", "print_comparison", "print_external", "print_results"]
+
+SHOWN: Final = {"labels": ("auroc", "auprc"), "masks": ("dice", "surface_dice")}
+"""By kind of truth; further kinds show what their measure compares first."""
 
 
-def print_results(console: Console, results: dict[str, Any], out: Path) -> None:
+def print_results(console: Console, result: RunResult, out: Path) -> None:
     """Print what the test set said of the chosen model and of full fine-tuning."""
-    test, measure = results["test"], measure_of(results)
-    shown = ("dice", "surface_dice") if measure is MASKS else ("auroc", "auprc")
+    shown = SHOWN.get(kind_of(result.task), result.measure.compared[:2])
     columns = [
         ("test set", False),
-        *((f"{SCORE_NAMES[name]} [95 %]", True) for name in shown),
+        *((f"{METRIC_NAMES.get(name, name)} [95 %]", True) for name in shown),
         ("params", True),
         ("MACs", True),
         ("CPU ms", True),
     ]
-    print_table(console, columns, _result_rows(results, shown))
-    lines = [*observer_lines(test), test["sentence"]]
-    if second := results.get("second_baseline"):
-        by = signed_with_interval(second["difference"][measure.test])
-        lines.append(f"Against full fine-tuning of the pretrained part alone: {second['verdict']}, {by}.")
-    if doubt := still_learning(results):
+    print_table(console, columns, _result_rows(result, shown))
+    test = result.test
+    lines = [*observer_lines(test.observers, test.observers_left_out), test.comparison.sentence]
+    if second := result.second_baseline:
+        by = signed_with_interval(second.comparison.difference[result.measure.judges])
+        lines.append(f"Against full fine-tuning of the pretrained part alone: {second.comparison.verdict}, {by}.")
+    if doubt := still_learning(result):
         lines.append(f"warn: {doubt}")
     for line in [*lines, f"Report: {out / 'report.html'}"]:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def observer_lines(judged: dict[str, Any]) -> list[str]:
+def observer_lines(observers: Mapping[str, ObserverResult], left_out: Mapping[str, str]) -> list[str]:
     """How well other observers agree with the truth, or why nothing is known of it, one line each."""
     return [
         *(
-            f"{name} against the same truth: Dice {value_with_interval(told['dice'])}, {told['num_cases']} cases."
-            for name, told in judged.get("observers", {}).items()
+            f"{name} against the same truth: Dice {with_interval(one.scores['dice'])}, {one.num_cases} cases."
+            for name, one in observers.items()
         ),
-        *(
-            f"warn: {name} cannot be compared with the truth ({reason})."
-            for name, reason in judged.get("observers_left_out", {}).items()
-        ),
+        *(f"warn: {name} cannot be compared with the truth ({reason})." for name, reason in left_out.items()),
     ]
 
 
-def _result_rows(results: dict[str, Any], shown: Sequence[str]) -> list[list[str]]:
+def _result_rows(result: RunResult, shown: Sequence[str]) -> list[list[str]]:
     """A row for every model that was tested: its scores, and its cost as far as it is known."""
-    test, efficiency = results["test"], results["efficiency"]
+    test, costs = result.test, result.efficiency
     models = [
-        (f"chosen: {chosen_name(results['chosen'])}", test["chosen"], efficiency["chosen"]),
-        ("full fine-tuning", test["baseline"], efficiency["baseline"]),
+        (f"chosen: {chosen_name(result.chosen)}", test.chosen, costs.chosen),
+        ("full fine-tuning", test.baseline, costs.baseline),
     ]
-    if second := results.get("second_baseline"):
-        models.append((f"full fine-tuning to {second['cut']['name']}", second, second))
-    if continued := results.get("continued"):
-        models.append(("full fine-tuning, trained on", continued, efficiency["baseline"]))
+    if second := result.second_baseline:
+        cost = Cost(num_params=second.num_params, macs=second.macs)
+        models.append((f"full fine-tuning to {second.cut.name}", second.result, cost))
+    if continued := result.continued:
+        models.append(("full fine-tuning, trained on", continued.result, costs.baseline))
     return [
         [
             title,
-            *(value_with_interval(scores[name]) for name in shown),
-            f"{cost['num_params'] / 1e6:.3f} M",
-            f"{cost['macs'] / 1e9:.3f} G",
-            f"{cost['cpu_ms']:.1f}" if "cpu_ms" in cost else ABSENT,
+            *(with_interval(model.scores[name]) for name in shown),
+            f"{cost.num_params / 1e6:.3f} M",
+            f"{cost.macs / 1e9:.3f} G",
+            ABSENT if cost.cpu_ms is None else f"{cost.cpu_ms:.1f}",
         ]
-        for title, scores, cost in models
+        for title, model, cost in models
     ]
 
 
-def print_metrics(console: Console, metrics: dict[str, Any], title: str) -> None:
-    """Print every metric with its interval."""
-    print_table(
-        console, [(title, False), ("value [95 %]", True)], [[n, value_with_interval(v)] for n, v in metrics.items()]
-    )
-
-
-def value_with_interval(found: dict[str, Any]) -> str:
-    """A value and its 95 % interval."""
-    low, high = found["ci95"]
-    return f"{found['value']:.3f} [{low:.3f}, {high:.3f}]"
+def print_external(console: Console, result: ExternalResult) -> None:
+    """Print every metric of a model on another cohort with its interval, and what each site says."""
+    surfaces = f", surfaces in {result.unit}" if result.unit else ""
+    title = f"{result.num_cases} cases of {result.num_images} images{surfaces}"
+    rows = [[METRIC_NAMES.get(name, name), with_interval(score)] for name, score in result.result.scores.items()]
+    print_table(console, [(title, False), ("value [95 %]", True)], rows)
+    first = next(iter(result.result.scores))
+    lines = observer_lines(result.observers, result.observers_left_out)
+    for name, site in result.sites.items():
+        told = site.reason or (
+            f"{site.num_cases} images, {METRIC_NAMES.get(first, first)} {with_interval(site.scores[first])}"
+        )
+        lines.append(f"{name}: {told}")
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_analysis(console: Console, results: dict[str, Any], page: Path) -> None:

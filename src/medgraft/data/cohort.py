@@ -23,6 +23,7 @@ from medgraft.data.labels import (
 )
 from medgraft.data.layouts import TABLE_SUFFIXES, Listing, list_folder, tables_in
 from medgraft.data.medmnist import read_medmnist
+from medgraft.data.origin import is_phantom
 from medgraft.data.pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from medgraft.data.patients import with_dicom, with_patients
 from medgraft.data.tables import FIRST_LINE, list_table, names_volumes, peek_table
@@ -141,7 +142,7 @@ def read_cohort(
     if cohort.arrays is None:
         cohort = with_dicom(cohort)
     _check_enough(cohort)
-    return _with_units(cohort)
+    return _with_units(dataclasses.replace(cohort, is_phantom=is_phantom(cohort)))
 
 
 def _are_volumes(path: Path, path_column: str | None) -> bool:

@@ -5,11 +5,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final, Literal
 
-from medgraft.types import Cohort
+from medgraft.types import SPLITS, Cohort
 
 __all__ = ["Audit", "Finding", "between", "finding_of"]
 
-SPLITS: Final = ("train", "val", "test")
 MAX_ROWS: Final = 200
 """Most rows and paths a finding lists; its message counts all."""
 

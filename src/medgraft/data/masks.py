@@ -16,6 +16,7 @@ from medgraft.data.cohort import MIN_PATIENTS
 from medgraft.data.decode import in_order
 from medgraft.data.labels import nearest
 from medgraft.data.layouts import COLUMNS, TABLE_SUFFIXES, tables_in
+from medgraft.data.origin import is_phantom
 from medgraft.data.pairs import Pairs, find_pairs, some_names
 from medgraft.data.patients import with_dicom, with_patients
 from medgraft.data.tables import FIRST_LINE, demand_column, demand_files, find_column, read_table, split_names
@@ -116,7 +117,7 @@ def read_mask_cohort(
     )
     cohort = with_dicom(cohort if patient_regex is None else with_patients(cohort, patient_regex))
     _demand_patients(cohort)
-    return cohort
+    return dataclasses.replace(cohort, is_phantom=is_phantom(cohort))
 
 
 def _are_volumes(root: Path, paths: Sequence[str], files: Mapping[str, tuple[str, ...]]) -> bool:

@@ -10,11 +10,10 @@ from medgraft.data.labels import choose_positive, describe_task
 from medgraft.data.layouts import COLUMNS
 from medgraft.errors import DataError
 from medgraft.io.archive import read_archive
-from medgraft.types import Cohort, Task
+from medgraft.types import SPLITS, Cohort, Task
 
 __all__ = ["read_medmnist"]
 
-SPLITS: Final = ("train", "val", "test")
 ORGANS: Final = (
     "bladder|femur-left|femur-right|heart|kidney-left|kidney-right|liver|lung-left|lung-right|pancreas|spleen"
 )

@@ -14,13 +14,15 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from medgraft.data.origin import PHANTOM_MARK
 from medgraft.data.phantom_anatomy import Anatomy, attenuation, draw_anatomy
 from medgraft.data.phantom_fields import grid, moved
 from medgraft.data.phantom_film import SITES, draw_acquisition, expose
 from medgraft.data.phantom_lesions import LESIONS, draw_lesion, lesion_profile
 from medgraft.errors import ConfigError, RunError
-from medgraft.files import replacing
+from medgraft.files import replacing, write_json
 from medgraft.io.nifti import write_nifti
+from medgraft.types import SPLITS, to_json
 
 __all__ = [
     "DEMO",
@@ -33,7 +35,6 @@ __all__ = [
 ]
 
 _COLUMNS: Final = ("path", "label", "patient", "split", "site", "mask")
-_SPLITS: Final = ("train", "val", "test")
 
 # Share of the lesion's full extent from which a pixel counts as lesion in the mask.
 _MASK_LEVEL: Final = 0.3
@@ -82,7 +83,7 @@ class PhantomSettings:
             f"shape must have two or three axes of 32 to 1024 px, got {self.shape}. The demo uses (64, 64).",
         )
         _require(
-            set(self.num_patients) == set(_SPLITS) and all(n >= 1 for n in self.num_patients.values()),
+            set(self.num_patients) == set(SPLITS) and all(n >= 1 for n in self.num_patients.values()),
             f"num_patients must give 1 or more for train, val and test, got {self.num_patients}.",
         )
         _require(
@@ -225,7 +226,8 @@ def write_phantom(folder: Path, settings: PhantomSettings, seed: int) -> Path:
         table.unlink(missing_ok=True)
         for name in ("images", "masks"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        rows = [row for split in _SPLITS for row in _write_split(folder, settings, seed, split)]
+        rows = [row for split in SPLITS for row in _write_split(folder, settings, seed, split)]
+        write_json(folder / PHANTOM_MARK, {"seed": seed, "settings": to_json(settings)})
         with replacing(table) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_COLUMNS)
@@ -248,8 +250,8 @@ def _save(pixels: np.ndarray, path: Path) -> None:
 def _write_split(folder: Path, settings: PhantomSettings, seed: int, split: str) -> list[list[str]]:
     """Write the files of one split; returns its table rows."""
     suffix = ".png" if len(settings.shape) == 2 else ".nii"
-    place, num = _SPLITS.index(split), settings.num_patients[split]
-    before = sum(settings.num_patients[other] for other in _SPLITS[:place])
+    place, num = SPLITS.index(split), settings.num_patients[split]
+    before = sum(settings.num_patients[other] for other in SPLITS[:place])
     rng = np.random.default_rng((seed, place))
     seeds = seed * _PATIENTS_PER_SEED + before + rng.permutation(num)
     noisy = rng.random(num) < settings.label_noise if split == "train" else np.zeros(num, dtype=bool)

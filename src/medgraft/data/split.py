@@ -13,11 +13,10 @@ import pandas as pd
 from medgraft.data.labels import class_matrix
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.files import replacing
-from medgraft.types import Cohort
+from medgraft.types import SPLITS, Cohort
 
 __all__ = ["MIN_GROUPS", "fold_splits", "read_splits", "split_cohort", "train_fractions", "write_splits"]
 
-SPLITS: Final = ("train", "val", "test")
 MIN_GROUPS: Final = 20
 """Below this many groups in validation or test the user is told to use folds."""
 RARE: Final = 20

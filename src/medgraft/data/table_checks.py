@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from medgraft.data.cache import DecodedCohort
-from medgraft.data.findings import SPLITS, Finding, between, finding_of
+from medgraft.data.findings import Finding, between, finding_of
 from medgraft.data.labels import class_matrix, spelling_variants
-from medgraft.types import Cohort
+from medgraft.types import SPLITS, Cohort
 
 __all__ = ["cramers_v", "table_findings"]
 

@@ -13,6 +13,7 @@ from medgraft.data.layouts import COLUMNS, SPLIT_NAMES, TABLE_SUFFIXES, Listing
 from medgraft.data.volumes import files_of
 from medgraft.errors import DataError
 from medgraft.io.volume import is_volume_name
+from medgraft.types import SPLITS
 
 __all__ = [
     "demand_column",
@@ -303,7 +304,7 @@ def split_names(values: "pd.Series[str]", path: Path) -> list[str | None]:
     if all(name is None for name in names):
         return names
     for row, name in enumerate(names):
-        if name not in ("train", "val", "test"):
+        if name not in SPLITS:
             message = f"{path}, line {FIRST_LINE + row}: split must be train, val or test, got {name!r}"
             raise DataError(f"{message}. Fill the column for every row, or remove it.")
     return names

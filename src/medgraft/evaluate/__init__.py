@@ -17,12 +17,17 @@ from medgraft.evaluate.operating_point import (
     parse_operating_point,
 )
 from medgraft.evaluate.replicates import bootstrap_weights, group_strata, replicate_weights
-from medgraft.evaluate.summary import compare, metric_interval, site_metrics, summarise
-from medgraft.evaluate.verdict import Verdict, verdict, verdict_sentence
+from medgraft.evaluate.results import Comparison, Estimate, ModelResult, TestResult
+from medgraft.evaluate.summary import compare, site_results, summarise, with_points
+from medgraft.evaluate.verdict import Verdict, verdict, verdict_words
 
 __all__ = [
+    "Comparison",
     "Difference",
+    "Estimate",
+    "ModelResult",
     "OperatingPoint",
+    "TestResult",
     "Verdict",
     "apply_temperature",
     "apply_thresholds",
@@ -38,15 +43,15 @@ __all__ = [
     "fit_temperature",
     "group_strata",
     "latency_ms",
-    "metric_interval",
     "metric_replicates",
     "open_test",
     "paired_difference",
     "parse_operating_point",
     "replicate_weights",
-    "site_metrics",
+    "site_results",
     "summarise",
     "verdict",
-    "verdict_sentence",
+    "verdict_words",
     "wilson_interval",
+    "with_points",
 ]

@@ -8,8 +8,7 @@ import numpy as np
 from medgraft.errors import DataError
 from medgraft.evaluate.intervals import Difference, perfect_auroc_interval
 from medgraft.metrics.cases import one_vs_rest
-from medgraft.metrics.scores import weighted_overlap
-from medgraft.metrics.weighted import weighted_metric
+from medgraft.metrics.measures import measure_of
 from medgraft.types import Judged, Overlaps, Predictions
 
 __all__ = [
@@ -29,7 +28,7 @@ def metric_replicates(preds: Judged | Sequence[Judged], metric: str, weights: np
 
     Args:
         preds: One model's predictions, or those of the same model trained with several seeds.
-        metric: A name in `medgraft.metrics.METRICS`, of masks in `medgraft.metrics.scores.MASK_METRICS`.
+        metric: A name in `medgraft.metrics.measures.METRIC_NAMES`, of those that the measure has.
         weights: (R, N) counts from `bootstrap_weights`.
 
     Raises:
@@ -43,13 +42,8 @@ def metric_replicates(preds: Judged | Sequence[Judged], metric: str, weights: np
         [1.0]
     """
     seeds = as_seeds(preds)
-    return np.asarray(np.mean([_weighted(pred, metric, weights) for pred in seeds], axis=0))
-
-
-def _weighted(found: Judged, metric: str, weights: np.ndarray) -> np.ndarray:
-    if isinstance(found, Overlaps):
-        return weighted_overlap(found, metric, weights)
-    return weighted_metric(found, metric, weights)
+    weighted = measure_of(seeds[0]).weighted
+    return np.asarray(np.mean([weighted(judged, metric, weights) for judged in seeds], axis=0))
 
 
 def bootstrap_interval(preds: Judged | Sequence[Judged], metric: str, weights: np.ndarray) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from medgraft.evaluate.bootstrap import as_seeds, difference_of, metric_replicates, smallest_class
 from medgraft.evaluate.intervals import Difference, perfect_auroc_interval
-from medgraft.types import Predictions
+from medgraft.types import Judged, Predictions
 
 __all__ = ["difference_over_seeds", "holm", "interval_over_seeds"]
 
@@ -30,7 +30,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def interval_over_seeds(
-    preds: Sequence[Predictions], metric: str, weights: np.ndarray, seed: int = 0
+    preds: Sequence[Judged], metric: str, weights: np.ndarray, seed: int = 0
 ) -> tuple[float, float]:
     """The 95 % percentile interval of the mean over seeds, when groups and seeds are both resampled.
 
@@ -41,14 +41,14 @@ def interval_over_seeds(
         seed: Of the resampling of seeds.
     """
     values = _means(preds, metric, weights, seed)
-    if metric == "auroc" and values.min() == 1.0:
+    if isinstance(preds[0], Predictions) and metric == "auroc" and values.min() == 1.0:
         return perfect_auroc_interval(*smallest_class(preds[0]))
     low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)
 
 
 def difference_over_seeds(
-    first: Sequence[Predictions], second: Sequence[Predictions], metric: str, weights: np.ndarray, seed: int = 0
+    first: Sequence[Judged], second: Sequence[Judged], metric: str, weights: np.ndarray, seed: int = 0
 ) -> Difference:
     """Mean over seeds of the first strategy minus that of the second; groups and seeds are resampled.
 
@@ -70,7 +70,7 @@ def difference_over_seeds(
     return difference_of(first, second, metric, values)
 
 
-def _means(preds: Sequence[Predictions], metric: str, weights: np.ndarray, seed: int) -> np.ndarray:
+def _means(preds: Sequence[Judged], metric: str, weights: np.ndarray, seed: int) -> np.ndarray:
     """(R,) mean over seeds drawn with replacement, for each replicate of the groups."""
     values = np.stack([metric_replicates(pred, metric, weights) for pred in preds])
     drawn = np.random.default_rng(seed).integers(0, len(preds), (weights.shape[0], len(preds)))

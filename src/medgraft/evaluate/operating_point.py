@@ -3,12 +3,13 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from medgraft.errors import ConfigError, DataError
 from medgraft.evaluate.intervals import clustered_proportion
+from medgraft.evaluate.results import ClassPoint, Estimate
 from medgraft.metrics.cases import one_vs_rest
 from medgraft.metrics.ranking import roc_curve_points
 from medgraft.types import Predictions
@@ -82,11 +83,11 @@ def choose_thresholds(val: Predictions, point: OperatingPoint) -> dict[str, floa
     return {part.name: _threshold(part.scores, part.labels, point) for part in one_vs_rest(val)}
 
 
-def apply_thresholds(test: Predictions, thresholds: Mapping[str, float]) -> dict[str, dict[str, Any]]:
-    """Class name to ``threshold`` and ``sensitivity, specificity, ppv, npv``, each with value and ci95.
+def apply_thresholds(test: Predictions, thresholds: Mapping[str, float]) -> dict[str, ClassPoint]:
+    """What each class's threshold gives on the test cases, by class.
 
     The intervals are Wilson's, widened for cases that share a group (`clustered_proportion`). Where nothing
-    is called (or nothing is not), ppv (or npv) does not exist: value and ci95 are None.
+    is called (or nothing is not), ppv (or npv) does not exist: value and interval are None.
 
     Args:
         test: Predictions with every class present.
@@ -99,7 +100,7 @@ def apply_thresholds(test: Predictions, thresholds: Mapping[str, float]) -> dict
         >>> pred = Predictions(probs=np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]]),
         ...                    targets=np.array([0, 1, 1]), groups=np.arange(3),
         ...                    classes=("normal", "sick"), task="binary", positive=1)
-        >>> apply_thresholds(pred, {"sick": 0.5})["sick"]["sensitivity"]["value"]
+        >>> apply_thresholds(pred, {"sick": 0.5})["sick"].sensitivity.value
         0.5
     """
     parts = one_vs_rest(test)
@@ -109,16 +110,16 @@ def apply_thresholds(test: Predictions, thresholds: Mapping[str, float]) -> dict
             f"expected a threshold for every class, got none for {missing[0]!r}. Choose them on validation "
             "predictions with the same classes."
         )
-    out: dict[str, dict[str, Any]] = {}
+    out: dict[str, ClassPoint] = {}
     for part in parts:
         called, groups = part.scores >= thresholds[part.name], test.groups[part.rows]
-        out[part.name] = {
-            "threshold": float(thresholds[part.name]),
-            "sensitivity": _share(called, part.labels, groups),
-            "specificity": _share(~called, ~part.labels, groups),
-            "ppv": _share(part.labels, called, groups),
-            "npv": _share(~part.labels, ~called, groups),
-        }
+        out[part.name] = ClassPoint(
+            threshold=float(thresholds[part.name]),
+            sensitivity=_share(called, part.labels, groups),
+            specificity=_share(~called, ~part.labels, groups),
+            ppv=_share(part.labels, called, groups),
+            npv=_share(~part.labels, ~called, groups),
+        )
     return out
 
 
@@ -136,6 +137,6 @@ def _threshold(scores: np.ndarray, labels: np.ndarray, point: OperatingPoint) ->
     return middle if middle > below else float(candidates[chosen])
 
 
-def _share(events: np.ndarray, among: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
+def _share(events: np.ndarray, among: np.ndarray, groups: np.ndarray) -> Estimate:
     value, ci95 = clustered_proportion(events[among], groups[among])
-    return {"value": value, "ci95": None if ci95 is None else list(ci95)}
+    return Estimate(value=value, ci95=ci95)

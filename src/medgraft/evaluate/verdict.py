@@ -5,7 +5,7 @@ from typing import Literal
 from medgraft.errors import ConfigError
 from medgraft.evaluate.intervals import Difference
 
-__all__ = ["Verdict", "verdict", "verdict_sentence"]
+__all__ = ["Verdict", "verdict", "verdict_words"]
 
 Verdict = Literal["better", "worse", "non-inferior", "inconclusive"]
 
@@ -41,14 +41,14 @@ def verdict(difference: Difference, margin: float) -> Verdict:
     return "worse" if high < 0 else "inconclusive"
 
 
-def verdict_sentence(
+def verdict_words(
     difference: Difference,
     margin: float,
     chosen: str = "The compact model",
     baseline: str = "full fine-tuning",
     metric: str = "AUROC",
-) -> str:
-    """The verdict as plain English with value, interval and p; says "proven" only where it is.
+) -> tuple[str, str]:
+    """The verdict as plain English, and what it rests on (value, interval and p); says "proven" only where it is.
 
     Args:
         difference: Chosen minus baseline, higher is better.
@@ -61,21 +61,23 @@ def verdict_sentence(
         ConfigError: As `verdict`.
 
     Examples:
-        >>> print(verdict_sentence(Difference(value=-0.001, ci95=(-0.012, 0.01), p=0.8), margin=0.02))
-        The compact model is proven non-inferior to full fine-tuning: AUROC difference -0.0010 (95 % interval -0.0120 to +0.0100, p = 0.800); a loss of 0.02 or more is excluded.
-    """  # noqa: E501 - the sentence is one line
+        >>> headline, numbers = verdict_words(Difference(value=-0.001, ci95=(-0.012, 0.01), p=0.8), margin=0.02)
+        >>> headline
+        'The compact model is proven non-inferior to full fine-tuning'
+        >>> numbers
+        'AUROC difference -0.0010 (95 % interval -0.0120 to +0.0100, p = 0.800); a loss of 0.02 or more is excluded'
+    """
     word = verdict(difference, margin)
     low, high = difference.ci95
     p = f"p = {difference.p:.3f}" if difference.p >= 0.001 else "p < 0.001"
     numbers = f"{metric} difference {difference.value:+.4f} (95 % interval {low:+.4f} to {high:+.4f}, {p})"
     if word == "better":
-        return f"{chosen} is proven better than {baseline}: {numbers}."
+        return f"{chosen} is proven better than {baseline}", numbers
     if word == "worse":
-        return f"{chosen} is worse than {baseline}: {numbers}."
+        return f"{chosen} is worse than {baseline}", numbers
     if word == "inconclusive":
-        return (
-            f"{chosen} compared with {baseline} is inconclusive: {numbers}; neither equality nor a loss of "
-            f"{margin:g} or more is excluded."
-        )
-    loss = " The small loss itself is statistically significant." if high < 0 else ""
-    return f"{chosen} is proven non-inferior to {baseline}: {numbers}; a loss of {margin:g} or more is excluded.{loss}"
+        more = f"; neither equality nor a loss of {margin:g} or more is excluded"
+        return f"{chosen} compared with {baseline} is inconclusive", numbers + more
+    numbers += f"; a loss of {margin:g} or more is excluded"
+    loss = ". The small loss itself is statistically significant" if high < 0 else ""
+    return f"{chosen} is proven non-inferior to {baseline}", numbers + loss

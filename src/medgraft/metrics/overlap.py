@@ -5,11 +5,15 @@ shows it and the other does not, the overlaps are 0 and the distance is the diag
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import numpy as np
 
-__all__ = ["dice", "jaccard", "overlap_counts", "pooled_dice", "surface_scores"]
+from medgraft.errors import ConfigError, DataError
+from medgraft.types import Overlaps
+
+__all__ = ["MASK_METRICS", "dice", "jaccard", "overlap_counts", "pooled_dice", "surface_scores", "weighted_overlap"]
 
 
 def overlap_counts(called: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
@@ -96,3 +100,49 @@ def surface_scores(
         distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=steps)
         share = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True, spacing=steps)
     return float(distance), float(share)
+
+
+def weighted_overlap(found: Overlaps, metric: str, weights: np.ndarray) -> np.ndarray:
+    """(R,) values of one metric, one per row of weights: the mean over cases of the mean over classes.
+
+    Args:
+        found: Of one model.
+        metric: A key of `MASK_METRICS`.
+        weights: (R, N) how often each case counts.
+
+    Raises:
+        ConfigError: No such metric, or one of surfaces where these were not measured.
+        DataError: Weights of other cases, or of none at all.
+    """
+    if metric not in MASK_METRICS or (metric in _OF_SURFACES and found.surfaces is None):
+        raise ConfigError(f"metric must be one of {', '.join(MASK_METRICS)}, measured before, got {metric!r}.")
+    if weights.ndim != 2 or weights.shape[1] != len(found.counts) or not (weights.sum(1) > 0).all():
+        raise DataError(f"expected weights (R, {len(found.counts)}), each row with a case, got {weights.shape}.")
+    return MASK_METRICS[metric](found, weights.astype(np.float64))
+
+
+def _mean(values: Callable[[Overlaps], np.ndarray]) -> Callable[[Overlaps, np.ndarray], np.ndarray]:
+    def weighted(found: Overlaps, weights: np.ndarray) -> np.ndarray:
+        return np.asarray(weights @ values(found).mean(1) / weights.sum(1))
+
+    return weighted
+
+
+def _pooled(found: Overlaps, weights: np.ndarray) -> np.ndarray:
+    return np.asarray(dice(np.einsum("rn,nck->rck", weights, found.counts)).mean(1))
+
+
+def _surface(found: Overlaps, column: int) -> np.ndarray:
+    measured: Any = found.surfaces
+    return np.asarray(measured[..., column])
+
+
+_OF_SURFACES: Final = ("hd95", "surface_dice")
+MASK_METRICS: Final[dict[str, Callable[[Overlaps, np.ndarray], np.ndarray]]] = {
+    "dice": _mean(lambda found: dice(found.counts)),
+    "pooled_dice": _pooled,
+    "jaccard": _mean(lambda found: jaccard(found.counts)),
+    "hd95": _mean(lambda found: _surface(found, 0)),
+    "surface_dice": _mean(lambda found: _surface(found, 1)),
+}
+"""By name: (overlaps, weights) to values. Of a replicate, dice of the pooled counts is that of all its pixels."""

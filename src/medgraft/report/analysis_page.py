@@ -9,7 +9,7 @@ from markupsafe import Markup
 import medgraft.report.formatting as fmt
 from medgraft.files import write_text
 from medgraft.report.analysis_figures import reuse_figure
-from medgraft.report.reading import look_up, read_results
+from medgraft.report.reading import read_results
 from medgraft.report.rendering import environment
 from medgraft.report.tables import distance_rows, reuse_rows
 
@@ -32,7 +32,7 @@ def write_analysis(folder: Path) -> Path:
             reuse_svg=Markup(reuse_figure(results, {})),
             reuse=reuse_rows(results),
             distances=distance_rows(results),
-            source=look_up(results, "distance.source", ""),
+            source=results.get("distance", {}).get("source", ""),
         )
     )
     return write_text(folder / "analysis.html", page)

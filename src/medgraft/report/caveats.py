@@ -1,19 +1,18 @@
 """What a reader must know before believing the numbers, derived from the facts of the run alone."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator
+from typing import Final, Literal
 
-from medgraft.report.formatting import integer, percent, share, signed_with_interval, value_of
-from medgraft.report.measures import measure_of
-from medgraft.report.reading import RunFiles, look_up, num_unscored
+from medgraft.report.formatting import integer, percent, share, signed_with_interval
+from medgraft.report.reading import RunFiles, num_unscored
+from medgraft.result import RunResult
 
-__all__ = ["Caveat", "find_caveats", "is_patient_known", "is_phantom", "still_learning"]
+__all__ = ["Caveat", "find_caveats", "is_patient_known", "still_learning"]
 
 FEW_GROUPS: Final = 20
 MODEST_GROUPS: Final = 100
 FEW_CASES_OF_A_CLASS: Final = 10
-_USUAL_MARGIN: Final = 0.02
 # From the weakest statement to the strongest.
 _VERDICTS: Final = ("worse", "inconclusive", "non-inferior", "better")
 SUSPECT_KINDS: Final = {"conflict": "Contradicting labels", "confounding": "A shortcut in the data"}
@@ -46,71 +45,37 @@ def find_caveats(run: RunFiles) -> tuple[Caveat, ...]:
 
     Args:
         run: The run folder's content.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> run = RunFiles(root=Path("run"), results={"test": {"num_groups": 12}, "ledger": {"openings": 3}})
-        >>> [caveat.title for caveat in find_caveats(run)][:2]
-        ['Few test patients or groups', 'Test labels opened 3 times']
     """
     found = [caveat for rule in RULES for caveat in rule(run)]
     return tuple(sorted(found, key=lambda caveat: caveat.weight != "strong"))
 
 
-def is_phantom(run: RunFiles) -> bool:
-    """Whether the cohort is the packaged phantom.
-
-    Args:
-        run: The run folder's content.
-    """
-    told = [str(run.results.get(key, "")) for key in ("data", "cohort", "command")]
-    notes = [str(note) for note in run.results.get("notes") or ()]
-    return (
-        bool(run.results.get("is_phantom"))
-        or "medgraft demo" in told[2]
-        or any("phantom" in text.lower() for text in (*told[:2], *notes))
-    )
-
-
-def is_patient_known(run: RunFiles) -> bool | None:
-    """Whether cases of one patient were kept together by a patient id; None where the run does not tell.
-
-    Args:
-        run: The run folder's content.
-    """
-    kind = look_up(run.results, "splits.group_kind") or look_up(run.results, "splits.groups")
-    if isinstance(kind, str):
-        return kind == "patient"
-    table = run.predictions.get("test")
-    if table is None or "patient" not in table:
-        return None
-    return bool((table["patient"].fillna("").astype(str) != "").any())
+def is_patient_known(run: RunFiles) -> bool:
+    """Whether cases of one patient were kept together by a patient id."""
+    return run.result.splits.group_kind == "patient"
 
 
 def _phantom(run: RunFiles) -> Iterator[Caveat]:
-    if is_phantom(run):
+    if run.result.is_phantom:
         yield Caveat(
             weight="strong",
             title="A demonstration, not evidence",
-            text=f"The {run.noun} are a generated phantom. The numbers show that the program works; "
+            text=f"The {run.result.noun} are a generated phantom. The numbers show that the program works; "
             "they say nothing about real patients.",
         )
 
 
 def _test_size(run: RunFiles) -> Iterator[Caveat]:
-    groups = value_of(look_up(run.results, "test.num_groups"))
-    cases = look_up(run.results, "test.num_cases")
-    if groups is None or groups >= MODEST_GROUPS:
+    groups, cases = run.result.test.num_groups, run.result.test.num_cases
+    if groups >= MODEST_GROUPS:
         return
-    counted = f"{integer(groups)} independent patients or groups" + (
-        f" ({integer(cases)} {run.case_noun})" if cases else ""
-    )
+    counted = f"{integer(groups)} independent patients or groups ({integer(cases)} {run.result.case_noun})"
     if groups < FEW_GROUPS:
         yield Caveat(
             weight="strong",
             title="Few test patients or groups",
             text=f"The test holds only {counted}. Below {FEW_GROUPS} the intervals themselves are rough; "
-            + ("collect more." if run.results.get("folds") else "use --folds 5 or collect more."),
+            + ("collect more." if run.result.folds else "use --folds 5 or collect more."),
         )
     else:
         yield Caveat(
@@ -121,7 +86,7 @@ def _test_size(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _rare_classes(run: RunFiles) -> Iterator[Caveat]:
-    counts = look_up(run.results, "splits.counts.test", {})
+    counts = run.result.splits.counts["test"]
     rare = [f"{name} ({count})" for name, count in counts.items() if count < FEW_CASES_OF_A_CLASS]
     if rare:
         yield Caveat(
@@ -133,8 +98,8 @@ def _rare_classes(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _openings(run: RunFiles) -> Iterator[Caveat]:
-    openings = value_of(look_up(run.results, "ledger.openings"))
-    if openings is not None and openings > 1:
+    openings = run.result.ledger.openings
+    if openings > 1:
         yield Caveat(
             weight="strong",
             title=f"Test labels opened {integer(openings)} times",
@@ -144,11 +109,9 @@ def _openings(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _audit_findings(run: RunFiles) -> Iterator[Caveat]:
-    notes = " ".join(str(note) for note in run.results.get("notes") or ())
-    for finding in (run.audit or look_up(run.results, "audit", {})).get("findings") or ():
-        kind, severity = str(finding.get("kind", "")).lower(), finding.get("severity")
-        message = str(finding.get("message", "")).strip()
-        if kind.endswith("-across-splits") and "Leaks were dropped" in notes:
+    for finding in run.result.audit.findings:
+        kind, severity, message = finding.kind, finding.severity, finding.message
+        if kind.endswith("-across-splits") and run.result.splits.are_leaks_dropped:
             yield Caveat(
                 weight="note",
                 title="Leaks removed",
@@ -171,7 +134,7 @@ def _audit_findings(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _observers(run: RunFiles) -> Iterator[Caveat]:
-    for name, reason in look_up(run.results, "test.observers_left_out", {}).items():
+    for name, reason in run.result.test.observers_left_out.items():
         yield Caveat(
             weight="note",
             title="An observer who cannot be compared",
@@ -180,93 +143,87 @@ def _observers(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _patients(run: RunFiles) -> Iterator[Caveat]:
-    if is_patient_known(run) is False:
+    if not is_patient_known(run):
         yield Caveat(
             weight="strong",
             title="No patient ids",
-            text=f"Without them two {run.noun} of one patient can lie in training and in test, "
+            text=f"Without them two {run.result.noun} of one patient can lie in training and in test, "
             "which flatters every score and narrows every interval. Give --patient-column or "
             "--patient-regex.",
         )
 
 
 def _weights(run: RunFiles) -> Iterator[Caveat]:
-    report = look_up(run.results, "backbone.load_report", {})
-    fraction, test_name = value_of(report.get("matched_fraction")), measure_of(run.results).test_name
-    second = look_up(run.results, f"second_baseline.difference.{measure_of(run.results).test}")
-    if report.get("source") in ("none", "") or fraction == 0:
+    report, second = run.result.backbone.load_report, run.result.second_baseline
+    fraction = report.matched_fraction
+    if report.source in ("none", "") or fraction == 0:
         yield Caveat(
             weight="note",
             title="No pretrained weights",
             text="Both models started from random weights; this run says nothing about transfer.",
         )
-    elif fraction is not None and fraction < 1:
+    elif fraction < 1:
+        fairer = "Full fine-tuning carries that handicap too."
+        if second is not None:
+            gap = signed_with_interval(second.comparison.difference[run.measure.judges])
+            fairer = (
+                "The fairer baseline, full fine-tuning cut at the last fully pretrained block, is shown beside: "
+                f"against it {run.measure.judges_name} differs by {gap}: {second.comparison.verdict}."
+            )
         yield Caveat(
             weight="strong" if fraction < 0.9 else "note",
             title="Partly random weights",
             text=f"The weights file filled {percent(fraction)} of the network's parameters; the rest "
-            f"started at random. "
-            + (
-                "The fairer baseline, full fine-tuning cut at the last fully pretrained block, is shown beside: "
-                f"against it {test_name} differs by {signed_with_interval(second)}: "
-                f"{look_up(run.results, 'second_baseline.verdict')}."
-                if second
-                else "Full fine-tuning carries that handicap too."
-            ),
+            f"started at random. {fairer}",
         )
 
 
 def _warm_start(run: RunFiles) -> Iterator[Caveat]:
-    gain = look_up(run.results, "continued.difference.auroc")
-    if gain is not None:
-        verdicts = [look_up(run.results, f"{place}.verdict") for place in ("test", "continued")]
-        ranks = [_VERDICTS.index(verdict) if verdict in _VERDICTS else 0 for verdict in verdicts]
-        yield Caveat(
-            weight="strong" if ranks[1] < ranks[0] else "note",
-            title="Trained longer than its baseline",
-            text="The chosen model went on from the weights of full fine-tuning. Against full fine-tuning that was "
-            f"trained on for the same computation its AUROC differs by {signed_with_interval(gain)}: "
-            f"{verdicts[1]}.",
-        )
+    continued = run.result.continued
+    if continued is None:
+        return
+    verdicts = [run.result.test.comparison.verdict, continued.comparison.verdict]
+    ranks = [_VERDICTS.index(verdict) for verdict in verdicts]
+    gain = signed_with_interval(continued.comparison.difference[run.measure.judges])
+    yield Caveat(
+        weight="strong" if ranks[1] < ranks[0] else "note",
+        title="Trained longer than its baseline",
+        text="The chosen model went on from the weights of full fine-tuning. Against full fine-tuning that was "
+        f"trained on for the same computation its {run.measure.judges_name} differs by {gain}: {verdicts[1]}.",
+    )
 
 
 def _still_learning(run: RunFiles) -> Iterator[Caveat]:
-    text = still_learning(run.results)
+    text = still_learning(run.result)
     if text:
-        gains = [value_of(look_up(run.results, f"late_gain.{role}")) or 0.0 for role in ("chosen", "baseline")]
+        gains = [run.result.late_gain.get(role) or 0.0 for role in ("chosen", "baseline")]
         yield Caveat(
             weight="strong" if gains[1] > gains[0] else "note", title="Training ended while it still helped", text=text
         )
 
 
-def still_learning(results: Mapping[str, Any]) -> str:
+def still_learning(result: RunResult) -> str:
     """Which of the two models gained more than the margin on validation in the last quarter of the epochs, in words.
-
-    Args:
-        results: ``results.json``.
 
     Returns:
         Two sentences; empty where neither did.
-
-    Examples:
-        >>> still_learning({"late_gain": {"chosen": 0.004, "baseline": 0.09}, "task": "segmentation"})[:86]
-        'In the last quarter of the epochs full fine-tuning still rose by 0.090 in mean Dice on'
     """
     names = {"chosen": "the chosen model", "baseline": "full fine-tuning"}
-    margin = look_up(results, "test.margin", _USUAL_MARGIN)
-    gains = {role: value_of(look_up(results, f"late_gain.{role}")) or 0.0 for role in names}
-    rose = [f"{name} still rose by {gains[role]:.3f}" for role, name in names.items() if gains[role] > margin]
+    gains = {role: result.late_gain.get(role) or 0.0 for role in names}
+    rose = [
+        f"{name} still rose by {gains[role]:.3f}" for role, name in names.items() if gains[role] > result.test.margin
+    ]
     if not rose:
         return ""
     advice = "Give more --epochs"
     if gains["baseline"] > gains["chosen"]:
         advice += ": a baseline that has not learned what it can flatters the chosen model"
-    score = measure_of(results).val_name
+    score = result.measure.chooses_name
     return f"In the last quarter of the epochs {' and '.join(rose)} in {score} on validation. {advice}."
 
 
 def _verdict(run: RunFiles) -> Iterator[Caveat]:
-    if look_up(run.results, "test.verdict") == "inconclusive":
+    if run.result.test.comparison.verdict == "inconclusive":
         yield Caveat(
             weight="strong",
             title="Nothing proven",
@@ -276,8 +233,7 @@ def _verdict(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _seeds(run: RunFiles) -> Iterator[Caveat]:
-    seeds = run.results.get("seeds")
-    if isinstance(seeds, list) and len(seeds) == 1:
+    if len(run.result.seeds) == 1:
         yield Caveat(
             weight="note",
             title="One training seed",
@@ -297,7 +253,7 @@ def _unreadable(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _same_source(run: RunFiles) -> Iterator[Caveat]:
-    if not is_phantom(run):
+    if not run.result.is_phantom:
         yield Caveat(
             weight="note",
             title="One source",

@@ -47,7 +47,7 @@ def write_comparison(folder: Path) -> Path:
             differences_svg=Markup(differences_figure(at_full, results["margin"])),
             pareto_svg=Markup(pareto_figure(at_full)),
             learning_svg=Markup(learning_figure(rows)) if len(fractions) > 1 else "",
-            citation=citation(results),
+            citation=citation(results["versions"]),
         )
     )
     return write_text(folder / "comparison.html", page)

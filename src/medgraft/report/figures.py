@@ -1,6 +1,6 @@
 """The figures about the answer, the training and what was kept; each function returns one SVG string."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import matplotlib
@@ -10,9 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from medgraft.evaluate.intervals import Difference
+from medgraft.evaluate.results import Estimate
+from medgraft.metrics.measures import MEASURES, Measure
 from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
-from medgraft.report.formatting import interval, number, signed, value_of
-from medgraft.report.measures import LABELS, Measure
+from medgraft.report.formatting import number, signed, value_of
+from medgraft.types import BlockPlan
 
 __all__ = ["TREATMENTS", "answer_figure", "history_figure", "plan_figure"]
 
@@ -28,9 +31,9 @@ TREATMENTS: Final = {
 
 @matplotlib.rc_context(STYLE)
 def answer_figure(
-    chosen: Mapping[str, Any],
-    baseline: Mapping[str, Any],
-    difference: Mapping[str, Any],
+    chosen: Estimate,
+    baseline: Estimate,
+    difference: Difference,
     *,
     margin: float | None,
     names: tuple[str, str],
@@ -39,16 +42,16 @@ def answer_figure(
     """One metric of two models with its intervals, and their difference beside the margin fixed beforehand.
 
     Args:
-        chosen: ``value`` and ``ci95`` of the chosen model's metric.
-        baseline: The same of full fine-tuning.
-        difference: The same of chosen minus baseline.
+        chosen: The chosen model's metric.
+        baseline: That of full fine-tuning.
+        difference: Chosen minus baseline.
         margin: Non-inferiority margin, or None where none was set.
         names: What the two rows are called.
         metric: What is shown.
 
     Examples:
-        >>> a = {"value": 0.9, "ci95": [0.85, 0.95]}
-        >>> gap = {"value": 0.0, "ci95": [-0.01, 0.01]}
+        >>> a = Estimate(value=0.9, ci95=(0.85, 0.95))
+        >>> gap = Difference(value=0.0, ci95=(-0.01, 0.01), p=1.0)
         >>> svg = answer_figure(a, a, gap, margin=0.02, names=("cut", "full"))
         >>> svg.startswith("<svg") and "full" in svg
         True
@@ -84,13 +87,13 @@ def answer_figure(
 
 
 def _interval_row(
-    axes: Axes, height: float, metric: Mapping[str, Any], colour: str, *, is_signed: bool = False
+    axes: Axes, height: float, metric: Estimate | Difference, colour: str, *, is_signed: bool = False
 ) -> None:
     value = value_of(metric)
     if value is None:
         return
-    if interval(metric):
-        axes.plot(metric["ci95"], [height, height], color=colour, linewidth=2.4)
+    if metric.ci95 is not None:
+        axes.plot(metric.ci95, [height, height], color=colour, linewidth=2.4)
     axes.plot([value], [height], "o", color=colour, markersize=7)
     text = signed(value) if is_signed else number(value)
     axes.annotate(
@@ -105,7 +108,7 @@ def _interval_row(
 
 
 @matplotlib.rc_context(STYLE)
-def history_figure(history: pd.DataFrame, measure: Measure = LABELS) -> str:
+def history_figure(history: pd.DataFrame, measure: Measure = MEASURES["labels"]) -> str:
     """Training loss and validation score by epoch, a line per seed, the kept epoch marked.
 
     Args:
@@ -125,7 +128,7 @@ def history_figure(history: pd.DataFrame, measure: Measure = LABELS) -> str:
     for axes, column, title in zip(
         panels,
         ("train_loss", measure.column),
-        ("Training loss", f"Validation {measure.val_name}, kept epoch marked"),
+        ("Training loss", f"Validation {measure.chooses_name}, kept epoch marked"),
         strict=True,
     ):
         for (role, seed), rows in history.groupby(["role", "seed"], sort=True) if column in history else ():
@@ -150,24 +153,24 @@ def history_figure(history: pd.DataFrame, measure: Measure = LABELS) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def plan_figure(blocks: Sequence[Mapping[str, Any]]) -> str:
+def plan_figure(blocks: Sequence[BlockPlan]) -> str:
     """The network as a row of blocks coloured by what happened to them, above their share of the parameters.
 
     Args:
-        blocks: From stem to head: name, treatment, num_params.
+        blocks: From stem to head.
 
     Examples:
-        >>> plan_figure([{"name": "stem", "treatment": "reused", "num_params": 8}]).startswith("<svg")
+        >>> plan_figure([BlockPlan(name="stem", treatment="reused", lr=0.1, num_params=8)]).startswith("<svg")
         True
     """
     figure = new_figure(1000, 200)
     axes = figure.subplots()
-    sizes = np.array([max(value_of(block.get("num_params")) or 0.0, 0.0) for block in blocks])
+    sizes = np.array([float(block.num_params) for block in blocks])
     shares = sizes / max(sizes.sum(), 1.0)
     seen: set[str] = set()
     top = max(float(shares.max()), 0.01) if len(shares) else 1.0
     for place, (block, part) in enumerate(zip(blocks, shares, strict=True)):
-        treatment = str(block.get("treatment"))
+        treatment = block.treatment
         colour, hatch = TREATMENTS.get(treatment, (COLOURS["line"], ""))
         is_removed = treatment == "removed"
         look: dict[str, Any] = {
@@ -184,7 +187,7 @@ def plan_figure(blocks: Sequence[Mapping[str, Any]]) -> str:
     step = max(1, -(-len(blocks) // 24))
     axes.set_xticks(
         [place + 0.5 for place in range(0, len(blocks), step)],
-        [str(block.get("name")) for block in blocks[::step]],
+        [block.name for block in blocks[::step]],
         rotation=45 if len(blocks) > 8 else 0,
         ha="right" if len(blocks) > 8 else "center",
         rotation_mode="anchor",

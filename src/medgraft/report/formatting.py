@@ -8,6 +8,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from medgraft.evaluate.intervals import Difference
+from medgraft.evaluate.results import Estimate
+
 __all__ = [
     "ABSENT",
     "duration",
@@ -36,10 +39,10 @@ SI_FACTORS: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
 def value_of(metric: Any) -> float | None:
-    """The plain value of a metric that is a number, a mapping with ``value``, or absent.
+    """The plain value of a metric that is a number, an estimate, a mapping with ``value``, or absent.
 
     Args:
-        metric: A number, ``{"value": …, "ci95": …}``, or None; NaN counts as absent.
+        metric: A number, an `Estimate` or `Difference`, ``{"value": …, "ci95": …}``, or None; NaN counts as absent.
 
     Examples:
         >>> value_of({"value": 0.9, "ci95": [0.8, 1.0]}), value_of(0.5), value_of(None)
@@ -47,6 +50,8 @@ def value_of(metric: Any) -> float | None:
     """
     if isinstance(metric, Mapping):
         metric = metric.get("value")
+    elif isinstance(metric, (Estimate, Difference)):
+        metric = metric.value
     if isinstance(metric, bool) or not isinstance(metric, (int, float)) or math.isnan(metric):
         return None
     return float(metric)
@@ -102,7 +107,7 @@ def interval(metric: Any, digits: int = 3, *, is_signed: bool = False) -> str:
         >>> interval({"value": 0.01, "ci95": [-0.02, 0.04]}, is_signed=True)
         '−0.020 to +0.040'
     """
-    ends = metric.get("ci95") if isinstance(metric, Mapping) else None
+    ends = metric.get("ci95") if isinstance(metric, Mapping) else getattr(metric, "ci95", None)
     if not isinstance(ends, (list, tuple)) or len(ends) != 2 or None in map(value_of, ends):
         return ""
     low, high = ends
@@ -154,9 +159,8 @@ def sd_over_seeds(metric: Any, digits: int = 3) -> str:
         >>> sd_over_seeds({"value": 0.9, "mean": 0.91, "sd": 0.004})
         '0.910 ± 0.004'
     """
-    if not isinstance(metric, Mapping) or value_of(metric.get("sd")) is None:
-        return ""
-    return f"{number(metric.get('mean'), digits)} ± {number(metric['sd'], digits)}"
+    mean, sd = (metric.get(n) if isinstance(metric, Mapping) else getattr(metric, n, None) for n in ("mean", "sd"))
+    return "" if value_of(sd) is None else f"{number(mean, digits)} ± {number(sd, digits)}"
 
 
 def p_value(value: Any) -> str:
@@ -169,7 +173,7 @@ def p_value(value: Any) -> str:
         >>> p_value(0.0312), p_value(0.00002), p_value(None)
         ('p = 0.031', 'p < 0.001', '–')
     """
-    plain = value_of(value.get("p") if isinstance(value, Mapping) else value)
+    plain = value_of(value.get("p") if isinstance(value, Mapping) else getattr(value, "p", value))
     if plain is None:
         return ABSENT
     return "p < 0.001" if plain < 0.001 else f"p = {plain:.3f}"

@@ -19,18 +19,18 @@ from medgraft.report.analysis_figures import (
     other_figure,
     reuse_figure,
 )
-from medgraft.report.caveats import find_caveats, is_phantom
+from medgraft.report.caveats import find_caveats
 from medgraft.report.checklist import GUIDELINES, checklist
 from medgraft.report.curves import MAX_NAMED_CLASSES, confusion_figure, ranking_figure, reliability_figure
 from medgraft.report.figures import answer_figure, history_figure, plan_figure
 from medgraft.report.mask_figures import cases_figure
-from medgraft.report.measures import LABELS, measure_of
-from medgraft.report.prose import citation, decision_sentence, methods, summary_sentence
-from medgraft.report.reading import RunFiles, image_data_uri, look_up, read_predictions, read_run, was_searched
+from medgraft.report.prose import citation, decision_sentence, methods, with_minus
+from medgraft.report.reading import RunFiles, image_data_uri, read_predictions, read_run, was_searched
 from medgraft.report.rendering import environment
-from medgraft.report.search_figure import USUAL_TOLERANCE, cut_figure
+from medgraft.report.search_figure import cut_figure
 from medgraft.report.wording import chosen_name, depth_sentence
-from medgraft.types import Predictions
+from medgraft.result import AuditResult, RunResult, SearchCost
+from medgraft.types import Predictions, kind_of
 
 __all__ = ["write_model_card", "write_report"]
 
@@ -77,108 +77,114 @@ def _model_card(run: RunFiles) -> str:
 
 
 def _context(run: RunFiles) -> dict[str, Any]:
-    results = run.results
+    result = run.result
     paragraphs, references = methods(run)
+    test = result.test
     return {
         **_answer(run),
         "caveats": find_caveats(run),
-        "reuse": tables.reuse_rows(run.analysis) if run.analysis else [],
-        "num_compared": look_up(run.analysis, "num_images", 0),
-        "decision": decision_sentence(run.analysis or {}),
-        "distances": tables.distance_rows(run.analysis or {}),
-        "source": look_up(run.analysis, "distance.source", ""),
-        "other_run": look_up(run.analysis, "other.run", ""),
+        **_analysed(run.analysis or {}),
         "cuts": tables.cut_rows(run) if was_searched(run) else [],
-        "tolerance": fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE)),
-        "search_cost": _search_cost(run) if was_searched(run) else "",
-        "metrics": tables.metric_rows(run),
-        "class_rows": tables.class_rows(run),
-        "observers": tables.observer_rows(run),
-        "mask_unit": look_up(results, "test.unit", ""),
-        "tolerance_of_surfaces": fmt.number(look_up(results, "test.tolerance"), 1),
-        "has_second": bool(results.get("second_baseline")),
-        "has_continued": bool(results.get("continued")),
-        "second_cut": look_up(results, "second_baseline.cut.name", ""),
-        "folds": tables.fold_rows(run),
-        "sites": tables.site_rows(run),
-        "site_columns": [{key: name for key, name, _ in tables.METRICS}[key] for key in tables.site_columns(run)],
-        "points": tables.operating_rows(run),
-        "point_rule": str(look_up(results, "test.chosen.operating_point.rule", "")),
-        "plan": tables.plan_rows(look_up(results, "plan.blocks", [])),
-        "load_report": tables.load_report_rows(look_up(results, "backbone.load_report", {})),
-        "counts": tables.case_counts(run),
-        "findings": _findings(run),
-        "reproduction": tables.reproduction_rows(run),
-        "command": str(results.get("command") or ""),
-        "notes": [str(note) for note in results.get("notes") or ()],
+        "tolerance": fmt.number(run.choice.tolerance if run.choice else None),
+        "search_cost": _search_cost(result.search) if was_searched(run) else "",
+        "metrics": tables.metric_rows(result),
+        "class_rows": tables.class_rows(result),
+        "class_columns": tables.class_columns(result),
+        "observers": tables.observer_rows(result),
+        "observer_columns": tables.observer_columns(),
+        "mask_unit": test.unit,
+        "tolerance_of_surfaces": fmt.number(test.tolerance, 1),
+        "has_second": result.second_baseline is not None,
+        "has_continued": result.continued is not None,
+        "second_cut": result.second_baseline.cut.name if result.second_baseline else "",
+        "folds": tables.fold_rows(result),
+        "sites": tables.site_rows(result),
+        "site_columns": tables.site_columns(result),
+        "points": tables.operating_rows(result),
+        "point_rule": test.chosen.rule,
+        "plan": tables.plan_rows(result.plan.blocks),
+        "load_report": tables.load_report_rows(result.backbone.load_report),
+        "counts": tables.case_counts(result),
+        "findings": _findings(result.audit),
+        "reproduction": tables.reproduction_rows(result),
+        "command": result.command,
+        "notes": result.notes,
         "methods": paragraphs,
         "references": references,
         "checklist": checklist(run),
         "guidelines": GUIDELINES,
-        "citation": citation(run.results),
+        "citation": citation(result.versions),
+    }
+
+
+def _analysed(analysis: Mapping[str, Any]) -> dict[str, Any]:
+    """What `medgraft analyze` adds; empty parts where it was not called."""
+    return {
+        "reuse": tables.reuse_rows(analysis) if analysis else [],
+        "num_compared": analysis.get("num_images", 0),
+        "decision": decision_sentence(analysis),
+        "distances": tables.distance_rows(analysis) if analysis else [],
+        "source": analysis.get("distance", {}).get("source", ""),
+        "other_run": analysis.get("other", {}).get("run", ""),
     }
 
 
 def _answer(run: RunFiles) -> dict[str, Any]:
-    results = run.results
-    verdict = look_up(results, "test.verdict", "")
-    sentence = summary_sentence(run)
-    headline, _, numbers = sentence.partition(": ")
-    chosen = look_up(results, "chosen", {})
+    result, test = run.result, run.result.test
+    numbers = with_minus(test.comparison.numbers)
+    main, baseline = (model.scores[run.measure.judges] for model in (test.chosen, test.baseline))
     return {
-        "name": look_up(results, "backbone.name", "network"),
+        "name": result.backbone.name,
         "classes": run.classes,
-        "task": results.get("task", ""),
-        "positive": results.get("positive"),
-        "is_phantom": is_phantom(run),
-        "noun": run.noun,
-        "case_noun": run.case_noun,
-        "strategy": chosen_name(chosen),
-        "rule": chosen.get("rule", "") if was_searched(run) else "",
-        "is_truncated": chosen.get("strategy") == "ttl",
-        "depth": depth_sentence(chosen, is_searched=was_searched(run)),
-        "verdict": verdict,
-        "tone": VERDICT_TONES.get(verdict, "open"),
-        "sentence": sentence,
-        "headline": headline.removesuffix(".") + ".",
-        "numbers": numbers[:1].upper() + numbers[1:],
-        "has_seeds": len(results.get("seeds") or ()) > 1,
-        "test_size": _test_size(run),
-        "main": _big_metric(run, measure_of(results).test),
-        "measure": measure_of(results),
-        "costs": tables.headline(run),
+        "task": result.task,
+        "positive": result.positive,
+        "is_phantom": result.is_phantom,
+        "noun": result.noun,
+        "case_noun": result.case_noun,
+        "strategy": chosen_name(result.chosen),
+        "rule": result.chosen.rule if was_searched(run) else "",
+        "is_truncated": result.chosen.strategy == "ttl",
+        "depth": depth_sentence(result.chosen, is_searched=was_searched(run)),
+        "verdict": test.comparison.verdict,
+        "tone": VERDICT_TONES[test.comparison.verdict],
+        "sentence": with_minus(test.comparison.sentence),
+        "headline": f"{with_minus(test.comparison.headline)}.",
+        "numbers": f"{numbers[:1].upper()}{numbers[1:]}." if numbers else "",
+        "has_seeds": len(result.seeds) > 1,
+        "test_size": _test_size(result),
+        "main": {
+            "value": fmt.number(main),
+            "interval": fmt.interval(main),
+            "baseline": fmt.with_interval(baseline),
+        },
+        "measure_name": run.measure.judges_name,
+        "choosing_name": run.measure.chooses_name,
+        "costs": tables.headline(result),
     }
 
 
 def _figures(run: RunFiles) -> dict[str, Any]:
-    measure = measure_of(run.results)
-    is_labels = measure is LABELS
+    measure, test = run.measure, run.result.test
+    is_labels = kind_of(run.result.task) == "labels"
     chosen, baseline = (read_predictions(run, role) if is_labels else None for role in ("test", "baseline"))
-    test = look_up(run.results, "test", {})
-    blocks = look_up(run.results, "plan.blocks", [])
-    difference = look_up(test, f"difference.{measure.test}", {})
-    fold = look_up(run.results, "search.fold")
-    names = (f"chosen: {chosen_name(look_up(run.results, 'chosen', {})) or 'model'}", "full fine-tuning")
     drawn = {
         "answer_svg": answer_figure(
-            look_up(test, f"chosen.{measure.test}", {}),
-            look_up(test, f"baseline.{measure.test}", {}),
-            difference,
-            margin=fmt.value_of(test.get("margin")),
-            names=names,
-            metric=measure.test_name,
-        )
-        if difference
-        else "",
-        "cut_svg": cut_figure(run.search, run.choice, signals=run.signals, measure=measure, fold=fold)
+            test.chosen.scores[measure.judges],
+            test.baseline.scores[measure.judges],
+            test.comparison.difference[measure.judges],
+            margin=test.margin,
+            names=(f"chosen: {chosen_name(run.result.chosen)}", "full fine-tuning"),
+            metric=measure.judges_name,
+        ),
+        "cut_svg": cut_figure(run.search, run.choice, signals=run.signals, measure=measure, fold=run.result.search.fold)
         if run.search is not None and was_searched(run)
         else "",
         "ranking_svg": ranking_figure(chosen, baseline) if chosen is not None else "",
         "reliability_svg": reliability_figure(chosen, baseline) if chosen is not None else "",
         "confusion_svg": _confusions(chosen, baseline),
         "history_svg": history_figure(run.history, measure) if run.history is not None and len(run.history) else "",
-        "plan_svg": plan_figure(blocks) if blocks else "",
-        "cases_svg": _cases(run) if not is_labels else "",
+        "plan_svg": plan_figure(run.result.plan.blocks),
+        "cases_svg": "" if is_labels else _cases(run),
     }
     if run.analysis is not None:
         drawn |= _reuse(run, run.analysis)
@@ -198,7 +204,7 @@ def _label_counts(run: RunFiles, chosen: Predictions | None) -> list[tuple[Any, 
 
 
 def _reuse(run: RunFiles, analysis: Mapping[str, Any]) -> dict[str, str]:
-    scores = {candidate["cut"]: candidate["score"] for candidate in (run.choice or {}).get("candidates") or ()}
+    scores = {candidate.cut: candidate.score for candidate in run.choice.candidates} if run.choice else {}
     return {
         "reuse_svg": reuse_figure(analysis, scores),
         "curves_svg": curves_figure(analysis),
@@ -266,57 +272,29 @@ def _overlay(run: RunFiles, item: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _findings(run: RunFiles) -> list[dict[str, Any]]:
-    told = (run.audit or look_up(run.results, "audit", {})).get("findings") or ()
-    rows = []
-    for finding in told:
-        paths = [
-            " = ".join(str(part) for part in entry) if isinstance(entry, (list, tuple)) else str(entry)
-            for entry in finding.get("paths") or ()
-        ]
-        rows.append(
-            {
-                "kind": str(finding.get("kind", "")).replace("_", " "),
-                "severity": str(finding.get("severity", "")),
-                "message": str(finding.get("message", "")),
-                "paths": paths[:MAX_PATHS],
-                "num_more": max(0, len(paths) - MAX_PATHS),
-            }
-        )
-    return rows
+def _findings(audit: AuditResult) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": finding.kind.replace("_", " "),
+            "severity": finding.severity,
+            "message": finding.message,
+            "paths": finding.paths[:MAX_PATHS],
+            "num_more": max(0, len(finding.paths) - MAX_PATHS),
+        }
+        for finding in audit.findings
+    ]
 
 
-def _big_metric(run: RunFiles, key: str) -> dict[str, str]:
-    chosen, baseline = (
-        look_up(run.results, f"test.chosen.{key}"),
-        look_up(run.results, f"test.baseline.{key}"),
+def _test_size(result: RunResult) -> str:
+    cases, groups = result.test.num_cases, result.test.num_groups
+    images = f"{fmt.integer(cases)} test {result.case_noun}"
+    return f"{images} from {fmt.integer(groups)} patients or groups" if groups != cases else images
+
+
+def _search_cost(cost: SearchCost) -> str:
+    alone = f"full fine-tuning alone: {fmt.duration(cost.baseline_seconds)}"
+    return (
+        f"{fmt.integer(cost.num_trials)} trials, {fmt.duration(cost.seconds)} ({alone}), "
+        f"{fmt.number(cost.cost_in_ftl, 1)} × the training computation of one full fine-tuning "
+        f"({fmt.number(cost.beyond_ftl, 2)} beyond the full fine-tuning itself)"
     )
-    return {
-        "value": fmt.number(chosen),
-        "interval": fmt.interval(chosen),
-        "baseline": fmt.with_interval(baseline) if baseline is not None else "",
-    }
-
-
-def _test_size(run: RunFiles) -> str:
-    cases, groups = look_up(run.results, "test.num_cases"), look_up(run.results, "test.num_groups")
-    if cases is None:
-        return ""
-    images = f"{fmt.integer(cases)} test {run.case_noun}"
-    return f"{images} from {fmt.integer(groups)} patients or groups" if groups not in (None, cases) else images
-
-
-def _search_cost(run: RunFiles) -> str:
-    cost = look_up(run.results, "search", {})
-    parts = []
-    if cost.get("num_trials"):
-        parts.append(f"{fmt.integer(cost['num_trials'])} trials")
-    if cost.get("seconds") is not None:
-        parts.append(
-            f"{fmt.duration(cost['seconds'])} (full fine-tuning alone: {fmt.duration(cost.get('baseline_seconds'))})"
-        )
-    if cost.get("cost_in_ftl") is not None:
-        parts.append(f"{fmt.number(cost['cost_in_ftl'], 1)} × the training computation of one full fine-tuning")
-    if cost.get("beyond_ftl") is not None:
-        parts[-1] += f" ({fmt.number(cost['beyond_ftl'], 2)} beyond the full fine-tuning itself)"
-    return ", ".join(parts)

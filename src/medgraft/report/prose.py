@@ -5,17 +5,17 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from medgraft.backbones.spec import LIFTS
+from medgraft.config import TrainConfig
 from medgraft.report import formatting as fmt
-from medgraft.report.caveats import is_patient_known, is_phantom
-from medgraft.report.measures import LABELS, MASKS, measure_of
-from medgraft.report.reading import RunFiles, look_up, was_searched
-from medgraft.report.search_figure import USUAL_TOLERANCE
+from medgraft.report.caveats import is_patient_known
+from medgraft.report.reading import RunFiles, was_searched
 from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, is_solved, strategy_words
+from medgraft.result import RunResult, SplitFacts
+from medgraft.types import SPLITS
 
-__all__ = ["REFERENCES", "citation", "decision_sentence", "methods", "summary_sentence"]
+__all__ = ["REFERENCES", "citation", "decision_sentence", "methods", "split_sizes", "with_minus"]
 
 Cite = Callable[..., str]
-_USUAL_REPLICATES: Final = 2000
 
 REFERENCES: Final = {
     "peng": "Peng L, Liang H, Luo G, Li T, Sun J. Rethinking transfer learning for medical image "
@@ -63,26 +63,14 @@ LOSSES: Final = {
 WEIGHT_SOURCES: Final = {"none": "random weights", "packaged": "the weights packaged with medgraft"}
 
 
-def summary_sentence(run: RunFiles) -> str:
-    """The run's own verdict sentence, or a plain one from its numbers where it has none.
-
-    Args:
-        run: The run folder's content.
+def with_minus(text: str) -> str:
+    """Text whose hyphens before digits are minus signs, unless they stand inside a word or a name.
 
     Examples:
-        >>> from pathlib import Path
-        >>> summary_sentence(RunFiles(root=Path("run"), results={"test": {"verdict": "better"}}))
-        'Against full fine-tuning the verdict is: better.'
+        >>> with_minus("resnet-18: -0.001")
+        'resnet-18: −0.001'
     """
-    told = look_up(run.results, "test.sentence")
-    if told:
-        # A hyphen before a digit is a minus, unless it stands inside a word or a name.
-        return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", str(told))
-    verdict = look_up(run.results, "test.verdict")
-    if verdict:
-        return f"Against full fine-tuning the verdict is: {verdict}."
-    measure = measure_of(run.results)
-    return f"Test {measure.test_name} {fmt.with_interval(look_up(run.results, f'test.chosen.{measure.test}'))}."
+    return re.sub(r"(?<![\w-])-(?=\d)", "\u2212", text)
 
 
 def methods(run: RunFiles) -> tuple[list[str], list[str]]:
@@ -90,13 +78,6 @@ def methods(run: RunFiles) -> tuple[list[str], list[str]]:
 
     Args:
         run: The run folder's content.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> results = {"task": "binary", "chosen": {"strategy": "ttl"}, "classes": ["normal", "sick"]}
-        >>> paragraphs, references = methods(RunFiles(root=Path("run"), results=results))
-        >>> len(paragraphs), "Rethinking" in references[0]
-        (2, True)
     """
     cited: list[str] = []
 
@@ -111,13 +92,13 @@ def methods(run: RunFiles) -> tuple[list[str], list[str]]:
     return [training, testing], [REFERENCES[key] for key in cited]
 
 
-def citation(results: Mapping[str, Any]) -> str:
+def citation(versions: Mapping[str, str]) -> str:
     """How to cite the program.
 
     Args:
-        results: Of a run or a comparison, which tell the version.
+        versions: Of a run or a comparison.
     """
-    version = look_up(results, "versions.medgraft", "")
+    version = versions.get("medgraft", "")
     name = f"medgraft {version}" if version else "medgraft"
     return f"{name}: transfer learning for medical images, with truncation. Apache-2.0."
 
@@ -158,191 +139,148 @@ def decision_sentence(analysis: Mapping[str, Any]) -> str:
 
 
 def _model(run: RunFiles, cite: Cite) -> str:
-    source = look_up(run.results, "backbone.load_report.source")
-    chosen = look_up(run.results, "chosen", {})
-    words, wording = strategy_words(chosen), WORDINGS.get(chosen.get("strategy", ""))
-    keys = wording.references if wording else ()
-    sides = run.results.get("patch") or look_up(run.results, "preprocessing.sides")
-    kinds = {"binary": "two classes", "multiclass": "the classes", "multilabel": "independent labels"}
-    text = f"A {look_up(run.results, 'backbone.name', 'pretrained')} network"
-    if source is not None:
-        text += f" with {WEIGHT_SOURCES.get(source, f'weights from {source}')}"
-    lift = look_up(run.results, "backbone.lift", "none")
-    text += f", lifted to volumes ({LIFTS.get(lift, lift)})" if lift != "none" else ""
-    text += f" received inputs of {fmt.sides(sides)}" if sides else " was adapted to the task"
-    task = str(run.results.get("task", ""))
-    if task == "segmentation":
-        text += f" and, with a new {chosen.get('head', '')} decoder, was trained to mark"
+    result, chosen = run.result, run.result.chosen
+    source, wording = result.backbone.load_report.source, WORDINGS.get(chosen.strategy)
+    lift = result.backbone.lift
+    text = f"A {result.backbone.name} network with {WEIGHT_SOURCES.get(source, f'weights from {source}')}"
+    text += f", lifted to volumes ({LIFTS[lift]})" if lift != "none" else ""
+    text += f" received inputs of {fmt.sides(result.patch or result.preprocessing.sides)}"
+    names = ", ".join(run.classes)
+    if result.task == "segmentation":
+        text += f" and, with a new {chosen.head} decoder, was trained to mark {names}. {_patches(result.train)}"
     else:
-        text += f" to tell apart {kinds.get(task, 'the classes')}"
-    if task == "segmentation":
-        text += f" {', '.join(run.classes)}. {_patches(run)}"
-    else:
-        text += f" ({', '.join(run.classes)})." if run.classes else "."
-    return text + (f" The strategy was {words}{cite(*keys)}." if words else "")
+        kinds = {"binary": "two classes", "multiclass": "the classes", "multilabel": "independent labels"}
+        text += f" to tell apart {kinds[result.task]} ({names})."
+    return f"{text} The strategy was {strategy_words(chosen)}{cite(*(wording.references if wording else ()))}."
 
 
-def _patches(run: RunFiles) -> str:
+def _patches(train: TrainConfig) -> str:
     """What a training on masks saw, and how whole images are marked."""
-    train, loss = look_up(run.results, "train", {}), look_up(run.results, "train.loss", "dice-ce")
-    marked = fmt.percent(train.get("foreground"))
     return (
-        f"In an epoch {train.get('patches')} patches of every image were drawn, {marked} of them around a marked "
-        f"pixel; the loss was {LOSSES.get(loss, loss)}. Whole images were marked by patches that overlap by half, "
-        "their middles counting most."
+        f"In an epoch {train.patches} patches of every image were drawn, {fmt.percent(train.foreground)} of them "
+        f"around a marked pixel; the loss was {LOSSES[train.loss]}. Whole images were marked by patches that overlap "
+        "by half, their middles counting most."
     )
 
 
 def _data(run: RunFiles) -> str:
-    splits, folds = look_up(run.results, "splits", {}), run.results.get("folds") or ()
-    counts = case_counts_line(splits.get("counts", {}), run.results.get("task"), splits.get("images", {}))
-    if folds:
-        cases = f"{fmt.integer(look_up(run.results, 'test.num_cases'))} {run.case_noun}"
+    result = run.result
+    counts = split_sizes(result.splits)
+    if result.folds:
+        cases = f"{fmt.integer(result.test.num_cases)} {result.case_noun}"
         counts = (
-            f" by nested cross-validation: each of the {cases} was tested once, in one of {len(folds)} folds, by a "
-            "model for which the other folds were divided into training and validation"
+            f" by nested cross-validation: each of the {cases} was tested once, in one of {len(result.folds)} folds, "
+            "by a model for which the other folds were divided into training and validation"
         )
-    if not counts:
-        return ""
-    what = f"Generated phantom {run.noun}" if is_phantom(run) else run.noun.capitalize()
-    alone = f"identical {run.noun}" if run.case_noun == run.noun else f"{run.case_noun} and identical {run.noun}"
-    apart = {
-        True: f"all {run.noun} of a patient lay in one part",
-        False: f"{alone} lay in one part each (patients were not known)",
-        None: f"dependent {run.noun} lay in one part",
-    }[is_patient_known(run)]
+    what = f"Generated phantom {result.noun}" if result.is_phantom else result.noun.capitalize()
+    alone = f"identical {result.noun}"
+    if result.case_noun != result.noun:
+        alone = f"{result.case_noun} and {alone}"
+    apart = f"{alone} lay in one part each (patients were not known)"
+    if is_patient_known(run):
+        apart = f"all {result.noun} of a patient lay in one part"
     return f"{what} were split{counts}; {apart}."
 
 
-def case_counts_line(counts: Mapping[str, Any], task: Any, images: Mapping[str, int] | None = None) -> str:
-    """The sizes of the splits for a sentence, or an empty string.
-
-    Args:
-        counts: Split to class to count.
-        task: Multilabel images (and those with masks) are counted once per label, so there `images` has to tell.
-        images: Split to number of images, where the run stored it.
-
-    Examples:
-        >>> case_counts_line({"train": {"a": 6}, "val": {"a": 2}, "test": {"a": 2}}, "multiclass")
-        ' into 6 for training, 2 for validation and 2 for test'
-    """
-    if not {"train", "val", "test"} <= set(counts):
+def split_sizes(splits: SplitFacts) -> str:
+    """The sizes of the splits for a sentence, or an empty string where only the test is told (of folds)."""
+    if set(splits.images) < set(SPLITS):
         return ""
-    sizes = dict(images or {})
-    if not sizes and task in ("multilabel", "segmentation"):
-        return " into training, validation and test"
-    sizes = sizes or {split: sum(found.values()) for split, found in counts.items()}
-    train, val, test = (fmt.integer(sizes[split]) for split in ("train", "val", "test"))
+    train, val, test = (fmt.integer(splits.images[split]) for split in SPLITS)
     return f" into {train} for training, {val} for validation and {test} for test"
 
 
 def _search(run: RunFiles, cite: Cite) -> str:
-    chosen = look_up(run.results, "chosen", {})
-    cut = look_up(chosen, "cut", {})
-    if not cut:
-        return ""
-    seeds = run.results.get("seeds") or []
-    over = f" over {len(seeds)} seeds" if len(seeds) > 1 else ""
+    result, chosen, search = run.result, run.result.chosen, run.result.search
+    over = f" over {len(result.seeds)} seeds" if len(result.seeds) > 1 else ""
     budget = f" The final model and full fine-tuning were trained with the same budget{over}."
-    if chosen.get("strategy") == "ftl" or is_solved(chosen):
+    if chosen.strategy == "ftl" or is_solved(chosen):
         budget = ""
-    elif chosen.get("init") == "ftl":
-        extra = fmt.number(look_up(run.results, "search.beyond_ftl"), 2)
+    elif chosen.init == "ftl":
+        extra = fmt.number(search.beyond_ftl, 2)
         budget = (
             " The final model goes on from the weights of full fine-tuning; full fine-tuning itself, trained on for "
             f"what the search cost beyond it ({extra} of its computation), stands beside{over}."
         )
     if not was_searched(run):
         return f"{depth_sentence(chosen, is_searched=False)}.{budget}"
-    trials = look_up(run.results, "search.num_trials")
-    method = look_up(run.results, "search.method", "two-stage")
-    is_warm = method == "guided" and look_up(run.results, "search.start") == "ftl"
-    words, reference = SEARCHES.get("guided from ftl" if is_warm else method, (f"by the search {method}", ""))
-    score = "average precision" if measure_of(run.results) is LABELS else "mean Dice"
-    judge = "from training images alone, " if method == "svcca" else f"on validation alone by {score}, "
-    text = f"The depth was chosen {judge}{words}"
-    text += cite(reference) if reference else ""
-    if trials:
-        seeds, epochs = look_up(run.results, "search.seeds", 1), look_up(run.results, "search.epochs")
-        each = f"; the mean of {seeds} seeds of {epochs} epochs counted at every cut" if seeds > 1 else ""
-        text += f" ({trials} trials{each})"
-    if look_up(run.results, "chosen.rule") == "compact":
-        tolerance = fmt.number((run.choice or {}).get("tolerance", USUAL_TOLERANCE))
+    is_warm = search.method == "guided" and search.start == "ftl"
+    known = SEARCHES.get("guided from ftl" if is_warm else search.method)
+    words, reference = known or (f"by the search {search.method}", "")
+    score = "average precision" if run.measure.chooses == "auprc" else run.measure.chooses_name
+    judge = "from training images alone, " if search.method == "svcca" else f"on validation alone by {score}, "
+    text = f"The depth was chosen {judge}{words}{cite(reference) if reference else ''}"
+    each = (
+        f"; the mean of {search.seeds} seeds of {search.epochs} epochs counted at every cut" if search.seeds > 1 else ""
+    )
+    text += f" ({search.num_trials} trials{each})"
+    if chosen.rule == "compact" and run.choice is not None:
+        bound = "" if run.measure.tolerance_alone else "one standard deviation and at most "
         text += (
             "; among all cuts tried, the smallest network was taken whose paired bootstrap difference to the "
-            f"best was at most {'' if measure_of(run.results) is MASKS else 'one standard deviation and at most '}"
-            f"{tolerance}"
+            f"best was at most {bound}{fmt.number(run.choice.tolerance)}"
         )
-    return f"{text}{_chosen_cuts(run, cut)}{budget}"
+    return f"{text}{_chosen_cuts(result)}{budget}"
 
 
-def _chosen_cuts(run: RunFiles, cut: Mapping[str, Any]) -> str:
-    cuts = [look_up(fold, "cut", {}) for fold in run.results.get("folds") or ()] or [cut]
-    named = ", ".join(f"{one.get('index', fmt.ABSENT)} ({one.get('name', fmt.ABSENT)})" for one in cuts)
+def _chosen_cuts(result: RunResult) -> str:
+    cuts = [fold.cut for fold in result.folds] or [result.chosen.cut]
+    named = ", ".join(f"{cut.index} ({cut.name})" for cut in cuts)
     return f", in every fold by itself. Cuts {named} were chosen." if len(cuts) > 1 else f". Cut {named} was chosen."
 
 
 def _metrics(run: RunFiles, cite: Cite) -> str:
-    if measure_of(run.results) is MASKS:
-        test = look_up(run.results, "test", {})
-        unit = "pixel" if test.get("unit") == "px" else "mm"
-        tolerance = f"{fmt.number(test.get('tolerance'), 1)} {unit}" + ("s" if unit == "pixel" else "")
+    test = run.result.test
+    if test.tolerance is not None:
+        unit = "pixels" if test.unit == "px" else "mm"
         return (
             f"Masks were judged once on {_held_out(run)}, at the images' own resolution, by Dice, Jaccard, the "
-            f"95th percentile of the symmetric surface distance and surface Dice at {tolerance}{cite('nikolov')}, as "
-            "means over cases of the means over classes; a class that neither mask shows counts as right, one that "
-            "only one shows as wrong (distance: the image's diagonal). Dice of all pixels pooled stands beside."
+            f"95th percentile of the symmetric surface distance and surface Dice at {fmt.number(test.tolerance, 1)} "
+            f"{unit}{cite('nikolov')}, as means over cases of the means over classes; a class that neither mask shows "
+            "counts as right, one that only one shows as wrong (distance: the image's diagonal). Dice of all pixels "
+            "pooled stands beside."
         )
-    spread = "" if run.results.get("task") == "binary" else " (unweighted means over one-vs-rest classes)"
+    spread = "" if run.result.task == "binary" else " (unweighted means over one-vs-rest classes)"
     text = (
         f"Performance was measured once on {_held_out(run)} as AUROC and step-wise average "
         f"precision{spread}; "
         f"probabilities were judged by the Brier score{cite('brier')} and the expected calibration error "
         f"with 15 bins{cite('guo')}."
     )
-    rule = str(look_up(run.results, "test.chosen.operating_point.rule", ""))
-    if rule.startswith("youden"):
+    if test.chosen.rule.startswith("youden"):
         return f"{text} Operating points were fixed on validation by Youden's index{cite('youden')}."
-    return f"{text} Operating points were fixed on validation ({rule})." if rule else text
+    return f"{text} Operating points were fixed on validation ({test.chosen.rule})." if test.chosen.rule else text
 
 
 def _held_out(run: RunFiles) -> str:
-    return "the held-out parts of all folds together" if run.results.get("folds") else "the held-out test set"
+    return "the held-out parts of all folds together" if run.result.folds else "the held-out test set"
 
 
 def _intervals(run: RunFiles, cite: Cite) -> str:
-    over = {True: "patients", False: f"{run.case_noun} or sets of identical {run.noun}", None: "independent groups"}
+    result, test = run.result, run.result.test
+    over = "patients" if is_patient_known(run) else f"{result.case_noun} or sets of identical {result.noun}"
+    strata = ", stratified by class" if test.tolerance is None else ""
     text = (
-        f"Intervals of 95 % come from {fmt.integer(look_up(run.results, 'test.replicates', _USUAL_REPLICATES))} "
-        f"bootstrap replicates over {over[is_patient_known(run)]}"
-        f"{'' if measure_of(run.results) is MASKS else ', stratified by class'}{cite('efron')}"
+        f"Intervals of 95 % come from {fmt.integer(test.replicates)} bootstrap replicates over {over}{strata}"
+        f"{cite('efron')}"
     )
-    groups, cases = look_up(run.results, "test.num_groups"), look_up(run.results, "test.num_cases")
-    if run.results.get("task") == "binary" and groups is not None and groups == cases:
+    if result.task == "binary" and test.num_groups == test.num_cases:
         text += f", that of AUROC from DeLong's method{cite('delong')}"
-    if look_up(run.results, "test.chosen.operating_point"):
+    if test.chosen.points:
         text += f", those of sensitivity and the like from Wilson's method{cite('wilson')}"
-    text += "; the difference to full fine-tuning was taken on the same replicates."
-    margin = fmt.value_of(look_up(run.results, "test.margin"))
-    if margin is not None:
-        text += f" Non-inferiority was defined beforehand as a lower bound above {fmt.signed(-margin)} "
-        text += measure_of(run.results).test_name
-        text += f"{cite('piaggio')}."
-    return text
+    return (
+        f"{text}; the difference to full fine-tuning was taken on the same replicates. Non-inferiority was defined "
+        f"beforehand as a lower bound above {fmt.signed(-test.margin)} {run.measure.judges_name}{cite('piaggio')}."
+    )
 
 
 def _result(run: RunFiles) -> str:
-    test = look_up(run.results, "test", {})
-    measure = measure_of(run.results)
-    chosen, baseline = (look_up(test, f"{role}.{measure.test}") for role in ("chosen", "baseline"))
-    if not chosen:
-        return ""
-    text = f"{measure.test_name[:1].upper()}{measure.test_name[1:]} was {fmt.with_interval(chosen)}"
-    if baseline:
-        text += f" against {fmt.with_interval(baseline)} for full fine-tuning"
-    difference = look_up(test, f"difference.{measure.test}")
-    if difference:
-        text += f" (difference {fmt.signed_with_interval(difference)}, {fmt.p_value(difference)})"
-    sizes = look_up(run.results, "efficiency", {})
-    part = fmt.share(look_up(sizes, "chosen.num_params"), look_up(sizes, "baseline.num_params"))
-    return text + (f", with {fmt.percent(part)} of the parameters." if part is not None else ".")
+    test, metric, name = run.result.test, run.measure.judges, run.measure.judges_name
+    gap = test.comparison.difference[metric]
+    sizes = run.result.efficiency
+    part = fmt.share(sizes.chosen.num_params, sizes.baseline.num_params)
+    return (
+        f"{name[:1].upper()}{name[1:]} was {fmt.with_interval(test.chosen.scores[metric])} against "
+        f"{fmt.with_interval(test.baseline.scores[metric])} for full fine-tuning (difference "
+        f"{fmt.signed_with_interval(gap)}, {fmt.p_value(gap)}), with {fmt.percent(part)} of the parameters."
+    )

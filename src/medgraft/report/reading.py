@@ -3,7 +3,6 @@
 import base64
 import dataclasses
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,13 +10,14 @@ import numpy as np
 import pandas as pd
 
 from medgraft.errors import RunError
-from medgraft.report.measures import measure_of
-from medgraft.types import Predictions, Task
+from medgraft.metrics.measures import Measure
+from medgraft.result import RunResult, read_result
+from medgraft.search.rule import Choice
+from medgraft.types import Predictions, from_json
 
 __all__ = [
     "RunFiles",
     "image_data_uri",
-    "look_up",
     "num_unscored",
     "read_predictions",
     "read_results",
@@ -42,28 +42,26 @@ PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class RunFiles:
-    """The content of a run folder; only `results` is always there.
+    """The content of a run folder; only `result` is always there.
 
     Args:
         root: The run folder.
-        results: ``results.json``.
+        result: ``results.json``.
         search: ``search.csv``, one row per trial.
         choice: ``choice.json``.
         history: ``history.csv``, one row per epoch.
         predictions: ``test``, ``baseline`` and ``val`` to their tables, as far as present.
-        audit: ``audit.json``.
         images: ``report_images/index.json``; None where thumbnails were switched off.
         analysis: ``analysis.json``, where the run was analysed.
         signals: ``signals.csv``, what a search that begins with full fine-tuning saw at every cut.
     """
 
     root: Path
-    results: dict[str, Any]
+    result: RunResult
     search: pd.DataFrame | None = None
-    choice: dict[str, Any] | None = None
+    choice: Choice | None = None
     history: pd.DataFrame | None = None
     predictions: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
-    audit: dict[str, Any] | None = None
     images: dict[str, Any] | None = None
     analysis: dict[str, Any] | None = None
     signals: pd.DataFrame | None = None
@@ -71,17 +69,12 @@ class RunFiles:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of the model's outputs."""
-        return tuple(str(name) for name in self.results.get("classes") or ())
+        return self.result.classes
 
     @property
-    def noun(self) -> str:
-        """``images`` or ``volumes``."""
-        return str(self.results.get("noun") or "images")
-
-    @property
-    def case_noun(self) -> str:
-        """What was judged: `noun`, ``series``, ``studies``, ``patients`` or ``units``."""
-        return str(self.results.get("case_noun") or self.noun)
+    def measure(self) -> Measure:
+        """By which numbers the run chose and judged."""
+        return self.result.measure
 
 
 def read_run(run: Path) -> RunFiles:
@@ -93,21 +86,16 @@ def read_run(run: Path) -> RunFiles:
     Raises:
         RunError: The folder has no ``results.json``, or one of its files is broken.
     """
-    if not (run / "results.json").is_file():
-        raise RunError(
-            f"expected a finished run with results.json, got {run}. "
-            "Give the folder of a finished `medgraft fit`, or run it again: it continues where it stopped."
-        )
-    results = _json(run / "results.json")
+    result = read_result(run)
     tables = {role: _table(run / name) for role, name in PREDICTION_FILES.items()}
+    choice = _json_if_there(run / "choice.json")
     return RunFiles(
         root=run,
-        results=results,
-        search=_table(run / "search.csv", measure_of(results).column),
-        choice=_json_if_there(run / "choice.json"),
+        result=result,
+        search=_table(run / "search.csv", result.measure.column),
+        choice=None if choice is None else from_json(Choice, choice),
         history=_table(run / "history.csv"),
         predictions={role: table for role, table in tables.items() if table is not None},
-        audit=_json_if_there(run / "audit.json"),
         images=_json_if_there(run / "report_images" / "index.json"),
         analysis=_json_if_there(run / "analysis.json"),
         signals=_table(run / "signals.csv"),
@@ -128,27 +116,8 @@ def read_results(folder: Path, name: str) -> dict[str, Any]:
 
 def was_searched(run: RunFiles) -> bool:
     """Whether the run looked for its depth: it compared several, or its search says that it did."""
-    method = look_up(run.results, "search.method", "given")
-    return method != "given" or len((run.choice or {}).get("candidates") or ()) > 1
-
-
-def look_up(tree: Any, path: str, default: Any = None) -> Any:
-    """The value under a dotted path of nested mappings, or `default` where a step is absent or null.
-
-    Args:
-        tree: Nested mappings.
-        path: Keys joined by dots.
-        default: What an absent value becomes.
-
-    Examples:
-        >>> look_up({"test": {"verdict": "better"}}, "test.verdict")
-        'better'
-        >>> look_up({"test": None}, "test.verdict", "none")
-        'none'
-    """
-    for key in path.split("."):
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return default if tree is None else tree
+    compared = 0 if run.choice is None else len(run.choice.candidates)
+    return run.result.search.method != "given" or compared > 1
 
 
 def read_predictions(run: RunFiles, role: str) -> Predictions | None:
@@ -164,11 +133,6 @@ def read_predictions(run: RunFiles, role: str) -> Predictions | None:
     table, source = run.predictions.get(role), PREDICTION_FILES[role]
     if table is None:
         return None
-    if not run.classes:
-        raise RunError(
-            f"expected the class names in {run.root / 'results.json'}, got none. "
-            "Run `medgraft fit` again with the same command."
-        )
     columns = ["label", *(f"prob_{name}" for name in run.classes)]
     if missing := [column for column in columns if column not in table.columns]:
         raise RunError(
@@ -179,9 +143,8 @@ def read_predictions(run: RunFiles, role: str) -> Predictions | None:
     probs = table[columns].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64)
     is_scored = np.isfinite(probs).all(axis=1)
     scored = table[is_scored]
-    task: Task = run.results.get("task") or ("binary" if len(columns) == 2 else "multiclass")
+    task, positive = run.result.task, run.result.positive
     members = _memberships(scored["label"], run.classes, source=source, is_single=task != "multilabel")
-    positive = run.results.get("positive")
     if task == "binary" and positive not in run.classes:
         raise RunError(
             f"expected the positive class to be one of {', '.join(run.classes)}, got {positive!r} in "

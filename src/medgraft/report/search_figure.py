@@ -1,6 +1,5 @@
 """The figure about the search: validation score against the cut, above the size of what is deployed there."""
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import matplotlib
@@ -8,24 +7,27 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from medgraft.metrics.measures import MEASURES, Measure
 from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
-from medgraft.report.measures import LABELS, Measure
+from medgraft.search.rule import Choice
 
 __all__ = ["cut_figure"]
 
 SEARCHED_ROLES: Final = ("stage", "neighbour", "incremental", "exhaustive", "overlap", "guided", "rung 1", "rung 2")
-USUAL_TOLERANCE: Final = 0.01
 # Of the scores below the best; lower ones are told in words at the lower edge.
 _MOST_SHOWN: Final = 0.15
+_FULL: Final = "full fine-tuning"
+_PROBE: Final = "probe on fine-tuned features"
+_NOTHING: Final = pd.Series(dtype=float)
 
 
 @matplotlib.rc_context(STYLE)
 def cut_figure(
     search: pd.DataFrame,
-    choice: Mapping[str, Any] | None,
+    choice: Choice | None,
     *,
     signals: pd.DataFrame | None = None,
-    measure: Measure = LABELS,
+    measure: Measure = MEASURES["labels"],
     fold: int | None = None,
 ) -> str:
     """Validation score against the cut, above what is deployed at that cut.
@@ -33,8 +35,7 @@ def cut_figure(
     Args:
         search: One row per trial: cut, the column of `measure`, role, and where known stage, seed, num_params, macs,
             is_pretrained.
-        choice: ``rule``, ``chosen``, ``best`` and ``candidates`` as the search wrote them; without it nothing
-            is marked.
+        choice: Of the rule; without it nothing is marked.
         signals: One row per cut with its stage, num_params, macs and is_pretrained, and ``probe`` where a linear
             probe was solved at each.
         measure: Which score chooses.
@@ -45,7 +46,7 @@ def cut_figure(
         >>> cut_figure(table, None).startswith("<svg")
         True
     """
-    score_name = f"validation {measure.val_name}"
+    score_name = f"validation {measure.chooses_name}"
     search = search.rename(columns={measure.column: "score"})
     trials = search[search["role"].isin(SEARCHED_ROLES)]
     is_rung = trials["role"].str.startswith("rung")
@@ -135,66 +136,74 @@ def _score_axes(
     if fold is not None:
         dots, label = trials[trials["seed"] != fold], "other folds"
         trials, baseline = trials[trials["seed"] == fold], baseline[baseline["seed"] == fold]
-    means = trials.groupby("cut").mean(numeric_only=True).sort_index()
-    if len(baseline):
-        level = baseline["score"].mean()
-        axes.axhline(level, color=COLOURS["baseline"], linewidth=1.2, linestyle=(0, (5, 3)), label="full fine-tuning")
-        cut = baseline["cut"].mean()
-        axes.plot([cut], [level], "D", color=COLOURS["baseline"], markersize=6, zorder=4)
+    means = trials.groupby("cut").mean(numeric_only=True).sort_index()["score"]
+    level = pd.Series(baseline["score"].mean(), index=[baseline["cut"].mean()]) if len(baseline) else _NOTHING
+    seen = _NOTHING if probes is None else probes
+    spread = dots.set_index("cut")["score"] if len(dots) > (len(means) if fold is None else 0) else _NOTHING
+    lowest = _limits(axes, pd.concat([means, level, seen, spread]))
+    if len(level):
+        axes.axhline(level.iloc[0], color=COLOURS["baseline"], linewidth=1.2, linestyle=(0, (5, 3)), label=_FULL)
+        _marks(axes, level, lowest, COLOURS["baseline"], marker="D", markersize=6, zorder=4, linestyle="none")
     if is_dense:
-        axes.plot(means.index, means["score"], color=COLOURS["chosen"], alpha=0.55, linewidth=1.3)
-    if len(dots) > (len(means) if fold is None else 0):
-        axes.plot(dots["cut"], dots["score"], "o", color=COLOURS["muted"], alpha=0.55, markersize=3, label=label)
-    axes.plot(means.index, means["score"], "o", color="white", markeredgecolor=COLOURS["chosen"], markersize=6)
-    if probes is not None:
-        axes.plot(probes.index, probes, ".-", color=COLOURS["muted"], linewidth=0.9, markersize=4,
-                  label="probe on fine-tuned features")  # fmt: skip
-    scores = pd.concat([trials["score"], dots["score"], baseline["score"], *([] if probes is None else [probes])])
+        axes.plot(means.index, means, color=COLOURS["chosen"], alpha=0.55, linewidth=1.3)
+    if len(spread):
+        _marks(
+            axes, spread, lowest, COLOURS["muted"], marker="o", alpha=0.55, markersize=3, linestyle="none", label=label
+        )
+    look: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": COLOURS["chosen"], "linestyle": "none"}
+    _marks(axes, means, lowest, COLOURS["chosen"], marker="o", markersize=6, **look)
+    if len(seen):
+        _marks(axes, seen, lowest, COLOURS["muted"], marker=".", linewidth=0.9, markersize=4, label=_PROBE)
+
+
+def _limits(axes: Axes, scores: "pd.Series[float]") -> float:
+    """The lowest score that is shown, after the axes were set: a stem that can do nothing would press all others."""
     lowest = max(float(scores.min()), float(scores.max()) - _MOST_SHOWN)
     reach = max(float(scores.max()) - lowest, 0.01)
-    # Room above for the names of the stages.
-    axes.set_ylim(lowest - 0.1 * reach, scores.max() + 0.22 * reach)
-    # A stem that can do nothing by itself would press all others into one line.
-    behind = means["score"][means["score"] < lowest]
-    for place, value in zip(behind.index.tolist(), behind.tolist(), strict=True):
-        axes.annotate(
-            f"▾ {value:.2f}", (place, lowest - 0.07 * reach), ha="center", color=COLOURS["chosen"], fontsize=8
-        )
+    # Room above for the names of the stages, below for what lies under the edge.
+    axes.set_ylim(lowest - 0.12 * reach, scores.max() + 0.22 * reach)
+    return lowest
 
 
-def _mark_choice(axes: Axes, choice: Mapping[str, Any], measure: Measure, *, is_dense: bool) -> None:
-    candidates = pd.DataFrame(list(choice.get("candidates") or ()))
-    chosen, best = int(choice.get("chosen") or 0), int(choice.get("best") or 0)
-    if len(candidates) and {"cut", "score", "sd_difference"} <= set(candidates.columns):
-        known = candidates.sort_values("cut")
-        sd = pd.to_numeric(known["sd_difference"], errors="coerce").fillna(0.0)
-        label = "± 1 SD of the difference to the best"
-        if is_dense:
-            axes.fill_between(
-                known["cut"], known["score"] - sd, known["score"] + sd, color=COLOURS["chosen"],
-                alpha=0.12, linewidth=0, label=label,
-            )  # fmt: skip
-        else:
-            # Far from each other nothing is known about what lies between.
-            axes.errorbar(
-                known["cut"], known["score"], sd, color=COLOURS["chosen"], alpha=0.25, linewidth=9, linestyle="none",
-                label=label,
-            )  # fmt: skip
-        if choice.get("rule") == "compact" and best in set(known["cut"]):
-            tolerance = choice.get("tolerance", USUAL_TOLERANCE)
-            # Of masks the tolerance alone decides.
-            accepted = np.minimum(sd, tolerance) if measure is LABELS else np.full(len(known), tolerance)
-            threshold = float(known.loc[known["cut"] == best, "score"].iloc[0]) - accepted
-            axes.plot(
-                known["cut"], threshold, "_", color=COLOURS["best"], markersize=15, markeredgewidth=1.6,
-                label="compact threshold",
-            )  # fmt: skip
-    scores = {int(one["cut"]): float(one["score"]) for one in choice.get("candidates") or () if "score" in one}
-    if best in scores:
-        axes.plot([best], [scores[best]], "o", color="none", markeredgecolor=COLOURS["best"],
-                  markersize=15, markeredgewidth=1.4, label="best")  # fmt: skip
-    if chosen in scores:
-        axes.plot([chosen], [scores[chosen]], "o", color=COLOURS["chosen"], markersize=9, zorder=5, label="chosen")
+def _marks(axes: Axes, scores: "pd.Series[float]", lowest: float, colour: str, **look: Any) -> None:
+    """Scores at their cuts; those far below the best are told in words at the lower edge, the highest of each cut."""
+    shown, below = scores[scores >= lowest], scores[scores < lowest]
+    axes.plot(shown.index, shown, color=colour, **look)
+    edge = axes.get_ylim()[0] + 0.02 * (lowest - axes.get_ylim()[0])
+    for cut, value in below.groupby(level=0).max().items():
+        if cut not in shown.index:
+            place = (float(str(cut)), edge)
+            axes.annotate(f"▾ {value:.2f}", place, ha="center", va="bottom", color=colour, fontsize=7.5)
+
+
+def _mark_choice(axes: Axes, choice: Choice, measure: Measure, *, is_dense: bool) -> None:
+    candidates = sorted(choice.candidates, key=lambda one: one.cut)
+    cuts, scores, sd = (
+        np.array([getattr(one, name) for one in candidates]) for name in ("cut", "score", "sd_difference")
+    )
+    label = "± 1 SD of the difference to the best"
+    if is_dense:
+        axes.fill_between(cuts, scores - sd, scores + sd, color=COLOURS["chosen"], alpha=0.12, linewidth=0, label=label)
+    else:
+        # Far from each other nothing is known about what lies between.
+        axes.errorbar(
+            cuts, scores, sd, color=COLOURS["chosen"], alpha=0.25, linewidth=9, linestyle="none", label=label,
+        )  # fmt: skip
+    at = {int(cut): float(score) for cut, score in zip(cuts, scores, strict=True)}
+    if choice.rule == "compact":
+        tolerance = np.full(len(cuts), choice.tolerance)
+        accepted = tolerance if measure.tolerance_alone else np.minimum(sd, tolerance)
+        threshold = at[choice.best] - accepted
+        axes.plot(
+            cuts, threshold, "_", color=COLOURS["best"], markersize=15, markeredgewidth=1.6,
+            label="compact threshold",
+        )  # fmt: skip
+    # A cut that similarity chose may lie far below the best: its mark stands at the edge.
+    low = axes.get_ylim()[0]
+    axes.plot([choice.best], [at[choice.best]], "o", color="none", markeredgecolor=COLOURS["best"],
+              markersize=15, markeredgewidth=1.4, label="best")  # fmt: skip
+    axes.plot([choice.chosen], [max(low, at[choice.chosen])], "o", color=COLOURS["chosen"], markersize=9, zorder=5,
+              label="chosen")  # fmt: skip
 
 
 def _size_axes(axes: Axes, sizes: pd.DataFrame, baseline: pd.DataFrame) -> None:

@@ -4,23 +4,28 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
+from medgraft.evaluate.results import ClassScores, Estimate, ModelResult
 from medgraft.report import formatting as fmt
-from medgraft.report.measures import measure_of
-from medgraft.report.reading import RunFiles, look_up
+from medgraft.report.reading import RunFiles
+from medgraft.result import RunResult
+from medgraft.types import SPLITS, BlockPlan, LoadReport, kind_of, to_json
 
 __all__ = [
     "case_counts",
+    "class_columns",
     "class_rows",
     "cut_rows",
+    "distance_rows",
     "fold_rows",
     "headline",
     "load_report_rows",
     "metric_rows",
+    "observer_columns",
     "observer_rows",
     "operating_rows",
     "plan_rows",
-    "reuse_rows",
     "reproduction_rows",
+    "reuse_rows",
     "site_columns",
     "site_rows",
 ]
@@ -41,41 +46,36 @@ METRICS: Final = (
     ("ece", "ECE", "calibration error, 15 bins; lower is better"),
     ("temperature", "Temperature", "fitted on validation; 1 = already calibrated"),
 )
+HEADINGS: Final = {key: name for key, name, _ in METRICS}
 SITE_METRICS: Final = {
-    "auroc": ("auroc", "auprc", "balanced_accuracy", "ece"),
-    "dice": ("dice", "pooled_dice", "hd95", "surface_dice"),
+    "labels": ("auroc", "auprc", "balanced_accuracy", "ece"),
+    "masks": ("dice", "pooled_dice", "hd95", "surface_dice"),
 }
+CLASS_METRICS: Final = {
+    "labels": ("auroc", "auprc"),
+    "masks": ("dice", "pooled_dice", "jaccard", "hd95", "surface_dice"),
+}
+"""By kind of truth; further kinds show what their measure compares."""
+OBSERVER_METRICS: Final = ("dice", "pooled_dice", "hd95", "surface_dice")
 SIZES: Final = (
     ("num_params", "parameters", fmt.si),
     ("macs", "MACs", fmt.si),
     ("cpu_ms", "CPU latency", fmt.milliseconds),
     ("file_bytes", "file size", fmt.file_size),
 )
-SPLITS: Final = ("train", "val", "test")
+MODELS: Final = (("chosen", "chosen"), ("baseline", "full fine-tuning"))
 
 
-def headline(run: RunFiles) -> list[dict[str, Any]]:
-    """The costs of the chosen model as shares of full fine-tuning's.
-
-    Args:
-        run: The run folder's content.
-
-    Examples:
-        >>> from pathlib import Path
-        >>> sizes = {"chosen": {"num_params": 1000}, "baseline": {"num_params": 4000}}
-        >>> row = headline(RunFiles(root=Path("run"), results={"efficiency": sizes}))[0]
-        >>> row["name"], row["share"].replace("\u202f", " "), row["fraction"]
-        ('parameters', '25 %', 0.25)
-    """
+def headline(result: RunResult) -> list[dict[str, Any]]:
+    """The costs of the chosen model as shares of full fine-tuning's, as far as both are known."""
     rows = []
     for key, name, written in SIZES:
-        chosen = look_up(run.results, f"efficiency.chosen.{key}")
-        baseline = look_up(run.results, f"efficiency.baseline.{key}")
+        chosen, baseline = (getattr(getattr(result.efficiency, role), key) for role, _ in MODELS)
         fraction = fmt.share(chosen, baseline)
         if fraction is not None:
             rows.append(
                 {
-                    "name": name if key != "macs" else f"MACs per {_seen_at_once(run)}",
+                    "name": name if key != "macs" else f"MACs per {_seen_at_once(result)}",
                     "share": fmt.percent(fraction),
                     "fraction": fraction,
                     "bar": min(100.0, round(100 * fraction, 1)),
@@ -86,63 +86,77 @@ def headline(run: RunFiles) -> list[dict[str, Any]]:
     return rows
 
 
-def _seen_at_once(run: RunFiles) -> str:
-    """``image``, ``volume``, or of a segmentation its patch."""
-    patch = run.results.get("patch")
-    return f"patch of {fmt.sides(patch)}" if patch else run.noun.removesuffix("s")
+def _seen_at_once(result: RunResult) -> str:
+    """``image``, ``volume``, or of a network for masks its patch."""
+    return f"patch of {fmt.sides(result.patch)}" if result.patch else result.noun.removesuffix("s")
 
 
-def class_rows(run: RunFiles) -> list[dict[str, str]]:
-    """Of a segmentation one row per class and model; empty for one class, which the table above tells of.
+def class_columns(result: RunResult) -> list[str]:
+    """Headings of the metrics that are told of every class."""
+    points = ["Sensitivity", "Specificity"] if result.test.chosen.points else []
+    return [HEADINGS.get(key, key) for key in _class_metrics(result)] + points
 
-    Args:
-        run: The run folder's content.
-    """
-    names = run.classes if len(run.classes) > 1 else ()
+
+def _class_metrics(result: RunResult) -> tuple[str, ...]:
+    from_measure = CLASS_METRICS.get(kind_of(result.task), result.measure.compared)
+    there = {name for part in result.test.chosen.per_class.values() for name in part.scores}
+    return tuple(name for name in from_measure if name in there)
+
+
+def class_rows(result: RunResult) -> list[dict[str, Any]]:
+    """One row per class and model, where there are several classes: cases, metrics, and its operating point."""
+    if len(result.test.chosen.per_class) < 2:
+        return []
     return [
-        {"class": name, "model": model, **_overlap_cells(look_up(run.results, f"test.{role}.per_class", {}).get(name))}
-        for name in names
-        for role, model in (("chosen", "chosen"), ("baseline", "full fine-tuning"))
+        {
+            "class": name,
+            "model": title,
+            "num_cases": fmt.integer(part.num_cases),
+            "cells": _class_cells(result, model, part, name),
+        }
+        for name in result.test.chosen.per_class
+        for role, title in MODELS
+        for model in [getattr(result.test, role)]
+        for part in [model.per_class[name]]
     ]
 
 
-def observer_rows(run: RunFiles) -> list[dict[str, str]]:
-    """Of a segmentation one row for each other observer: how well they agree with the truth, and the model less them.
+def _class_cells(result: RunResult, model: ModelResult, part: ClassScores, name: str) -> list[str]:
+    cells = [fmt.with_interval(part.scores[key]) for key in _class_metrics(result)]
+    point = model.points.get(name)
+    return cells + ([fmt.with_interval(point.sensitivity), fmt.with_interval(point.specificity)] if point else [])
 
-    Args:
-        run: The run folder's content.
-    """
+
+def observer_columns() -> list[str]:
+    """Headings of the metrics that are told of other observers."""
+    return [HEADINGS[key] for key in OBSERVER_METRICS]
+
+
+def observer_rows(result: RunResult) -> list[dict[str, Any]]:
+    """One row for each other observer of masks: how well they agree with the truth, and the model less them."""
     return [
         {
             "name": name,
-            "num_cases": fmt.integer(told.get("num_cases")),
-            **_overlap_cells(told),
-            "difference": fmt.signed_with_interval(look_up(told, "model_less_observer.dice")),
-            "p": fmt.p_value(look_up(told, "model_less_observer.dice")),
+            "num_cases": fmt.integer(observer.num_cases),
+            "cells": [fmt.with_interval(observer.scores[key]) for key in OBSERVER_METRICS],
+            "difference": fmt.signed_with_interval(observer.model_less_observer["dice"]),
+            "p": fmt.p_value(observer.model_less_observer["dice"]),
         }
-        for name, told in look_up(run.results, "test.observers", {}).items()
+        for name, observer in result.test.observers.items()
     ]
 
 
-def _overlap_cells(told: Any) -> dict[str, str]:
-    keys = ("dice", "pooled_dice", "jaccard", "hd95", "surface_dice")
-    return {key: fmt.with_interval(look_up(told, key)) if look_up(told, key) else fmt.ABSENT for key in keys}
-
-
-def metric_rows(run: RunFiles) -> list[dict[str, str]]:
-    """One row per metric: chosen, full fine-tuning, further baselines (if any), the difference.
-
-    Args:
-        run: The run folder's content.
-    """
-    test = look_up(run.results, "test", {})
-    second, continued = (look_up(run.results, name, {}) for name in ("second_baseline", "continued"))
+def metric_rows(result: RunResult) -> list[dict[str, str]]:
+    """One row per metric: chosen, full fine-tuning, further baselines (if any), the difference."""
+    test = result.test
+    further = {name: getattr(result, name) for name in ("second_baseline", "continued")}
     rows = []
     for key, name, meaning in METRICS:
-        chosen, baseline = _metric(test.get("chosen"), key), _metric(test.get("baseline"), key)
+        chosen, baseline = _metric(test.chosen, key), _metric(test.baseline, key)
         if chosen is None and baseline is None:
             continue
-        difference = look_up(test, f"difference.{key}")
+        difference = test.comparison.difference.get(key)
+        others = {role: _metric(model.result, key) if model else None for role, model in further.items()}
         rows.append(
             {
                 "name": name,
@@ -151,8 +165,8 @@ def metric_rows(run: RunFiles) -> list[dict[str, str]]:
                 "chosen_seeds": fmt.sd_over_seeds(chosen),
                 "baseline": fmt.with_interval(baseline),
                 "baseline_seeds": fmt.sd_over_seeds(baseline),
-                "second": fmt.with_interval(_metric(second, key)) if second else "",
-                "continued": fmt.with_interval(_metric(continued, key)) if continued else "",
+                "second": fmt.with_interval(others["second_baseline"]) if further["second_baseline"] else "",
+                "continued": fmt.with_interval(others["continued"]) if further["continued"] else "",
                 "difference": fmt.signed_with_interval(difference) if difference else "",
                 "p": fmt.p_value(difference) if difference else "",
             }
@@ -160,70 +174,63 @@ def metric_rows(run: RunFiles) -> list[dict[str, str]]:
     return rows
 
 
-def operating_rows(run: RunFiles) -> list[dict[str, str]]:
-    """One row per class and model: threshold and what it gives on test.
+def _metric(model: ModelResult, key: str) -> Estimate | float | None:
+    """A metric of one model with its interval, as far as it has one."""
+    if key == "temperature":
+        return None if model.scaled is None else model.scaled.temperature
+    score = model.scores.get(key)
+    # The majority rate is a property of the test set, not of a model: its interval would say nothing.
+    return score.value if score is not None and key == "majority" else score
 
-    Args:
-        run: The run folder's content.
-    """
+
+def operating_rows(result: RunResult) -> list[dict[str, str]]:
+    """One row per class and model: threshold and what it gives on test."""
     rows = []
-    for role, model in (("chosen", "chosen"), ("baseline", "full fine-tuning")):
-        for point in _points(look_up(run.results, f"test.{role}.operating_point", {})):
-            row = {
-                "model": model,
-                "class": str(point.get("class", "")),
-                "threshold": fmt.number(point.get("threshold")),
-            }
+    for role, title in MODELS:
+        for name, point in getattr(result.test, role).points.items():
+            row = {"model": title, "class": name, "threshold": fmt.number(point.threshold)}
             for key in ("sensitivity", "specificity", "ppv", "npv"):
-                row[key] = fmt.with_interval(point.get(key))
+                row[key] = fmt.with_interval(getattr(point, key))
             rows.append(row)
-    return sorted(rows, key=lambda row: run.classes.index(row["class"]) if row["class"] in run.classes else -1)
+    return sorted(rows, key=lambda row: result.classes.index(row["class"]))
 
 
-def fold_rows(run: RunFiles) -> list[dict[str, str]]:
-    """One row per outer fold: what it chose and what its own test cases said; empty without cross-validation.
-
-    Args:
-        run: The run folder's content.
-    """
+def fold_rows(result: RunResult) -> list[dict[str, str]]:
+    """One row per outer fold: what it chose and what its own test cases said; empty without cross-validation."""
     return [
         {
-            "fold": str(fold.get("fold", "")),
-            "cut": f"{look_up(fold, 'cut.index', '')} {look_up(fold, 'cut.name', '')}".strip(),
-            "num_params": fmt.si(fold.get("num_params")),
-            "num_cases": fmt.integer(fold.get("num_cases")),
-            "chosen": fmt.with_interval(fold.get(measure_of(run.results).test)),
-            "baseline": fmt.with_interval(fold.get(f"{measure_of(run.results).test}_baseline")),
-            "verdict": str(fold.get("verdict", "")),
+            "fold": str(fold.fold),
+            "cut": f"{fold.cut.index} {fold.cut.name}",
+            "num_params": fmt.si(fold.num_params),
+            "num_cases": fmt.integer(fold.num_cases),
+            "chosen": fmt.with_interval(fold.chosen),
+            "baseline": fmt.with_interval(fold.baseline),
+            "verdict": fold.verdict,
         }
-        for fold in run.results.get("folds") or ()
+        for fold in result.folds
     ]
 
 
-def site_columns(run: RunFiles) -> tuple[str, ...]:
-    """Keys of the metrics that are told of every site.
-
-    Args:
-        run: The run folder's content.
-    """
-    return SITE_METRICS[measure_of(run.results).test]
+def site_columns(result: RunResult) -> list[str]:
+    """Headings of the metrics that are told of every site."""
+    return [HEADINGS.get(key, key) for key in _site_metrics(result)]
 
 
-def site_rows(run: RunFiles) -> list[dict[str, Any]]:
-    """One row per site with the chosen model's metrics, or the reason why there are none.
+def _site_metrics(result: RunResult) -> tuple[str, ...]:
+    return SITE_METRICS.get(kind_of(result.task), result.measure.compared)
 
-    Args:
-        run: The run folder's content.
-    """
+
+def site_rows(result: RunResult) -> list[dict[str, Any]]:
+    """One row per site with the chosen model's metrics, or the reason why there are none."""
     return [
         {
             "site": name,
-            "num_cases": fmt.integer(row.get("num_cases")),
-            "num_groups": fmt.integer(row.get("num_groups")),
-            "reason": str(row.get("reason", "")),
-            "cells": [fmt.with_interval(row.get(key)) for key in site_columns(run)],
+            "num_cases": fmt.integer(site.num_cases),
+            "num_groups": fmt.integer(site.num_groups),
+            "reason": site.reason,
+            "cells": [] if site.reason else [fmt.with_interval(site.scores[key]) for key in _site_metrics(result)],
         }
-        for name, row in look_up(run.results, "test.sites", {}).items()
+        for name, site in result.test.sites.items()
     ]
 
 
@@ -233,27 +240,27 @@ def cut_rows(run: RunFiles) -> list[dict[str, Any]]:
     Args:
         run: The run folder's content.
     """
-    choice = run.choice or {}
+    choice = run.choice
+    if choice is None:
+        return []
     rows = []
-    for candidate in choice.get("candidates") or ():
-        cut, sd = candidate.get("cut"), fmt.value_of(candidate.get("sd_difference"))
-        is_best = cut == choice.get("best")
-        marks = [mark for mark in ("chosen", "best") if cut == choice.get(mark)]
-        behind = fmt.number(candidate.get("mean_difference"))
+    for candidate in sorted(choice.candidates, key=lambda one: one.cut):
+        marks = [mark for mark in ("chosen", "best") if candidate.cut == getattr(choice, mark)]
+        behind = f"{fmt.number(candidate.mean_difference)} ± {fmt.number(candidate.sd_difference)}"
         rows.append(
             {
-                "cut": cut,
-                "name": str(candidate.get("name", "")),
-                "score": fmt.number(candidate.get("score")),
-                "behind": fmt.ABSENT if is_best else behind + (f" ± {fmt.number(sd)}" if sd is not None else ""),
-                "num_params": fmt.si(candidate.get("num_params")),
-                "macs": fmt.si(candidate.get("macs")),
-                "is_eligible": bool(candidate.get("eligible")),
+                "cut": candidate.cut,
+                "name": candidate.name,
+                "score": fmt.number(candidate.score),
+                "behind": fmt.ABSENT if "best" in marks else behind,
+                "num_params": fmt.si(candidate.num_params),
+                "macs": fmt.si(candidate.macs),
+                "is_eligible": candidate.eligible,
                 "is_chosen": "chosen" in marks,
                 "marks": ", ".join(marks),
             }
         )
-    return sorted(rows, key=lambda row: (row["cut"] is None, row["cut"]))
+    return rows
 
 
 def distance_rows(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -262,7 +269,7 @@ def distance_rows(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
     Args:
         analysis: ``analysis.json``.
     """
-    measured = look_up(analysis, "distance.cuts", {})
+    measured = analysis.get("distance", {}).get("cuts", {})
     names = {str(cut["index"]): cut["name"] for cut in analysis.get("cuts", ())}
     return [
         {
@@ -308,123 +315,79 @@ def reuse_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def plan_rows(blocks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def plan_rows(blocks: Sequence[BlockPlan]) -> list[dict[str, Any]]:
     """Runs of neighbouring blocks with one treatment and learning rate, as one row each.
 
     Args:
-        blocks: From stem to head: name, treatment, lr, num_params.
+        blocks: From stem to head.
 
     Examples:
-        >>> block = {"treatment": "reused", "lr": 0.1, "num_params": 5}
-        >>> blocks = [{"name": "stem", **block}, {"name": "layer1", **block}]
+        >>> blocks = [BlockPlan(name=name, treatment="reused", lr=0.1, num_params=5) for name in ("stem", "layer1")]
         >>> [(row["names"], row["num_params"]) for row in plan_rows(blocks)]
         [('stem … layer1', '10')]
     """
     rows = []
-    for (treatment, lr), run_of_blocks in groupby(blocks, key=lambda block: (block.get("treatment"), block.get("lr"))):
-        members = list(run_of_blocks)
-        first, last = str(members[0].get("name")), str(members[-1].get("name"))
+    for (treatment, lr), alike in groupby(blocks, key=lambda block: (block.treatment, block.lr)):
+        members = list(alike)
+        first, last = members[0].name, members[-1].name
         rows.append(
             {
                 "names": first if len(members) == 1 else f"{first} … {last}",
                 "num_blocks": len(members),
-                "treatment": str(treatment),
+                "treatment": treatment,
                 "lr": fmt.learning_rate(lr),
-                "num_params": fmt.si(sum(fmt.value_of(block.get("num_params")) or 0 for block in members)),
+                "num_params": fmt.si(sum(block.num_params for block in members)),
             }
         )
     return rows
 
 
-def load_report_rows(report: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What loading the pretrained weights did, as name and value.
-
-    Args:
-        report: ``backbone.load_report`` of the results.
-    """
+def load_report_rows(report: LoadReport) -> list[tuple[str, str]]:
+    """What loading the pretrained weights did, as name and value."""
     rows = [
-        ("source", str(report.get("source") or "none")),
-        ("licence", str(report.get("licence") or "not stated")),
-        ("sha256", str(report.get("sha256") or fmt.ABSENT)),
-        ("parameters filled", fmt.percent(report.get("matched_fraction"))),
-        ("tensors matched", fmt.integer(report.get("matched"))),
+        ("source", report.source or "none"),
+        ("licence", report.licence or "not stated"),
+        *([("sha256", report.sha256)] if report.sha256 else []),
+        ("parameters filled", fmt.percent(report.matched_fraction)),
+        ("tensors matched", fmt.integer(report.matched)),
     ]
-    for key, name in (("missing", "missing"), ("unexpected", "unexpected"), ("wrong_shape", "wrong shape")):
-        names = [str(item) for item in report.get(key) or ()]
+    for names, title in (
+        (report.missing, "missing"),
+        (report.unexpected, "unexpected"),
+        (report.wrong_shape, "wrong shape"),
+    ):
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-        rows.append((name, f"{len(names)}: {shown}" if names else "none"))
+        rows.append((title, f"{len(names)}: {shown}" if names else "none"))
     return rows
 
 
-def case_counts(run: RunFiles) -> dict[str, Any]:
-    """Images per class and split with their totals, or an empty dictionary where the run does not tell.
-
-    Args:
-        run: The run folder's content.
-    """
-    counts = look_up(run.results, "splits.counts", {})
-    splits = [split for split in SPLITS if isinstance(counts.get(split), Mapping)]
-    classes = list(run.classes) or sorted({name for split in splits for name in counts[split]})
-    if not splits:
-        return {}
+def case_counts(result: RunResult) -> dict[str, Any]:
+    """Images per class and split with their totals."""
+    counts = result.splits.counts
+    splits = [split for split in SPLITS if split in counts]
     rows = []
-    for name in classes:
+    for name in result.classes:
         cells = [counts[split].get(name, 0) for split in splits]
         rows.append({"name": name, "cells": [fmt.integer(cell) for cell in cells], "total": fmt.integer(sum(cells))})
     sums = [sum(counts[split].values()) for split in splits]
     # An image is counted once per label it has, or class its mask shows: sums over classes would not be images.
-    is_sum = run.results.get("task") not in ("multilabel", "segmentation")
+    is_sum = result.task not in ("multilabel", "segmentation")
     totals = [fmt.integer(total) for total in (*sums, sum(sums))] if is_sum else []
     return {"splits": splits, "rows": rows, "totals": totals}
 
 
-def reproduction_rows(run: RunFiles) -> list[tuple[str, str]]:
-    """What someone else needs to get the same result, as name and value.
-
-    Args:
-        run: The run folder's content.
-    """
-    results = run.results
-    seeds = results.get("seeds") or []
-    openings = look_up(results, "ledger.openings")
-    search = look_up(results, "search", {})
-    preprocessing = look_up(results, "preprocessing", {})
+def reproduction_rows(result: RunResult) -> list[tuple[str, str]]:
+    """What someone else needs to get the same result, as name and value."""
     rows = [
-        ("seeds", ", ".join(str(seed) for seed in seeds)),
-        ("split sha256", str(look_up(results, "splits.sha256", ""))),
-        ("weights sha256", str(look_up(results, "backbone.load_report.sha256", ""))),
-        ("test labels opened", f"{openings} × on this machine, this run included" if openings else ""),
-        (
-            "preprocessing",
-            _plain(preprocessing),
-        ),
-        (
-            "search",
-            f"{search['num_trials']} trials, {fmt.duration(search.get('seconds'))}" if search.get("num_trials") else "",
-        ),
-        (
-            "versions",
-            ", ".join(f"{name} {version}" for name, version in look_up(results, "versions", {}).items()),
-        ),
-        ("results schema", str(results.get("schema", ""))),
+        ("seeds", ", ".join(str(seed) for seed in result.seeds)),
+        ("split sha256", result.splits.sha256),
+        ("weights sha256", result.backbone.load_report.sha256),
+        ("test labels opened", f"{result.ledger.openings} × on this machine, this run included"),
+        ("preprocessing", _plain(to_json(result.preprocessing))),
+        ("search", f"{result.search.num_trials} trials, {fmt.duration(result.search.seconds)}"),
+        ("versions", ", ".join(f"{name} {version}" for name, version in result.versions.items())),
     ]
     return [(name, value) for name, value in rows if value]
-
-
-def _metric(model: Any, key: str) -> Any:
-    """A metric of one model, with its interval wherever the run has stored it."""
-    if key == "majority":
-        # A property of the test set, not of a model: its interval would say nothing.
-        return look_up(model, key)
-    if key == "temperature":
-        return look_up(model, "temperature", look_up(model, "temperature_scaled.temperature"))
-    return look_up(model, f"details.{key}", look_up(model, key))
-
-
-def _points(told: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Operating points as a list, also where the run stored them by class."""
-    by_class = told.get("classes") or {}
-    return list(told.get("points") or ({"class": name, **point} for name, point in by_class.items()))
 
 
 def _plain(value: Any) -> str:

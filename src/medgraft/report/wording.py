@@ -1,12 +1,10 @@
 """What each strategy is called in a sentence, what its depth means, and whom to cite."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
-from medgraft.report.reading import look_up
+from medgraft.result import Chosen
 from medgraft.transfer.decoders import DECODERS
-from medgraft.transfer.strategies import StrategySettings
 from medgraft.types import to_json
 
 __all__ = ["SEARCHES", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "is_solved", "strategy_words"]
@@ -125,82 +123,73 @@ WORDINGS: Final[dict[str, Wording]] = {
 }
 
 
-def is_solved(chosen: Mapping[str, Any]) -> bool:
-    """Whether the head was solved on features instead of trained by gradient.
-
-    Args:
-        chosen: ``results.chosen``.
-    """
-    if chosen.get("strategy") == "hybrid":
+def is_solved(chosen: Chosen) -> bool:
+    """Whether the head was solved on features instead of trained by gradient."""
+    if chosen.strategy == "hybrid":
         return True
-    return (
-        chosen.get("strategy") == "frozen" and chosen.get("solver") != "gradient" and chosen.get("head") not in DECODERS
-    )
+    return chosen.strategy == "frozen" and chosen.solver != "gradient" and chosen.head not in DECODERS
 
 
-def strategy_words(chosen: Mapping[str, Any]) -> str:
+def strategy_words(chosen: Chosen) -> str:
     """Name and definition of the strategy, with the settings of the run.
 
-    Args:
-        chosen: ``results.chosen``.
-
     Examples:
-        >>> strategy_words({"strategy": "lora", "settings": {"lora_rank": 4}})[:42]
+        >>> from medgraft.result import CutFacts
+        >>> from medgraft.transfer.strategies import StrategySettings
+        >>> cut = CutFacts(index=3, name="layer1.1", num_params=1, macs=1)
+        >>> strategy_words(Chosen(strategy="lora", cut=cut, settings=StrategySettings(lora_rank=4)))[:42]
         'low-rank adaptation: adapters of rank 4 be'
     """
-    name = str(chosen.get("strategy", ""))
-    if name not in WORDINGS:
-        return name
+    if chosen.strategy not in WORDINGS:
+        return chosen.strategy
     exact = "solved to convergence (logistic regression, penalty by grouped cross-validation)"
-    return WORDINGS[name].words.format_map(
+    return WORDINGS[chosen.strategy].words.format_map(
         {
-            **to_json(StrategySettings()),
-            **look_up(chosen, "settings", {}),
-            "head": chosen.get("head", "support vector machine"),
+            **to_json(chosen.settings),
+            "head": chosen.head,
             "solved": exact if is_solved(chosen) else "trained by gradient",
-            "new_head": "decoder" if chosen.get("head") in DECODERS else "linear head",
+            "new_head": "decoder" if chosen.head in DECODERS else "linear head",
         }
     )
 
 
-def chosen_name(chosen: Mapping[str, Any]) -> str:
+def chosen_name(chosen: Chosen) -> str:
     """Strategy and, where it says something, depth of the chosen model, for a label.
 
-    Args:
-        chosen: ``results.chosen``.
-
     Examples:
-        >>> chosen_name({"strategy": "ttl", "cut": {"index": 3, "name": "layer1.1"}}), chosen_name({"strategy": "ftl"})
+        >>> from medgraft.result import CutFacts
+        >>> cut = CutFacts(index=3, name="layer1.1", num_params=1, macs=1)
+        >>> chosen_name(Chosen(strategy="ttl", cut=cut)), chosen_name(Chosen(strategy="ftl", cut=cut))
         ('ttl at layer1.1', 'ftl')
     """
-    name, cut = str(chosen.get("strategy", "")), look_up(chosen, "cut", {})
-    has_place = name in WORDINGS and WORDINGS[name].depth and cut.get("index")
-    return f"{name} at {cut.get('name')}" if has_place else name
+    wording = WORDINGS.get(chosen.strategy)
+    has_place = wording is not None and wording.depth and chosen.cut.index
+    return f"{chosen.strategy} at {chosen.cut.name}" if has_place else chosen.strategy
 
 
-def depth_sentence(chosen: Mapping[str, Any], *, is_searched: bool) -> str:
+def depth_sentence(chosen: Chosen, *, is_searched: bool) -> str:
     """What the chosen depth did to the network and who chose it; without a full stop.
 
     Args:
-        chosen: ``results.chosen``.
+        chosen: Of the run.
         is_searched: Whether several depths were tried.
 
     Examples:
-        >>> cut = {"index": 3, "name": "layer1.1"}
-        >>> depth_sentence({"strategy": "lwft", "cut": cut}, is_searched=False)
+        >>> from medgraft.result import CutFacts
+        >>> cut = CutFacts(index=3, name="layer1.1", num_params=1, macs=1)
+        >>> depth_sentence(Chosen(strategy="lwft", cut=cut), is_searched=False)
         'Everything up to layer1.1 (cut 3) stayed frozen, as fixed beforehand'
-        >>> depth_sentence({"strategy": "l2sp", "cut": cut}, is_searched=False)
+        >>> depth_sentence(Chosen(strategy="l2sp", cut=cut), is_searched=False)
         'The strategy l2sp has no depth: all of the network was kept'
-        >>> depth_sentence({"strategy": "ftl", "cut": cut}, is_searched=True)
+        >>> depth_sentence(Chosen(strategy="ftl", cut=cut), is_searched=True)
         'All of the network was kept, chosen on validation alone'
     """
-    name, cut = str(chosen.get("strategy", "")), look_up(chosen, "cut", {})
-    judge = "training data" if chosen.get("rule") == "overlap" else "validation"
+    name, cut = chosen.strategy, chosen.cut
+    judge = "training data" if chosen.rule == "overlap" else "validation"
     if is_searched and name == "ftl":
         return f"All of the network was kept, chosen on {judge} alone"
     wording = WORDINGS.get(name)
-    if wording is None or not cut or not wording.depth:
+    if wording is None or not wording.depth:
         return f"The strategy {name} has no depth: all of the network was kept"
-    place = f"{cut.get('name')} (cut {cut.get('index')})"
-    text = wording.nothing if cut.get("index") == 0 else wording.depth.format(cut=place)
+    text = wording.nothing if cut.index == 0 else wording.depth.format(cut=f"{cut.name} (cut {cut.index})")
     return f"{text}, chosen on {judge} alone" if is_searched else f"{text}, as fixed beforehand"

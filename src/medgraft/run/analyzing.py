@@ -15,6 +15,7 @@ from medgraft.errors import ConfigError, RunError
 from medgraft.files import read_json, replacing, write_json
 from medgraft.listener import Listener
 from medgraft.report import write_analysis, write_report
+from medgraft.result import read_result
 from medgraft.run.exploring import choose_probe
 from medgraft.run.folder import open_run
 from medgraft.run.measuring import changes, distances, read_source, similarity, worth_of_cuts
@@ -225,7 +226,7 @@ def _config_of(folder: Path) -> RunConfig:
         )
     config = read_config(folder / "config.yaml")
     # A time budget decides the epochs of a run; its settings do not hold them.
-    epochs = read_json(folder / "results.json")["train"]["epochs"]
+    epochs = read_result(folder).train.epochs
     config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
     if config.data.folds > 1:
         raise RunError(f"expected a run on one division, got {config.data.folds} folds. Give {folder}/fold_1.")
@@ -235,8 +236,7 @@ def _config_of(folder: Path) -> RunConfig:
 def _second_run(folder: Path, config: RunConfig, other: Path) -> tuple[str, LoadedModel]:
     """Name and fully fine-tuned network of the other run, which must be one of the same images and architecture."""
     second = _config_of(other)
-    one, two = (read_json(place / "results.json") for place in (folder, other))
-    if one["splits"]["sha256"] != two["splits"]["sha256"]:
+    if read_result(folder).splits.sha256 != read_result(other).splits.sha256:
         raise RunError(
             f"expected two runs on the same images and split, got others in {other}. Fit both on one cohort."
         )
@@ -251,7 +251,7 @@ def _second_run(folder: Path, config: RunConfig, other: Path) -> tuple[str, Load
 
 def _check_same(folder: Path, found: Prepared, place: Path) -> None:
     digest = write_splits(found.cohort, found.groups, place / "splits.csv")
-    if digest != read_json(folder / "results.json")["splits"]["sha256"]:
+    if digest != read_result(folder).splits.sha256:
         raise RunError(
             f"expected the images and the split that the run in {folder} was made with, got others. "
             "Restore the data, or run fit again."
@@ -283,7 +283,7 @@ def _decision(
     choice = choose_probe(config, cuts, probes)
     scores = {candidate.cut: candidate.score for candidate in choice.candidates}
     trained = {one["cut"]: one["score"] for one in read_json(folder / "choice.json")["candidates"]}
-    chosen = read_json(folder / "results.json")["chosen"]["cut"]["index"]
+    chosen = read_result(folder).chosen.cut.index
     return {
         "cut": _cut_facts(cuts[choice.chosen - 1]),
         "rule": choice.rule,

@@ -14,7 +14,7 @@ from medgraft.errors import ConfigError
 from medgraft.files import read_json, write_json
 from medgraft.listener import Listener
 from medgraft.run.exploring import BUDGET_EPOCHS, is_after_ftl, method_of, possible_cuts, search_effort
-from medgraft.run.prepare import Prepared, image_set
+from medgraft.run.prepare import Prepared
 from medgraft.run.trials import is_searched, second_cut, trial_spec
 from medgraft.search.two_stage import stage_ends
 from medgraft.train.engine import Engine, forward, running
@@ -100,7 +100,7 @@ def costs_at_cuts(config: RunConfig, found: Prepared) -> dict[int, float]:
     cuts = found.source.cuts
     macs = {cut.index: cut.macs for cut in cuts}
     if found.masks is not None:
-        at_cuts = segmenter_costs(found.source, config.transfer.decoder, image_set(found, "train").num_outputs)
+        at_cuts = segmenter_costs(found.source, config.transfer.decoder, found.study.images("train").num_outputs)
         macs |= {index: cost for index, (_, cost) in at_cuts.items()}
     return {index: cost / macs[cuts[-1].index] for index, cost in macs.items()}
 
@@ -111,7 +111,7 @@ def _epoch_seconds(config: RunConfig, found: Prepared, engine: Engine) -> float:
     spec = trial_spec(config, found, "ftl", cut, config.seed)
     model, _ = apply_strategy("ftl", found.source, cut, spec.head, lr=spec.lr, seed=spec.seed)
     model.to(engine.device).train()
-    train, val = image_set(found, "train"), image_set(found, "val")
+    train, val = found.study.images("train"), found.study.images("val")
     teaching = teach(train, val, spec.train, engine)
     times = []
     with running(engine):

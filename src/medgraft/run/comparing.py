@@ -21,12 +21,13 @@ from medgraft.evaluate.efficiency import latency_ms
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.verdict import verdict
 from medgraft.files import read_json, write_json, write_table
+from medgraft.judge.plan import JudgePlan
+from medgraft.judge.test import count_openings, judged_by_trial
 from medgraft.listener import Listener
-from medgraft.metrics.classification import metrics_of
+from medgraft.metrics.measures import measure_of, measured
 from medgraft.report.comparison_page import write_comparison
 from medgraft.run.advising import advice_from
 from medgraft.run.folder import demand_same_data, log_event, open_run, run_id_of
-from medgraft.run.judging import count_opening, predict_split
 from medgraft.run.prepare import Prepared, digest_of, prepared
 from medgraft.run.refusals import refuse_early
 from medgraft.run.trials import engine_for, second_cut, trial_context, trial_spec, usual_depth
@@ -46,7 +47,7 @@ from medgraft.transfer.heads import CLASSICAL
 from medgraft.transfer.plan import plan_line
 from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import STRATEGIES, apply_strategy
-from medgraft.types import Cohort, Cut, Predictions, TransferPlan, to_json
+from medgraft.types import Cohort, Cut, Judged, TransferPlan, to_json
 from medgraft.version import installed_versions
 
 __all__ = ["compare"]
@@ -307,11 +308,13 @@ def _entry(
 
 def _tested(config: RunConfig, folder: Path, found: Prepared, entries: list[_Entry], told: Listener) -> dict[str, Any]:
     rows = found.cohort.case_rows("test")
-    openings = count_opening(folder, found, run_id_of(folder))
+    plan = JudgePlan(margin=config.evaluate.margin, replicates=config.evaluate.replicates, seed=config.seed)
+    openings = count_openings(found.study, run_id_of(folder), folder)
     told.say(
         f"Opening the test set ({len(rows)} {found.cohort.case_noun}) for all; on this machine this is time {openings}."
     )
-    predictions = [[predict_split(t, e.found, e.context, "test") for t in e.trials] for e in entries]
+    predictions = [[judged_by_trial(plan, t, e.found.study, e.context, "test") for t in e.trials] for e in entries]
+
     weights = bootstrap_weights(predictions[0][0], config.evaluate.replicates, config.seed)
     times = _latencies(entries, found)
     table = [
@@ -347,12 +350,12 @@ def _place(entry: _Entry) -> str:
 
 
 def _row(
-    config: RunConfig, entry: _Entry, preds: list[Predictions], weights: np.ndarray, times: dict[str, float]
+    config: RunConfig, entry: _Entry, preds: list[Judged], weights: np.ndarray, times: dict[str, float]
 ) -> dict[str, Any]:
     first = entry.trials[0]
     metrics: dict[str, dict[str, Any]] = {}
-    for name, metric in metrics_of(preds[0]).items():
-        values = [metric(pred) for pred in preds]
+    for name in measure_of(preds[0]).metrics(preds[0]):
+        values = [measured(pred, name) for pred in preds]
         metrics[name] = {
             "mean": float(np.mean(values)),
             "sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
@@ -382,7 +385,7 @@ def _row(
 
 
 def _judge(
-    config: RunConfig, table: list[dict[str, Any]], predictions: list[list[Predictions]], weights: np.ndarray
+    config: RunConfig, table: list[dict[str, Any]], predictions: list[list[Judged]], weights: np.ndarray
 ) -> None:
     """Differences to full fine-tuning with the same images, and Holm's adjustment over all of one fraction.
 

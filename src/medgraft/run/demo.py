@@ -1,15 +1,14 @@
 """The main job on what the package carries: phantom, packaged network, no hub, no data of anybody."""
 
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import make_config
 from medgraft.data.phantom import DEMO, DEMO_MASKS, DEMO_VOLUME_MASKS, DEMO_VOLUMES, write_phantom
-from medgraft.files import write_json
 from medgraft.listener import Listener
+from medgraft.result import RunResult
 from medgraft.run.fit import fit
-from medgraft.types import to_json
 
 __all__ = ["demo", "demo_run"]
 
@@ -30,7 +29,7 @@ def demo(
     volumes: bool = False,
     task: Literal["classification", "segmentation"] = "classification",
     listener: Listener | None = None,
-) -> dict[str, Any]:
+) -> RunResult:
     """Draw the phantom into `out`, run the main job on it, and return its results.
 
     It is a demonstration of the tool, not evidence about any disease.
@@ -46,10 +45,9 @@ def demo(
     folder = Path(out)
     told = listener or Listener()
     data, settings = folder / f"phantom{_kind(volumes, task)}", _SETTINGS[task, volumes]
-    if not (data / "phantom.json").exists():
+    if not (data / "cases.csv").exists():
         told.say("Drawing the phantom …")
         write_phantom(data, settings, seed)
-        write_json(data / "phantom.json", {"seed": seed, "settings": to_json(settings)})
     # A decoder of volumes takes ten times as long as the head of a classifier, and with fewer epochs full fine-tuning
     # has not learned what it can: three cuts beside it, then, with the epochs of the others.
     is_long = volumes and task == "segmentation"

@@ -22,9 +22,9 @@ from medgraft.deploy.predict import predict_pixels
 from medgraft.errors import DataError
 from medgraft.io.preprocess import prepare
 from medgraft.io.volume import is_volume_name
+from medgraft.judge.models import artefact_of
 from medgraft.listener import Listener
 from medgraft.run.exploring import method_of, settled_search
-from medgraft.run.judging import artefact_of
 from medgraft.run.prepare import Prepared, fitted, network_of, preprocessing_of, reading_of
 from medgraft.run.refusals import refuse_early
 from medgraft.run.searching import best_trial
@@ -133,7 +133,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.cut_ = trial.cut
         self.search_ = method_of(config) if is_searched(config) else "given"
         self.val_auprc_ = trial.score
-        self.model_ = LoadedModel(artefact=artefact_of(found, trial, network), network=network, folder=Path())
+        artefact = artefact_of(found.study, trial, network, found.source.backbone)
+        self.model_ = LoadedModel(artefact=artefact, network=network, folder=Path())
         return self
 
     def predict_proba(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:

@@ -2,31 +2,29 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from medgraft.config import DataConfig, Unit
 from medgraft.data.cohort import with_units
 from medgraft.data.groups import groups_of
-from medgraft.data.identity import pseudonym
-from medgraft.deploy.artefact import LoadedModel, load_artefact
-from medgraft.deploy.predict import predict_pixels, predictions_table
+from medgraft.data.mask_cache import build_mask_cache
+from medgraft.data.masks import NO_NUMBER
+from medgraft.deploy.artefact import Artefact, LoadedModel, load_artefact
 from medgraft.errors import ConfigError, DataError
-from medgraft.evaluate.operating_point import apply_thresholds
-from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.summary import metric_interval, site_metrics
 from medgraft.files import write_json, write_table
+from medgraft.judge.external import ExternalResult, external_to_json, judge_external
+from medgraft.judge.judges import JUDGES
+from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
-from medgraft.metrics.cases import pooled
-from medgraft.metrics.classification import metrics_of
-from medgraft.run.evaluate_masks import evaluate_masks
 from medgraft.run.folder import output_folder
 from medgraft.run.prepare import audited, open_cohort
+from medgraft.study import Study
 from medgraft.train.engine import pick_device
-from medgraft.types import Cohort, Predictions, to_json
+from medgraft.types import Cohort, Kind, kind_of
 
 __all__ = ["evaluate"]
 
@@ -41,8 +39,8 @@ def evaluate(
     replicates: int = 2000,
     seed: int = 0,
     listener: Listener | None = None,
-) -> dict[str, Any]:
-    """Metrics of a finished model on another cohort; thresholds stay those chosen on validation.
+) -> ExternalResult:
+    """What another cohort says of a finished model; thresholds stay those chosen on validation.
 
     Args:
         run: A finished run or its model folder.
@@ -62,75 +60,50 @@ def evaluate(
     told, used = listener or Listener(), pick_device(device)
     model = load_artefact(Path(run))
     place = None if out is None else output_folder(Path(out))
-    if model.artefact.patch:
-        return evaluate_masks(model, config, told, device=used, out=place, replicates=replicates, seed=seed)
-    if config.task == "segmentation":
-        raise ConfigError("a model that classifies understands labels alone, got --task segmentation. Leave it out.")
-    cohort = _opened(model, config, unit, told)
+    settings, kind = model.artefact.preprocessing, kind_of(model.artefact.task)
+    # As in training, whatever the options say.
+    config = config.model_copy(update={"resize": settings.resize, **dataclasses.asdict(settings.reading)})
+    cohort = _OPENED[kind](model, config, unit, told)
     with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
-        settings = model.artefact.preprocessing
-        # As in training, whatever the options say.
-        config = config.model_copy(update={"resize": settings.resize, **dataclasses.asdict(settings.reading)})
         readable, decoded, audit = audited(cohort, Path(folder), config, settings.sides, settings.channels, told)
-        probs = predict_pixels(model, decoded.images, device=used)
-        high = decoded.facts["high"]
-    groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)
-    predictions = pooled(_predictions(model, readable, probs, groups), readable.units(np.arange(len(readable))))
-    judged, unlabelled = _labelled(predictions, readable.classes)
-    if unlabelled:
-        told.say(f"The cohort has no label {', '.join(unlabelled)}: nothing is said of it.")
-    cases = readable.case_rows()
-    above = int((high > settings.intensity_max).sum())
-    result = _metrics(judged, model, replicates, seed)
-    result |= {
-        "classes": list(judged.classes),
-        "unlabelled": list(unlabelled),
-        "judged_by": readable.judged_by,
-        "num_images": len(readable),
-        "num_cases": len(cases),
-        "num_above_training_range": above,
-        "audit": to_json(audit.findings),
-    }
-    if above:
-        told.say(f"warn: {above} images hold values above the training range of {settings.intensity_max}.")
-    sites = readable.sites(cases)
-    if any(sites):
-        result["sites"] = site_metrics(judged, sites, num=replicates, seed=seed)
-    if place is not None:
-        _write(place, result, predictions, readable.select(cases))
+        study = Study(
+            cohort=readable,
+            decoded=decoded,
+            rows=np.arange(len(readable)),
+            groups=groups_of(readable, audit.exact_duplicates, audit.near_duplicates),
+            preprocessing=settings,
+            patch=model.artefact.patch,
+        )
+        plan = JudgePlan(replicates=replicates, seed=seed, tolerance=model.artefact.tolerance_mm)
+        rows = _USABLE[kind](study)
+        result, judged = judge_external(model, study, rows, audit.findings, plan, used, told)
+        if place is not None:
+            cases = rows[np.unique(readable.units(rows), return_index=True)[1]]
+            write_json(place / "evaluation.json", external_to_json(result))
+            write_table(JUDGES[kind].table(study, cases, judged), place / "predictions.csv")
     return result
 
 
-def _opened(model: LoadedModel, config: DataConfig, unit: Unit | None, told: Listener) -> Cohort:
-    """The external cohort, whose cases are what the model was judged by unless `unit` says otherwise."""
-    wanted = unit or (config.unit if config.unit != "image" else model.artefact.judged_by)
-    update: dict[str, Any] = {"dims": model.artefact.preprocessing.dims}
+def _opened_labels(model: LoadedModel, config: DataConfig, unit: Unit | None, told: Listener) -> Cohort:
+    """The cohort in terms of the model's classes; its cases are what the model was judged by unless `unit` is given."""
+    if config.task == "segmentation":
+        raise ConfigError("a model that classifies understands labels alone, got --task segmentation. Leave it out.")
+    artefact = model.artefact
+    wanted = unit or (config.unit if config.unit != "image" else artefact.judged_by)
+    update: dict[str, Any] = {"dims": artefact.preprocessing.dims}
     if config.labels is not None:
-        return open_cohort(config.model_copy(update=update | {"unit": wanted}), told)
+        return _with_labels(artefact, open_cohort(config.model_copy(update=update | {"unit": wanted}), told))
     cohort = open_cohort(config.model_copy(update=update | {"unit": "image"}), told)
     divided = with_units(cohort, wanted)
     for note in divided.notes[len(cohort.notes) :]:
         told.say(note)
-    return divided
+    return _with_labels(artefact, divided)
 
 
-def _labelled(predictions: Predictions, classes: Sequence[str]) -> tuple[Predictions, tuple[str, ...]]:
-    """The predictions of the labels that the cohort has, and the names of the others; of single labels all."""
-    if predictions.task != "multilabel":
-        return predictions, ()
-    there = [index for index, name in enumerate(predictions.classes) if name in classes]
-    part = dataclasses.replace(
-        predictions,
-        probs=predictions.probs[:, there],
-        targets=predictions.targets[:, there],
-        classes=tuple(predictions.classes[index] for index in there),
-    )
-    return part, tuple(name for name in predictions.classes if name not in classes)
-
-
-def _predictions(model: LoadedModel, cohort: Cohort, probs: np.ndarray, groups: np.ndarray) -> Predictions:
-    classes = model.artefact.classes
-    if set(cohort.classes) - set(classes) or (cohort.task == "multilabel") != (model.artefact.task == "multilabel"):
+def _with_labels(artefact: Artefact, cohort: Cohort) -> Cohort:
+    """The cohort with the model's classes in the model's order."""
+    classes = artefact.classes
+    if set(cohort.classes) - set(classes) or (cohort.task == "multilabel") != (artefact.task == "multilabel"):
         raise DataError(
             f"expected the model's classes {', '.join(classes)}, got {', '.join(cohort.classes)}. "
             "Rename the labels or folders of the cohort."
@@ -142,30 +115,86 @@ def _predictions(model: LoadedModel, cohort: Cohort, probs: np.ndarray, groups: 
         targets[:, order] = cohort.targets
     else:
         targets = order[cohort.targets]
-    positive = model.artefact.positive
-    return Predictions(
-        probs=probs,
-        targets=targets,
-        groups=groups,
+    return dataclasses.replace(
+        cohort,
+        task=artefact.task,
         classes=classes,
-        task=model.artefact.task,
-        positive=classes.index(positive) if positive is not None else None,
-        is_ordinal=model.artefact.is_ordinal,
+        positive=artefact.positive,
+        is_ordinal=artefact.is_ordinal,
+        targets=targets,
+        taught=None,
+        is_uncertain=None,
     )
 
 
-def _metrics(predictions: Predictions, model: LoadedModel, replicates: int, seed: int) -> dict[str, Any]:
-    weights = bootstrap_weights(predictions, replicates, seed)
-    metrics = {
-        name: {"value": metric(predictions), "ci95": list(metric_interval(predictions, name, weights))}
-        for name, metric in metrics_of(predictions).items()
-    }
-    thresholds = {name: value for name, value in model.artefact.thresholds.items() if name in predictions.classes}
-    points = apply_thresholds(predictions, thresholds)
-    return {"metrics": metrics, "operating_point": points}
+def _opened_masks(model: LoadedModel, config: DataConfig, unit: Unit | None, told: Listener) -> Cohort:
+    """The cohort in terms of the model's classes."""
+    if unit is not None:
+        raise ConfigError("--unit is for labels, and the model marks masks. Leave it out.")
+    cohort = open_cohort(config.model_copy(update={"task": "segmentation"}), told)
+    dims = model.artefact.preprocessing.dims
+    if cohort.dims != dims:
+        wanted = "volumes" if dims == 3 else "images"
+        raise DataError(f"{cohort.root}: expected {wanted}, which the model marks, got {cohort.noun}.")
+    return _in_terms_of(model.artefact, cohort)
 
 
-def _write(folder: Path, result: dict[str, Any], predictions: Predictions, cohort: Cohort) -> None:
-    write_json(folder / "evaluation.json", result)
-    patients = [pseudonym(str(p)) if isinstance(p, str) else "" for p in cohort.table["patient"]]
-    write_table(predictions_table(predictions, list(cohort.table["path"]), patients), folder / "predictions.csv")
+def _all_rows(study: Study) -> np.ndarray:
+    return np.arange(len(study.cohort))
+
+
+def _rows_with_masks(study: Study) -> np.ndarray:
+    """The rows whose mask can be used."""
+    unusable = build_mask_cache(study.cohort, study.decoded).unusable
+    rows = np.array([row for row in range(len(study.cohort)) if row not in unusable], dtype=np.int64)
+    if not len(rows):
+        raise DataError(f"{study.cohort.root}: no mask can be used. First: {next(iter(unusable.values()))}")
+    return rows
+
+
+_OPENED: Final[dict[Kind, Callable[[LoadedModel, DataConfig, Unit | None, Listener], Cohort]]] = {
+    "labels": _opened_labels,
+    "masks": _opened_masks,
+}
+_USABLE: Final[dict[Kind, Callable[[Study], np.ndarray]]] = {"labels": _all_rows, "masks": _rows_with_masks}
+
+
+def _in_terms_of(artefact: Artefact, cohort: Cohort) -> Cohort:
+    """The cohort with the model's classes: by their names, or by their numbers where one side has no names.
+
+    Of one class each neither matters.
+    """
+    if len(artefact.classes) == len(cohort.classes) == 1:
+        return dataclasses.replace(cohort, classes=artefact.classes)
+    if set(cohort.classes) <= set(artefact.classes):
+        values = dict(zip(cohort.classes, cohort.mask_values, strict=True))
+        # Numbers that no file holds stand for classes that this cohort does not show.
+        absent = range(NO_NUMBER, NO_NUMBER + len(artefact.classes))
+        numbers = tuple(values.get(name, other) for name, other in zip(artefact.classes, absent, strict=True))
+        return _with_classes(cohort, artefact, [artefact.classes.index(name) for name in cohort.classes], numbers)
+    if cohort.segments or not (_are_numbers(cohort.classes) or _are_numbers(artefact.classes)):
+        raise DataError(
+            f"expected the model's classes {', '.join(artefact.classes)} in the masks, got "
+            f"{', '.join(cohort.classes)}. Name them alike: --set data.mask_classes=NAME=NUMBER,…"
+        )
+    strange = set(cohort.mask_values) - set(artefact.mask_values)
+    if strange:
+        raise DataError(
+            f"expected the model's numbers {', '.join(map(str, artefact.mask_values))} in the masks, got "
+            f"{', '.join(map(str, sorted(strange)))}, too. Renumber the masks."
+        )
+    places = [artefact.mask_values.index(value) for value in cohort.mask_values]
+    return _with_classes(cohort, artefact, places, artefact.mask_values)
+
+
+def _are_numbers(classes: tuple[str, ...]) -> bool:
+    """Whether classes were named by this program, for want of names."""
+    return all(name == "foreground" or name.startswith("label ") for name in classes)
+
+
+def _with_classes(cohort: Cohort, artefact: Artefact, places: list[int], numbers: tuple[int, ...]) -> Cohort:
+    """The cohort whose classes lie at these places among the model's, which the files write as these numbers."""
+    targets = np.zeros((len(cohort), len(artefact.classes)), dtype=np.float32)
+    targets[:, places] = cohort.targets
+    targets[np.isnan(cohort.targets).any(1)] = np.nan
+    return dataclasses.replace(cohort, classes=artefact.classes, mask_values=numbers, targets=targets)

@@ -9,9 +9,9 @@ from PIL import Image
 from medgraft.data.decode import read_row
 from medgraft.data.masks import mask_of
 from medgraft.files import write_json
+from medgraft.judge.masks import segmenter
 from medgraft.metrics.overlap import dice
 from medgraft.run.examples import duplicate_pairs
-from medgraft.run.judging_masks import marked, segmenter
 from medgraft.run.prepare import Prepared
 from medgraft.run.searching import Searched
 from medgraft.search.trial import TrialContext, load_trial_model
@@ -56,7 +56,7 @@ def write_overlays(
     picked = {name: int(at) for name, at in named.items()} if len(order) > 2 else {"best": int(order[0])}
     model, _ = load_trial_model(searched.chosen, context)
     engine = exact_engine(context.engine.device)
-    call = segmenter(model, marked(found), engine)
+    call = segmenter(model, found.study, engine)
     cases: list[dict[str, Any]] = []
     for name, at in picked.items():
         row = int(rows[at])

@@ -26,7 +26,7 @@ from medgraft.io.intensity import ct_windows
 from medgraft.io.preprocess import intensity_scale
 from medgraft.listener import Listener
 from medgraft.run.sides import image_and_patch_sides, typical_sides
-from medgraft.train.batches import ImageSet, MaskSet
+from medgraft.study import Study
 from medgraft.transfer.source import Source, prepare_source
 from medgraft.types import Cohort, Preprocessing, Reading
 
@@ -35,7 +35,6 @@ __all__ = [
     "audited",
     "digest_of",
     "fitted",
-    "image_set",
     "network_of",
     "open_cohort",
     "prepared",
@@ -77,6 +76,19 @@ class Prepared:
     def input_sides(self) -> tuple[int, ...]:
         """What the network sees at once: an image or, of images with masks, a patch of it."""
         return tuple(self.source.trace.shapes[self.source.trace.input][2:])
+
+    @property
+    def study(self) -> Study:
+        """The images with what belongs to them, without network and audit."""
+        return Study(
+            cohort=self.cohort,
+            decoded=self.decoded,
+            rows=self.rows,
+            groups=self.groups,
+            preprocessing=self.preprocessing,
+            patch=self.input_sides if self.masks is not None else (),
+            masks=self.masks,
+        )
 
 
 def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2, 3] = "auto", seed: int = 0) -> Cohort:
@@ -314,32 +326,6 @@ def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndar
         mean=backbone.mean,
         std=backbone.std,
         reading=decoded.reading,
-    )
-
-
-def image_set(found: Prepared, split: str) -> ImageSet:
-    """The images of one split; for training with what it is told in the place of uncertain labels."""
-    rows = found.cohort.rows(split)
-    targets = found.cohort.training_targets if split == "train" else found.cohort.targets
-    positive = found.cohort.positive
-    if found.masks is not None:
-        return MaskSet(
-            images=found.decoded.images,
-            masks=found.masks,
-            rows=found.rows[rows],
-            targets=targets[rows],
-            intensity_max=found.preprocessing.intensity_max,
-            num_classes=len(found.cohort.classes),
-            is_standardised=found.preprocessing.normalisation == "image",
-        )
-    return ImageSet(
-        images=found.decoded.images,
-        rows=found.rows[rows],
-        targets=targets[rows],
-        intensity_max=found.preprocessing.intensity_max,
-        task=found.cohort.task,
-        positive=found.cohort.classes.index(positive) if positive is not None else None,
-        num_classes=len(found.cohort.classes),
     )
 
 

@@ -4,12 +4,13 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
 from medgraft.config import RunConfig
 from medgraft.listener import Listener
+from medgraft.result import SearchCost
 from medgraft.run.exploring import Explored, explore, is_after_ftl, method_of, search_effort
 from medgraft.run.prepare import Prepared
 from medgraft.run.trials import Runner, is_searched, say_blocks, second_cut
@@ -35,7 +36,8 @@ class Searched:
             the chosen model started from it.
         trials: Everything that was trained.
         plan: Of the chosen model.
-        cost: The `search` part of results.json.
+        rule: That chose.
+        cost: What it took.
         engine: Device and arithmetic.
     """
 
@@ -46,8 +48,19 @@ class Searched:
     continued_seeds: tuple[Trial, ...]
     trials: tuple[Trial, ...]
     plan: TransferPlan
-    cost: dict[str, Any]
+    rule: Literal["compact", "best", "overlap"]
+    cost: SearchCost
     engine: Engine
+
+    @property
+    def by_role(self) -> dict[str, tuple[Trial, ...]]:
+        """What is tested, by `medgraft.judge.test.ROLES`; one trial per seed, the first seed's first."""
+        return {
+            "chosen": self.chosen_seeds,
+            "baseline": self.baseline_seeds,
+            "second": self.second_seeds,
+            "continued": self.continued_seeds,
+        }
 
 
 def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener) -> Searched:
@@ -60,13 +73,9 @@ def search_cut(config: RunConfig, folder: Path, found: Prepared, context: TrialC
     runner = Runner(config, folder, found, context, told)
     num_seeds, epochs = search_effort(config, len(np.unique(context.val_groups)))
     explored = explore(runner, num_seeds, epochs)
-    method = method_of(config) if is_searched(config) else "given"
-    facts: dict[str, Any] = {"method": method, "seeds": num_seeds, "epochs": epochs}
-    if method == "guided":
-        facts["start"] = config.search.start
     if is_after_ftl(config):
-        facts |= {"seeds": 1, "epochs": config.train.epochs}
-    return _finish(runner, explored, facts)
+        num_seeds, epochs = 1, config.train.epochs
+    return _finish(runner, explored, num_seeds, epochs)
 
 
 def best_trial(config: RunConfig, folder: Path, found: Prepared, context: TrialContext, told: Listener) -> Trial:
@@ -100,7 +109,7 @@ def _continued(runner: Runner, explored: Explored, ftl: Trial, extra: float) -> 
     return runner.run("ftl", ftl.cut, ftl.spec.seed, "continued", epochs=epochs, parent=ftl)
 
 
-def _finish(runner: Runner, explored: Explored, facts: dict[str, Any]) -> Searched:
+def _finish(runner: Runner, explored: Explored, num_seeds: int, epochs: int) -> Searched:
     config, found, told, choice = runner.config, runner.found, runner.told, explored.choice
     cuts = found.source.cuts
     cut = found.source.depth(choice.chosen)
@@ -108,7 +117,7 @@ def _finish(runner: Runner, explored: Explored, facts: dict[str, Any]) -> Search
         told.say(f"Chosen by the rule '{choice.rule}': cut {cut.index} {cut.name}.")
     seeds = range(config.seed, config.seed + config.seeds)
     # "final": trained longer than the search's trials, so not to be compared with their scores.
-    is_longer = facts["epochs"] != config.train.epochs
+    is_longer = epochs != config.train.epochs
     final = "final " if is_longer else ""
     first = _chosen(runner, explored, seeds[0], f"{final}chosen")
     search = [trial for trial, _ in runner.rows]
@@ -119,8 +128,13 @@ def _finish(runner: Runner, explored: Explored, facts: dict[str, Any]) -> Search
     baseline = tuple(runner.run("ftl", cuts[-1], seed, f"{final}baseline") for seed in seeds)
     second = second_cut(config, found)
     others = tuple(runner.run("ttl", second, seed, f"{final}second baseline") for seed in seeds) if second else ()
-    cost = _cost(search, baseline[0], explored)
-    continued = tuple(_continued(runner, explored, one, cost["beyond_ftl"]) for one in baseline)
+    cost = dataclasses.replace(
+        _cost(search, baseline[0], explored, method_of(config) if is_searched(config) else "given"),
+        seeds=num_seeds,
+        epochs=epochs,
+        start=config.search.start,
+    )
+    continued = tuple(_continued(runner, explored, one, cost.beyond_ftl) for one in baseline)
     return Searched(
         chosen=first,
         chosen_seeds=chosen,
@@ -129,7 +143,8 @@ def _finish(runner: Runner, explored: Explored, facts: dict[str, Any]) -> Search
         continued_seeds=tuple(one for one in continued if one is not None),
         trials=tuple(trial for trial, _ in runner.rows),
         plan=plan,
-        cost={**cost, **facts},
+        rule=choice.rule,
+        cost=cost,
         engine=runner.context.engine,
     )
 
@@ -141,17 +156,15 @@ def _plan_of(runner: Runner, chosen: Trial) -> TransferPlan:
     )[1]
 
 
-def _cost(search: Sequence[Trial], baseline: Trial, explored: Explored) -> dict[str, Any]:
-    """The `search` part of results.json: seconds, and training-step multiply-accumulates in units of the baseline.
-
-    `cost_in_ftl` is everything up to the chosen model of the first seed, `beyond_ftl` all of it but the baseline.
-    """
+def _cost(search: Sequence[Trial], baseline: Trial, explored: Explored, method: str) -> SearchCost:
+    """Everything up to the chosen model of the first seed, in seconds and in units of the baseline."""
     macs = sum(trial.train_macs for trial in search) + explored.pass_macs
     own = baseline.train_macs if any(trial.spec == baseline.spec for trial in search) else 0.0
-    return {
-        "num_trials": len(search),
-        "seconds": sum(trial.seconds for trial in search) + explored.pass_seconds,
-        "baseline_seconds": baseline.seconds,
-        "cost_in_ftl": macs / baseline.train_macs,
-        "beyond_ftl": (macs - own) / baseline.train_macs,
-    }
+    return SearchCost(
+        method=method,
+        num_trials=len(search),
+        seconds=sum(trial.seconds for trial in search) + explored.pass_seconds,
+        baseline_seconds=baseline.seconds,
+        cost_in_ftl=macs / baseline.train_macs,
+        beyond_ftl=(macs - own) / baseline.train_macs,
+    )

@@ -14,10 +14,10 @@ from medgraft.data.augment import AUGMENTATIONS
 from medgraft.files import read_json, write_json, write_table
 from medgraft.listener import Listener
 from medgraft.machine import busy_cores
-from medgraft.metrics.scores import SCORE_NAMES
+from medgraft.metrics.measures import METRIC_NAMES
 from medgraft.run.folder import log_event
 from medgraft.run.forecast import forecast_memory, refuse_memory, say_time
-from medgraft.run.prepare import Prepared, image_set
+from medgraft.run.prepare import Prepared
 from medgraft.run.sides import patches_per_image
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, run_trial
 from medgraft.train.engine import Engine, choose_engine, pick_device
@@ -99,8 +99,8 @@ def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext
     """What all trials of a run share."""
     return TrialContext(
         source=found.source,
-        train=image_set(found, "train"),
-        val=image_set(found, "val"),
+        train=found.study.images("train"),
+        val=found.study.images("val"),
         train_groups=found.groups[found.cohort.rows("train")],
         val_groups=found.groups[found.cohort.rows("val")],
         val_units=found.cohort.units(found.cohort.rows("val")),
@@ -112,7 +112,7 @@ def trial_context(folder: Path, found: Prepared, engine: Engine) -> TrialContext
 
 def _head(config: RunConfig, found: Prepared, strategy: str) -> HeadSettings:
     if found.masks is not None:
-        return HeadSettings(num_outputs=image_set(found, "train").num_outputs, kind=config.transfer.decoder)
+        return HeadSettings(num_outputs=found.study.images("train").num_outputs, kind=config.transfer.decoder)
     num = 1 if found.cohort.task == "binary" else len(found.cohort.classes)
     usual = usual_head(found.source.backbone.spec.lift)
     kind = config.transfer.head or ("svm" if strategy == "hybrid" else usual)
@@ -262,7 +262,7 @@ class Runner:
         trial = run_trial(spec, self.context, lambda done, total: self.told.step(label, done, total), self._say_plan)
         if all(trial.spec != other.spec for other, _ in self.rows):
             self.rows.append((trial, role))
-            said = "  ".join(f"{SCORE_NAMES[name]} {value:.4f}" for name, value in trial.scores.items())
+            said = "  ".join(f"{METRIC_NAMES.get(name, name)} {value:.4f}" for name, value in trial.scores.items())
             self.told.say(f"  {label:<44} val {said}  {trial.num_params / 1e6:6.2f} M  {trial.seconds:5.0f} s")
             log_event(self.folder, "trial", role=role, cut=cut.index, seed=seed, **_scores(trial))
             write_table(_trial_table(self.rows), self.folder / "search.csv")

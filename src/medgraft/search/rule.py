@@ -8,7 +8,7 @@ import numpy as np
 
 from medgraft.evaluate.bootstrap import metric_replicates
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.metrics.scores import deciding_metric, scores_of
+from medgraft.metrics.measures import measure_of, measured
 from medgraft.types import Cut, Judged
 
 __all__ = ["Candidate", "Choice", "choose", "is_clearly_behind"]
@@ -60,9 +60,9 @@ def choose(
 
     ``best`` takes the highest score (validation AUPRC, of masks mean Dice; mean over seeds). ``compact`` takes the
     fewest deployed parameters among the cuts whose paired difference to the best has a mean of at most one bootstrap SD
-    and at most `tolerance`; ties go to fewer MACs. Of masks `tolerance` alone decides: on the same thousands of pixels
-    the SD can be a fraction of what another seed changes, and would call the luckiest training the only good one. All
-    cuts and seeds see the same replicates: groups resampled, where there are labels stratified by class.
+    and at most `tolerance`; ties go to fewer MACs. For masks `tolerance` alone decides, see
+    `medgraft.metrics.measures.Measure`. All cuts and seeds see the same replicates: groups resampled, where there are
+    labels stratified by class.
 
     Args:
         tried: Cut index to validation predictions, one per seed.
@@ -78,8 +78,8 @@ def choose(
     best = max(scores, key=lambda index: (scores[index], -num_params[index]))
     first = next(iter(tried.values()))[0]
     weights = bootstrap_weights(first, num=replicates, seed=seed)
-    metric = deciding_metric(first)
-    values = {index: metric_replicates(list(tried[index]), metric, weights) for index in tried}
+    measure = measure_of(first)
+    values = {index: metric_replicates(list(tried[index]), measure.chooses, weights) for index in tried}
     by_index = {cut.index: cut for cut in cuts}
     candidates = []
     for index in sorted(tried):
@@ -94,7 +94,7 @@ def choose(
                 sd_difference=sd,
                 num_params=num_params[index],
                 macs=by_index[index].macs if macs is None else macs[index],
-                eligible=index == best or mean <= (tolerance if metric == "dice" else min(sd, tolerance)),
+                eligible=index == best or mean <= (tolerance if measure.tolerance_alone else min(sd, tolerance)),
             )
         )
     is_flat = len({num_params[index] for index in tried}) == 1
@@ -107,8 +107,8 @@ def choose(
     )
 
 
-def _score(found: Judged) -> float:
-    return scores_of(found)[deciding_metric(found)]
+def _score(judged: Judged) -> float:
+    return measured(judged, measure_of(judged).chooses)
 
 
 def is_clearly_behind(one: Judged, best: Judged, *, replicates: int = 2000, seed: int = 0) -> bool:
@@ -123,7 +123,7 @@ def is_clearly_behind(one: Judged, best: Judged, *, replicates: int = 2000, seed
         seed: Of the bootstrap.
     """
     weights = bootstrap_weights(one, num=replicates, seed=seed)
-    metric = deciding_metric(one)
+    metric = measure_of(one).chooses
     difference = metric_replicates([best], metric, weights) - metric_replicates([one], metric, weights)
     mean, sd = float(difference.mean()), float(difference.std(ddof=1))
     return mean > max(_CLEAR_SDS * sd, _CLEAR_LOSS)

@@ -17,7 +17,7 @@ from medgraft.data.labels import class_matrix
 from medgraft.errors import RunError
 from medgraft.files import replacing, write_json, write_rows
 from medgraft.metrics.cases import pooled
-from medgraft.metrics.scores import scores_of
+from medgraft.metrics.measures import scores_of
 from medgraft.train.batches import ImageSet, MaskSet
 from medgraft.train.checkpoint import load_best, remove_checkpoint, save_best
 from medgraft.train.classical import Labelled, solve_head

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from medgraft.data.augment import augment_batch, augment_pair
 from medgraft.errors import ConfigError
-from medgraft.metrics.scores import scores_of
+from medgraft.metrics.measures import scores_of
 from medgraft.train.batches import ImageSet, MaskSet, epoch_order, iterate, moments, seed_for, split_batches
 from medgraft.train.engine import Engine
 from medgraft.train.mask_losses import make_mask_loss

@@ -5,8 +5,8 @@ import pytest
 
 from medgraft.errors import ConfigError, DataError
 from medgraft.metrics.classification import auprc, auroc
-from medgraft.metrics.overlap import overlap_counts
-from medgraft.metrics.scores import MASK_METRICS, deciding_metric, scores_of, weighted_overlap
+from medgraft.metrics.measures import measure_of, scores_of
+from medgraft.metrics.overlap import MASK_METRICS, overlap_counts, weighted_overlap
 from medgraft.types import Overlaps, Predictions
 
 
@@ -32,7 +32,7 @@ def test_the_mean_goes_over_cases_of_the_mean_over_classes_and_pooling_over_all_
     by_hand = [np.mean([dice_of(a, b, c) for c in (1, 2)]) for a, b in zip(called, truth, strict=True)]
     pooled = np.mean([dice_of(np.stack(called), np.stack(truth), c) for c in (1, 2)])
     assert scores_of(found) == pytest.approx({"dice": np.mean(by_hand), "pooled_dice": pooled})
-    assert deciding_metric(found) == "dice"
+    assert measure_of(found).chooses == "dice"
 
 
 def test_a_weighted_case_counts_as_often():
@@ -65,4 +65,4 @@ def test_labels_keep_their_scores():
         groups=np.arange(4), classes=("normal", "sick"), task="binary", positive=1,
     )  # fmt: skip
     assert scores_of(found) == {"auprc": auprc(found), "auroc": auroc(found)}
-    assert deciding_metric(found) == "auprc"
+    assert measure_of(found).chooses == "auprc"

@@ -1,0 +1,145 @@
+"""A finished model on another cohort: the same metrics and intervals, per site when known."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from medgraft.data.findings import Finding
+from medgraft.deploy.artefact import LoadedModel
+from medgraft.evaluate.operating_point import apply_thresholds
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.evaluate.results import ClassPoint, ModelResult, ObserverResult, SiteResult, model_to_json
+from medgraft.evaluate.summary import site_results, summarise
+from medgraft.judge.judges import JUDGES
+from medgraft.judge.plan import JudgePlan
+from medgraft.listener import Listener
+from medgraft.study import Study
+from medgraft.train.engine import exact_engine
+from medgraft.types import Judged, Predictions, to_json
+
+__all__ = ["ExternalResult", "external_to_json", "judge_external"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalResult:
+    """What another cohort says of a model.
+
+    Args:
+        result: Metrics with intervals; operating points keep the thresholds chosen on validation.
+        classes: Those that were judged.
+        unlabelled: Labels of the model that the cohort does not have.
+        judged_by: What was judged as one.
+        num_images: Readable images.
+        num_cases: Cases judged.
+        num_above_training_range: Images with values above those of the training images.
+        findings: Of the audit.
+        sites: By name, where the cohort tells them.
+        unit: In which surfaces are measured; empty for labels.
+        tolerance: Of surface Dice; None for labels.
+        observers: Other observers of masks.
+        observers_left_out: Those who cannot be compared, and why.
+    """
+
+    result: ModelResult
+    classes: tuple[str, ...]
+    num_images: int
+    num_cases: int
+    num_above_training_range: int
+    findings: tuple[Finding, ...]
+    unlabelled: tuple[str, ...] = ()
+    judged_by: str = "image"
+    sites: dict[str, SiteResult] = dataclasses.field(default_factory=dict)
+    unit: str = ""
+    tolerance: float | None = None
+    observers: dict[str, ObserverResult] = dataclasses.field(default_factory=dict)
+    observers_left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def judge_external(
+    model: LoadedModel,
+    study: Study,
+    rows: np.ndarray,
+    findings: tuple[Finding, ...],
+    plan: JudgePlan,
+    device: str,
+    listener: Listener,
+) -> tuple[ExternalResult, Judged]:
+    """What the cases say of the model, and what it says of them.
+
+    Args:
+        model: Finished.
+        study: The other cohort, in terms of the model's classes.
+        rows: Images that are judged, every one of each unit among them.
+        findings: Of its audit.
+        plan: Bootstrap and tolerance.
+        device: From `medgraft.train.engine.pick_device`.
+        listener: Told how far it is, and what is odd.
+
+    Raises:
+        DataError: A class is absent.
+    """
+    judge = JUDGES[study.cohort.kind]
+    judged: Judged = judge.call(
+        model.network, study, rows, plan, exact_engine(device), lambda done: listener.step("judging", done, len(rows))
+    )
+    labelled, unlabelled = _labelled(judged, study)
+    if unlabelled:
+        listener.say(f"The cohort has no label {', '.join(unlabelled)}: nothing is said of it.")
+    above = int((study.decoded.facts["high"][study.rows[rows]] > study.preprocessing.intensity_max).sum())
+    if above:
+        limit = study.preprocessing.intensity_max
+        listener.say(f"warn: {above} images hold values above the training range of {limit}.")
+    result = summarise(labelled, bootstrap_weights(labelled, plan.replicates, plan.seed))
+    cases = rows[np.unique(study.cohort.units(rows), return_index=True)[1]]
+    sites = study.cohort.sites(cases)
+    found = ExternalResult(
+        result=dataclasses.replace(result, points=_points(labelled, model)),
+        classes=labelled.classes,
+        unlabelled=unlabelled,
+        judged_by=study.cohort.judged_by,
+        num_images=len(study.cohort),
+        num_cases=len(cases),
+        num_above_training_range=above,
+        findings=findings,
+        sites=site_results(labelled, sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
+        **judge.beside(study, rows, judged, plan),
+    )
+    return found, judged
+
+
+def external_to_json(result: ExternalResult) -> dict[str, Any]:
+    """The content of `evaluation.json`."""
+    told = to_json(result)
+    model = model_to_json(result.result)
+    del told["result"], told["findings"]
+    metrics = {name: to_json(score) for name, score in result.result.scores.items()}
+    told |= {"metrics": metrics, "audit": to_json(result.findings)}
+    if result.result.per_class:
+        told["per_class"] = model["per_class"]
+    if result.result.points:
+        told["operating_point"] = to_json(result.result.points)
+    for name in ("sites", "observers"):
+        told[name] = {key: part | part.pop("scores") for key, part in told[name].items()}
+    unused = ("unit", "tolerance", "observers", "observers_left_out") if result.tolerance is None else ("judged_by",)
+    return {name: value for name, value in told.items() if name not in unused}
+
+
+def _points(judged: Judged, model: LoadedModel) -> dict[str, ClassPoint]:
+    """Operating points at the thresholds that the model brings, as far as it was given any."""
+    thresholds = {name: value for name, value in model.artefact.thresholds.items() if name in judged.classes}
+    return apply_thresholds(judged, thresholds) if isinstance(judged, Predictions) and thresholds else {}
+
+
+def _labelled(judged: Judged, study: Study) -> tuple[Judged, tuple[str, ...]]:
+    """What is said of the labels that the cohort has, and the names of the others; of single labels all."""
+    if not isinstance(judged, Predictions) or judged.task != "multilabel":
+        return judged, ()
+    has = ~np.isnan(study.cohort.targets).all(0)
+    part = dataclasses.replace(
+        judged,
+        probs=judged.probs[:, has],
+        targets=judged.targets[:, has],
+        classes=tuple(name for name, there in zip(judged.classes, has, strict=True) if there),
+    )
+    return part, tuple(name for name, there in zip(judged.classes, has, strict=True) if not there)

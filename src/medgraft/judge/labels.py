@@ -1,0 +1,102 @@
+"""Judging of labels: probabilities pooled by unit, their tables, operating points."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from medgraft.data.identity import pseudonym
+from medgraft.deploy.predict import predictions_table
+from medgraft.evaluate.results import ModelResult
+from medgraft.evaluate.summary import with_points
+from medgraft.judge.plan import JudgePlan
+from medgraft.metrics.cases import pooled
+from medgraft.study import Study
+from medgraft.train.batches import ImageSet
+from medgraft.train.engine import Engine
+from medgraft.train.outputs import predict_probs
+from medgraft.transfer.model import TransferModel
+from medgraft.types import Predictions
+
+__all__ = ["artefact_facts", "call", "case_rows", "finished", "from_table", "pseudonyms", "table"]
+
+
+def case_rows(study: Study, split: str | None) -> np.ndarray:
+    """Row numbers of the cases of a split (of all), of each unit its first."""
+    return study.cohort.case_rows(split)
+
+
+def call(
+    model: TransferModel,
+    study: Study,
+    rows: np.ndarray,
+    plan: JudgePlan,
+    engine: Engine,
+    on_case: Callable[[int], None] = lambda _done: None,
+) -> Predictions:
+    """What a model says of some images, pooled by unit.
+
+    Args:
+        model: Moved to the device of `engine`.
+        study: The images.
+        rows: Of the cohort, every image of each unit among them.
+        plan: Not needed for labels.
+        engine: Device and arithmetic.
+        on_case: Not called for labels.
+    """
+    data = ImageSet(
+        images=study.decoded.images,
+        rows=study.rows[rows],
+        targets=study.cohort.targets[rows],
+        intensity_max=study.preprocessing.intensity_max,
+        task=study.cohort.task,
+        positive=study.positive,
+        num_classes=len(study.cohort.classes),
+    )
+    predictions = Predictions(
+        probs=predict_probs(model.to(engine.device), data, engine),
+        targets=data.targets,
+        groups=study.groups[rows],
+        classes=study.cohort.classes,
+        task=data.task,
+        positive=data.positive,
+        is_ordinal=study.cohort.is_ordinal,
+    )
+    return pooled(predictions, study.cohort.units(rows))
+
+
+def table(study: Study, rows: np.ndarray, judged: Predictions) -> pd.DataFrame:
+    """``path, patient, label, prob_<class>…, pred, status`` of the cases `rows`."""
+    cases = study.cohort.table.iloc[rows]
+    return predictions_table(judged, list(cases["path"]), pseudonyms(cases))
+
+
+def from_table(told: pd.DataFrame, study: Study, rows: np.ndarray) -> Predictions:
+    """What `table` was made from."""
+    cohort = study.cohort
+    return Predictions(
+        probs=told[[f"prob_{name}" for name in cohort.classes]].to_numpy(np.float64),
+        targets=cohort.targets[rows],
+        groups=study.groups[rows],
+        classes=cohort.classes,
+        task=cohort.task,
+        positive=study.positive,
+        is_ordinal=cohort.is_ordinal,
+    )
+
+
+def finished(result: ModelResult, judged: Predictions, val: Predictions, plan: JudgePlan) -> ModelResult:
+    """The result with operating points and temperature, which validation fixes."""
+    return with_points(result, judged, val, plan.operating_point)
+
+
+def artefact_facts(result: ModelResult, plan: JudgePlan) -> dict[str, Any]:
+    """What a stored model needs to know of its judging."""
+    thresholds = {name: point.threshold for name, point in result.points.items()}
+    return {"thresholds": thresholds, "temperature": 1.0 if result.scaled is None else result.scaled.temperature}
+
+
+def pseudonyms(cases: pd.DataFrame) -> list[str]:
+    """A keyed pseudonym of each case's patient; empty where none is known."""
+    return [pseudonym(str(patient)) if isinstance(patient, str) else "" for patient in cases["patient"]]

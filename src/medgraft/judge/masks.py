@@ -1,0 +1,173 @@
+"""Judging of masks: overlap and surfaces at the images' own size, their tables, other observers."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import pandas as pd
+
+from medgraft.data.mask_cache import stored_spacing
+from medgraft.data.masks import mask_of, with_truth
+from medgraft.deploy.segment import segment_image
+from medgraft.evaluate.bootstrap import paired_difference
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.evaluate.results import ModelResult, ObserverResult
+from medgraft.evaluate.summary import summarise
+from medgraft.judge.labels import pseudonyms
+from medgraft.judge.plan import JudgePlan
+from medgraft.metrics.measures import cases_of, measure_of
+from medgraft.metrics.overlap import dice, jaccard, overlap_counts, surface_scores
+from medgraft.study import Study
+from medgraft.train.engine import Engine
+from medgraft.transfer.model import TransferModel
+from medgraft.types import Overlaps
+
+__all__ = ["artefact_facts", "beside", "call", "case_rows", "finished", "from_table", "segmenter", "table"]
+
+_FEWEST: Final = 2
+
+
+def case_rows(study: Study, split: str | None) -> np.ndarray:
+    """Row numbers of a split, or of all."""
+    return np.arange(len(study.cohort)) if split is None else study.cohort.rows(split)
+
+
+def segmenter(model: TransferModel, study: Study, engine: Engine) -> Callable[[int, tuple[int, ...]], np.ndarray]:
+    """A function of a row and the sides of its file: the class numbers that `model` calls, at that size.
+
+    Args:
+        model: Moved to the device of `engine`.
+        study: The images.
+        engine: Device and arithmetic.
+    """
+    network = model.to(engine.device)
+
+    def marked(row: int, sides: tuple[int, ...]) -> np.ndarray:
+        cached = int(study.rows[row])
+        return segment_image(
+            network,
+            np.asarray(study.decoded.images[cached]),
+            sides,
+            study.preprocessing,
+            study.patch,
+            engine,
+            stored_spacing(study.decoded, cached),
+        )
+
+    return marked
+
+
+def call(
+    model: TransferModel,
+    study: Study,
+    rows: np.ndarray,
+    plan: JudgePlan,
+    engine: Engine,
+    on_case: Callable[[int], None] = lambda _done: None,
+) -> Overlaps:
+    """Overlap and surfaces of a model's masks with the truth, at the size of the files; each truth is read once.
+
+    Args:
+        model: Moved to the device of `engine`.
+        study: The images.
+        rows: Of the cohort.
+        plan: Tells the tolerance of surface Dice.
+        engine: Device and arithmetic.
+        on_case: Called with the number of cases done.
+    """
+    marked, cases, is_spaced = segmenter(model, study, engine), [], study.surface_unit == "mm"
+    for row in rows.tolist():
+        truth = mask_of(study.cohort, row)
+        cases.append(_agreement(study, row, truth, marked(row, truth.shape), plan.tolerance, is_spaced=is_spaced))
+        on_case(len(cases))
+    return _overlaps(study, rows, cases)
+
+
+def _agreement(
+    study: Study, row: int, truth: np.ndarray, called: np.ndarray, tolerance: float, *, is_spaced: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """(C, 3) counts and (C, 2) surfaces of one case."""
+    classes = range(1, len(study.cohort.classes) + 1)
+    spacing = stored_spacing(study.decoded, int(study.rows[row])) if is_spaced else (1.0,) * truth.ndim
+    surfaces = [surface_scores(called == c, truth == c, spacing, tolerance) for c in classes]
+    return overlap_counts(called, truth, len(classes)), np.array(surfaces, dtype=np.float64)
+
+
+def _overlaps(study: Study, rows: np.ndarray, cases: Sequence[tuple[np.ndarray, np.ndarray]]) -> Overlaps:
+    counts, surfaces = (np.stack(parts) for parts in zip(*cases, strict=True))
+    return Overlaps(counts=counts, surfaces=surfaces, groups=study.groups[rows], classes=study.cohort.classes)
+
+
+def table(study: Study, rows: np.ndarray, judged: Overlaps) -> pd.DataFrame:
+    """``path, patient`` and for every class ``dice_…, jaccard_…, hd95_…, surface_dice_…`` and its pixels."""
+    cases = study.cohort.table.iloc[rows]
+    out = pd.DataFrame({"path": list(cases["path"]), "patient": pseudonyms(cases)})
+    for index, name in enumerate(judged.classes):
+        counts = judged.counts[:, index]
+        out[f"dice_{name}"], out[f"jaccard_{name}"] = dice(counts), jaccard(counts)
+        if judged.surfaces is not None:
+            out[f"hd95_{name}"], out[f"surface_dice_{name}"] = judged.surfaces[:, index].T
+        out[f"called_{name}"], out[f"true_{name}"], out[f"both_{name}"] = counts.T
+    return out
+
+
+def from_table(told: pd.DataFrame, study: Study, rows: np.ndarray) -> Overlaps:
+    """What `table` was made from, surfaces included."""
+    classes = study.cohort.classes
+    counts = [told[[f"called_{name}", f"true_{name}", f"both_{name}"]].to_numpy(np.int64) for name in classes]
+    surfaces = [told[[f"hd95_{name}", f"surface_dice_{name}"]].to_numpy(np.float64) for name in classes]
+    return Overlaps(
+        counts=np.stack(counts, 1), surfaces=np.stack(surfaces, 1), groups=study.groups[rows], classes=classes
+    )
+
+
+def finished(result: ModelResult, judged: Overlaps, val: Overlaps, plan: JudgePlan) -> ModelResult:
+    """The result as it is: masks have no operating point."""
+    return result
+
+
+def artefact_facts(result: ModelResult, plan: JudgePlan) -> dict[str, Any]:
+    """What a stored model needs to know of its judging."""
+    return {"tolerance_mm": plan.tolerance}
+
+
+def beside(study: Study, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan) -> dict[str, Any]:
+    """The fields of a `TestResult` that only masks have: unit, tolerance, and every other observer on the same cases.
+
+    Args:
+        study: The images.
+        rows: Of the cohort.
+        chosen: What the model says of these rows.
+        plan: Tolerance and bootstrap.
+    """
+    observers: dict[str, ObserverResult] = {}
+    left_out: dict[str, str] = {}
+    is_spaced = study.surface_unit == "mm"
+    for name in study.cohort.observers:
+        places, cases, reason = [], [], "too few of these cases have a mask of theirs"
+        for place, row in enumerate(rows.tolist()):
+            both = with_truth(study.cohort, name, row)
+            if isinstance(both, str):
+                reason = f"e.g. {study.cohort.table['path'].iat[row]}: {both}"
+            elif both is not None:
+                mask, truth = both
+                places.append(place)
+                cases.append(_agreement(study, row, truth, mask, plan.tolerance, is_spaced=is_spaced))
+        if len(places) < _FEWEST:
+            left_out[name] = reason
+            continue
+        human, model = _overlaps(study, rows[places], cases), cases_of(chosen, np.array(places))
+        weights = bootstrap_weights(human, plan.replicates, plan.seed)
+        observers[name] = ObserverResult(
+            num_cases=len(places),
+            scores=summarise(human, weights).scores,
+            model_less_observer={
+                metric: paired_difference(model, human, metric, weights) for metric in measure_of(human).metrics(human)
+            },
+        )
+    return {
+        "unit": study.surface_unit,
+        "tolerance": plan.tolerance,
+        "observers": observers,
+        "observers_left_out": left_out,
+    }

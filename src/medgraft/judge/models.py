@@ -1,0 +1,82 @@
+"""The models a run leaves behind: one to use, one to compare with, and what both cost."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from medgraft.backbones.spec import Backbone
+from medgraft.deploy.artefact import Artefact, save_artefact
+from medgraft.evaluate.efficiency import file_bytes, latency_ms
+from medgraft.result import Cost, Efficiency
+from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of
+from medgraft.study import Study
+from medgraft.transfer.model import TransferModel
+
+__all__ = ["artefact_of", "store_models"]
+
+_FOLDERS: Final = {"chosen": "model", "baseline": "baseline"}
+
+
+def store_models(
+    folder: Path, study: Study, context: TrialContext, trials: Mapping[str, Trial], facts: Mapping[str, dict[str, Any]]
+) -> Efficiency:
+    """Costs of the chosen model and of full fine-tuning, after both were stored below `folder`.
+
+    Args:
+        folder: Of the run.
+        study: Its cohort.
+        context: Of its trials.
+        trials: ``chosen`` and ``baseline``.
+        facts: For each of the two what its `Artefact` knows of its judging.
+
+    Raises:
+        RunError: The folder cannot be written.
+    """
+    models = {role: load_trial_model(trials[role], context)[0] for role in _FOLDERS}
+    sides = study.patch or study.preprocessing.sides
+    times = latency_ms(models, torch.rand(1, study.preprocessing.channels, *sides))
+    costs = {}
+    for role, name in _FOLDERS.items():
+        trial, backbone = trials[role], context.source.backbone
+        save_artefact(
+            folder / name, models[role], artefact_of(study, trial, models[role], backbone, **facts[role]), backbone
+        )
+        costs[role] = Cost(
+            num_params=trial.num_params,
+            macs=trial.macs,
+            cpu_ms=times[role],
+            file_bytes=file_bytes(folder / name / "model.safetensors"),
+        )
+    return Efficiency(chosen=costs["chosen"], baseline=costs["baseline"], cpu_threads=torch.get_num_threads())
+
+
+def artefact_of(study: Study, trial: Trial, model: TransferModel, backbone: Backbone, **facts: Any) -> Artefact:
+    """What is stored beside the tensors of a trial's model.
+
+    Args:
+        study: Its cohort.
+        trial: It was trained by.
+        model: Its network.
+        backbone: It was made from.
+        facts: Thresholds, temperature or tolerance, as far as it was judged.
+    """
+    report, cohort = backbone.report, study.cohort
+    return Artefact(
+        task=cohort.task,
+        classes=cohort.classes,
+        positive=cohort.positive,
+        is_ordinal=cohort.is_ordinal,
+        judged_by=cohort.judged_by,
+        strategy=trial.spec.strategy,
+        cut=model.trunk.cut,
+        head=trial.spec.head,
+        preprocessing=study.preprocessing,
+        **{"thresholds": {}, "temperature": 1.0, **facts},
+        weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
+        frozen=model.frozen,
+        slim=slim_of(trial.spec),
+        patch=study.patch,
+        mask_values=cohort.mask_values,
+    )

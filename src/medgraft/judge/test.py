@@ -1,0 +1,208 @@
+"""The one opening of a test set: what every model says, intervals, verdict, and the files that hold them."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pandas as pd
+
+from medgraft.evaluate.ledger import open_test
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.evaluate.results import Comparison, ModelResult, TestResult
+from medgraft.evaluate.summary import compare, site_results, summarise
+from medgraft.files import write_table
+from medgraft.judge.judges import JUDGES
+from medgraft.judge.models import store_models
+from medgraft.judge.plan import JudgePlan
+from medgraft.listener import Listener
+from medgraft.result import Efficiency, FurtherModel, cut_facts
+from medgraft.search.trial import Trial, TrialContext, load_trial_model
+from medgraft.study import Study
+from medgraft.train.engine import exact_engine
+from medgraft.types import Judged
+
+__all__ = ["ROLES", "Tested", "count_openings", "judged_by_trial", "judged_name", "open_test_set", "table_name"]
+
+ROLES: Final = ("chosen", "baseline", "second", "continued")
+"""Models that are tested: the chosen one, full fine-tuning, and further baselines where there are any."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Tested:
+    """What the opening of a test set found out.
+
+    Args:
+        test: Of the chosen model and full fine-tuning.
+        further: Of further baselines, by role.
+        efficiency: What the two stored models cost.
+        judged: What every model says of the test cases, one per seed, by role.
+    """
+
+    test: TestResult
+    further: dict[str, FurtherModel]
+    efficiency: Efficiency
+    judged: dict[str, list[Judged]]
+
+
+def open_test_set(
+    plan: JudgePlan,
+    folder: Path,
+    study: Study,
+    context: TrialContext,
+    trials: Mapping[str, Sequence[Trial]],
+    listener: Listener,
+) -> Tested:
+    """Judge every model on the test set, store the two that stay, and write the tables of cases.
+
+    Args:
+        plan: Fixed beforehand.
+        folder: Of the run.
+        study: Its cohort.
+        context: Of its trials.
+        trials: By role (`ROLES`), one per seed, the first seed's first.
+        listener: Told how far it is.
+
+    Raises:
+        DataError: A class is absent from the test set.
+        RunError: A file cannot be written or read.
+    """
+    judge, rows = JUDGES[study.cohort.kind], JUDGES[study.cohort.kind].case_rows(study, "test")
+    judged = _judged(plan, study, context, trials, listener)
+    weights = bootstrap_weights(judged["chosen"][0], plan.replicates, plan.seed)
+
+    def result(role: str) -> ModelResult:
+        val = context.val_judged(trials[role][0].val_outputs)
+        return judge.finished(summarise(judged[role], weights), judged[role][0], val, plan)
+
+    results = {role: result(role) for role in judged}
+    chosen = judged["chosen"]
+    sites = study.cohort.sites(rows)
+    test = TestResult(
+        chosen=results["chosen"],
+        baseline=results["baseline"],
+        comparison=_compared(plan, judged, trials, weights),
+        margin=plan.margin,
+        replicates=plan.replicates,
+        num_cases=len(rows),
+        num_groups=len(np.unique(study.groups[rows])),
+        sites=site_results(chosen[0], sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
+        **judge.beside(study, rows, chosen[0], plan),
+    )
+    further = {
+        role: further_model(trials[role][0], results[role], compare(chosen, judged[role], plan.margin, weights))
+        for role in judged
+        if role not in ("chosen", "baseline")
+    }
+    _write_tables(folder, study, context, trials, judged)
+    facts = {role: judge.artefact_facts(results[role], plan) for role in ("chosen", "baseline")}
+    firsts = {role: seeds[0] for role, seeds in trials.items() if seeds}
+    return Tested(
+        test=test, further=further, judged=judged, efficiency=store_models(folder, study, context, firsts, facts)
+    )
+
+
+def _judged(
+    plan: JudgePlan, study: Study, context: TrialContext, trials: Mapping[str, Sequence[Trial]], listener: Listener
+) -> dict[str, list[Judged]]:
+    """What every trained model says of the test set, by role; a trial of two roles is asked once."""
+    said: dict[str, Judged] = {}
+    for trial in (trial for seeds in trials.values() for trial in seeds):
+        if trial.spec.key() not in said:
+            said[trial.spec.key()] = judged_by_trial(plan, trial, study, context, "test", listener)
+    return {role: [said[trial.spec.key()] for trial in seeds] for role, seeds in trials.items() if seeds}
+
+
+def judged_by_trial(
+    plan: JudgePlan, trial: Trial, study: Study, context: TrialContext, split: str, listener: Listener | None = None
+) -> Judged:
+    """What a trained model says of a split, in exact arithmetic whatever trained it.
+
+    Args:
+        plan: Fixed beforehand.
+        trial: With its weights.
+        study: The cohort.
+        context: Of the trial.
+        split: ``val`` or ``test``.
+        listener: Told how far it is.
+    """
+    engine = exact_engine(context.engine.device, is_deterministic=context.engine.is_deterministic)
+    rows = study.cohort.rows(split)
+    told, label = listener or Listener(), f"{trial.spec.strategy} at cut {trial.cut.index} on the {split} set"
+    call = JUDGES[study.cohort.kind].call
+    judged: Judged = call(
+        load_trial_model(trial, context)[0], study, rows, plan, engine, lambda done: told.step(label, done, len(rows))
+    )
+    return judged
+
+
+def _compared(
+    plan: JudgePlan, judged: Mapping[str, list[Judged]], trials: Mapping[str, Sequence[Trial]], weights: np.ndarray
+) -> Comparison:
+    """The chosen model against full fine-tuning, in words of its own where they are one."""
+    first = trials["chosen"][0].spec
+    name = judged_name(first.strategy)
+    compared = compare(judged["chosen"], judged["baseline"], plan.margin, weights, name)
+    if first != trials["baseline"][0].spec:
+        return compared
+    headline = "The search kept the whole network: the chosen model is full fine-tuning itself"
+    return dataclasses.replace(compared, headline=headline, numbers="")
+
+
+def further_model(trial: Trial, result: ModelResult, comparison: Comparison) -> FurtherModel:
+    """A further baseline with what it is."""
+    return FurtherModel(
+        cut=cut_facts(trial.cut),
+        result=result,
+        comparison=comparison,
+        num_params=trial.num_params,
+        macs=trial.macs,
+        epochs=len(trial.history),
+    )
+
+
+def judged_name(strategy: str) -> str:
+    """What the chosen model is called in the verdict."""
+    return "The compact model" if strategy == "ttl" else f"The {strategy} model"
+
+
+def table_name(role: str) -> str:
+    """File of the test cases of a model of `ROLES`."""
+    return f"predictions{'' if role == 'chosen' else f'_{role}'}.csv"
+
+
+def count_openings(study: Study, run_id: str, folder: Path) -> int:
+    """How often the test cases were opened on this machine, this time included; it is written down.
+
+    Args:
+        study: The cohort.
+        run_id: Of the run that opens them.
+        folder: Of the run.
+    """
+    rows = study.rows[study.cohort.rows("test")]
+    return open_test([str(study.decoded.facts["sha256"][row]) for row in rows], run_id, folder)
+
+
+def _write_tables(
+    folder: Path,
+    study: Study,
+    context: TrialContext,
+    trials: Mapping[str, Sequence[Trial]],
+    judged: Mapping[str, list[Judged]],
+) -> None:
+    """A table of the test cases for every model, one of the validation cases, and the course of training."""
+    judge = JUDGES[study.cohort.kind]
+    rows = judge.case_rows(study, "test")
+    for role, seeds in judged.items():
+        write_table(judge.table(study, rows, seeds[0]), folder / table_name(role))
+    if judge.keeps_validation:
+        val = context.val_judged(trials["chosen"][0].val_outputs)
+        write_table(judge.table(study, judge.case_rows(study, "val"), val), folder / "predictions_val.csv")
+    history = [
+        {"role": role, "seed": trial.spec.seed, **row.columns()}
+        for role in ("chosen", "baseline")
+        for trial in trials[role]
+        for row in trial.history
+    ]
+    write_table(pd.DataFrame(history), folder / "history.csv")

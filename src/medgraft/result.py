@@ -1,0 +1,372 @@
+"""The result of a run as a value: what its report, its terminal and other jobs need; `results.json` on disk."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from medgraft.backbones.spec import Lift
+from medgraft.config import TrainConfig
+from medgraft.data.findings import Finding
+from medgraft.errors import RunError
+from medgraft.evaluate.results import (
+    Comparison,
+    Estimate,
+    ModelResult,
+    TestResult,
+    comparison_from_json,
+    comparison_to_json,
+    judged_from_json,
+    judged_to_json,
+    model_from_json,
+    model_to_json,
+)
+from medgraft.evaluate.verdict import Verdict
+from medgraft.files import read_json, write_json
+from medgraft.metrics.measures import Measure, measure_of
+from medgraft.train.engine import Engine
+from medgraft.transfer.strategies import StrategySettings
+from medgraft.types import Cut, LoadReport, Preprocessing, Task, TransferPlan, from_json, to_json
+
+__all__ = [
+    "AuditResult",
+    "BackboneFacts",
+    "Chosen",
+    "Cost",
+    "CutFacts",
+    "Efficiency",
+    "FoldResult",
+    "FurtherModel",
+    "Ledger",
+    "RunResult",
+    "SearchCost",
+    "SplitFacts",
+    "cut_facts",
+    "mean_of_those_there",
+    "read_result",
+    "result_from_json",
+    "result_to_json",
+    "write_result",
+]
+
+RESULTS: Final = "results.json"
+SCHEMA: Final = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CutFacts:
+    """A cut in short: where it is, and what everything up to it costs."""
+
+    index: int
+    name: str
+    num_params: int
+    macs: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """What was chosen, and how.
+
+    Args:
+        strategy: Its name.
+        head: Kind of the head.
+        solver: Of a head on frozen features.
+        settings: Of the strategy.
+        rule: That chose among cuts: ``compact``, ``best`` or ``overlap``.
+        init: Where the weights came from: ``pretrained``, ``ftl`` (it went on from full fine-tuning) or ``none``.
+        cut: Its depth.
+    """
+
+    strategy: str
+    cut: CutFacts
+    head: str = "pooled"
+    solver: Literal["exact", "gradient"] = "exact"
+    settings: StrategySettings = dataclasses.field(default_factory=StrategySettings)
+    rule: Literal["compact", "best", "overlap"] = "compact"
+    init: Literal["pretrained", "ftl", "none"] = "pretrained"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a deployed model costs: numbers stored, multiply-accumulates of one input, milliseconds, bytes."""
+
+    num_params: int
+    macs: int
+    cpu_ms: float | None = None
+    file_bytes: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Efficiency:
+    """Costs of the saved model and of full fine-tuning, measured in turns with so many threads."""
+
+    chosen: Cost
+    baseline: Cost
+    cpu_threads: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FurtherModel:
+    """A further baseline on the same cases, and the chosen model against it.
+
+    Args:
+        cut: Where it ends.
+        epochs: It was trained for; 0 where folds differ.
+        result: What the test cases say of it.
+        comparison: The chosen model less it.
+    """
+
+    cut: CutFacts
+    result: ModelResult
+    comparison: Comparison
+    num_params: int
+    macs: int
+    epochs: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SearchCost:
+    """How the depth was searched and what that took.
+
+    Args:
+        method: Its name; ``given`` where nothing was searched.
+        num_trials: Trainings up to the chosen model of the first seed.
+        seeds: Per cut.
+        epochs: Per seed.
+        seconds: Of these trainings and what is beside them.
+        baseline_seconds: Of one full fine-tuning.
+        cost_in_ftl: Training-step multiply-accumulates in units of full fine-tuning.
+        beyond_ftl: The same without the baseline itself.
+        start: Of a guided search: ``source`` or ``ftl``.
+        fold: Whose choice is shown, of several; from 1.
+    """
+
+    method: str
+    num_trials: int
+    seconds: float
+    baseline_seconds: float
+    cost_in_ftl: float
+    beyond_ftl: float
+    seeds: int = 1
+    epochs: int = 0
+    start: Literal["source", "ftl"] = "source"
+    fold: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SplitFacts:
+    """How the cohort was divided.
+
+    Args:
+        sha256: Of ``splits.csv``.
+        groups: Independent groups by split.
+        group_kind: What a group is: ``patient`` where patients are known, else the noun of a case.
+        counts: Split to class to number of images with it.
+        images: Split to number of images.
+        are_leaks_dropped: Whether a given split leaked and was cleaned.
+    """
+
+    sha256: str
+    groups: dict[str, int]
+    group_kind: str
+    counts: dict[str, dict[str, int]]
+    images: dict[str, int]
+    are_leaks_dropped: bool = False
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditResult:
+    """What the audit counted and found."""
+
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """How often these test cases were opened on this machine, this run included."""
+
+    openings: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BackboneFacts:
+    """The network, how it reads volumes, and what loading its weights did."""
+
+    name: str
+    load_report: LoadReport
+    lift: Lift = "none"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FoldResult:
+    """One outer fold in short: what it chose, and what its own test cases say of the metric that judges."""
+
+    fold: int
+    cut: CutFacts
+    num_params: int
+    num_cases: int
+    chosen: Estimate
+    baseline: Estimate
+    verdict: Verdict
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """The content of `results.json`.
+
+    Args:
+        task: What is predicted.
+        classes: In the order of the model's outputs.
+        positive: Positive class of a binary task.
+        chosen: The saved model.
+        test: What the test cases say.
+        efficiency: What the saved model and full fine-tuning cost.
+        search: How the depth was found.
+        splits: How the cohort was divided; of folds what was tested.
+        audit: What was found in the cohort.
+        ledger: Openings of the test cases.
+        versions: Of this program and what decides its numbers.
+        command: As the user typed it.
+        backbone: Network and weights.
+        preprocessing: From a file to the network's input.
+        plan: What happened to every block.
+        seeds: Of the trainings.
+        seed: Of the split and the first training.
+        train: How every model was trained, with what was left open filled in.
+        engine: Device and arithmetic.
+        late_gain: By role how much the best validation score rose in the last quarter of the epochs.
+        notes: What was inferred, one sentence each.
+        noun: ``images`` or ``volumes``.
+        case_noun: What is judged.
+        patch: Sides of what a network for masks sees at once; else empty.
+        is_phantom: Whether the images were drawn by this program.
+        second_baseline: Full fine-tuning at the last fully pretrained cut, where the weights lack the tail.
+        continued: Full fine-tuning trained on for the cost of the search, where the chosen model started from it.
+        folds: One for each outer fold; empty without.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+    positive: str | None
+    chosen: Chosen
+    test: TestResult
+    efficiency: Efficiency
+    search: SearchCost
+    splits: SplitFacts
+    audit: AuditResult
+    ledger: Ledger
+    versions: dict[str, str]
+    command: str
+    backbone: BackboneFacts
+    preprocessing: Preprocessing
+    plan: TransferPlan
+    seeds: tuple[int, ...]
+    seed: int
+    train: TrainConfig
+    engine: Engine
+    late_gain: dict[str, float | None] = dataclasses.field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    noun: Literal["images", "volumes"] = "images"
+    case_noun: str = "images"
+    patch: tuple[int, ...] = ()
+    is_phantom: bool = False
+    second_baseline: FurtherModel | None = None
+    continued: FurtherModel | None = None
+    folds: tuple[FoldResult, ...] = ()
+
+    @property
+    def measure(self) -> Measure:
+        """By which numbers the run chose and judged."""
+        return measure_of(self.task)
+
+
+def cut_facts(cut: Cut) -> CutFacts:
+    """A cut in short."""
+    return CutFacts(index=cut.index, name=cut.name, num_params=cut.num_params, macs=cut.macs)
+
+
+def mean_of_those_there(values: Sequence[float | None]) -> float | None:
+    """Mean of those that are not None; None where there is none.
+
+    Examples:
+        >>> mean_of_those_there([1.0, None, 3.0]), mean_of_those_there([None])
+        (2.0, None)
+    """
+    there = [value for value in values if value is not None]
+    return float(np.mean(there)) if there else None
+
+
+def result_to_json(result: RunResult) -> dict[str, Any]:
+    """Plain JSON types with the keys of docs/contract.md, ``schema`` first."""
+    told: dict[str, Any] = {"schema": SCHEMA, **to_json(dataclasses.replace(result, train=TrainConfig()))}
+    told["train"] = result.train.model_dump(mode="json")
+    told["test"] = judged_to_json(result.test)
+    for name in ("second_baseline", "continued"):
+        model: FurtherModel | None = getattr(result, name)
+        told[name] = None if model is None else _further_to_json(model)
+    return told
+
+
+def result_from_json(told: Mapping[str, Any]) -> RunResult:
+    """The value that `result_to_json` wrote.
+
+    Raises:
+        RunError: It was written by another version, or by hand.
+    """
+    if told.get("schema") != SCHEMA:
+        raise RunError(
+            f"expected results of schema {SCHEMA}, got {told.get('schema')!r}. Another version wrote them: fit again "
+            "with this one, or read them with that one."
+        )
+    try:
+        nested = dict(told) | {"test": judged_from_json(told["test"])}
+        for name in ("second_baseline", "continued"):
+            nested[name] = None if told.get(name) is None else _further_from_json(told[name])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"expected results of this version, got some without {error}. Fit again.") from error
+    return from_json(RunResult, nested)
+
+
+def write_result(result: RunResult, folder: Path) -> None:
+    """Write `results.json` into `folder`.
+
+    Raises:
+        RunError: It cannot be written.
+    """
+    write_json(folder / RESULTS, result_to_json(result))
+
+
+def read_result(folder: Path) -> RunResult:
+    """The result of the finished run in `folder`.
+
+    Raises:
+        RunError: There is none, or another version wrote it.
+    """
+    if not (folder / RESULTS).is_file():
+        raise RunError(
+            f"expected a finished run with {RESULTS}, got {folder}. "
+            "Give the folder of a finished `medgraft fit`, or run it again: it continues where it stopped."
+        )
+    told = read_json(folder / RESULTS)
+    if not isinstance(told, dict):
+        raise RunError(f"expected a JSON object in {folder / RESULTS}, got {type(told).__name__}. Fit again.")
+    return result_from_json(told)
+
+
+def _further_to_json(model: FurtherModel) -> dict[str, Any]:
+    facts = {name: to_json(getattr(model, name)) for name in ("cut", "num_params", "macs", "epochs")}
+    return {**facts, **model_to_json(model.result), **comparison_to_json(model.comparison)}
+
+
+def _further_from_json(told: Mapping[str, Any]) -> FurtherModel:
+    return FurtherModel(
+        cut=from_json(CutFacts, told["cut"]),
+        result=model_from_json(told),
+        comparison=comparison_from_json(told),
+        num_params=told["num_params"],
+        macs=told["macs"],
+        epochs=told["epochs"],
+    )
