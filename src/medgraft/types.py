@@ -266,6 +266,8 @@ class LoadReport:
 
     Args:
         source: Where the weights came from (file name, hub name, ``packaged``, ``none``).
+        key: Dictionaries and prefixes that lead to the network in its file, joined by dots, as ``FILE#key`` names it;
+            empty where nothing surrounds it.
         licence: As far as known, else an empty string.
         sha256: Of the file, else an empty string.
         matched: Number of the trunk's tensors that were filled.
@@ -278,6 +280,7 @@ class LoadReport:
     """
 
     source: str
+    key: str = ""
     licence: str = ""
     sha256: str = ""
     matched: int = 0

@@ -127,14 +127,67 @@ def test_a_prefix_that_the_file_lacks_is_added(tmp_path: Path) -> None:
     assert torch.equal(network.encoder.fc.weight, source_state()["fc.weight"])
 
 
-def test_of_two_encoders_in_a_file_the_first_is_taken_whole(tmp_path: Path) -> None:
-    query, key = source_state(), net(seed=2).state_dict()
-    state = {f"encoder_q.{name}": value for name, value in query.items()}
-    state |= {f"encoder_k.{name}": value for name, value in key.items()}
+def two_networks(kind: str) -> tuple[dict[str, Any], dict[str, Net]]:
+    """A checkpoint of two networks as it is published, and the networks by their keys."""
+    first, second = net(seed=1), net(seed=2)
+    flat = {"moco": ("module.encoder_k", "module.encoder_q"), "bare": ("", "ema")}
+    if kind in flat:
+        keys = flat[kind]
+        state: dict[str, Any] = {}
+        for key, network in zip(keys, (first, second), strict=True):
+            state |= {f"{key}.{name}".removeprefix("."): value for name, value in network.state_dict().items()}
+        return state | {"module.queue": torch.zeros(4, 2)}, dict(zip(keys, (first, second), strict=True))
+    keys = {"timm": ("state_dict", "state_dict_ema"), "dino": ("student", "teacher")}[kind]
+    prefix = {"timm": "", "dino": "module.backbone."}[kind]
+    content = {
+        key: {prefix + name: value for name, value in network.state_dict().items()}
+        for key, network in zip(keys, (first, second), strict=True)
+    }
+    return {"epoch": 3, **content}, dict(zip(keys, (first, second), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["timm", "dino", "moco", "bare"])
+def test_of_two_networks_in_a_file_the_user_says_which(kind: str, tmp_path: Path) -> None:
+    content, networks = two_networks(kind)
+    file = as_zip(content, tmp_path / "weights")
+    with pytest.raises(WeightsError, match=r"expected one network in .* got 2 that fit alike") as refusal:
+        load_weights(net(), file)
+    for key, source in networks.items():
+        assert f"{file}#{key}" in str(refusal.value)
+        network = net()
+        report = load_weights(network, f"{file}#{key}")
+        assert report.matched_fraction == 1.0
+        assert report.key.startswith(key)
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, source.state_dict()[name]), name
+
+
+def test_networks_with_the_same_numbers_are_one(tmp_path: Path) -> None:
+    state = source_state()
+    content = {"state_dict": state, "model": {f"module.{name}": value.clone() for name, value in state.items()}}
+    report = load_weights(net(), as_zip(content, tmp_path / "weights"))
+    assert (report.key, report.matched_fraction) == ("state_dict", 1.0)
+
+
+def test_a_second_head_is_no_second_network(tmp_path: Path) -> None:
+    state = source_state()
+    state |= {"auxiliary.fc.weight": torch.zeros(3, 4), "auxiliary.fc.bias": torch.zeros(3)}
     network = net()
     report = load_weights(network, as_zip(state, tmp_path / "weights"))
-    assert all(torch.equal(value, query[name]) for name, value in network.state_dict().items())
-    assert len(report.unexpected) == len(key)
+    assert report.key == ""
+    assert torch.equal(network.fc.weight, state["fc.weight"])
+
+
+def test_a_key_that_the_file_lacks_is_refused_with_those_it_has(tmp_path: Path) -> None:
+    content, _ = two_networks("dino")
+    file = as_zip(content, tmp_path / "weights")
+    with pytest.raises(WeightsError, match=r"expected a network 'taecher' in .* got none of that name") as refusal:
+        load_weights(net(), f"{file}#taecher")
+    assert "#student.module.backbone or" in str(refusal.value)
+
+
+def test_a_file_with_a_number_sign_in_its_name_is_a_file(tmp_path: Path) -> None:
+    assert load_weights(net(), as_zip(source_state(), tmp_path / "run#3")).matched_fraction == 1.0
 
 
 def test_a_source_head_of_another_size_is_reported_and_left_out(tmp_path: Path) -> None:
@@ -172,7 +225,7 @@ def test_a_licence_beside_the_file_is_reported(tmp_path: Path) -> None:
 def test_all_dictionaries_of_a_file_are_found_outermost_first(tmp_path: Path) -> None:
     content = {"a": torch.zeros(1), "inner": {"b": torch.ones(1), "deep": {"c": torch.ones(2)}}, "n": 3}
     found = list(read_state_dicts(as_zip(content, tmp_path / "weights")))
-    assert [list(part) for part in found] == [["a"], ["b"], ["c"]]
+    assert [(part.key, list(part.tensors)) for part in found] == [("", ["a"]), ("inner", ["b"]), ("inner.deep", ["c"])]
 
 
 # --- timm's converters

@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import math
-from pathlib import Path
 from typing import Final, Literal
 
 import torch
@@ -121,7 +120,7 @@ def _for_volumes(spec: BackboneSpec) -> Backbone:
         file, source = (medicalnet_file if is_monai else kinetics_file)(spec.name, is_offline=spec.is_offline)
         report = dataclasses.replace(load_weights(network, file), source=source)
     else:
-        report = load_weights(network, Path(spec.weights))
+        report = load_weights(network, spec.weights)
     if is_video:
         return _backbone(spec, network, sides, "weights", facts[1:], report)
     # MedicalNet, SwinUNETR and most of medicine see every volume by its own mean and deviation.
@@ -176,7 +175,7 @@ def _packaged(spec: BackboneSpec) -> Backbone:
     elif spec.weights == "none":
         report = LoadReport(source="none")
     else:
-        report = load_weights(network, Path(spec.weights))
+        report = load_weights(network, spec.weights)
     return _backbone(spec, network, _sides(_side(spec) or _PACKAGED_SIZE, 2), "image", ((0.0,), (1.0,)), report)
 
 
@@ -188,7 +187,7 @@ def _own(spec: BackboneSpec) -> Backbone:
             "no hub knows its weights."
         )
     is_random = spec.weights == "none"
-    report = LoadReport(source="none") if is_random else load_weights(network, Path(spec.weights))
+    report = LoadReport(source="none") if is_random else load_weights(network, spec.weights)
     asked = spec.size if dims_of(network) == 3 else _side(spec)
     size = asked or getattr(network, "input_size", None)
     sides = _sides(size, dims_of(network)) if size is not None else None
@@ -213,7 +212,7 @@ def _timm(spec: BackboneSpec) -> Backbone:
         elif spec.weights == "packaged":
             raise WeightsError(f"expected --weights hub, none or PATH for {spec.name}, got 'packaged'.")
         else:
-            report = load_weights(network, Path(spec.weights), convert=converter_of(network))
+            report = load_weights(network, spec.weights, convert=converter_of(network))
     facts = facts_of(network)
     statistics = (facts["mean"], facts["std"])
     if first_channels(network) == 1 and len(facts["mean"]) != 1:

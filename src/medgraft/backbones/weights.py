@@ -1,12 +1,13 @@
 """Read weights without running anybody's code, match them to a network by key, and say what happened."""
 
 import collections
+import dataclasses
 import hashlib
 import json
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,10 +19,12 @@ from torch import Tensor, nn
 from medgraft.errors import WeightsError
 from medgraft.types import LoadReport
 
-__all__ = ["load_weights", "read_state_dicts", "sha256_of"]
+__all__ = ["StateDict", "file_and_key", "load_weights", "read_state_dicts", "sha256_of"]
 
 _SHOWN: Final = 5
 _MAX_PREFIXES: Final = 8
+# Share of the best: from here on another network of the file might be the one that is meant.
+_ALIKE: Final = 0.9
 # Whatever the reader of torch stumbles over in a damaged file, found by damaging thousands at random.
 _DAMAGED: Final = (
     RuntimeError,
@@ -38,43 +41,142 @@ _DAMAGED: Final = (
 )
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class StateDict:
+    """A dictionary of tensors in a weights file, and the names of the dictionaries around it, joined by dots."""
+
+    key: str
+    tensors: dict[str, Tensor]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidate:
+    """A network in a weights file.
+
+    Args:
+        key: Where it lies.
+        state: Tensors, by the names they were read as.
+        fits: Those of them that fit.
+        under: Those of them that also lie under the key; others were found beside it.
+    """
+
+    key: str
+    state: dict[str, Tensor]
+    fits: dict[str, Tensor]
+    under: dict[str, Tensor]
+
+
 def load_weights(
     network: nn.Module,
-    path: Path,
+    path: str | Path,
     *,
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
 ) -> LoadReport:
     """Fill `network` from a file, whatever wrappers and prefixes its keys carry; returns what was matched.
 
+    A checkpoint may hold several networks: a model and its moving average, a student and its teacher, the encoders of
+    queries and of keys. Which is meant is for the user to say.
+
     Args:
         network: Changed in place.
-        path: A safetensors file, or a torch file that holds tensors only.
+        path: A safetensors file, or a torch file that holds tensors only; ``FILE#key`` names one network in it by the
+            dictionaries and prefixes that lead to it, e.g. ``dino.pth#teacher.backbone``.
         convert: Renames and reshapes foreign keys (timm has one for most families); tried when keys differ.
 
     Raises:
-        WeightsError: The file is missing, unsafe, unreadable, or not one of its keys fits.
+        WeightsError: The file is missing, unsafe, unreadable, not one of its keys fits, or several networks in it do.
     """
+    file, key = file_and_key(path)
     own = network.state_dict()
-    best: tuple[int, dict[str, Tensor], dict[str, Tensor]] | None = None
-    candidates = list(read_state_dicts(path))
-    for found in candidates:
-        for state in _renamings(found, own):
-            best = _better(best, state, own)
-            if convert is not None and best is not None and best[0] < _size(own):
-                best = _better(best, _converted(convert, state), own)
-    if best is None or best[0] == 0:
-        keys = next(iter(candidates), {})
+    contents = list(read_state_dicts(file))
+    candidates = _candidates(contents, own, convert)
+    if not candidates:
         raise WeightsError(
-            f"expected weights for this network, got none in {path} that fit. The network's first keys: "
-            f"{', '.join(list(own)[:_SHOWN])}. The file's first keys: {', '.join(list(keys)[:_SHOWN])}. "
+            f"expected weights for this network, got none in {file} that fit. The network's first keys: "
+            f"{', '.join(list(own)[:_SHOWN])}. The file's first keys: {', '.join(list(contents[0].tensors)[:_SHOWN])}. "
             "Check that the architecture and its arguments are those of the file."
         )
-    _, state, fits = best
-    network.load_state_dict({**own, **fits})
-    return _report(path, own, state, fits)
+    candidate = _the_one_meant(candidates, key, file)
+    network.load_state_dict({**own, **candidate.fits})
+    return _report(file, own, candidate)
 
 
-def _report(path: Path, own: dict[str, Tensor], state: dict[str, Tensor], fits: dict[str, Tensor]) -> LoadReport:
+def file_and_key(path: str | Path) -> tuple[Path, str | None]:
+    """The file, and the key of the network in it where ``FILE#key`` gives one; a file of that very name is the file.
+
+    Examples:
+        >>> file, key = file_and_key("dino.pth#teacher")
+        >>> file.name, key
+        ('dino.pth', 'teacher')
+        >>> file_and_key("resnet50.safetensors")[1] is None
+        True
+    """
+    text = str(path)
+    name, sign, key = text.rpartition("#")
+    return (Path(text), None) if not sign or Path(text).exists() else (Path(name), key)
+
+
+def _candidates(
+    contents: Sequence[StateDict],
+    own: dict[str, Tensor],
+    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None,
+) -> list[Candidate]:
+    """Every network of a file that fits somewhere, the best reading of each, in the order of the file."""
+    best: dict[str, Candidate] = {}
+    for content in contents:
+        for prefix, inner, beside in _renamings(content.tensors, own):
+            key = ".".join(part for part in (content.key, prefix) if part)
+            readings = [(inner, beside)]
+            if convert is not None and _size(_fitting(beside | inner, own)) < _size(own):
+                readings.append((_converted(convert, inner), {}))
+            for under, others in readings:
+                state = others | under
+                fits = _fitting(state, own)
+                if fits and (key not in best or _size(fits) > _size(best[key].fits)):
+                    best[key] = Candidate(key=key, state=state, fits=fits, under=_fitting(under, own))
+    return list(best.values())
+
+
+def _the_one_meant(candidates: Sequence[Candidate], key: str | None, file: Path) -> Candidate:
+    """The network with this key, or without one the network that fits best.
+
+    Raises:
+        WeightsError: Others fit as well and hold other numbers, or none has this key.
+    """
+    named = [item for item in candidates if key is None or item.key == key or item.key.startswith(f"{key}.")]
+    if not named:
+        names = " or ".join(f"{file}#{item.key}" for item in _rivals(candidates))
+        raise WeightsError(f"expected a network {key!r} in {file}, got none of that name that fits. Say {names}.")
+    rivals = [item for item in named if item.key == key] or _rivals(named)
+    if len(rivals) > 1:
+        names = " or ".join(f"{file}#{item.key}" for item in rivals)
+        raise WeightsError(
+            f"expected one network in {file}, got {len(rivals)} that fit alike and hold other numbers. "
+            f"Say which: --weights {names}."
+        )
+    return rivals[0]
+
+
+def _rivals(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The network that fits best, and others that do nearly as well by what lies under their own key.
+
+    One that holds the same numbers is no other: wrappers often name the same tensors twice.
+    """
+    best = max(candidates, key=lambda item: _size(item.fits))
+    kept = [best]
+    for item in candidates:
+        is_whole = _size(item.under) >= _ALIKE * _size(best.fits)
+        if item is not best and is_whole and not any(_holds_same(item, other) for other in kept):
+            kept.append(item)
+    return kept
+
+
+def _holds_same(item: Candidate, other: Candidate) -> bool:
+    return all(name in other.fits and torch.equal(value, other.fits[name]) for name, value in item.under.items())
+
+
+def _report(path: Path, own: dict[str, Tensor], candidate: Candidate) -> LoadReport:
+    state, fits = candidate.state, candidate.fits
     counted = [name for name in own if not name.endswith("num_batches_tracked")]
     missing = [name for name in counted if name not in fits]
     total = sum(own[name].numel() for name in counted)
@@ -87,6 +189,7 @@ def _report(path: Path, own: dict[str, Tensor], state: dict[str, Tensor], fits: 
             raise WeightsError(f"expected a JSON object in {sidecar}, got {error}. Correct or move it.") from error
     return LoadReport(
         source=path.name,
+        key=candidate.key,
         licence=licence,
         sha256=sha256_of(path),
         matched=sum(name in fits for name in counted),
@@ -106,7 +209,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def read_state_dicts(path: Path) -> Iterator[dict[str, Tensor]]:
+def read_state_dicts(path: Path) -> Iterator[StateDict]:
     """Every dictionary of tensors in a weights file, outermost first (checkpoints often hold several).
 
     Raises:
@@ -157,43 +260,44 @@ def _read_torch(path: Path) -> Any:
         raise WeightsError(f"expected a torch weights file at {path}, got: {reason}. Fetch it again.") from error
 
 
-def _tensor_dicts(content: Any) -> Iterator[dict[str, Tensor]]:
+def _tensor_dicts(content: Any, key: str = "") -> Iterator[StateDict]:
     if isinstance(content, dict):
-        tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
         if tensors:
-            yield tensors
-        for value in content.values():
-            yield from _tensor_dicts(value)
+            yield StateDict(key=key, tensors=tensors)
+        for name, value in content.items():
+            yield from _tensor_dicts(value, f"{key}.{name}" if key else str(name))
 
 
-def _renamings(found: dict[str, Tensor], own: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
-    """`found` as it is, and with the prefixes stripped or added that bring most keys together."""
-    yield found
+def _renamings(
+    tensors: dict[str, Tensor], own: dict[str, Tensor]
+) -> Iterator[tuple[str, dict[str, Tensor], dict[str, Tensor]]]:
+    """`tensors` as they are, and with the prefixes stripped or added that bring most keys together.
+
+    Each time the prefix in the file, what lies under it, and what lies beside it.
+    """
+    yield "", tensors, {}
     strip: collections.Counter[str] = collections.Counter()
     add: collections.Counter[str] = collections.Counter()
     by_tail = collections.defaultdict(list)
     for name in own:
         by_tail[name.rpartition(".")[2]].append(name)
-    for key in found:
+    for key in tensors:
         for name in by_tail.get(key.rpartition(".")[2], ()):
             if key.endswith("." + name):
                 strip[key[: -len(name)]] += 1
             elif name.endswith("." + key):
                 add[name[: -len(key)]] += 1
     for prefix, _ in strip.most_common(_MAX_PREFIXES):
-        yield {key.removeprefix(prefix) if key.startswith(prefix) else key: v for key, v in found.items()}
+        beside = {key: value for key, value in tensors.items() if not key.startswith(prefix)}
+        inner = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        yield prefix.removesuffix("."), inner, beside
     for prefix, _ in add.most_common(_MAX_PREFIXES):
-        yield {prefix + key: value for key, value in found.items()}
+        yield "", {prefix + key: value for key, value in tensors.items()}, {}
 
 
-def _better(
-    best: tuple[int, dict[str, Tensor], dict[str, Tensor]] | None,
-    state: dict[str, Tensor],
-    own: dict[str, Tensor],
-) -> tuple[int, dict[str, Tensor], dict[str, Tensor]] | None:
-    fits = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
-    size = _size(fits)
-    return (size, state, fits) if best is None or size > best[0] else best
+def _fitting(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
 
 
 def _size(state: dict[str, Tensor]) -> int:

@@ -107,7 +107,9 @@ DemoTask = Annotated[
 Observer = Annotated[str | None, option(LABELS, "Whose masks, where there are several; or majority.")]
 Decoder = Annotated[str | None, option(STRATEGY, "Of a segmentation: unet, unet++, fpn or upernet.")]
 Positive = Annotated[str | None, option(LABELS, "Positive class of a binary task.")]
-Weights = Annotated[str | None, option(NETWORK, "hub, none, or the path of a weights file.")]
+Weights = Annotated[
+    str | None, option(NETWORK, "hub, none, or the path of a weights file (FILE#key: one of several networks in it).")
+]
 Size = Annotated[
     str | None,
     option(NETWORK, "Input side in px, or depth,height,width in voxels; default the network's own."),

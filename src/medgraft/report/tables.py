@@ -346,6 +346,7 @@ def load_report_rows(report: LoadReport) -> list[tuple[str, str]]:
     """What loading the pretrained weights did, as name and value."""
     rows = [
         ("source", report.source or "none"),
+        *([("network in the file", report.key)] if report.key else []),
         ("licence", report.licence or "not stated"),
         *([("sha256", report.sha256)] if report.sha256 else []),
         ("parameters filled", fmt.percent(report.matched_fraction)),
