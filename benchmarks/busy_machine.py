@@ -21,6 +21,8 @@ SETTINGS = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "0": {"GOMP_SPINCOUNT": "0"},
     "1000": {"GOMP_SPINCOUNT": "1000"},
+    "2000": {"GOMP_SPINCOUNT": "2000"},
+    "4000": {"GOMP_SPINCOUNT": "4000"},
     "10000": {"GOMP_SPINCOUNT": "10000"},
     "100000": {"GOMP_SPINCOUNT": "100000"},
     "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
