@@ -90,10 +90,14 @@ class OutsideError(AssertionError):
 
 
 def demand_inside(axes: Axes) -> None:
-    """Every mark of a line that is drawn in the data's own units lies within its axes."""
+    """Every mark of a line that is drawn in the data's own units lies within its axes, and no line is of one point."""
     limits = np.sort([axes.get_xlim(), axes.get_ylim()], axis=1)
     for line in axes.get_lines():
-        if line.get_transform() != axes.transData or line.get_marker() in (None, "None", "", " "):
+        if line.get_transform() != axes.transData:
+            continue
+        if line.get_marker() in (None, "None", "", " "):
+            if len(line.get_data()[0]) == 1:
+                raise OutsideError(f"{axes.get_title()!r} {line.get_label()!r}: a line through one point is not seen")
             continue
         points = np.column_stack(line.get_data()).astype(float)
         points = points[np.isfinite(points).all(1)]

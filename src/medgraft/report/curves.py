@@ -115,7 +115,8 @@ def reliability_figure(chosen: Predictions, baseline: Predictions | None) -> str
         is_chosen = pred is chosen
         upper.plot(
             curve.confidence, curve.frequency, color=colour, linewidth=width,
-            marker="o" if is_chosen else "", markersize=4,
+            # Where all probabilities fall into one bin the line is a point.
+            marker="o" if is_chosen or len(curve.confidence) == 1 else "", markersize=4,
             label="chosen" if is_chosen else "full fine-tuning",
             linestyle="-" if is_chosen else THIN_DASHES,
         )  # fmt: skip

@@ -136,8 +136,10 @@ def history_figure(history: pd.DataFrame, measure: Measure = MEASURES["labels"])
                 continue
             colour, dashes = looks[role]
             is_first = seed == history.loc[history["role"] == role, "seed"].min()
+            # A line through one epoch is invisible.
+            drawn = {"linestyle": dashes} if len(rows) > 1 else {"linestyle": "", "marker": "o"}
             axes.plot(
-                rows["epoch"], rows[column], color=colour, linestyle=dashes,
+                rows["epoch"], rows[column], color=colour, **drawn,
                 linewidth=1.8 if is_first else 0.9, alpha=1.0 if is_first else 0.5,
                 label=labels[role] if is_first else None,
             )  # fmt: skip
