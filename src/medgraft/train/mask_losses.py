@@ -1,7 +1,7 @@
 """Losses of masks by name, from MONAI; each takes logits (B, K, *spatial) and class numbers (B, *spatial)."""
 
 from collections.abc import Callable
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from medgraft.errors import ConfigError
 __all__ = ["MASK_LOSSES", "MaskLoss", "make_mask_loss"]
 
 MaskLoss = Literal["dice-ce", "dice-bce", "dice", "focal", "tversky"]
-MASK_LOSSES: Final = ("dice-ce", "dice-bce", "dice", "focal", "tversky")
+MASK_LOSSES: Final = get_args(MaskLoss)
 _FOCAL_GAMMA: Final = 2.0
 _TVERSKY: Final = (0.3, 0.7)
 """What a pixel marked wrongly and a pixel missed count: Salehi et al., MLMI 2017."""

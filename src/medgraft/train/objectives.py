@@ -1,7 +1,7 @@
 """Objectives per task, and probabilities from logits."""
 
 from collections.abc import Callable
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from medgraft.train.batches import ImageSet
 __all__ = ["IMBALANCE", "Imbalance", "make_objective", "probabilities"]
 
 Imbalance = Literal["none", "weights", "sampler", "focal", "logit-adjust"]
-IMBALANCE: Final = ("none", "weights", "sampler", "focal", "logit-adjust")
+IMBALANCE: Final = get_args(Imbalance)
 _FOCAL_GAMMA: Final = 2.0
 
 Objective = Callable[[Tensor, Tensor], Tensor]

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import torch
 
-__all__ = ["SCHEDULES", "Schedule", "cosine_factor"]
+__all__ = ["SCHEDULES", "Schedule", "ScheduleKind", "cosine_factor"]
 
-SCHEDULES: Final = ("cosine", "plateau", "constant")
+ScheduleKind = Literal["cosine", "plateau", "constant"]
+SCHEDULES: Final = get_args(ScheduleKind)
 _WARMUP: Final = 0.1
 _FLOOR: Final = 0.01
 _PLATEAU_FACTOR: Final = 0.5
@@ -41,7 +42,7 @@ class Schedule:
 
     def __init__(
         self,
-        kind: Literal["cosine", "plateau", "constant"],
+        kind: ScheduleKind,
         optimizer: torch.optim.Optimizer,
         total: int,
         patience: int,

@@ -11,7 +11,7 @@ from medgraft.errors import ConfigError
 from medgraft.train.mask_losses import MASK_LOSSES, MaskLoss
 from medgraft.train.objectives import IMBALANCE, Imbalance
 from medgraft.train.patches import PatchSettings
-from medgraft.train.schedule import SCHEDULES
+from medgraft.train.schedule import SCHEDULES, ScheduleKind
 
 __all__ = ["OPTIMIZERS", "TrainSettings"]
 
@@ -46,7 +46,7 @@ class TrainSettings:
     epochs: int
     batch_size: int
     optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    schedule: Literal["cosine", "plateau", "constant"] = "cosine"
+    schedule: ScheduleKind = "cosine"
     patience: int = 10
     clip_norm: float = 1.0
     imbalance: Imbalance = "none"
