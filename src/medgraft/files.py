@@ -148,12 +148,14 @@ def _is_named(path: Path, handle: int) -> bool:
         return False
 
 
-def lock_file(handle: int, *, waits: bool) -> None:
+def lock_file(handle: int, *, waits: bool, is_shared: bool = False) -> None:
     """Lock an open file until it is closed.
 
     Args:
         handle: Its descriptor.
         waits: Whether to wait for another holder.
+        is_shared: Whether others may hold it, too, as long as they all share it. Windows knows no such locks, and
+            protects what a process has opened by itself: there nothing is locked.
 
     Raises:
         BlockingIOError: Another holds it, and waiting was not asked for.
@@ -161,6 +163,8 @@ def lock_file(handle: int, *, waits: bool) -> None:
     if sys.platform == "win32":
         import msvcrt
 
+        if is_shared:
+            return
         try:
             msvcrt.locking(handle, msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
         except PermissionError as error:
@@ -168,7 +172,7 @@ def lock_file(handle: int, *, waits: bool) -> None:
     else:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
+        fcntl.flock(handle, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | (0 if waits else fcntl.LOCK_NB))
 
 
 def remove_leftovers(folder: Path) -> None:

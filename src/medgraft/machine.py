@@ -16,8 +16,8 @@ def bound_spinning() -> None:
 
     GNU's OpenMP, which torch brings, spins for billions of rounds by default. That costs nothing on an idle machine;
     beside other processes the threads take the time from each other, and a training on two cores ran 70 times slower.
-    Ten thousand rounds keep the idle speed to a few percent and the speed of one thread beside
-    others (`benchmarks/busy_machine.py`). What the user has set stays.
+    Ten thousand rounds keep the idle speed to a few percent, and beside others about the speed of one thread
+    (`benchmarks/busy_machine.py`). What the user has set stays.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & set(os.environ):
         os.environ["GOMP_SPINCOUNT"] = str(_SPINS)

@@ -122,7 +122,7 @@ def config_of(table: Path, uncertain: str, **options: Any) -> RunConfig:
 
 
 def test_only_training_images_are_taught(chexpert: Path, tmp_path: Path) -> None:
-    found = prepared(config_of(chexpert, "ones"), tmp_path / "work", Listener())
+    found = prepared(config_of(chexpert, "ones"), Listener())
     for split in ("train", "val", "test"):
         images = found.study.images(split)
         rows = found.cohort.rows(split)

@@ -167,7 +167,7 @@ def test_an_interrupted_halving_goes_on_to_the_bit(
 
 
 def test_a_sample_keeps_two_groups_with_and_without_a_rare_label(phantom: Path, tmp_path: Path) -> None:
-    found = prepared(_config(phantom, "guided"), tmp_path / "cache", Listener())
+    found = prepared(_config(phantom, "guided"), Listener())
     context = room.trial_context(tmp_path, found, Engine(device="cpu"))
     targets = np.zeros((len(context.train), 3), np.float32)
     targets[:, 0] = 1
@@ -264,7 +264,7 @@ def test_the_default_search_is_guided_unless_its_settings_are_anothers(options: 
 def test_a_flattened_head_is_searched_in_two_stages(phantom: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     config = _config(phantom, "auto", transfer={"head": "flattened"})
-    context = room.trial_context(tmp_path, prepared(config, tmp_path / "c", Listener()), Engine(device="cpu"))
+    context = room.trial_context(tmp_path, prepared(config, Listener()), Engine(device="cpu"))
     settled = exploring.settled_search(config, context, Listener(say=lines.append))
     assert settled.search.method == "two-stage"
     assert "pooled" in lines[-1]
@@ -274,7 +274,7 @@ def test_a_flattened_head_is_searched_in_two_stages(phantom: Path, tmp_path: Pat
 
 def test_whoever_gives_guided_a_budget_asks_for_it(phantom: Path, tmp_path: Path) -> None:
     config = _config(phantom, "auto", search={"extra": 0.1})
-    context = room.trial_context(tmp_path, prepared(config, tmp_path / "c", Listener()), Engine(device="cpu"))
+    context = room.trial_context(tmp_path, prepared(config, Listener()), Engine(device="cpu"))
     with pytest.raises(ConfigError, match=r"search\.extra"):
         exploring.settled_search(config, context, Listener())
     # A time budget may leave three epochs, in which the pass for signals weighs ten times as much.
@@ -300,6 +300,16 @@ def test_guided_searches_every_fold(phantom: Path, tmp_path: Path) -> None:
     tables = [pd.read_csv(tmp_path / "run" / f"fold_{k}" / "signals.csv") for k in (1, 2, 3)]
     merged = pd.read_csv(tmp_path / "run" / "signals.csv")
     np.testing.assert_allclose(merged["probe"], np.mean([table["probe"] for table in tables], axis=0))
+    # Folds choose different cuts: the cut of the page, its size and the saved file have to be one and the same.
+    run = tmp_path / "run"
+    saved = json.loads((run / "model" / "model.json").read_text())
+    assert results["chosen"] == folds[0]["chosen"]
+    assert results["efficiency"] == folds[0]["efficiency"]
+    assert saved["cut"]["name"] == results["chosen"]["cut"]["name"] == results["folds"][0]["cut"]["name"]
+    network = load_artefact(run).network
+    assert sum(p.numel() for p in network.parameters()) == results["efficiency"]["chosen"]["num_params"]
+    assert (run / "model" / "model.json").read_bytes() == (run / "fold_1" / "model" / "model.json").read_bytes()
+    assert "those of fold 1" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
@@ -319,7 +329,7 @@ def test_a_warm_start_where_it_cannot_be_judged_is_refused(
 
 def test_an_exhaustive_search_is_priced_whole(phantom: Path, tmp_path: Path) -> None:
     config = _config(phantom, "exhaustive", deterministic=False, budget_minutes=0.4, train={"epochs": 400})
-    found = prepared(config, tmp_path / "cache", Listener())
+    found = prepared(config, Listener())
     decided = budget._decide(config, found, 0.1)
     assert decided["max_trials"] == NUM_CUTS - 1
     share = sum(cut.macs for cut in found.source.cuts) / found.source.cuts[-1].macs
@@ -336,5 +346,5 @@ def test_a_time_budget_pays_for_what_the_search_may_spend(phantom: Path, tmp_pat
             train={"epochs": 400, "precision": "float32"},
         )  # fmt: skip
         seconds = 0.1
-        decided[name] = budget._decide(config, prepared(config, tmp_path / name, Listener()), seconds)["epochs"]
+        decided[name] = budget._decide(config, prepared(config, Listener()), seconds)["epochs"]
     assert decided["much"] == pytest.approx(decided["little"] * 2 / 5, abs=1)

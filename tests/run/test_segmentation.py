@@ -596,7 +596,7 @@ def test_images_that_show_nothing_are_spread_over_all_parts(films: Path, tmp_pat
 def test_only_truncation_is_bound_to_where_a_decoder_can_begin(films: Path, tmp_path: Path) -> None:
     for strategy, wanted in (("ttl", (4, 9)), ("lwft", (1, 9))):
         config = mask_config(films, transfer={"strategy": strategy, "cut": "auto", "decoder": "upernet"})
-        found = prepared(config, tmp_path / strategy, Listener())
+        found = prepared(config, Listener())
         cuts = possible_cuts(config, found)
         assert (cuts[0].index, cuts[-1].index) == wanted
         cost = budget_costs(config, found)

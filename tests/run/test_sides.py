@@ -85,7 +85,7 @@ def test_the_packaged_network_sees_more_than_the_films_it_was_taught_on(
         grain = np.random.default_rng(number).integers(0, 255, (300, 500), dtype=np.uint8)
         Image.fromarray(grain).save(file)
     options = {"data": {"task": "segmentation"}, "backbone": {"size": size}}
-    found = prepared(make_config(str(tmp_path), options=options), tmp_path / "run", Listener())
+    found = prepared(make_config(str(tmp_path), options=options), Listener())
     assert (found.preprocessing.sides, found.input_sides) == ((300, 500), patch)
 
 

@@ -1,14 +1,16 @@
-"""Commands that look and train nothing: where networks can be cut, and what this machine has."""
+"""Commands that look and train nothing: where networks can be cut, what this machine has, and what it keeps."""
 
+import datetime
 import json
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
-from medgraft.cli.options import RUNNING, STRATEGY, BackboneArgs, Lift, Size, backbone_args, option, size_of
+from medgraft.cli.options import DATA, RUNNING, STRATEGY, BackboneArgs, Lift, Size, backbone_args, option, size_of
 from medgraft.cli.program import app, console
 
-__all__ = ["cuts", "doctor"]
+__all__ = ["cache", "cuts", "doctor"]
 
 
 @app.command()
@@ -75,3 +77,50 @@ def doctor() -> None:
     rows = [[found.status, found.name, found.message] for found in diagnosis.checks]
     print_table(console, [("", False), ("check", False), ("found", False)], rows)
     raise typer.Exit(0 if diagnosis.is_healthy else 1)
+
+
+@app.command()
+def cache(
+    folder: Annotated[Path | None, option(DATA, "As --cache of fit; default below MEDGRAFT_HOME.", "--cache")] = None,
+    *,
+    clear: Annotated[bool, option(RUNNING, "Remove decoded images that no process uses.", "--clear")] = False,
+    unused_days: Annotated[int, option(RUNNING, "With --clear: only those not used for as long.", least=0)] = 0,
+    as_json: Annotated[bool, option(RUNNING, "Print a list of objects.", "--json")] = False,
+) -> None:
+    """Decoded images that are kept for the next run, the most recently used first; --clear removes them."""
+    from medgraft.cli.terminal import print_table
+    from medgraft.data.store import drop, store_folder, stored_cohorts
+    from medgraft.types import to_json
+
+    store = folder or store_folder()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    if clear:
+        old = [cohort for cohort in stored_cohorts(store) if (now - cohort.used).days >= unused_days]
+        dropped = [cohort for cohort in old if drop(cohort)]
+        in_use = f", {len(old) - len(dropped)} are in use" if len(old) > len(dropped) else ""
+        freed = sum(cohort.num_bytes for cohort in dropped) / 1e9
+        console.print(f"Removed {_counted(len(dropped))}, {freed:.2f} GB{in_use}.")
+        return
+    cohorts = stored_cohorts(store)
+    if as_json:
+        typer.echo(json.dumps([{**to_json(cohort), "used": cohort.used.isoformat()} for cohort in cohorts], indent=1))
+        return
+    rows = [
+        [
+            cohort.root,
+            str(cohort.num_images),
+            "×".join(map(str, cohort.sides)),
+            f"{cohort.num_bytes / 1e9:.2f} GB",
+            f"{(now - cohort.used).days} days ago" if (now - cohort.used).days else "today",
+        ]
+        for cohort in cohorts
+    ]
+    if rows:
+        columns = [("images of", False), ("images", True), ("sides", True), ("size", True), ("last used", False)]
+        print_table(console, columns, rows)
+    total = sum(cohort.num_bytes for cohort in cohorts) / 1e9
+    console.print(f"{_counted(len(cohorts))}, {total:.2f} GB, in {store}.{' --clear removes them.' if cohorts else ''}")
+
+
+def _counted(number: int) -> str:
+    return f"{number} decoded cohort{'' if number == 1 else 's'}"

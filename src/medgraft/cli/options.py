@@ -30,6 +30,7 @@ __all__ = [
     "Grades",
     "Uncertain",
     "Blank",
+    "Cache",
     "Positive",
     "Weights",
     "Lift",
@@ -120,6 +121,7 @@ Lift = Annotated[
         NETWORK, "How a network for images reads volumes: slices (auto), acs (auto for masks), i3d; none: it must not."
     ),
 ]
+Cache = Annotated[str | None, option(DATA, "Folder of decoded images; default below MEDGRAFT_HOME.")]
 Leaks = Annotated[str | None, option(DATA, "stop, drop or allow when a given split leaks.")]
 Device = Annotated[str | None, option(RUNNING, "auto, cpu, cuda, cuda:1 or mps.")]
 Offline = Annotated[bool, option(RUNNING, "Never touch the network.", "--offline")]
@@ -141,6 +143,7 @@ def cohort_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "grades",
         "task",
         "observer",
+        "cache",
     )
     return {name: str(given[name]) for name in names if given.get(name) is not None}
 

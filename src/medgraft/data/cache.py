@@ -16,6 +16,7 @@ import pandas as pd
 
 from medgraft.data.decode import FACTS, Decoded, decode_row, header_row, in_order, read_row
 from medgraft.data.fingerprint import THUMBNAIL
+from medgraft.data.store import META, SPARE_BYTES, USED, hold, make_room
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.files import replacing_folder, write_json
 from medgraft.types import USUAL_READING, Cohort, Preprocessing, Reading, Resize
@@ -24,10 +25,9 @@ __all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache", "rows_file
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
-VERSION: Final = 4
+VERSION: Final = 5
 """Part of the key; a change of decoding or of the files' layout raises it."""
 SAMPLE: Final = 32
-SPARE_BYTES: Final = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,12 +100,13 @@ def build_cache(
     channels: int | None = None,
     resize: Resize = "squash",
     reading: Reading = USUAL_READING,
+    limit: int | None = None,
     progress: Progress | None = None,
 ) -> DecodedCohort:
     """The decoded cohort, from a valid cache in `folder` or from one pass over all files.
 
     Broken images are recorded and left out. The cache is keyed by paths, file sizes, modification times and
-    settings, and appears under its key only when complete.
+    settings, and appears under its key only when complete. Broken ones are tried again by every call.
 
     Args:
         cohort: N images.
@@ -114,6 +115,8 @@ def build_cache(
         channels: 1 or 3; by default 3 where at least one of up to 32 sampled RGB images is truly coloured.
         resize: As in `medgraft.types.Preprocessing`.
         reading: How stored numbers of medical files become intensities.
+        limit: Bytes that `folder` may fill: it is a store (`medgraft.data.store`), where caches that were not used for
+            longest make room, and this one is held until the process ends. None: a folder of the caller's own.
         progress: Told about every image.
 
     Raises:
@@ -125,16 +128,33 @@ def build_cache(
     if len(sides) != cohort.dims or min(sides) < 1:
         raise ConfigError(f"expected {cohort.dims} sides of at least 1 px, got {sides}. Typical: 28 to 512.")
     key = _key(cohort, sides, channels, resize, reading)
-    final = Path(folder) / key
-    if not (final / "meta.json").is_file():
+    final = Path(folder).absolute() / key
+    if limit is not None:
+        hold(final)
+    if not (final / META).is_file() or _is_mended(_open(final, cohort, reading), cohort):
         settings = Preprocessing(sides=sides, channels=channels or 0, intensity_max=0, resize=resize, reading=reading)
         with replacing_folder(final) as partial:
-            _write(cohort, partial, settings, progress)
+            _write(cohort, partial, settings, limit, progress)
     return _open(final, cohort, reading)
 
 
+def _is_mended(decoded: DecodedCohort, cohort: Cohort) -> bool:
+    """Whether an image that could not be read can be read now: a codec was installed, a share is back."""
+    settings = Preprocessing(
+        sides=decoded.sides,
+        channels=decoded.channels,
+        intensity_max=2**decoded.bits - 1,
+        resize=decoded.resize,
+        reading=decoded.reading,
+    )
+    names = [image.path for image in decoded.broken]
+    rows = pd.Index(cohort.table["path"], dtype=object).get_indexer(pd.Index(names, dtype=object))
+    decode = functools.partial(decode_row, cohort, preprocessing=settings, bits=decoded.bits)
+    return any(isinstance(result, Decoded) for result in in_order(decode, rows.tolist()))
+
+
 def _key(cohort: Cohort, sides: tuple[int, ...], channels: int | None, resize: str, reading: Reading) -> str:
-    digest = hashlib.sha256(f"{VERSION} {sides} {channels} {resize} {reading} {cohort.root}\n".encode())
+    digest = hashlib.sha256(f"{VERSION} {sides} {channels} {resize} {reading} {cohort.root.absolute()}\n".encode())
     if cohort.arrays is not None and not cohort.root.is_file():
         for name, array in sorted(cohort.arrays.items()):
             digest.update(f"{name} {array.shape} {array.dtype}\n".encode())
@@ -180,11 +200,12 @@ def _is_coloured(cohort: Cohort, row: int, reading: Reading) -> bool:
         return False  # told by decode_row
 
 
-def _write(cohort: Cohort, folder: Path, settings: Preprocessing, progress: Progress | None) -> None:
+def _write(cohort: Cohort, folder: Path, settings: Preprocessing, limit: int | None, progress: Progress | None) -> None:
     channels, bits = _survey(cohort, settings.channels, settings.reading)
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
     shape = (channels, *settings.sides)
-    _check_space(folder, len(cohort) * (math.prod(shape) * dtype.itemsize + THUMBNAIL**2 + FACTS.itemsize))
+    num_bytes = len(cohort) * (math.prod(shape) * dtype.itemsize + THUMBNAIL**2 + FACTS.itemsize)
+    _reserve(folder, num_bytes, limit)
     preprocessing = dataclasses.replace(settings, channels=channels, intensity_max=2**bits - 1)
     decode = functools.partial(decode_row, cohort, preprocessing=preprocessing, bits=bits)
     rows: list[int] = []
@@ -209,8 +230,17 @@ def _write(cohort: Cohort, folder: Path, settings: Preprocessing, progress: Prog
     if not rows:
         raise DataError(f"{cohort.root}: none of {total} images can be read. First: {broken[0]['reason']}")
     np.save(folder / "rows.npy", np.array(rows, dtype=np.int64))
-    meta = {"channels": channels, "bits": bits, "sides": settings.sides, "resize": settings.resize, "broken": broken}
-    write_json(folder / "meta.json", meta)
+    meta = {
+        "root": str(cohort.root.absolute()),
+        "num_images": len(rows),
+        "channels": channels,
+        "bits": bits,
+        "sides": settings.sides,
+        "resize": settings.resize,
+        "broken": broken,
+    }
+    (folder / USED).touch()
+    write_json(folder / META, meta)
 
 
 @contextlib.contextmanager
@@ -227,16 +257,20 @@ def rows_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Itera
         stream.truncate(start + int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
 
 
-def _check_space(folder: Path, needed: int) -> None:
+def _reserve(folder: Path, needed: int, limit: int | None) -> None:
+    if limit is not None:
+        make_room(folder.parent, needed, limit)
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE_BYTES:
         sizes = f"needs {needed / 2**20:,.0f} MiB, free are {free / 2**20:,.0f} MiB"
-        raise RunError(f"{folder.parent}: the image cache {sizes}. Free space, lower --size, or choose another folder.")
+        raise RunError(
+            f"{folder.parent}: the image cache {sizes}. Free space, lower --size, or choose another --cache."
+        )
 
 
 def _open(folder: Path, cohort: Cohort, reading: Reading) -> DecodedCohort:
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = json.loads((folder / META).read_text(encoding="utf-8"))
         rows = np.load(folder / "rows.npy")
         images, thumbs, facts = (
             np.load(folder / f"{name}.npy", mmap_mode="r")[: len(rows)] for name in ("images", "thumbs", "facts")

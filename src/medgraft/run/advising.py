@@ -46,7 +46,7 @@ def advise(config: RunConfig, *, listener: Listener | None = None) -> dict[str, 
     refuse_early(config, "advise")
     with tempfile.TemporaryDirectory(prefix="medgraft-advise-") as place:
         folder = Path(place)
-        found = prepared(config, folder, told)
+        found = prepared(config, told)
         context = trial_context(folder, found, engine_for(config, folder, found, told))
         return advice_from(config, found, context, told)
 

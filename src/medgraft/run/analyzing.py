@@ -73,7 +73,7 @@ def analyze(
     engine = exact_engine(pick_device(device))
     second = _second_run(folder, config, Path(other)) if other is not None else None
     with tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
-        found = prepared(config, Path(place), told)
+        found = prepared(config, told)
         _check_same(folder, found, Path(place))
         context = trial_context(Path(place), found, engine)
         far = _far(source, found, num_images, config.seed, told)
@@ -160,7 +160,7 @@ def analyze_cohort(
     refuse_early(config, "analyze")
     engine = exact_engine(pick_device(config.device))
     with open_run(folder, config), tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as place:
-        found = prepared(config, Path(place), told)
+        found = prepared(config, told)
         context = trial_context(Path(place), found, engine)
         far = _far(source, found, num_images, config.seed, told)
         cuts = found.source.cuts
@@ -230,7 +230,8 @@ def _config_of(folder: Path) -> RunConfig:
     config = config.model_copy(update={"train": config.train.model_copy(update={"epochs": epochs})})
     if config.data.folds > 1:
         raise RunError(f"expected a run on one division, got {config.data.folds} folds. Give {folder}/fold_1.")
-    return config
+    # Where decoded images lay when it was made says nothing about this machine.
+    return config.model_copy(update={"data": config.data.model_copy(update={"cache": None})})
 
 
 def _second_run(folder: Path, config: RunConfig, other: Path) -> tuple[str, LoadedModel]:

@@ -35,7 +35,7 @@ def check(config: DataConfig, *, seed: int = 0, listener: Listener | None = None
     told = listener or Listener()
     cohort = open_cohort(config, told)
     with tempfile.TemporaryDirectory(prefix="medgraft-check-") as folder:
-        readable, _, audit = audited(cohort, Path(folder), config, _SIDES[cohort.dims], None, told)
+        readable, _, audit = audited(cohort, config, _SIDES[cohort.dims], None, told, folder=Path(folder))
     for words in _agreement(readable):
         told.say(words)
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)

@@ -1,7 +1,6 @@
 """All strategies under one protocol: tuned alike on validation, repeated over seeds, tested together once."""
 
 import dataclasses
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,7 +102,7 @@ def compare(
             told.say(f"{folder} holds the finished comparison.")
             finished: dict[str, Any] = read_json(folder / "comparison.json")
             return finished
-        found = prepared(config, folder, told)
+        found = prepared(config, told)
         demand_same_data(folder, digest_of(found))
         write_splits(found.cohort, found.groups, folder / "splits.csv")
         # What cannot be done is said before anything is trained.
@@ -129,7 +128,6 @@ def compare(
         for entry in entries:
             for trial in (*entry.trials, *entry.tuning):
                 forget_weights(trial)
-        shutil.rmtree(folder / "cache", ignore_errors=True)
         log_event(folder, "done")
         return results
 

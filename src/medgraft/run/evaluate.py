@@ -1,7 +1,6 @@
 """A finished model on an external cohort: the same metrics and intervals, per site when known."""
 
 import dataclasses
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -64,23 +63,22 @@ def evaluate(
     # As in training, whatever the options say.
     config = config.model_copy(update={"resize": settings.resize, **dataclasses.asdict(settings.reading)})
     cohort = _OPENED[kind](model, config, unit, told)
-    with tempfile.TemporaryDirectory(prefix="medgraft-evaluate-") as folder:
-        readable, decoded, audit = audited(cohort, Path(folder), config, settings.sides, settings.channels, told)
-        study = Study(
-            cohort=readable,
-            decoded=decoded,
-            rows=np.arange(len(readable)),
-            groups=groups_of(readable, audit.exact_duplicates, audit.near_duplicates),
-            preprocessing=settings,
-            patch=model.artefact.patch,
-        )
-        plan = JudgePlan(replicates=replicates, seed=seed, tolerance=model.artefact.tolerance_mm)
-        rows = _USABLE[kind](study)
-        result, judged = judge_external(model, study, rows, audit.findings, plan, used, told)
-        if place is not None:
-            cases = rows[np.unique(readable.units(rows), return_index=True)[1]]
-            write_json(place / "evaluation.json", external_to_json(result))
-            write_table(JUDGES[kind].table(study, cases, judged), place / "predictions.csv")
+    readable, decoded, audit = audited(cohort, config, settings.sides, settings.channels, told)
+    study = Study(
+        cohort=readable,
+        decoded=decoded,
+        rows=np.arange(len(readable)),
+        groups=groups_of(readable, audit.exact_duplicates, audit.near_duplicates),
+        preprocessing=settings,
+        patch=model.artefact.patch,
+    )
+    plan = JudgePlan(replicates=replicates, seed=seed, tolerance=model.artefact.tolerance_mm)
+    rows = _USABLE[kind](study)
+    result, judged = judge_external(model, study, rows, audit.findings, plan, used, told)
+    if place is not None:
+        cases = rows[np.unique(readable.units(rows), return_index=True)[1]]
+        write_json(place / "evaluation.json", external_to_json(result))
+        write_table(JUDGES[kind].table(study, cases, judged), place / "predictions.csv")
     return result
 
 

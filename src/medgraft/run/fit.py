@@ -69,7 +69,7 @@ def fit(
             told.say(f"{folder} holds the finished run.")
             return read_result(folder)
         log_event(folder, "start", command=command or "", version=__version__)
-        found = prepared(config, folder, told)
+        found = prepared(config, told)
         demand_same_data(folder, digest_of(found))
         if config.data.folds > 1:
             return fit_folds(
@@ -80,9 +80,7 @@ def fit(
                 lambda place, part: run_split(config, place, part, told, command),
                 told,
             )
-        result = run_split(config, folder, found, told, command)
-        shutil.rmtree(folder / "cache", ignore_errors=True)
-        return result
+        return run_split(config, folder, found, told, command)
 
 
 def run_split(config: RunConfig, folder: Path, found: Prepared, listener: Listener, command: str | None) -> RunResult:

@@ -7,7 +7,7 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
@@ -16,6 +16,8 @@ from medgraft.errors import MedgraftError, RunError
 from medgraft.files import locked, read_json, remove_leftovers, write_json, write_text
 from medgraft.types import to_json
 
+# Says nothing of the run: it may go on with another cache, on another machine.
+_ELSEWHERE: Final = {"data.cache", "data.cache_gb"}
 __all__ = [
     "demand_same_data",
     "log_event",
@@ -103,7 +105,7 @@ def _check_config(folder: Path, config: RunConfig) -> None:
         write_text(path, text)
         return
     before, now = yaml.safe_load(path.read_text(encoding="utf-8")), yaml.safe_load(text)
-    changed = sorted(_differences(before, now))
+    changed = sorted(set(_differences(before, now)) - _ELSEWHERE)
     if changed:
         raise RunError(
             f"expected the settings that the run in {folder} was started with, got others for "

@@ -48,5 +48,4 @@ def fit_folds(
     merged = merge_folds(plan, folder, found.study, results)
     write_result(merged, folder)
     write_report(folder)
-    shutil.rmtree(folder / "cache", ignore_errors=True)
     return merged

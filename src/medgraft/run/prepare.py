@@ -21,6 +21,7 @@ from medgraft.data.leaks import apply_leaks
 from medgraft.data.mask_cache import build_mask_cache
 from medgraft.data.masks import read_mask_cohort
 from medgraft.data.split import split_cohort
+from medgraft.data.store import store_folder
 from medgraft.errors import BackboneError, ConfigError, DataError
 from medgraft.io.intensity import ct_windows
 from medgraft.io.preprocess import intensity_scale
@@ -155,9 +156,28 @@ def _masks(config: DataConfig) -> Cohort:
 
 
 def audited(
-    cohort: Cohort, folder: Path, config: DataConfig, sides: tuple[int, ...], channels: int | None, listener: Listener
+    cohort: Cohort,
+    config: DataConfig,
+    sides: tuple[int, ...],
+    channels: int | None,
+    listener: Listener,
+    *,
+    folder: Path | None = None,
 ) -> tuple[Cohort, DecodedCohort, Audit]:
-    """The readable part of `cohort`, its cache, and the audit; findings are said."""
+    """The readable part of `cohort`, its cache, and the audit; findings are said.
+
+    Args:
+        cohort: As it was read.
+        config: How files are read, and where the store of decoded cohorts is.
+        sides: Of the decoded images in px, of volumes in voxels.
+        channels: That the network reads; None where it reads either.
+        listener: Told how far it is, and what the audit found.
+        folder: Where the cache lies instead of in the store.
+    """
+    if folder is None:
+        folder, limit = store_of(config), round(config.cache_gb * 1e9)
+    else:
+        limit = None
     decoded = build_cache(
         cohort,
         folder,
@@ -165,6 +185,7 @@ def audited(
         channels=config.channels if config.channels is not None else channels,
         resize=config.resize,
         reading=reading_of(config),
+        limit=limit,
         progress=lambda done, total: listener.step("reading images", done, total),
     )
     readable = cohort.select(decoded.rows)
@@ -241,7 +262,12 @@ def fitted(config: RunConfig, backbone: Backbone, cohort: Cohort) -> tuple[Backb
     return backbone, backbone.sides or typical_sides(cohort)
 
 
-def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
+def store_of(config: DataConfig) -> Path:
+    """The folder in which decoded cohorts are kept."""
+    return store_folder() if config.cache is None else Path(config.cache)
+
+
+def prepared(config: RunConfig, listener: Listener) -> Prepared:
     """Everything a search needs; with folds the cohort is not divided yet.
 
     Raises:
@@ -258,7 +284,7 @@ def prepared(config: RunConfig, folder: Path, listener: Listener) -> Prepared:
         image_sides, sides = image_and_patch_sides(config, cohort, asked, is_fixed=backbone.is_fixed)
     source = prepare_source(backbone, sides)
     channels = 1 if backbone.in_channels == 1 else None
-    readable, decoded, audit = audited(cohort, folder / "cache", config.data, image_sides, channels, listener)
+    readable, decoded, audit = audited(cohort, config.data, image_sides, channels, listener)
     kept = apply_leaks(readable, audit, config.data.leaks)
     _say_new(kept, readable, listener)
     masks = None
