@@ -324,7 +324,7 @@ def test_several_classes_are_told_apart(films: Path, tmp_path: Path) -> None:
     assert read_mask_cohort(tmp_path / "cases.csv").classes == ("label 3", "label 7")
     config = mask_config(
         tmp_path / "cases.csv", data={"mask_classes": "nodule=7,mass=3"},
-        transfer={"cut": "auto", "decoder": "upernet"}, train={"epochs": 1},
+        transfer={"cut": "auto", "decoder": "upernet"}, search={"max_trials": 2}, train={"epochs": 1},
     )  # fmt: skip
     results = fit(config, tmp_path / "run")
     assert results["classes"] == ["mass", "nodule"]
@@ -404,9 +404,9 @@ def chests(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_volumes_end_to_end(chests: Path, tmp_path: Path) -> None:
     said: list[str] = []
-    config = mask_config(chests, backbone={"size": 32}, train={"epochs": 2, "batch_size": 2})
+    config = mask_config(chests, backbone={"size": 16}, train={"epochs": 2, "batch_size": 4})
     results = fit(config, tmp_path / "run", listener=Listener(say=said.append))
-    assert (results["patch"], results["backbone"]["lift"], results["test"]["unit"]) == ([32, 32, 32], "acs", "mm")
+    assert (results["patch"], results["backbone"]["lift"], results["test"]["unit"]) == ([16, 16, 16], "acs", "mm")
     assert any("Masks at 32×32×32" in words for words in said)
     file = chests.parent / str(pd.read_csv(tmp_path / "run" / "predictions.csv")["path"][0])
     found = segment_files(load_artefact(tmp_path / "run"), [file], tmp_path / "out")
@@ -647,7 +647,8 @@ def test_volumes_at_a_common_spacing_are_marked_in_their_own_grid(tmp_path: Path
         nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "data" / "images" / f"p{number}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(mask, affine), tmp_path / "data" / "masks" / f"p{number}.nii.gz")
     config = mask_config(
-        tmp_path / "data", data={"spacing_mm": [1.0, 1.0, 1.0]}, train={"epochs": 6, "batch_size": 2, "patches": 3},
+        tmp_path / "data", data={"spacing_mm": [1.0, 1.0, 1.0]}, backbone={"size": 16},
+        train={"epochs": 4, "batch_size": 4, "patches": 8},
         transfer={"cut": "auto"}, search={"max_trials": 1},
     )  # fmt: skip
     results = fit(config, tmp_path / "run")
