@@ -15,13 +15,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
+from medgraft.backbones.packaged import packaged_weights
 from medgraft.config import PRESETS, make_config, to_yaml
 from medgraft.deploy import load_artefact, predict_files
-from medgraft.errors import ConfigError, CutError, DataError, LeakError, RunError
+from medgraft.errors import ConfigError, CutError, DataError, LeakError, RunError, WeightsError
 from medgraft.listener import Listener
+from medgraft.report import write_report
 from medgraft.report.formatting import with_interval
 from medgraft.run import exploring
+from medgraft.run import fit as fit_module
 from medgraft.run.exploring import search_effort
 from small_runs import fit, small_config
 
@@ -164,6 +168,26 @@ def test_a_killed_process_loses_at_most_its_epoch(finished: Path, phantom: Path,
     assert weights_hash(tmp_path / "run") == weights_hash(finished)
 
 
+def test_of_two_networks_in_a_file_the_one_that_was_taken_is_told(phantom: Path, tmp_path: Path) -> None:
+    state = load_file(packaged_weights())
+    both = {f"teacher.{name}": value for name, value in state.items()}
+    both |= {f"student.{name}": value * 2 for name, value in state.items()}
+    save_file(both, tmp_path / "dino.safetensors")
+    with pytest.raises(WeightsError, match="got 2 that fit alike"):
+        fit(small_config(phantom, backbone={"weights": str(tmp_path / "dino.safetensors")}), tmp_path / "run")
+    said: list[str] = []
+    config = small_config(
+        phantom,
+        backbone={"weights": f"{tmp_path / 'dino.safetensors'}#teacher"},
+        transfer={"strategy": "frozen", "cut": "2"},
+        train={"epochs": 1},
+    )
+    results = fit(config, tmp_path / "run", listener=Listener(say=said.append))
+    assert any("100% of its trunk pretrained from dino.safetensors#teacher." in words for words in said)
+    assert results["backbone"]["load_report"]["key"] == "teacher"
+    assert "network in the file" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_a_second_run_on_the_same_test_cases_is_counted(phantom: Path, finished: Path, tmp_path: Path) -> None:
     results = fit(small_config(phantom, transfer={"cut": "2"}), tmp_path / "again")
     assert results["ledger"]["openings"] > 1
@@ -246,10 +270,27 @@ def test_a_cut_that_is_clearly_behind_gets_no_further_seeds(
     assert sorted(seeds) == [1] + [2] * (len(behind) - 1)
 
 
-def test_folds_test_every_group_once(phantom: Path, tmp_path: Path) -> None:
+def test_folds_test_every_group_once(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = small_config(phantom, transfer={"cut": "3"}, data={"folds": 3}, train={"epochs": 1})
     run = tmp_path / "run"
+    # Killed between the results and the report of the second fold: its report is written when the run goes on.
+    written: list[Path] = []
+
+    def killed_at_the_second(folder: Path) -> Path:
+        written.append(folder)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        return write_report(folder)
+
+    monkeypatch.setattr(fit_module, "write_report", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        fit(config, run)
+    assert (run / "fold_2" / "results.json").is_file()
+    assert not (run / "fold_2" / "report.html").exists()
     results = fit(config, run)
+    assert written == [run / f"fold_{number}" for number in (1, 2, 2, 3)]
+    assert all((folder / "report.html").is_file() for folder in written)
+    assert not list(run.glob("fold_*/checkpoints/*/*.safetensors"))  # nor are weights left that nobody needs
     predictions = pd.read_csv(tmp_path / "run" / "predictions.csv")
     assert sorted(predictions["path"]) == sorted(pd.read_csv(phantom)["path"])
     assert [fold["fold"] for fold in results["folds"]] == [1, 2, 3]

@@ -145,7 +145,8 @@ def _say_source(found: Prepared, listener: Listener) -> None:
     if report.source == "none":
         listener.say(f"Network {backbone.spec.name}: random weights, as asked.")
         return
-    text = f"Network {backbone.spec.name}: {report.matched_fraction:.0%} of its trunk pretrained from {report.source}"
+    source = f"{report.source}#{report.key}" if report.key else report.source
+    text = f"Network {backbone.spec.name}: {report.matched_fraction:.0%} of its trunk pretrained from {source}"
     if report.missing:
         last = report.last_pretrained_cut
         where = f"cut {last} {found.source.cuts[last - 1].name}" if last else "none"
