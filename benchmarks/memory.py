@@ -109,7 +109,7 @@ def run_pieces(source: Path, out: Path, sampler: Sampler) -> None:
 
     config = make_config(str(source), options=options_of(source))
     sampler.enter("prepare")
-    found = prepared(config, out, Listener(say=lambda text: sampler.enter(f"after: {text[:60]}")))
+    found = prepared(config, Listener(say=lambda text: sampler.enter(f"after: {text[:60]}")))
     context = trial_context(out, found, Engine(device="cpu"))
     few = found.study.images("train")
     few = dataclasses.replace(few, rows=few.rows[: STEPS * BATCH], targets=few.targets[: STEPS * BATCH])
@@ -133,6 +133,7 @@ JOBS: dict[str, Callable[[Path, Path, Sampler], None]] = {"pieces": run_pieces, 
 
 def options_of(source: Path) -> dict[str, Any]:
     return {
+        "data": {"cache": str(source.parent / "decoded")},
         "backbone": {"name": "shapes_resnet18", "weights": "packaged", "size": SIDE},
         "transfer": {"cut": "5"},
         "train": {"epochs": 1, "batch_size": BATCH, "precision": "float32"},

@@ -42,6 +42,7 @@ def config_of(options: argparse.Namespace, work: Path) -> RunConfig:
         str(source),
         preset=options.preset,
         options={
+            "data": {"cache": str(work / "decoded")},
             "backbone": {"name": options.backbone, "weights": options.weights, "size": options.size},
             "train": {"epochs": options.epochs},
             "search": {"method": options.search},
@@ -56,7 +57,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
     run = work / "run"
     run.mkdir()
     told = Listener(say=print)
-    found = prepared(config, run, told)
+    found = prepared(config, told)
     start = time.perf_counter()
     engine = engine_for(config, run, found, told)
     seconds = {"measure the engine": time.perf_counter() - start, "trace": seconds_of_trace(config)}

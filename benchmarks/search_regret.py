@@ -109,7 +109,7 @@ def opened(pair: str, options: argparse.Namespace) -> tuple[RunConfig, Prepared,
     place.mkdir(parents=True, exist_ok=True)
     config = config_of(pair, options.shared, options.out)
     told = Listener(say=say)
-    found = prepared(config, place, told)
+    found = prepared(config, told)
     context = trial_context(place, found, engine_for(config, place, found, told))
     opening = count_openings(found.study, pair, place)
     say(f"{pair}: test set of {len(found.cohort.rows('test'))} images, opening {opening}.")
