@@ -12,11 +12,11 @@ import pandas as pd
 from medgraft.errors import RunError
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.results import Estimate, ModelResult, TestResult
-from medgraft.evaluate.summary import compare, site_results, summarise
+from medgraft.evaluate.summary import compare, summarise
 from medgraft.files import write_table
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
-from medgraft.judge.test import ROLES, judged_name, table_name
+from medgraft.judge.test import ROLES, judged_name, table_name, test_result
 from medgraft.result import FoldResult, FurtherModel, RunResult, SearchCost, SplitFacts, mean_of_those_there
 from medgraft.study import Study
 from medgraft.types import Judged
@@ -120,20 +120,14 @@ def _test(
     results: Sequence[RunResult],
     weights: np.ndarray,
 ) -> TestResult:
-    judge, chosen = JUDGES[study.cohort.kind], judged["chosen"]
-    sites = study.cohort.sites(rows)
-    name = judged_name(results[0].chosen.strategy)
-    return TestResult(
-        chosen=_over_folds(summarise(chosen, weights), [result.test.chosen for result in results]),
-        baseline=_over_folds(summarise(judged["baseline"], weights), [result.test.baseline for result in results]),
-        comparison=compare(chosen, judged["baseline"], plan.margin, weights, name),
-        margin=plan.margin,
-        replicates=plan.replicates,
-        num_cases=len(rows),
-        num_groups=len(np.unique(study.groups[rows])),
-        sites=site_results(chosen, sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
-        **judge.beside(study, rows, chosen, plan),
+    chosen = judged["chosen"]
+    pair = (
+        _over_folds(summarise(chosen, weights), [result.test.chosen for result in results]),
+        _over_folds(summarise(judged["baseline"], weights), [result.test.baseline for result in results]),
     )
+    name = judged_name(results[0].chosen.strategy)
+    comparison = compare(chosen, judged["baseline"], plan.margin, weights, name)
+    return test_result(plan, study, rows, chosen, pair, comparison)
 
 
 def _further(

@@ -23,7 +23,6 @@ class Judge:
     """How one kind of truth is judged.
 
     Args:
-        case_rows: Row numbers of the cases of a split, or of all.
         call: What a model says of some rows.
         table: The table of cases that a run leaves behind.
         from_table: What such a table was made from.
@@ -33,7 +32,6 @@ class Judge:
         keeps_validation: Whether a table of the validation cases is left behind, too.
     """
 
-    case_rows: Callable[[Any, str | None], np.ndarray]
     call: Callable[..., Any]
     table: Callable[[Any, np.ndarray, Any], pd.DataFrame]
     from_table: Callable[[pd.DataFrame, Any, np.ndarray], Any]
@@ -45,7 +43,6 @@ class Judge:
 
 JUDGES: Final[dict[Kind, Judge]] = {
     "labels": Judge(
-        case_rows=labels.case_rows,
         call=labels.call,
         table=labels.table,
         from_table=labels.from_table,
@@ -54,7 +51,6 @@ JUDGES: Final[dict[Kind, Judge]] = {
         keeps_validation=True,
     ),
     "masks": Judge(
-        case_rows=masks.case_rows,
         call=masks.call,
         table=masks.table,
         from_table=masks.from_table,

@@ -19,12 +19,7 @@ from medgraft.train.outputs import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
-__all__ = ["artefact_facts", "call", "case_rows", "finished", "from_table", "pseudonyms", "table"]
-
-
-def case_rows(study: Study, split: str | None) -> np.ndarray:
-    """Row numbers of the cases of a split (of all), of each unit its first."""
-    return study.cohort.case_rows(split)
+__all__ = ["artefact_facts", "call", "finished", "from_table", "pseudonyms", "table"]
 
 
 def call(

@@ -22,14 +22,9 @@ from medgraft.train.engine import Engine
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Overlaps
 
-__all__ = ["artefact_facts", "beside", "call", "case_rows", "finished", "from_table", "segmenter", "table"]
+__all__ = ["artefact_facts", "beside", "call", "finished", "from_table", "segmenter", "table"]
 
 _FEWEST: Final = 2
-
-
-def case_rows(study: Study, split: str | None) -> np.ndarray:
-    """Row numbers of a split, or of all."""
-    return np.arange(len(study.cohort)) if split is None else study.cohort.rows(split)
 
 
 def segmenter(model: TransferModel, study: Study, engine: Engine) -> Callable[[int, tuple[int, ...]], np.ndarray]:

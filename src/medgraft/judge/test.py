@@ -68,7 +68,7 @@ def open_test_set(
         DataError: A class is absent from the test set.
         RunError: A file cannot be written or read.
     """
-    judge, rows = JUDGES[study.cohort.kind], JUDGES[study.cohort.kind].case_rows(study, "test")
+    judge, rows = JUDGES[study.cohort.kind], study.cohort.case_rows("test")
     judged = _judged(plan, study, context, trials, listener)
     weights = bootstrap_weights(judged["chosen"][0], plan.replicates, plan.seed)
 
@@ -78,18 +78,8 @@ def open_test_set(
 
     results = {role: result(role) for role in judged}
     chosen = judged["chosen"]
-    sites = study.cohort.sites(rows)
-    test = TestResult(
-        chosen=results["chosen"],
-        baseline=results["baseline"],
-        comparison=_compared(plan, judged, trials, weights),
-        margin=plan.margin,
-        replicates=plan.replicates,
-        num_cases=len(rows),
-        num_groups=len(np.unique(study.groups[rows])),
-        sites=site_results(chosen[0], sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
-        **judge.beside(study, rows, chosen[0], plan),
-    )
+    pair = (results["chosen"], results["baseline"])
+    test = test_result(plan, study, rows, chosen[0], pair, _compared(plan, judged, trials, weights))
     further = {
         role: further_model(trials[role][0], results[role], compare(chosen, judged[role], plan.margin, weights))
         for role in judged
@@ -100,6 +90,38 @@ def open_test_set(
     firsts = {role: seeds[0] for role, seeds in trials.items() if seeds}
     return Tested(
         test=test, further=further, judged=judged, efficiency=store_models(folder, study, context, firsts, facts)
+    )
+
+
+def test_result(
+    plan: JudgePlan,
+    study: Study,
+    rows: np.ndarray,
+    judged: Judged,
+    results: tuple[ModelResult, ModelResult],
+    comparison: Comparison,
+) -> TestResult:
+    """What the test cases say, with what stands beside the models: sites, and whatever this kind of truth has.
+
+    Args:
+        plan: Fixed beforehand.
+        study: The cohort.
+        rows: Of its test cases.
+        judged: What the chosen model says of them.
+        results: Of the chosen model and of full fine-tuning.
+        comparison: Of the two.
+    """
+    sites = study.cohort.sites(rows)
+    return TestResult(
+        chosen=results[0],
+        baseline=results[1],
+        comparison=comparison,
+        margin=plan.margin,
+        replicates=plan.replicates,
+        num_cases=len(rows),
+        num_groups=len(np.unique(study.groups[rows])),
+        sites=site_results(judged, sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
+        **JUDGES[study.cohort.kind].beside(study, rows, judged, plan),
     )
 
 
@@ -193,12 +215,12 @@ def _write_tables(
 ) -> None:
     """A table of the test cases for every model, one of the validation cases, and the course of training."""
     judge = JUDGES[study.cohort.kind]
-    rows = judge.case_rows(study, "test")
+    rows = study.cohort.case_rows("test")
     for role, seeds in judged.items():
         write_table(judge.table(study, rows, seeds[0]), folder / table_name(role))
     if judge.keeps_validation:
         val = context.val_judged(trials["chosen"][0].val_outputs)
-        write_table(judge.table(study, judge.case_rows(study, "val"), val), folder / "predictions_val.csv")
+        write_table(judge.table(study, study.cohort.case_rows("val"), val), folder / "predictions_val.csv")
     history = [
         {"role": role, "seed": trial.spec.seed, **row.columns()}
         for role in ("chosen", "baseline")
