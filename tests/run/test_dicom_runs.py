@@ -305,14 +305,19 @@ def test_advice_and_analysis_take_an_export_too(pacs: Path, tmp_path: Path) -> N
     assert (tmp_path / "a" / "analysis.html").is_file()
 
 
+def judged_by(unit: str, trained: Path, run: Path) -> Path:
+    """The trained model as if it had been judged by another unit."""
+    shutil.copytree(trained / "model", run / "model")
+    described = json.loads((run / "model" / "model.json").read_text())
+    (run / "model" / "model.json").write_text(json.dumps(described | {"judged_by": unit}))
+    return run
+
+
 def test_a_model_judged_by_patient_is_evaluated_by_patient_with_or_without_a_table(
     trained: Path, pacs: Path, tmp_path: Path
 ) -> None:
     """On an export without --labels it was once judged film by film, without a word."""
-    run = tmp_path / "run"
-    shutil.copytree(trained / "model", run / "model")
-    described = json.loads((run / "model" / "model.json").read_text())
-    (run / "model" / "model.json").write_text(json.dumps(described | {"judged_by": "patient"}))
+    run = judged_by("patient", trained, tmp_path / "run")
     said: list[str] = []
     result = evaluate(run, DataConfig(source=str(pacs)), replicates=100, listener=Listener(say=said.append))
     assert (result["num_cases"], result["num_images"], result["judged_by"]) == (NUM // 2, NUM, "patient")
@@ -332,10 +337,7 @@ def test_a_model_judged_by_patient_is_evaluated_by_patient_with_or_without_a_tab
 def test_files_that_tell_no_patient_are_judged_alone_and_that_is_said(
     trained: Path, pacs: Path, tmp_path: Path
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(trained / "model", run / "model")
-    described = json.loads((run / "model" / "model.json").read_text())
-    (run / "model" / "model.json").write_text(json.dumps(described | {"judged_by": "study"}))
+    run = judged_by("study", trained, tmp_path / "run")
     rng = np.random.default_rng(0)
     for number in range(24):
         place = tmp_path / "png" / ("disc" if number % 2 else "clear") / f"{number}.png"

@@ -131,10 +131,11 @@ def build_cache(
     final = Path(folder).absolute() / key
     if limit is not None:
         hold(final)
-    if not (final / META).is_file() or _is_mended(_open(final, cohort, reading), cohort):
-        settings = Preprocessing(sides=sides, channels=channels or 0, intensity_max=0, resize=resize, reading=reading)
-        with replacing_folder(final) as partial:
-            _write(cohort, partial, settings, limit, progress)
+    if (final / META).is_file() and not _is_mended(decoded := _open(final, cohort, reading), cohort):
+        return decoded
+    settings = Preprocessing(sides=sides, channels=channels or 0, intensity_max=0, resize=resize, reading=reading)
+    with replacing_folder(final) as partial:
+        _write(cohort, partial, settings, limit, progress)
     return _open(final, cohort, reading)
 
 
