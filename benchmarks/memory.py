@@ -102,20 +102,20 @@ def run_pieces(source: Path, out: Path, sampler: Sampler) -> None:
 
     from medgraft.config import make_config
     from medgraft.listener import Listener
-    from medgraft.run.prepare import prepared
-    from medgraft.run.trials import trial_context, trial_spec
+    from medgraft.run.plan import context_of, material_of, recipe_of
     from medgraft.search.trial import run_trial
     from medgraft.train.engine import Engine
 
     config = make_config(str(source), options=options_of(source))
     sampler.enter("prepare")
-    found = prepared(config, Listener(say=lambda text: sampler.enter(f"after: {text[:60]}")))
-    context = trial_context(out, found, Engine(device="cpu"))
-    few = found.study.images("train")
+    material = material_of(config, Listener(say=lambda text: sampler.enter(f"after: {text[:60]}")))
+    context = context_of(material, Engine(device="cpu"), out)
+    few = context.study.train
     few = dataclasses.replace(few, rows=few.rows[: STEPS * BATCH], targets=few.targets[: STEPS * BATCH])
+    study = dataclasses.replace(context.study, train=few)
     sampler.enter("train")
-    spec = trial_spec(config, found, "ftl", found.source.cuts[-1], seed=0)
-    run_trial(spec, dataclasses.replace(context, train=few))
+    spec = recipe_of(config, material).spec("ftl", len(material.source.cuts), seed=0)
+    run_trial(spec, dataclasses.replace(context, study=study))
 
 
 def run_fit(source: Path, out: Path, sampler: Sampler) -> None:

@@ -28,11 +28,19 @@ from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.judge.test import count_openings
 from medgraft.listener import Listener
 from medgraft.metrics.classification import auprc
+from medgraft.prepare.material import Material
 from medgraft.run.measuring import worth_of_cuts
-from medgraft.run.prepare import Prepared, prepared
-from medgraft.run.searching import Searched, search_cut
-from medgraft.run.trials import engine_for, trial_context, trial_spec
-from medgraft.search import Trial, TrialContext, load_trial_model, reuse_at_cuts, run_trial
+from medgraft.run.plan import context_of, material_of, on_this_machine, plan_run, recipe_of
+from medgraft.search import (
+    Searched,
+    Trainer,
+    Trial,
+    TrialContext,
+    load_trial_model,
+    reuse_at_cuts,
+    run_trial,
+    search_cut,
+)
 from medgraft.train.outputs import predict_probs
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Predictions
@@ -103,31 +111,29 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def opened(pair: str, options: argparse.Namespace) -> tuple[RunConfig, Prepared, TrialContext]:
+def opened(pair: str, options: argparse.Namespace) -> tuple[RunConfig, Material, TrialContext]:
     """The pair's cohort and what its trials share; its test set is opened, once for the whole benchmark."""
     place = options.out / pair
     place.mkdir(parents=True, exist_ok=True)
     config = config_of(pair, options.shared, options.out)
-    told = Listener(say=say)
-    found = prepared(config, told)
-    context = trial_context(place, found, engine_for(config, place, found, told))
-    opening = count_openings(found.study, pair, place)
-    say(f"{pair}: test set of {len(found.cohort.rows('test'))} images, opening {opening}.")
-    return config, found, context
+    listener = Listener(say=say)
+    material = material_of(config, listener)
+    _, engine = on_this_machine(config, plan_run(config, material, listener), material, place, listener)
+    opening = count_openings(material.dataset, pair, place)
+    say(f"{pair}: test set of {len(material.dataset.cohort.rows('test'))} images, opening {opening}.")
+    return config, material, context_of(material, engine, place)
 
 
-def trained(config: RunConfig, found: Prepared, context: TrialContext, cut: int, seed: int) -> Trial:
+def trained(config: RunConfig, material: Material, context: TrialContext, cut: int, seed: int) -> Trial:
     """The trial of one cut and seed, trained where it is missing."""
-    depth = found.source.depth(cut)
-    strategy = "ftl" if cut == len(found.source.cuts) else "ttl"
-    trial = run_trial(trial_spec(config, found, strategy, depth, seed), context)
-    tested(trial, found, context)
+    trial = run_trial(recipe_of(config, material).spec("ttl", cut, seed), context)
+    tested(trial, material, context)
     return trial
 
 
-def tested(trial: Trial, found: Prepared, context: TrialContext) -> Predictions:
+def tested(trial: Trial, material: Material, context: TrialContext) -> Predictions:
     """Test predictions of a trial; they lie beside it."""
-    test = found.study.images("test")
+    test = material.dataset.images("test")
     place = trial.folder / "test_probs.npy"
     if not place.exists():
         model, _ = load_trial_model(trial, context)
@@ -136,32 +142,30 @@ def tested(trial: Trial, found: Prepared, context: TrialContext) -> Predictions:
     return Predictions(
         probs=np.load(place),
         targets=test.targets,
-        groups=found.groups[found.cohort.rows("test")],
-        classes=context.classes,
+        groups=material.dataset.groups[material.dataset.cohort.rows("test")],
+        classes=context.study.classes,
         task=test.task,
         positive=test.positive,
     )
 
 
 def searched(
-    config: RunConfig, found: Prepared, context: TrialContext, seed: int, place: Path, search: tuple[str, str, str]
+    config: RunConfig, material: Material, context: TrialContext, seed: int, search: tuple[str, str, str]
 ) -> Searched:
     """What a search hands back with one seed; the split stays that of the pair."""
     method, start, rule = search
     searching = config.search.model_copy(update={"method": method, "start": start})
     transfer = config.transfer.model_copy(update={"rule": rule})
     own = config.model_copy(update={"seed": seed, "search": searching, "transfer": transfer})
-    folder = place / "searches" / f"{method}-{start}-{rule}-{seed}"
-    folder.mkdir(parents=True, exist_ok=True)
-    return search_cut(own, folder, found, context, Listener())
+    return search_cut(plan_run(own, material, Listener()).search, Trainer(context, Listener()))
 
 
 def judged(
-    method: str, results: list[Searched], truth: dict[tuple[int, int], Predictions], found: Prepared,
+    method: str, results: list[Searched], truth: dict[tuple[int, int], Predictions], material: Material,
     context: TrialContext,
 ) -> dict[str, Any]:  # fmt: skip
     """A row of the table: one search over the seeds."""
-    seeds, cuts = sorted({seed for _, seed in truth}), [cut.index for cut in found.source.cuts]
+    seeds, cuts = sorted({seed for _, seed in truth}), [cut.index for cut in material.source.cuts]
     oracle = [
         max(cuts, key=lambda cut: float(np.mean([auprc(truth[cut, other]) for other in seeds if other != seed])))
         for seed in seeds
@@ -172,11 +176,11 @@ def judged(
     row: dict[str, Any] = {"method": method, "picks": picks, "oracle": oracle}
     sides = {
         "pick": [truth[cut, seed] for cut, seed in zip(picks, seeds, strict=True)],
-        "delivered": [tested(one.chosen, found, context) for one in results],
+        "delivered": [tested(one.chosen, material, context) for one in results],
     }
     continued = [one.continued_seeds[0] for one in results if one.continued_seeds]
     if len(continued) == len(results):
-        sides["continued"] = [tested(one, found, context) for one in continued]
+        sides["continued"] = [tested(one, material, context) for one in continued]
     for name, predictions in sides.items():
         regret = paired_difference(best, predictions, "auprc", weights)
         row[name] = {
@@ -186,21 +190,21 @@ def judged(
             "ci95": list(regret.ci95),
         }
     for key in ("cost_in_ftl", "beyond_ftl"):
-        row[key] = [round(one.cost[key], 3) for one in results]
-    row["seconds_in_ftl"] = [round(one.cost["seconds"] / one.cost["baseline_seconds"], 2) for one in results]
+        row[key] = [round(getattr(one.cost, key), 3) for one in results]
+    row["seconds_in_ftl"] = [round(one.cost.seconds / one.cost.baseline_seconds, 2) for one in results]
     row["val_auprc"] = [round(one.chosen.score, 4) for one in results]
     return row
 
 
-def signals(config: RunConfig, found: Prepared, context: TrialContext, seed: int, place: Path) -> dict[str, Any]:
+def signals(config: RunConfig, material: Material, context: TrialContext, seed: int, place: Path) -> dict[str, Any]:
     """Cut by cut, what costs a forward pass or less; kept on disk."""
     path = place / f"signals-{seed}.json"
     if path.exists():
         stored: dict[str, Any] = json.loads(path.read_text())
         return stored
-    cuts = found.source.cuts
-    ftl = trained(config, found, context, len(cuts), seed)
-    before, _ = apply_strategy("ftl", found.source, cuts[-1], ftl.spec.head, lr=1.0, seed=0)
+    cuts = material.source.cuts
+    ftl = trained(config, material, context, len(cuts), seed)
+    before, _ = apply_strategy("ftl", material.source, cuts[-1], ftl.spec.head, lr=1.0, seed=0)
     after, _ = load_trial_model(ftl, context)
     sample = context.sample(2000, seed)
     kept: dict[str, Any] = {"parameters": [cut.num_params for cut in cuts]}
@@ -214,12 +218,12 @@ def signals(config: RunConfig, found: Prepared, context: TrialContext, seed: int
     return kept
 
 
-def judge(pair: str, config: RunConfig, found: Prepared, context: TrialContext, options: argparse.Namespace) -> None:
+def judge(pair: str, config: RunConfig, material: Material, context: TrialContext, options: argparse.Namespace) -> None:
     """The table of a pair whose truth is whole."""
     seeds, place = range(options.seeds), options.out / pair
-    cuts = [cut.index for cut in found.source.cuts]
+    cuts = [cut.index for cut in material.source.cuts]
     truth = {
-        (cut, seed): tested(trained(config, found, context, cut, seed), found, context)
+        (cut, seed): tested(trained(config, material, context, cut, seed), material, context)
         for cut in cuts
         for seed in seeds
     }
@@ -227,10 +231,10 @@ def judge(pair: str, config: RunConfig, found: Prepared, context: TrialContext, 
     rows = []
     for rule in ("compact", "best"):
         for name, method, start in METHODS:
-            results = [searched(config, found, context, seed, place, (method, start, rule)) for seed in seeds]
-            rows.append(judged(name, results, truth, found, context) | {"rule": rule})
+            results = [searched(config, material, context, seed, (method, start, rule)) for seed in seeds]
+            rows.append(judged(name, results, truth, material, context) | {"rule": rule})
             say_row(pair, rows[-1])
-    kept = [signals(config, found, context, seed, place) for seed in seeds]
+    kept = [signals(config, material, context, seed, place) for seed in seeds]
     ranks = {name: float(np.mean([spearmanr(one[name], means).statistic for one in kept])) for name in kept[0]}
     say(f"{pair}: rank correlation with the truth: " + ", ".join(f"{k} {v:+.2f}" for k, v in ranks.items()))
     spread = [float(np.std([auprc(truth[cut, seed]) for seed in seeds], ddof=1)) for cut in cuts]
@@ -290,11 +294,11 @@ def main() -> None:
     if options.table:
         table(options.out)
     for pair in [] if options.table else options.pairs:
-        config, found, context = opened(pair, options)
+        config, material, context = opened(pair, options)
         for seed in range(options.seeds):
-            for cut in reversed(found.source.cuts):
-                trained(config, found, context, cut.index, seed)
-        judge(pair, config, found, context, options)
+            for cut in reversed(material.source.cuts):
+                trained(config, material, context, cut.index, seed)
+        judge(pair, config, material, context, options)
 
 
 if __name__ == "__main__":

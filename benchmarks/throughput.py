@@ -31,7 +31,7 @@ from torchvision import transforms
 
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.spec import BackboneSpec
-from medgraft.data.augment import AUGMENTATIONS, augment_batch
+from medgraft.train.augment import AUGMENTATIONS, augment_batch
 from medgraft.data.cache import build_cache
 from medgraft.data.cohort import read_cohort
 from medgraft.run.doctor import doctor

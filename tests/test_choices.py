@@ -10,13 +10,13 @@ import pytest
 from medgraft import config
 from medgraft.backbones.spec import LIFTS
 from medgraft.config import RunConfig
-from medgraft.data.augment import AUGMENTATIONS, AugmentSettings
 from medgraft.data.export import FIELDS, UNITS
 from medgraft.data.leaks import LeakPolicy
 from medgraft.io.dicom import Rescale
 from medgraft.io.intensity import Scaling
 from medgraft.report.wording import SEARCHES
 from medgraft.search.trial import TrialSpec
+from medgraft.train.augment import AUGMENTATIONS, AugmentSettings
 from medgraft.train.engine import Engine
 from medgraft.train.mask_losses import MASK_LOSSES
 from medgraft.train.objectives import IMBALANCE

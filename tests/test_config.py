@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from medgraft.config import PRESETS, RunConfig, make_config, parse_minutes, read_config, to_yaml
 from medgraft.errors import ConfigError, RunError
-from medgraft.run.prepare import reading_of
+from medgraft.prepare.cohort import reading_of
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -30,7 +30,20 @@ ROOMS = (
         "cuts",
         "transfer",
     ),
-    *("metrics", "train", "study", "evaluate", "analysis", "search", "result", "report", "deploy", "judge", "run"),
+    *(
+        "metrics",
+        "train",
+        "study",
+        "prepare",
+        "evaluate",
+        "analysis",
+        "result",
+        "search",
+        "report",
+        "deploy",
+        "judge",
+        "run",
+    ),
     *("bench", "cli"),
 )
 # The doors of the package: importing them is what users do, so they may look into every room.
@@ -38,7 +51,7 @@ DOORS = ("__init__.py", "__main__.py", "api.py")
 FOUNDATION = {"numpy", "pandas", "torch", "safetensors"}
 # Where else a library may enter: a room ("data/") or one file of it.
 ADAPTERS = {
-    "PIL": ("io/", "data/phantom.py", "run/examples.py", "run/overlays.py", "run/doctor.py"),
+    "PIL": ("io/", "data/phantom.py", "judge/examples.py", "judge/overlays.py", "run/doctor.py"),
     "accelerate": ("train/loop.py",),
     "highdicom": ("io/dicom_seg.py",),
     "huggingface_hub": ("backbones/timm_models.py", "backbones/monai_models.py"),
@@ -55,7 +68,7 @@ ADAPTERS = {
     ),
     "nibabel": ("io/nifti.py",),
     "packaging": ("run/doctor.py",),
-    "psutil": ("machine.py", "run/doctor.py", "run/forecast.py"),
+    "psutil": ("machine.py", "run/doctor.py", "search/forecast.py"),
     "pydantic": ("config.py", "types.py"),
     "rich": ("cli/program.py", "cli/printing.py", "cli/terminal.py"),
     "segmentation_models_pytorch": ("transfer/decoders.py",),

@@ -12,7 +12,7 @@ from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.deploy.segment import segment_files
 from medgraft.listener import Listener
-from medgraft.result import result_to_json
+from medgraft.result.run import result_to_json
 from medgraft.run.estimator import TransferClassifier
 from medgraft.run.fit import fit as run_fit
 from medgraft.train.engine import pick_device

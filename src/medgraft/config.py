@@ -282,6 +282,7 @@ class RunConfig(_Frozen):
     device: str = "auto"
     offline: bool = False
     budget_minutes: float | None = Field(None, gt=0)
+    executor: str = Field("here", description="here, or processes:N: N trainings at once on this machine")
 
 
 # `paper` is Peng 2022's protocol where it is stated: Adam, LR 1e-4, batch 64, plateau on validation AUPRC with

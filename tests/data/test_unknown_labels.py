@@ -16,10 +16,9 @@ from medgraft.data.unknown import parse_policy, taught_targets
 from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
 from medgraft.run.check import check
-from medgraft.run.comparing import compare
-from medgraft.run.prepare import prepared
+from medgraft.run.plan import material_of
 from medgraft.types import Cohort
-from small_runs import fit, small_config
+from small_runs import compare, fit, small_config
 
 LABELS = "Edema,Mass"
 
@@ -122,11 +121,11 @@ def config_of(table: Path, uncertain: str, **options: Any) -> RunConfig:
 
 
 def test_only_training_images_are_taught(chexpert: Path, tmp_path: Path) -> None:
-    found = prepared(config_of(chexpert, "ones"), Listener())
+    dataset = material_of(config_of(chexpert, "ones"), Listener()).dataset
     for split in ("train", "val", "test"):
-        images = found.study.images(split)
-        rows = found.cohort.rows(split)
-        uncertain = found.cohort.is_uncertain[rows]
+        images = dataset.images(split)
+        rows = dataset.cohort.rows(split)
+        uncertain = dataset.cohort.is_uncertain[rows]
         assert uncertain.any()
         if split == "train":
             assert (images.targets[uncertain] == 1).all()
@@ -178,8 +177,8 @@ def test_policies_are_compared_with_each_other(chexpert: Path, tmp_path: Path) -
     assert [row["uncertain"] for row in found["rows"]] == ["ignore"] * 2 + ["ones"] * 2 + ["soft(0.5,0.9)"] * 2
     areas = [row["test"]["auroc"]["mean"] for row in found["rows"]]
     assert len({round(area, 6) for area in areas}) > 2
-    assert "difference" not in found["rows"][0]
-    assert all("difference" in row for row in found["rows"][1:])
+    assert not found["rows"][0]["difference"]
+    assert all(row["difference"] for row in found["rows"][1:])
     page = (tmp_path / "compared" / "comparison.html").read_text()
     assert "ttl (soft(0.5,0.9))" in page
     with pytest.raises(ConfigError, match="expected --uncertain ignore"):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from medgraft.analysis.networks import CutSimilarity
 from medgraft.evaluate import Difference, Estimate
 from medgraft.report.analysis_figures import distance_figure, gain_figure, other_figure
 from medgraft.report.curves import confusion_figure, ranking_figure, reliability_figure
@@ -16,6 +17,8 @@ from medgraft.report.drawing import STYLE, new_figure, to_svg
 from medgraft.report.figures import TREATMENTS, answer_figure, history_figure, plan_figure
 from medgraft.report.reading import read_predictions, read_run
 from medgraft.report.search_figure import cut_figure
+from medgraft.result.analysis import DepthGain, OtherRun, RunPoint
+from medgraft.result.run import CutFacts
 from medgraft.search.rule import Candidate, Choice
 from medgraft.types import BlockPlan, Predictions
 
@@ -233,13 +236,15 @@ def test_of_folds_one_is_drawn_and_the_others_are_grey() -> None:
 
 
 def test_other_gain_and_distance_are_drawn() -> None:
-    gain = [{"depth": depth, "gain": depth / 10} for depth in (0, 3, 9)]
+    gain = [DepthGain(depth=depth, name="", val_auprc=0.5, val_auroc=0.5, gain=depth / 10) for depth in (0, 3, 9)]
     assert {"0", "3", "9"} <= set(texts(gain_figure(gain)))
-    points = [{"run": HOSTILE, "fid": 3.0, "ci95": [2.5, 3.5], "gain": 0.1}] * 2
+    points = [RunPoint(run=HOSTILE, fid=3.0, ci95=(2.5, 3.5), gain=0.1)] * 2
     assert HOSTILE in "".join(texts(distance_figure(points)))
-    cuts = [{"index": 1}, {"index": 2}]
-    measures = {"mean": 0.5, "cka": 0.4, "reference": [0.2, 0.1]}
-    other = {"run": HOSTILE, "cuts": {"1": measures, "2": measures}, "cka": np.eye(2).tolist()}
+    cuts = [CutFacts(index=index, name="", num_params=1, macs=1) for index in (1, 2)]
+    alike = CutSimilarity(
+        svcca=(0.5,), reference=(0.2, 0.1), num_components=1, mean=0.5, area=0.1, pwcca=0.5, cka=0.4, procrustes=0.3
+    )
+    other = OtherRun(run=HOSTILE, cuts={1: alike, 2: alike}, cka=((1.0, 0.0), (0.0, 1.0)))
     assert HOSTILE in "".join(texts(other_figure(other, cuts)))
 
 

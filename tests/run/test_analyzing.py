@@ -1,5 +1,6 @@
 """A finished run is analysed: what transfer changed and what each cut is worth, with the test set shut."""
 
+import dataclasses
 import html
 import json
 import shutil
@@ -13,15 +14,17 @@ import yaml
 from medgraft.errors import DataError, RunError
 from medgraft.listener import Listener
 from medgraft.report.prose import decision_sentence
-from medgraft.run.analyzing import analyze, analyze_cohort, analyze_runs
-from medgraft.run.measuring import read_source
+from medgraft.result.analysis import AnalysisResult, CutDecision, read_analysis
+from medgraft.result.run import CutFacts
+from medgraft.run.analyze import analyze, analyze_cohort, analyze_runs
+from medgraft.run.source_images import read_source
 from medgraft.train import ImageSet
 from medgraft.types import Preprocessing
 from small_runs import small_config
 
 
 @pytest.fixture(scope="module")
-def analysed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict]:
+def analysed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AnalysisResult]:
     run = tmp_path_factory.mktemp("analysed") / "run"
     shutil.copytree(finished, run)
     with pytest.MonkeyPatch.context() as patch:
@@ -29,43 +32,45 @@ def analysed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
         return run, analyze(run, num_images=60)
 
 
-def test_every_cut_has_similarities_and_signals(analysed: tuple[Path, dict]) -> None:
-    run, results = analysed
-    assert results == json.loads((run / "analysis.json").read_text())
-    indices = [str(cut["index"]) for cut in results["cuts"]]
-    assert indices == [str(i) for i in range(1, 10)]
-    for key in ("after", "random"):
+def test_every_cut_has_similarities_and_signals(analysed: tuple[Path, AnalysisResult]) -> None:
+    run, result = analysed
+    assert result == read_analysis(run)
+    indices = [cut.index for cut in result.cuts]
+    assert indices == list(range(1, 10))
+    for measures in (result.after, result.random):
         for index in indices:
-            found = results["similarity"][key][index]
-            assert 0 <= min(found["svcca"]) <= max(found["svcca"]) <= 1
-            assert found["svcca"] == sorted(found["svcca"], reverse=True)
-            assert 0 <= found["pwcca"] <= 1
-            assert found["cka"] <= 1 + 1e-9
-            assert 0 <= found["procrustes"] <= 1
-    for key in ("before", "after"):
-        assert set(results["signals"][key]) == set(indices)
-        assert all({"probe", "knn", "logme", "h_score", "nleep"} == set(e) for e in results["signals"][key].values())
-    matrix = np.array(results["similarity"]["cka_after"])
+            pair = measures[index]
+            assert 0 <= min(pair.svcca) <= max(pair.svcca) <= 1
+            assert list(pair.svcca) == sorted(pair.svcca, reverse=True)
+            assert 0 <= pair.pwcca <= 1
+            assert pair.cka <= 1 + 1e-9
+            assert 0 <= pair.procrustes <= 1
+    for worth in (result.worth, result.worth_after):
+        assert set(worth) == set(indices)
+        assert None not in {value for one in worth.values() for value in (one.logme, one.h_score, one.nleep)}
+    matrix = np.array(result.cka_after)
     np.testing.assert_allclose(np.diag(matrix), 1)
     np.testing.assert_allclose(matrix, matrix.T)
 
 
-def test_two_epochs_leave_the_network_nearer_to_its_source_than_to_chance(analysed: tuple[Path, dict]) -> None:
-    _, results = analysed
-    after, random = results["similarity"]["after"], results["similarity"]["random"]
-    assert np.mean([after[i]["cka"] for i in after]) > np.mean([random[i]["cka"] for i in after])
-    assert all(change["l2"] > 0 for change in results["weights"] if change["block"])
-    assert set(results["importance"]) == {str(i) for i in range(1, 10)}
+def test_two_epochs_leave_the_network_nearer_to_its_source_than_to_chance(
+    analysed: tuple[Path, AnalysisResult],
+) -> None:
+    _, result = analysed
+    after, random = result.after, result.random
+    assert np.mean([after[i].cka for i in after]) > np.mean([random[i].cka for i in after])
+    assert all(change.l2 > 0 for change in result.weights if change.block)
+    assert set(result.importance) == set(range(1, 10))
 
 
-def test_the_report_shows_it(analysed: tuple[Path, dict]) -> None:
+def test_the_report_shows_it(analysed: tuple[Path, AnalysisResult]) -> None:
     run, _ = analysed
     page = (run / "report.html").read_text()
     assert "Feature reuse" in page
     assert page.count('aria-label="SVCCA coefficients of every cut beside chance"') == 1
 
 
-def test_the_same_run_gives_the_same_analysis(analysed: tuple[Path, dict]) -> None:
+def test_the_same_run_gives_the_same_analysis(analysed: tuple[Path, AnalysisResult]) -> None:
     run, results = analysed
     assert analyze(run, num_images=60) == results
 
@@ -86,21 +91,22 @@ def test_other_data_or_no_run_are_refused(finished: Path, tmp_path: Path) -> Non
         analyze(run)
 
 
-def test_the_decision_is_said_with_how_right_it_was(analysed: tuple[Path, dict]) -> None:
-    run, results = analysed
-    decision = results["decision"]
-    probes = {int(i): worth["probe"] for i, worth in results["signals"]["after"].items()}
-    assert decision["probe"] == pytest.approx(probes[decision["cut"]["index"]])
-    assert decision["best_probe"] == pytest.approx(max(probes.values()))
+def test_the_decision_is_said_with_how_right_it_was(analysed: tuple[Path, AnalysisResult]) -> None:
+    run, result = analysed
+    decision = result.decision
+    assert decision is not None
+    probes = {index: worth.probe for index, worth in result.worth_after.items()}
+    assert decision.probe == pytest.approx(probes[decision.cut.index])
+    assert decision.best_probe == pytest.approx(max(probes.values()))
     trained = {one["cut"]: one["score"] for one in json.loads((run / "choice.json").read_text())["candidates"]}
-    assert decision["trained"] == trained.get(decision["cut"]["index"])
-    sentence = decision_sentence(results)
+    assert decision.trained == trained.get(decision.cut.index)
+    sentence = decision_sentence(result)
     assert sentence in html.unescape((run / "report.html").read_text())
-    assert f"keep cut {decision['cut']['index']} ({decision['cut']['name']})" in sentence
+    assert f"keep cut {decision.cut.index} ({decision.cut.name})" in sentence
 
 
 @pytest.mark.parametrize(
-    ("found", "told"),
+    ("change", "told"),
     [
         ({"trained": 0.8, "chosen": 2}, "Trained there, validation AUPRC is 0.800, 0.100 below the best"),
         ({"trained": 0.9, "chosen": 1}, "the best of those compared; so did the search"),
@@ -108,17 +114,20 @@ def test_the_decision_is_said_with_how_right_it_was(analysed: tuple[Path, dict])
         ({"trained": None, "chosen": 2}, "The search did not train there; it chose cut 2 (two)"),
     ],
 )
-def test_the_sentence_tells_every_case(found: dict, told: str) -> None:
-    cuts = [{"index": 1, "name": "one"}, {"index": 2, "name": "two"}]
-    decision = {"cut": cuts[0], "probe": 0.7, "best": 2, "best_probe": 0.71, "best_trained": 0.9, "is_truncated": True}
-    decision |= found
-    assert told in decision_sentence({"cuts": cuts, "decision": decision})
-    assert decision_sentence({"cuts": cuts}) == ""
-    other = decision_sentence({"cuts": cuts, "decision": {**decision, "is_truncated": False}})
-    assert other.endswith("(AUPRC 0.700).")
+def test_the_sentence_tells_every_case(change: dict, told: str) -> None:
+    one, two = (CutFacts(index=i, name=name, num_params=1, macs=1) for i, name in ((1, "one"), (2, "two")))
+    decision = CutDecision(
+        cut=one, rule="best", is_truncated=True, probe=0.7, best=2, best_probe=0.71, best_trained=0.9, num_trained=2,
+        **change,
+    )  # fmt: skip
+    result = AnalysisResult(num_images=1, num_probed=1, cuts=(one, two), random={}, worth={}, decision=decision)
+    assert told in decision_sentence(result)
+    assert decision_sentence(dataclasses.replace(result, decision=None)) == decision_sentence(None) == ""
+    other = dataclasses.replace(result, decision=dataclasses.replace(decision, is_truncated=False))
+    assert decision_sentence(other).endswith("(AUPRC 0.700).")
 
 
-def test_a_second_run_a_source_and_the_gain_are_shown(analysed: tuple[Path, dict], tmp_path: Path) -> None:
+def test_a_second_run_a_source_and_the_gain_are_shown(analysed: tuple[Path, AnalysisResult], tmp_path: Path) -> None:
     run, _ = analysed
     images = Path(pd.read_csv(run / "predictions.csv")["path"].iloc[0])
     source = next(p for p in Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["source"]).parents)
@@ -128,30 +137,30 @@ def test_a_second_run_a_source_and_the_gain_are_shown(analysed: tuple[Path, dict
     shutil.copytree(run, twin)
     (first, second) = analyze_runs([run, twin], num_images=60, source=source, other=twin, is_gain_wanted=True)
     # The same network on both sides: every cut equals itself, and the images lie at no distance from themselves.
-    for measures in first["other"]["cuts"].values():
-        np.testing.assert_allclose(measures["svcca"], 1, atol=1e-4)
-        assert measures["cka"] == pytest.approx(1)
-    ends = [cut for cut in first["cuts"] if str(cut["index"]) in first["distance"]["cuts"]]
-    assert ends[-1]["index"] == 9
-    for row in first["distance"]["cuts"].values():
-        assert row["fid"]["ci95"][0] <= row["fid"]["value"] <= row["fid"]["ci95"][1]
-        assert row["kid"]["ci95"][0] <= row["kid"]["value"] <= row["kid"]["ci95"][1]
+    for measures in first.other.cuts.values():
+        np.testing.assert_allclose(measures.svcca, 1, atol=1e-4)
+        assert measures.cka == pytest.approx(1)
+    ends = [cut for cut in first.cuts if cut.index in first.distance.cuts]
+    assert ends[-1].index == 9
+    for row in first.distance.cuts.values():
+        assert row.fid.ci95[0] <= row.fid.value <= row.fid.ci95[1]
+        assert row.kid.ci95[0] <= row.kid.value <= row.kid.ci95[1]
     # The source holds these very images and the other splits: nearer than another cohort could be.
-    assert first["distance"]["cuts"]["9"]["kid"]["value"] < 0.05
-    depths = [row["depth"] for row in first["gain"]]
+    assert first.distance.cuts[9].kid.value < 0.05
+    depths = [row.depth for row in first.gain]
     assert depths[0] == 0
     assert depths[-1] == 9
-    assert first["gain"][0]["gain"] == 0
-    assert all(0 <= row["val_auprc"] <= 1 for row in first["gain"])
-    assert [point["run"] for point in first["points"]] == [run.name, "twin"]
-    assert first["points"] == second["points"]
+    assert first.gain[0].gain == 0
+    assert all(0 <= row.val_auprc <= 1 for row in first.gain)
+    assert [point.run for point in first.points] == [run.name, "twin"]
+    assert first.points == second.points
     page = (run / "report.html").read_text()
     for text in ("How deep pretrained weights matter", "Distance to the source", "Against the run twin"):
         assert text in page
     assert 'aria-label="gain of pretrained weights against the distance to their source"' in page
 
 
-def test_runs_of_other_images_or_networks_are_refused(analysed: tuple[Path, dict], tmp_path: Path) -> None:
+def test_runs_of_other_images_or_networks_are_refused(analysed: tuple[Path, AnalysisResult], tmp_path: Path) -> None:
     run, _ = analysed
     for name, change, told in (
         ("images", lambda r, c: r["splits"].update(sha256="0" * 64), "same images and split"),
@@ -174,21 +183,21 @@ def test_a_cohort_is_analysed_before_any_training(phantom: Path, tmp_path: Path)
         patch.setattr("medgraft.evaluate.ledger.open_test", None)
         results = analyze_cohort(small_config(phantom), out, num_images=60)
         again = analyze_cohort(small_config(phantom), tmp_path / "again", num_images=60, source=out / "statistics.npz")
-    assert set(results["signals"]) == {"before", "random"}
+    assert set(results.worth) == set(results.worth_random)
+    assert not results.worth_after
     assert {path.name for path in out.iterdir()} >= {"analysis.json", "analysis.html", "statistics.npz", "config.yaml"}
     page = html.unescape((out / "analysis.html").read_text())
-    probes, chance = ([one["probe"] for one in results["signals"][key].values()] for key in ("before", "random"))
+    probes, chance = ([one.probe for one in worth.values()] for worth in (results.worth, results.worth_random))
     is_worth = max(probes) > max(chance)
     assert ("worth most at cut" in page, "no more than those of random weights" in page) == (is_worth, not is_worth)
     # Stored statistics of the very same images: no distance, and only FID without images.
-    for row in again["distance"]["cuts"].values():
-        assert set(row) == {"fid"}
-        assert row["fid"]["value"] < 0.2 * np.trace(_covariance(out, row, again))
+    for index, row in again.distance.cuts.items():
+        assert row.kid is None
+        assert row.fid.value < 0.2 * np.trace(_covariance(out, index))
     assert "Distance to the source" in (tmp_path / "again" / "analysis.html").read_text()
 
 
-def _covariance(out: Path, row: dict, results: dict) -> np.ndarray:
-    index = next(i for i, other in results["distance"]["cuts"].items() if other is row)
+def _covariance(out: Path, index: int) -> np.ndarray:
     with np.load(out / "statistics.npz") as stored:
         found: np.ndarray = stored[f"covariance_{index}"]
     return found

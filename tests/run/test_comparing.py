@@ -12,17 +12,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import medgraft.run.comparing as room
+import medgraft.judge.strategies as strategies
+import medgraft.run.compare as room
+import medgraft.search.executor as executor
 from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.backbones.packaged import packaged_weights
 from medgraft.errors import BackboneError, ConfigError, RunError
 from medgraft.listener import Listener
-from medgraft.run.advising import advise, domain_distance
-from medgraft.run.comparing import compare
+from medgraft.run.advise import advise, domain_distance
 from medgraft.train.batches import ImageSet
 from medgraft.transfer import prepare_source
 from medgraft.transfer.model import Normalise
-from small_runs import fit, small_config
+from small_runs import compare, fit, small_config
 
 STRATEGIES = ["ftl", "ttl", "hybrid", "frozen", "gradual"]
 
@@ -67,7 +68,8 @@ def test_differences_verdicts_and_costs_are_against_full_fine_tuning(finished):
     rows = finished[1]["rows"]
     for row in rows:
         if row["strategy"] == "ftl":
-            assert "difference" not in row
+            assert row["difference"] == {}
+            assert row["verdict"] is None
             assert row["cost_in_ftl"] == 1
             continue
         gap = row["difference"]["auroc"]
@@ -89,7 +91,7 @@ def test_times_are_those_of_the_model_in_the_row(phantom, tmp_path, monkeypatch)
         timed.update({name: sum(p.numel() for p in model.parameters()) for name, model in models.items()})
         return {name: float(size) for name, size in timed.items()}
 
-    monkeypatch.setattr(room, "latency_ms", latency)
+    monkeypatch.setattr(strategies, "latency_ms", latency)
     monkeypatch.setattr(room, "fair_search", chosen_by_fraction(room.fair_search))
     results = compare(config_of(phantom, strategies=["ttl"], trials=3), tmp_path / "run")
     rows = [row for row in results["rows"] if row["strategy"] == "ttl"]
@@ -101,8 +103,8 @@ def chosen_by_fraction(search):
     """The search, made to choose another depth each time."""
     calls = []
 
-    def searched(depths, lr, num, score, **options):
-        found = search(depths, lr, num, score, **options)
+    def searched(depths, lr, num, **options):
+        found = yield from search(depths, lr, num, **options)
         if len(depths) == 1:
             return found
         calls.append(1)
@@ -134,7 +136,7 @@ def test_weights_without_a_tail_bring_a_second_baseline(phantom, tmp_path):
     assert len(rows["ftl-pretrained"]["tried"]) == 2
     gap = rows["ttl"]["test"]["auroc"]["mean"] - rows["ftl-pretrained"]["test"]["auroc"]["mean"]
     assert rows["ttl"]["second_difference"]["value"] == pytest.approx(gap)
-    assert "second_difference" not in rows["ftl"]
+    assert rows["ftl"]["second_difference"] is None
     # A baseline is no strategy: one question was asked, so nothing is adjusted.
     assert rows["ftl-pretrained"]["difference"]["auroc"]["p_holm"] is None
     assert rows["ttl"]["difference"]["auroc"]["p_holm"] == rows["ttl"]["difference"]["auroc"]["p"]
@@ -157,9 +159,10 @@ def test_plans_are_said_before_training_and_stored(phantom, tmp_path):
 def test_the_test_set_is_opened_once_and_a_finished_comparison_is_read_back(finished, phantom, monkeypatch):
     folder, results = finished
     assert results["ledger"]["openings"] == 1
-    monkeypatch.setattr(room, "prepared", None)
+    monkeypatch.setattr(room, "material_of", None)
     again = compare(config_of(phantom), folder)
-    assert again == json.loads((folder / "comparison.json").read_text())
+    assert {"schema": 2, **again} == json.loads((folder / "comparison.json").read_text())
+    assert again == results
     table = pd.read_csv(folder / "comparison.csv")
     assert len(table) == len(results["rows"])
     page = (folder / "comparison.html").read_text()
@@ -181,20 +184,21 @@ class Killed(BaseException):
 
 def test_a_killed_comparison_repeats_no_finished_training(phantom, tmp_path, monkeypatch):
     config = config_of(phantom, strategies=["ftl", "ttl"], fractions=[1.0])
-    real, calls = room.run_trial, []
+    real, calls = executor.run_trial, []
 
     def dying(spec, context, *rest):
-        calls.append(spec)
+        # The probes of the advice are solved, not trained.
+        calls.extend([] if spec.is_solved else [spec])
         if len(calls) == 4:
             raise Killed
         return real(spec, context, *rest)
 
-    monkeypatch.setattr(room, "run_trial", dying)
+    monkeypatch.setattr(executor, "run_trial", dying)
     with pytest.raises(Killed):
         compare(config, tmp_path / "run")
     trained = []
     monkeypatch.setattr("medgraft.search.trial.train_model", spy(trained))
-    monkeypatch.setattr(room, "run_trial", real)
+    monkeypatch.setattr(executor, "run_trial", real)
     results = compare(config, tmp_path / "run")
     whole = compare(config, tmp_path / "whole")
     assert [row["test"] for row in results["rows"]] == [row["test"] for row in whole["rows"]]
@@ -244,18 +248,19 @@ def test_all_leaves_out_what_the_network_cannot_do(phantom, tmp_path, monkeypatc
 def test_advice_names_facts_probes_and_sources_and_opens_no_test_set(phantom, tmp_path, monkeypatch):
     monkeypatch.setattr("medgraft.evaluate.ledger.open_test", None)
     advice = advise(small_config(phantom))
-    assert len(advice["facts"]) == 3
-    assert all(0 < probe["val_auprc"] <= 1 for probe in advice["probes"])
-    assert advice["domain_distance"] > 0
-    assert advice["advice"][0]["strategy"] in ("ttl", "ftl")
-    assert all(item["source"] for item in advice["advice"])
-    assert len({item["strategy"] for item in advice["advice"]}) == len(advice["advice"])
+    assert len(advice.facts) == 3
+    assert all(0 < probe.val_auprc <= 1 for probe in advice.probes)
+    assert advice.domain_distance is not None
+    assert advice.domain_distance > 0
+    assert advice.advice[0].strategy in ("ttl", "ftl")
+    assert all(item.source for item in advice.advice)
+    assert len({item.strategy for item in advice.advice}) == len(advice.advice)
 
 
 def test_without_pretrained_weights_the_advice_is_scratch(phantom):
     advice = advise(small_config(phantom, backbone={"weights": "none"}))
-    assert [item["strategy"] for item in advice["advice"]] == ["scratch"]
-    assert advice["domain_distance"] is None
+    assert [item.strategy for item in advice.advice] == ["scratch"]
+    assert advice.domain_distance is None
 
 
 def test_images_like_the_source_are_near_and_others_far():
@@ -278,6 +283,6 @@ def test_images_like_the_source_are_near_and_others_far():
             images=images, rows=np.arange(128), targets=np.zeros(128, dtype=np.int64), intensity_max=255,
             task="binary", positive=1, num_classes=2,
         )  # fmt: skip
-        distances.append(domain_distance(SimpleNamespace(source=source), SimpleNamespace(train=data)))
+        distances.append(domain_distance(SimpleNamespace(source=source, study=SimpleNamespace(train=data))))
     assert distances[0] < 0.1
     assert distances[1] > 10 * distances[0]

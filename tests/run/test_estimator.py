@@ -14,7 +14,7 @@ from dicom_files import dicom, save
 from medgraft import TransferClassifier
 from medgraft.data.patients import patients_of_files
 from medgraft.errors import ConfigError, DataError
-from medgraft.run import trials
+from medgraft.search import executor
 from medgraft.search.trial import Trial, TrialSpec
 
 
@@ -97,13 +97,13 @@ def test_a_classical_head_is_had_by_name() -> None:
 
 def test_a_small_validation_set_is_searched_with_three_seeds_as_in_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    train = trials.run_trial
+    train = executor.run_trial
 
     def watched(spec: TrialSpec, *rest: object) -> Trial:
         asked.append(spec)
         return train(spec, *rest)
 
-    monkeypatch.setattr(trials, "run_trial", watched)
+    monkeypatch.setattr(executor, "run_trial", watched)
     images, labels = discs(60)
     quick(cut="auto", epochs=6, preset="balanced", search="two-stage").fit(images, labels)
     assert {spec.seed for spec in asked} == {0, 1, 2}
@@ -126,7 +126,7 @@ def test_patients_of_dicom_files_stay_together(tmp_path: Path) -> None:
         raise RuntimeError("enough")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("medgraft.run.estimator._prepared", stop)
+        patch.setattr("medgraft.run.estimator._material", stop)
         with pytest.raises(RuntimeError, match="enough"):
             TransferClassifier(size=16, epochs=1).fit(files, labels)
     table = seen[0].table

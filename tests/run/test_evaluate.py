@@ -12,9 +12,9 @@ from medgraft.data.phantom import write_phantom
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.judge import external
 from medgraft.listener import Listener
-from medgraft.run import analyzing as analyze_module
+from medgraft.run import analyze as analyze_module
 from medgraft.run import evaluate as evaluate_module
-from medgraft.run.analyzing import analyze
+from medgraft.run.analyze import analyze
 from medgraft.train.engine import exact_engine
 from small_runs import SMALL, evaluate, fit, small_config
 

@@ -18,15 +18,16 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from medgraft.backbones.packaged import packaged_weights
-from medgraft.config import PRESETS, make_config, to_yaml
+from medgraft.config import PRESETS, RunConfig, make_config, to_yaml
 from medgraft.deploy import load_artefact, predict_files
 from medgraft.errors import ConfigError, CutError, DataError, LeakError, RunError, WeightsError
 from medgraft.listener import Listener
 from medgraft.report import write_report
 from medgraft.report.formatting import with_interval
-from medgraft.run import exploring
 from medgraft.run import fit as fit_module
-from medgraft.run.exploring import search_effort
+from medgraft.run.plan import method_of, search_seeds
+from medgraft.search import explore
+from medgraft.search.plan import shared_epochs
 from small_runs import fit, small_config
 
 
@@ -233,6 +234,12 @@ def test_a_small_validation_set_is_searched_with_three_seeds_at_the_same_cost(op
     assert search_effort(make_config("images", options=options), num_val_groups) == effort
 
 
+def search_effort(config: RunConfig, num_val_groups: int) -> tuple[int, int]:
+    seeds, shares = search_seeds(config, num_val_groups)
+    whole = config.train.epochs
+    return seeds, whole if method_of(config) == "given" else shared_epochs(whole, config.search.epochs, shares)
+
+
 def test_presets_say_how_they_search() -> None:
     efforts = {preset: search_effort(make_config("images", preset=preset), 50) for preset in PRESETS}
     assert efforts == {"fast": (1, 12), "balanced": (3, 10), "thorough": (3, 60), "paper": (1, 100)}
@@ -263,7 +270,7 @@ def test_a_cut_that_is_clearly_behind_gets_no_further_seeds(
         behind.append(one is not best)
         return len(behind) == 2
 
-    monkeypatch.setattr(exploring, "is_clearly_behind", is_behind)
+    monkeypatch.setattr(explore, "is_clearly_behind", is_behind)
     fit(small_config(phantom, train={"epochs": 1}, search={"seeds": 2}), tmp_path / "run")
     table = pd.read_csv(tmp_path / "run" / "search.csv")
     seeds = table[~table["role"].str.startswith("final")].groupby("cut").size()

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-import medgraft.run.prepare as prepare
+import medgraft.prepare.cohort as cohort
+import medgraft.prepare.network as network
 from medgraft.config import RunConfig, make_config
 from medgraft.errors import ConfigError
-from medgraft.run.advising import advise
-from medgraft.run.analyzing import analyze_cohort
-from medgraft.run.comparing import compare
+from medgraft.run.advise import advise
+from medgraft.run.analyze import analyze_cohort
+from medgraft.run.compare import compare
 from medgraft.run.estimator import TransferClassifier
 from medgraft.run.fit import fit
 
@@ -33,9 +34,9 @@ def _nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: Any, **__: Any) -> None:
         raise AssertionError("the cohort was read")
 
-    monkeypatch.setattr(prepare, "read_cohort", read)
-    monkeypatch.setattr(prepare, "read_mask_cohort", read)
-    monkeypatch.setattr(prepare, "build_backbone", read)
+    monkeypatch.setattr(cohort, "read_cohort", read)
+    monkeypatch.setattr(cohort, "read_mask_cohort", read)
+    monkeypatch.setattr(network, "build_backbone", read)
 
 
 @pytest.mark.parametrize("job", JOBS)

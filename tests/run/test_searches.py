@@ -10,16 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
-import medgraft.run.trials as room
+import medgraft.search.executor as room
 from medgraft.config import make_config
 from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import predict_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
-from medgraft.run import budget, exploring
-from medgraft.run.prepare import prepared
-from medgraft.search import Choice, choose
-from medgraft.train.engine import Engine
+from medgraft.run.plan import material_of, method_of, plan_run
+from medgraft.search import Choice, budget, choose, explore
+from medgraft.search.plan import SearchPlan
 from small_runs import fit, small_config
 
 NUM_CUTS = 9
@@ -47,7 +46,7 @@ def halved(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("halved") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home-of-searches"))
-        patch.setattr(exploring, "choose", _never_whole)
+        patch.setattr(explore, "choose", _never_whole)
         fit(_halving(phantom), run)
     return run
 
@@ -154,7 +153,7 @@ def test_an_interrupted_halving_goes_on_to_the_bit(
         return real(spec, *rest)
 
     config = _halving(phantom)
-    monkeypatch.setattr(exploring, "choose", _never_whole)
+    monkeypatch.setattr(explore, "choose", _never_whole)
     with monkeypatch.context() as patched:
         patched.setattr(room, "run_trial", dying)
         with pytest.raises(KeyboardInterrupt):
@@ -167,15 +166,14 @@ def test_an_interrupted_halving_goes_on_to_the_bit(
 
 
 def test_a_sample_keeps_two_groups_with_and_without_a_rare_label(phantom: Path, tmp_path: Path) -> None:
-    found = prepared(_config(phantom, "guided"), Listener())
-    context = room.trial_context(tmp_path, found, Engine(device="cpu"))
-    targets = np.zeros((len(context.train), 3), np.float32)
+    study = material_of(_config(phantom, "guided"), Listener()).dataset.study
+    targets = np.zeros((len(study.train), 3), np.float32)
     targets[:, 0] = 1
     targets[[5, 17], 0] = 0
     targets[:40, 1] = 1
     groups = np.where(np.arange(len(targets)) < 39, 0, 1 + np.arange(len(targets)))
-    train = dataclasses.replace(context.train, targets=targets, task="multilabel")
-    small = dataclasses.replace(context, train=train, train_groups=groups).sample(12, 0)
+    train = dataclasses.replace(study.train, targets=targets, task="multilabel")
+    small = dataclasses.replace(study, train=train, train_groups=groups).sample(12, 0)
     kept, ids = small.train.targets, small.train_groups
     assert (kept[:, 0] == 0).sum() == 2
     assert len(np.unique(ids[kept[:, 1] == 1])) == 2
@@ -258,30 +256,31 @@ def test_a_class_that_cannot_be_probed_is_told_before_anything_is_trained(
     ],
 )
 def test_the_default_search_is_guided_unless_its_settings_are_anothers(options: dict[str, Any], method: str) -> None:
-    assert exploring.method_of(make_config("images", options=options)) == method
+    assert method_of(make_config("images", options=options)) == method
 
 
-def test_a_flattened_head_is_searched_in_two_stages(phantom: Path, tmp_path: Path) -> None:
+def _planned(config: Any, listener: Listener | None = None) -> SearchPlan:
+    listener = listener or Listener()
+    return plan_run(config, material_of(config, listener), listener).search
+
+
+def test_a_flattened_head_is_searched_in_two_stages(phantom: Path) -> None:
     lines: list[str] = []
     config = _config(phantom, "auto", transfer={"head": "flattened"})
-    context = room.trial_context(tmp_path, prepared(config, Listener()), Engine(device="cpu"))
-    settled = exploring.settled_search(config, context, Listener(say=lines.append))
-    assert settled.search.method == "two-stage"
+    assert _planned(config, Listener(say=lines.append)).method == "two-stage"
     assert "pooled" in lines[-1]
     with pytest.raises(ConfigError, match="pooled"):
-        exploring.settled_search(_config(phantom, "guided", transfer={"head": "flattened"}), context, Listener())
+        _planned(_config(phantom, "guided", transfer={"head": "flattened"}))
 
 
-def test_whoever_gives_guided_a_budget_asks_for_it(phantom: Path, tmp_path: Path) -> None:
-    config = _config(phantom, "auto", search={"extra": 0.1})
-    context = room.trial_context(tmp_path, prepared(config, Listener()), Engine(device="cpu"))
+def test_whoever_gives_guided_a_budget_asks_for_it(phantom: Path) -> None:
     with pytest.raises(ConfigError, match=r"search\.extra"):
-        exploring.settled_search(config, context, Listener())
+        _planned(_config(phantom, "auto", search={"extra": 0.1}))
     # A time budget may leave three epochs, in which the pass for signals weighs ten times as much.
     tight = {"search": {"extra": 0.5}, "train": {"epochs": 30}, "deterministic": False}
-    assert exploring.settled_search(_config(phantom, "auto", **tight), context, Listener()).search.method == "guided"
+    assert _planned(_config(phantom, "auto", **tight)).method == "guided"
     with pytest.raises(ConfigError, match=r"search\.extra"):
-        exploring.settled_search(_config(phantom, "auto", **tight, budget_minutes=1), context, Listener())
+        _planned(_config(phantom, "auto", **tight, budget_minutes=1))
 
 
 def test_a_given_cut_is_no_search(phantom: Path, tmp_path: Path) -> None:
@@ -327,24 +326,23 @@ def test_a_warm_start_where_it_cannot_be_judged_is_refused(
         fit(_config(phantom, "guided", **options), tmp_path / "run")
 
 
-def test_an_exhaustive_search_is_priced_whole(phantom: Path, tmp_path: Path) -> None:
-    config = _config(phantom, "exhaustive", deterministic=False, budget_minutes=0.4, train={"epochs": 400})
-    found = prepared(config, Listener())
-    decided = budget._decide(config, found, 0.1)
-    assert decided["max_trials"] == NUM_CUTS - 1
-    share = sum(cut.macs for cut in found.source.cuts) / found.source.cuts[-1].macs
-    assert decided["epochs"] == pytest.approx(0.4 * 60 * 0.85 / 0.1 / share, rel=0.3)
-    assert decided["epochs"] * share * 0.1 <= 0.4 * 60
+def _paid(config: Any) -> tuple[budget.Decision, float]:
+    """What 0.4 min pay for where an epoch takes 0.1 s, and the cost of a training at every cut in full fine-tunings."""
+    material = material_of(config, Listener())
+    plan, cuts = plan_run(config, material, Listener()).search, material.source.cuts
+    return budget._decide(plan, 0.4, 0.1, material.source), sum(cut.macs for cut in cuts) / cuts[-1].macs
 
 
-def test_a_time_budget_pays_for_what_the_search_may_spend(phantom: Path, tmp_path: Path) -> None:
-    decided = {}
-    for name, extra in (("little", 1.0), ("much", 4.0)):
-        search = {"method": "guided", "extra": extra}
-        config = _config(
-            phantom, "guided", search=search, deterministic=False, budget_minutes=0.4,
-            train={"epochs": 400, "precision": "float32"},
-        )  # fmt: skip
-        seconds = 0.1
-        decided[name] = budget._decide(config, prepared(config, Listener()), seconds)["epochs"]
-    assert decided["much"] == pytest.approx(decided["little"] * 2 / 5, abs=1)
+def test_an_exhaustive_search_is_priced_whole(phantom: Path) -> None:
+    decided, share = _paid(_config(phantom, "exhaustive", train={"epochs": 400}))
+    assert decided.max_trials == NUM_CUTS - 1
+    assert decided.epochs == pytest.approx(0.4 * 60 * 0.85 / 0.1 / share, rel=0.3)
+    assert decided.epochs * share * 0.1 <= 0.4 * 60
+
+
+def test_a_time_budget_pays_for_what_the_search_may_spend(phantom: Path) -> None:
+    little, much = (
+        _paid(_config(phantom, "guided", search={"method": "guided", "extra": extra}, train={"epochs": 400}))[0].epochs
+        for extra in (1.0, 4.0)
+    )
+    assert much == pytest.approx(little * 2 / 5, abs=1)

@@ -30,12 +30,11 @@ from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, overlap_counts
 from medgraft.report.caveats import find_caveats
 from medgraft.report.reading import RunFiles
-from medgraft.result import read_result
-from medgraft.run.advising import advise
-from medgraft.run.budget import costs_at_cuts as budget_costs
-from medgraft.run.comparing import compare
-from medgraft.run.exploring import possible_cuts
-from medgraft.run.prepare import prepared
+from medgraft.result.run import read_result
+from medgraft.run.advise import advise
+from medgraft.run.compare import compare
+from medgraft.run.plan import material_of, plan_run
+from medgraft.search.budget import costs_at_cuts
 from small_runs import evaluate, fit
 
 FILMS = PhantomSettings(
@@ -596,13 +595,13 @@ def test_images_that_show_nothing_are_spread_over_all_parts(films: Path, tmp_pat
 def test_only_truncation_is_bound_to_where_a_decoder_can_begin(films: Path, tmp_path: Path) -> None:
     for strategy, wanted in (("ttl", (4, 9)), ("lwft", (1, 9))):
         config = mask_config(films, transfer={"strategy": strategy, "cut": "auto", "decoder": "upernet"})
-        found = prepared(config, Listener())
-        cuts = possible_cuts(config, found)
-        assert (cuts[0].index, cuts[-1].index) == wanted
-        cost = budget_costs(config, found)
+        material = material_of(config, Listener())
+        plan = plan_run(config, material, Listener()).search
+        assert (plan.depths[0], plan.depths[-1]) == wanted
+        cost, cuts = costs_at_cuts(plan, material.source), material.source.cuts
         assert cost[9] == 1.0
         # Of a decoder most of the work is near the input: a shallow cut saves less than its encoder's share.
-        assert cost[4] > found.source.cuts[3].macs / found.source.cuts[-1].macs
+        assert cost[4] > cuts[3].macs / cuts[-1].macs
 
 
 def test_folders_of_images_and_masks_are_no_classes(films: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from medgraft.config import make_config
 from medgraft.data.masks import read_mask_cohort
 from medgraft.errors import ConfigError
 from medgraft.listener import Listener
-from medgraft.run.prepare import prepared
-from medgraft.run.sides import image_and_patch_sides, patches_per_image, typical_sides
+from medgraft.prepare.sides import image_and_patch_sides, patches_per_image, typical_sides
+from medgraft.run.plan import material_of
 from medgraft.types import Cohort
 
 
@@ -57,20 +57,20 @@ def config(**options: Any) -> Any:
 def test_of_images(
     tmp_path: Path, sizes: list[tuple[int, int]], longest: int, images: tuple[int, ...], patches: tuple[int, ...]
 ) -> None:
-    found = image_and_patch_sides(config(data={"longest": longest}), pictures(tmp_path, *sizes), None)
+    found = image_and_patch_sides(config(data={"longest": longest}).data, pictures(tmp_path, *sizes), None)
     assert found == (images, patches)
 
 
 def test_a_patch_that_is_asked_for_is_taken(tmp_path: Path) -> None:
     cohort = pictures(tmp_path, *[(960, 999)] * 3)
-    assert image_and_patch_sides(config(), cohort, (512, 512)) == ((960, 999), (512, 512))
-    assert image_and_patch_sides(config(), cohort, (2048, 2048))[1] == (960, 1024)
+    assert image_and_patch_sides(config().data, cohort, (512, 512)) == ((960, 999), (512, 512))
+    assert image_and_patch_sides(config().data, cohort, (2048, 2048))[1] == (960, 1024)
 
 
 def test_a_network_of_one_size_sees_small_images_enlarged(tmp_path: Path) -> None:
     cohort = pictures(tmp_path, *[(150, 400)] * 3)
-    assert image_and_patch_sides(config(), cohort, (224, 224)) == ((160, 400), (160, 224))
-    assert image_and_patch_sides(config(), cohort, (224, 224), is_fixed=True) == ((224, 400), (224, 224))
+    assert image_and_patch_sides(config().data, cohort, (224, 224)) == ((160, 400), (160, 224))
+    assert image_and_patch_sides(config().data, cohort, (224, 224), is_fixed=True) == ((224, 400), (224, 224))
     swin = build_backbone(BackboneSpec(name="swin_tiny_patch4_window7_224", weights="none"))
     convolutions = build_backbone(BackboneSpec(name="resnet18", weights="none"))
     assert (swin.is_fixed, convolutions.is_fixed) == (True, False)
@@ -85,23 +85,22 @@ def test_the_packaged_network_sees_more_than_the_films_it_was_taught_on(
         grain = np.random.default_rng(number).integers(0, 255, (300, 500), dtype=np.uint8)
         Image.fromarray(grain).save(file)
     options = {"data": {"task": "segmentation"}, "backbone": {"size": size}}
-    found = prepared(make_config(str(tmp_path), options=options), Listener())
-    assert (found.preprocessing.sides, found.input_sides) == ((300, 500), patch)
+    material = material_of(make_config(str(tmp_path), options=options), Listener())
+    assert (material.dataset.preprocessing.sides, material.source.input_sides) == ((300, 500), patch)
 
 
 def test_of_volumes_with_and_without_a_common_spacing(tmp_path: Path) -> None:
     cohort = volumes(tmp_path, (100, 90, 40), (1.0, 1.0, 3.0))
-    assert image_and_patch_sides(config(), cohort, None) == ((64, 90, 100), (64, 64, 64))
+    assert image_and_patch_sides(config().data, cohort, None) == ((64, 90, 100), (64, 64, 64))
     spaced = config(data={"spacing_mm": [1.5, 1.0, 1.0]})
-    assert image_and_patch_sides(spaced, cohort, None) == ((80, 90, 100), (64, 64, 64))
+    assert image_and_patch_sides(spaced.data, cohort, None) == ((80, 90, 100), (64, 64, 64))
     assert typical_sides(cohort) == (40, 64, 64)
 
 
 def test_patches_cover_half_of_an_image_unless_asked_otherwise() -> None:
-    assert patches_per_image(config(), (960, 999), (256, 256)) == 8
-    assert patches_per_image(config(), (256, 256), (256, 256)) == 1
-    assert patches_per_image(config(), (4096, 4096), (256, 256)) == 16
-    assert patches_per_image(config(train={"patches": 3}), (960, 999), (256, 256)) == 3
+    assert patches_per_image((960, 999), (256, 256)) == 8
+    assert patches_per_image((256, 256), (256, 256)) == 1
+    assert patches_per_image((4096, 4096), (256, 256)) == 16
 
 
 def test_without_a_readable_image_there_is_no_size(tmp_path: Path) -> None:
@@ -109,4 +108,4 @@ def test_without_a_readable_image_there_is_no_size(tmp_path: Path) -> None:
     for file in (tmp_path / "images").iterdir():
         file.write_bytes(b"broken")
     with pytest.raises(ConfigError, match="--size or a readable image"):
-        image_and_patch_sides(config(), cohort, None)
+        image_and_patch_sides(config().data, cohort, None)

@@ -20,10 +20,10 @@ from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import find_cases, predict_files
 from medgraft.errors import BackboneError, ConfigError, DataError
 from medgraft.listener import Listener
-from medgraft.run.analyzing import analyze
-from medgraft.run.comparing import compare
+from medgraft.run.analyze import analyze
+from medgraft.run.compare import compare
 from medgraft.run.estimator import TransferClassifier
-from medgraft.run.forecast import MemoryForecast, forecast_memory, refuse_memory
+from medgraft.search.forecast import MemoryForecast, forecast_memory, refuse_memory
 from medgraft.train.engine import Engine
 from small_runs import evaluate, fit, small_config
 from volume_files import blob, write_nifti, write_series, write_slices
@@ -241,7 +241,7 @@ def test_a_training_that_does_not_fit_is_refused_with_a_proposal(monkeypatch: py
     said: list[str] = []
     told = Listener(say=said.append)
     forecast = MemoryForecast(fixed=2**30, per_case=2**30, working=2**20, sides=(64, 64, 64))
-    monkeypatch.setattr("medgraft.run.forecast._free_bytes", lambda _device: 20 * 2**30)
+    monkeypatch.setattr("medgraft.search.forecast._free_bytes", lambda _device: 20 * 2**30)
     refuse_memory(forecast, 16, "cpu", told)
     assert said == ["Memory: about 17.0 of 20.0 GiB free, with 16 volumes in a batch."]
     with pytest.raises(ConfigError, match=r"need about 33\.0 GiB and 20\.0 GiB are free\. .*batch_size=17"):
@@ -275,7 +275,7 @@ def test_the_forecast_counts_what_the_backward_pass_needs() -> None:
 
 
 def test_a_validation_that_does_not_fit_is_refused_whatever_the_batch_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("medgraft.run.forecast._free_bytes", lambda _device: 20 * 2**30)
+    monkeypatch.setattr("medgraft.search.forecast._free_bytes", lambda _device: 20 * 2**30)
     forecast = MemoryForecast(fixed=2**30, per_case=2**30, working=10 * 2**30, sides=(64, 64, 64))
     with pytest.raises(ConfigError, match=r"about 41\.0 GiB and 20\.0 GiB are free\. Use --size 16,16,16 --set"):
         refuse_memory(forecast, 4, "cpu", Listener())

@@ -6,6 +6,7 @@ import pytest
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.search import TrialContext, TrialSpec
+from medgraft.study import Study
 from medgraft.train import Engine, ImageSet, TrainSettings
 from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.source import prepare_source
@@ -75,22 +76,25 @@ def context(tmp_path) -> TrialContext:
 
     return TrialContext(
         source=prepare_source(backbone, (8, 8)),
-        train=part(np.arange(32)),
-        val=part(np.arange(32, 48)),
-        train_groups=np.arange(32),
-        val_groups=np.arange(16),
-        classes=("no", "yes"),
+        study=Study(
+            train=part(np.arange(32)),
+            val=part(np.arange(32, 48)),
+            train_groups=np.arange(32),
+            val_groups=np.arange(16),
+            classes=("no", "yes"),
+        ),
         engine=Engine(device="cpu", is_deterministic=True),
         folder=Path(tmp_path) / "checkpoints",
     )
 
 
 @pytest.fixture
-def spec_of():
+def spec_of(context):
     """A short trial: spec_of(cut, strategy=…, seed=…)."""
 
     def make(cut: int, *, strategy: str = "ttl", seed: int = 0, lr: float = 0.02, epochs: int = 3) -> TrialSpec:
         return TrialSpec(
+            source=context.source.spec,
             strategy=strategy,
             cut=cut,
             seed=seed,

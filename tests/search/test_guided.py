@@ -1,13 +1,14 @@
 """The guided search spends what it may, goes on where it stood, and takes the rule's word."""
 
 import itertools
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgraft.errors import ConfigError
-from medgraft.search import Candidate, Choice, affordable, cuts_to_try, halving, within_budget
+from medgraft.search import Candidate, Choice, ShortTraining, affordable, cuts_to_try, drive, halving, within_budget
 
 QUICK = settings(max_examples=60, deadline=None, derandomize=True)
 
@@ -36,7 +37,7 @@ def test_the_cuts_to_try_are_truncations_and_begin_with_the_rules_own(num_cuts: 
 
 def test_a_network_with_one_cut_has_nothing_to_try() -> None:
     assert cuts_to_try(choice_of({1: 0.9}), 1) == []
-    choice, rungs = halving([], {1: 1.0}, 1.0, lambda *_: None, lambda _: choice_of({1: 0.9}))
+    choice, rungs = drive(halving([], {1: 1.0}, 1.0), lambda _: choice_of({1: 0.9}))
     assert (choice.chosen, rungs) == (1, ())
 
 
@@ -49,13 +50,12 @@ def test_the_budget_is_kept_and_rungs_shrink(num_cuts: int, ftl_epochs: int, ext
     spent: list[tuple[int, int, int]] = []
     budget = extra * ftl_epochs
 
-    def train(cut: int, epochs: int, rung: int) -> None:
-        spent.append((cut, epochs, rung))
+    def judge(batch: Sequence[ShortTraining]) -> Choice:
+        spent.extend((one.cut, one.epochs, one.rung) for one in batch)
+        return choice_of({cut: scores[cut] for cut in (*(cut for cut, _, _ in spent), num_cuts)})
 
     try:
-        choice, rungs = halving(
-            wanted, cost, budget, train, lambda cuts: choice_of({cut: scores[cut] for cut in (*cuts, num_cuts)})
-        )
+        choice, rungs = drive(halving(wanted, cost, budget), judge)
     except ConfigError:
         assert cost[wanted[0]] > budget
         return
@@ -69,29 +69,26 @@ def test_the_better_half_goes_on_and_the_last_word_is_the_newest() -> None:
     scores = {1: {8: 0.80, 6: 0.70, 10: 0.85, 4: 0.60}, 2: {10: 0.86, 8: 0.90}}
     trained: list[tuple[int, int, int]] = []
 
-    def judge(cuts):
-        newest = {cut: scores[rung][cut] for cut, _, rung in trained}
-        return choice_of({cut: newest[cut] for cut in cuts} | {16: 0.5})
+    def judge(batch: Sequence[ShortTraining]) -> Choice:
+        trained.extend((one.cut, one.epochs, one.rung) for one in batch)
+        return choice_of({cut: scores[rung][cut] for cut, _, rung in trained} | {16: 0.5})
 
-    choice, rungs = halving(
-        [8, 6, 10, 4, 12], dict.fromkeys(range(1, 17), 1.0), 20.0, lambda *spec: trained.append(spec), judge
-    )
+    choice, rungs = drive(halving([8, 6, 10, 4, 12], dict.fromkeys(range(1, 17), 1.0), 20.0), judge)
     assert rungs == (((8, 6, 10, 4), 2), ((10, 8), 6))
     assert choice.chosen == 8
 
 
 def test_the_whole_network_may_win() -> None:
-    choice, rungs = halving(
-        [3, 2], {1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0}, 8.0, lambda *_: None,
-        lambda cuts: choice_of({**dict.fromkeys(cuts, 0.5), 4: 0.9}),
-    )  # fmt: skip
+    choice, rungs = drive(
+        halving([3, 2], {1: 1.0, 2: 1.0, 3: 1.0, 4: 1.0}, 8.0), lambda _: choice_of({3: 0.5, 2: 0.5, 4: 0.9})
+    )
     assert choice.chosen == 4
     assert len(rungs) == 2
 
 
 def test_too_little_money_is_said() -> None:
     with pytest.raises(ConfigError, match="one epoch at cut 3"):
-        halving([3], {3: 2.0}, 1.0, lambda *_: None, lambda _: choice_of({3: 0.5}))
+        drive(halving([3], {3: 2.0}, 1.0), lambda _: choice_of({3: 0.5}))
     assert affordable([3], {3: 2.0}, 1.0) == ((), 0)
 
 

@@ -27,11 +27,13 @@ def test_probes_equal_those_of_the_truncated_networks(context) -> None:
     for cut in context.source.cuts:
         model, _ = apply_strategy("ttl", context.source, cut, HeadSettings(num_outputs=1), lr=1.0, seed=0)
         reader = FeatureReader(model)
-        train, val = (extract_features(reader, data, context.engine) for data in (context.train, context.val))
+        train, val = (
+            extract_features(reader, data, context.engine) for data in (context.study.train, context.study.val)
+        )
         np.testing.assert_allclose(features[cut.index], train, rtol=1e-5, atol=1e-6)
-        wanted = linear_probe(context.labelled(train), val, 3)
+        wanted = linear_probe(context.study.labelled(train), val, 3)
         np.testing.assert_allclose(found[cut.index].probs, wanted, rtol=1e-5)
-        np.testing.assert_array_equal(found[cut.index].targets, context.val.targets)
+        np.testing.assert_array_equal(found[cut.index].targets, context.study.val.targets)
 
 
 def test_reuse_is_one_where_nothing_changed_and_less_where_it_did(context) -> None:
@@ -39,29 +41,29 @@ def test_reuse_is_one_where_nothing_changed_and_less_where_it_did(context) -> No
     same = reuse_at_cuts(before, whole(context), context)
     for one in same.values():
         np.testing.assert_allclose(one.coefficients, 1, atol=1e-6)
-        assert len(one.coefficients) <= max(1, len(context.train) // 10)
+        assert len(one.coefficients) <= max(1, len(context.study.train) // 10)
     other = whole(context)
     with torch.no_grad():
         for parameter in other.trunk.parameters():
             parameter.copy_(torch.randn_like(parameter))
     changed = reuse_at_cuts(before, other, context)
     reader = FeatureReader(before), FeatureReader(other)
-    x, y = (extract_features(one, context.train, context.engine) for one in reader)
+    x, y = (extract_features(one, context.study.train, context.engine) for one in reader)
     last = context.source.cuts[-1].index
     np.testing.assert_allclose(changed[last].coefficients, svcca(moments_of([(x, y)]), max_components=3), atol=1e-6)
     assert changed[last].coefficients.mean() < 0.999
 
 
 def test_a_sample_is_drawn_with_its_seed_and_keeps_rows_together(context) -> None:
-    one, again, other = (context.sample(10, seed) for seed in (0, 0, 1))
+    one, again, other = (context.study.sample(10, seed) for seed in (0, 0, 1))
     assert 10 <= len(one.train) <= 15
     assert np.bincount(one.train.targets).min() >= 5
     np.testing.assert_array_equal(one.train.rows, again.train.rows)
     assert set(one.train.rows) != set(other.train.rows)
     for row, target, group in zip(one.train.rows, one.train.targets, one.train_groups, strict=True):
-        place = list(context.train.rows).index(row)
-        assert (context.train.targets[place], context.train_groups[place]) == (target, group)
-    assert len(context.sample(10_000, 0).train) == len(context.train)
+        place = list(context.study.train.rows).index(row)
+        assert (context.study.train.targets[place], context.study.train_groups[place]) == (target, group)
+    assert len(context.study.sample(10_000, 0).train) == len(context.study.train)
 
 
 def test_features_that_are_not_finite_are_refused_by_name(context) -> None:
@@ -90,15 +92,15 @@ def test_the_cut_is_the_first_that_overlaps_enough() -> None:
 
 
 def test_signals_never_read_what_is_neither_training_nor_validation(context) -> None:
-    context.train.images.read.clear()
+    context.study.train.images.read.clear()
     probe_cuts(whole(context), context, 0)
     reuse_at_cuts(whole(context), whole(context), dataclasses.replace(context))
-    assert context.train.images.read <= set(range(48))
+    assert context.study.train.images.read <= set(range(48))
 
 
 def test_a_sample_keeps_some_of_a_rare_class(context) -> None:
-    targets = np.zeros(len(context.train), dtype=np.int64)
+    targets = np.zeros(len(context.study.train), dtype=np.int64)
     targets[[3, 17]] = 1
-    rare = dataclasses.replace(context, train=dataclasses.replace(context.train, targets=targets))
+    rare = dataclasses.replace(context.study, train=dataclasses.replace(context.study.train, targets=targets))
     for seed in range(5):
         assert rare.sample(8, seed).train.targets.sum() == 2

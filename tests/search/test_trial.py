@@ -1,7 +1,6 @@
 """Trials are remembered, resumed, told when damaged, and read training and validation rows only."""
 
 import dataclasses
-import hashlib
 import inspect
 import json
 
@@ -13,12 +12,22 @@ import medgraft.search.trial as room
 from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.errors import CutError, RunError
 from medgraft.metrics.classification import auprc, auroc
-from medgraft.search import TrialContext, choose, forget_weights, load_trial_model, run_trial, two_stage
+from medgraft.search import (
+    TrialContext,
+    TrialSpec,
+    choose,
+    drive,
+    forget_weights,
+    load_trial_model,
+    run_trial,
+    two_stage,
+)
+from medgraft.study import Study
 from medgraft.train import predict_probs
 from medgraft.train.classical import fit_linear
 from medgraft.train.features import FeatureReader, extract_features
 from medgraft.transfer import STRATEGIES, HeadSettings, apply_strategy, prepare_source
-from medgraft.types import to_json
+from medgraft.types import from_json, to_json
 
 
 def same(one, other):
@@ -42,7 +51,7 @@ def test_a_trial_says_what_it_did(context, spec_of):
     trial = run_trial(spec, context, lambda *place: told.append(place))
     assert told == [(1, 3), (2, 3), (3, 3)]
     assert (trial.spec, trial.cut) == (spec, context.source.cuts[1])
-    found = context.val_predictions(trial.val_outputs)
+    found = context.study.val_predictions(trial.val_outputs)
     assert trial.scores == {"auprc": auprc(found), "auroc": auroc(found)}
     assert trial.score == max(row.scores["auprc"] for row in trial.history)
     assert trial.history[trial.best_epoch - 1].scores == trial.scores
@@ -84,20 +93,21 @@ def test_different_specifications_are_different_trials(spec_of):
 def test_the_search_reads_training_and_validation_rows_only(context, spec_of):
     tried = {}
 
-    def score(cut, _role):
-        tried[cut.index] = run_trial(spec_of(cut.index, epochs=1), context)
-        return tried[cut.index].score
+    def scored(batch):
+        for cut, _role in batch:
+            tried[cut.index] = run_trial(spec_of(cut.index, epochs=1), context)
+        return [tried[cut.index].score for cut, _role in batch]
 
-    two_stage(context.source.cuts, score)
+    drive(two_stage(context.source.cuts), scored)
     choose(
-        {index: [context.val_predictions(trial.val_outputs)] for index, trial in tried.items()},
+        {index: [context.study.val_predictions(trial.val_outputs)] for index, trial in tried.items()},
         context.source.cuts,
         {index: trial.num_params for index, trial in tried.items()},
         "compact",
         replicates=100,
     )
-    assert context.train.images.read == set(range(48))
-    assert "test" not in inspect.signature(TrialContext).parameters
+    assert context.study.train.images.read == set(range(48))
+    assert not {"test", "cohort"} & {*inspect.signature(TrialContext).parameters, *inspect.signature(Study).parameters}
 
 
 @pytest.mark.parametrize("killed_after", [1, 3])
@@ -138,7 +148,7 @@ def test_the_loaded_model_gives_the_recorded_validation_outputs(context, spec_of
     model, plan = load_trial_model(trial, context)
     assert not model.training
     assert plan.cut == 2
-    np.testing.assert_array_equal(predict_probs(model, context.val, context.engine), trial.val_outputs)
+    np.testing.assert_array_equal(predict_probs(model, context.study.val, context.engine), trial.val_outputs)
     assert not any("top" in name for name in model.state_dict())
 
 
@@ -213,7 +223,7 @@ def test_a_hybrid_is_solved_and_comes_back(context, spec_of, kind, monkeypatch):
     trial = run_trial(spec, context)
     assert (trial.best_epoch, trial.history) == (0, ())
     model, _ = load_trial_model(trial, context)
-    np.testing.assert_allclose(predict_probs(model, context.val, context.engine), trial.val_outputs, atol=1e-5)
+    np.testing.assert_allclose(predict_probs(model, context.study.val, context.engine), trial.val_outputs, atol=1e-5)
     assert trial.num_params > trial.cut.num_params
     # One forward pass over the training images is all it costs.
     assert trial.train_macs == 32 * trial.cut.macs
@@ -230,7 +240,7 @@ def test_every_strategy_comes_back_from_its_folder(context, spec_of, strategy):
     spec = spec_of(3 if not STRATEGIES[strategy].has_depth else 1, strategy=strategy)
     trial = run_trial(spec, context)
     model, _ = load_trial_model(trial, context)
-    np.testing.assert_array_equal(predict_probs(model, context.val, context.engine), trial.val_outputs)
+    np.testing.assert_array_equal(predict_probs(model, context.study.val, context.engine), trial.val_outputs)
 
 
 @pytest.mark.parametrize("killed_after", [1, 2])
@@ -254,7 +264,7 @@ def test_adapters_killed_in_the_middle_go_on_to_the_bit(context, spec_of, tmp_pa
     args = {"img_size": 8, "patch_size": 4, "depth": 2, "embed_dim": 12, "num_heads": 2, "in_chans": 1}
     spec = BackboneSpec(name="vit_tiny_patch16_224", args=args, weights="none", size=8)
     context = dataclasses.replace(context, source=prepare_source(build_backbone(spec), (8, 8)))
-    asked = spec_of(len(context.source.cuts), strategy="lora")
+    asked = dataclasses.replace(spec_of(len(context.source.cuts), strategy="lora"), source=context.source.spec)
     whole = run_trial(asked, dataclasses.replace(context, folder=tmp_path / "whole"))
 
     def kill(epoch, _epochs):
@@ -267,7 +277,20 @@ def test_adapters_killed_in_the_middle_go_on_to_the_bit(context, spec_of, tmp_pa
     assert same(whole, found)
     model, _ = load_trial_model(found, context)
     assert not any("lora_" in name for name, _ in model.named_parameters())
-    np.testing.assert_allclose(predict_probs(model, context.val, context.engine), found.val_outputs, atol=1e-5)
+    np.testing.assert_allclose(predict_probs(model, context.study.val, context.engine), found.val_outputs, atol=1e-5)
+
+
+def test_a_trial_from_another_source_is_refused(context, spec_of):
+    other = dataclasses.replace(spec_of(1).source, sha256="another file")
+    with pytest.raises(RunError, match="expected a trial that starts from"):
+        run_trial(dataclasses.replace(spec_of(1), source=other), context)
+
+
+def test_a_specification_keeps_its_name_on_a_trip_through_json(spec_of):
+    spec = dataclasses.replace(spec_of(1), weight_decay=0, lr=1)
+    again = from_json(TrialSpec, json.loads(json.dumps(to_json(spec))))
+    assert again == spec
+    assert again.key() == spec.key()
 
 
 def test_the_stored_specification_is_the_one_asked_for(context, spec_of):
@@ -308,8 +331,8 @@ def test_a_warm_start_has_the_parents_trunk_and_a_head_solved_on_it(context, spe
     cut = context.source.cuts[1]
     model, _ = apply_strategy("ttl", context.source, cut, spec.head, lr=1.0, seed=0)
     model.trunk.load_state_dict({k[6:]: v for k, v in whole.state_dict().items() if k[:6] == "trunk."}, strict=False)
-    features = extract_features(FeatureReader(model), context.train, context.engine)
-    weight, bias = fit_linear(context.labelled(features), spec.seed)
+    features = extract_features(FeatureReader(model), context.study.train, context.engine)
+    weight, bias = fit_linear(context.study.labelled(features), spec.seed)
     torch.testing.assert_close(seen["head.linear.weight"], weight)
     torch.testing.assert_close(seen["head.linear.bias"], bias)
 
@@ -338,7 +361,16 @@ def test_every_field_of_a_trial_and_of_its_training_is_in_its_name(spec_of):
     spec = spec_of(2)
     assert spec.key() == spec_of(2).key()
     said = to_json(spec)
-    assert spec.key() == hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    others = {
+        **dict.fromkeys(("strategy", "solver", "parent"), "other"),
+        **dict.fromkeys(("cut", "seed", "lr", "weight_decay"), 9),
+        "source": dataclasses.replace(spec.source, sides=(9, 9)),
+        "head": dataclasses.replace(spec.head, dropout=0.5),
+        "train": dataclasses.replace(spec.train, patience=99),
+        "settings": dataclasses.replace(spec.settings, width=0.9),
+    }
+    assert set(others) == set(said)
+    assert len({dataclasses.replace(spec, **{name: other}).key() for name, other in others.items()}) == len(others)
     assert set(said) == {field.name for field in dataclasses.fields(spec)}
     assert set(said["train"]) == {field.name for field in dataclasses.fields(spec.train)}
     assert dataclasses.replace(spec, parent="other").key() != spec.key()

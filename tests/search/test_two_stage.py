@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from medgraft.search import neighbours, stage_ends, two_stage
+from medgraft.search import drive, neighbours, stage_ends, two_stage
 
 LENGTHS = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 QUICK = settings(
@@ -17,11 +17,11 @@ QUICK = settings(
 def searched(cuts, values: Callable[[int], float], max_trials=0):
     calls = []
 
-    def score(cut, role):
-        calls.append((cut.index, role))
-        return values(cut.index)
+    def scored(batch):
+        calls.extend((cut.index, role) for cut, role in batch)
+        return [values(cut.index) for cut, _ in batch]
 
-    return two_stage(cuts, score, max_trials=max_trials), calls
+    return drive(two_stage(cuts, max_trials=max_trials), scored), calls
 
 
 @given(lengths=LENGTHS)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medgraft.data.augment import AUGMENTATIONS, AugmentSettings, augment_batch, augment_pair
 from medgraft.errors import ConfigError
+from medgraft.train.augment import AUGMENTATIONS, AugmentSettings, augment_batch, augment_pair
 from medgraft.train.batches import MaskSet, whole_input
 from medgraft.train.engine import Engine
 from medgraft.train.mask_losses import MASK_LOSSES, make_mask_loss

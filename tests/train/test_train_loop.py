@@ -10,10 +10,10 @@ from safetensors.torch import load_file
 import medgraft.train.checkpoint as checkpoint
 import medgraft.train.loop as loop
 import medgraft.train.teaching as teaching
-from medgraft.data.augment import AUGMENTATIONS, AugmentSettings
 from medgraft.errors import ConfigError, RunError
 from medgraft.metrics.classification import auprc, auroc
 from medgraft.train import Engine, TrainSettings, predict_probs
+from medgraft.train.augment import AUGMENTATIONS, AugmentSettings
 from medgraft.train.schedule import cosine_factor
 from medgraft.types import Predictions
 

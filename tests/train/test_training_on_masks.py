@@ -11,9 +11,9 @@ from torch import nn
 import medgraft.train.checkpoint as checkpoint
 import medgraft.train.loop as loop
 import medgraft.train.teaching as teaching
-from medgraft.data.augment import AUGMENTATIONS
 from medgraft.errors import ConfigError, RunError
 from medgraft.metrics.overlap import overlap_counts
+from medgraft.train.augment import AUGMENTATIONS
 from medgraft.train.batches import MaskSet
 from medgraft.train.engine import Engine
 from medgraft.train.loop import TrainResult, train_model

@@ -23,14 +23,14 @@ class LayerChange:
         block: Index of the cut that first needs it; 0 where none does.
         length: Of its parameters before, as one vector.
         l2: Length of the difference.
-        cosine: Between before and after, 1 for no turn; NaN where one is zero.
+        cosine: Between before and after, 1 for no turn; None where one is zero.
     """
 
     layer: str
     block: int
     length: float
     l2: float
-    cosine: float
+    cosine: float | None
 
 
 def weight_changes(before: nn.Module, after: nn.Module, source: Source) -> list[LayerChange]:
@@ -69,7 +69,7 @@ def weight_changes(before: nn.Module, after: nn.Module, source: Source) -> list[
                 block=min(blocks, default=0),
                 length=float(lengths[0]),
                 l2=float(np.linalg.norm(two - one)),
-                cosine=float(one @ two / (lengths[0] * lengths[1])) if all(lengths) else float("nan"),
+                cosine=float(one @ two / (lengths[0] * lengths[1])) if all(lengths) else None,
             )
         )
     if not found:

@@ -42,12 +42,11 @@ VOLUME_NAMES: Final = (*MONAI_NAMES, *VIDEO_NAMES, _RESNEXT)
 """Networks for volumes, by name."""
 
 
-def build_backbone(spec: BackboneSpec, *, seed: int = 0) -> Backbone:
+def build_backbone(spec: BackboneSpec) -> Backbone:
     """The network of `spec` with its weights; nothing ever falls back to random weights silently.
 
     Args:
         spec: What the user asked for.
-        seed: Of the random initialisation of whatever is not pretrained.
 
     Raises:
         BackboneError: Unknown name (the message lists the nearest) or arguments.
@@ -56,7 +55,7 @@ def build_backbone(spec: BackboneSpec, *, seed: int = 0) -> Backbone:
     # Building a network must not move anybody's random numbers: `torch.manual_seed` would also reseed the
     # generators of all accelerators, which the fork does not give back.
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(spec.seed)
         built = _built(dataclasses.replace(spec, lift="none"))
     return lifted(built, spec.lift)
 

@@ -33,6 +33,7 @@ class BackboneSpec:
         std: Per input channel on the scale 0 to 1; empty for what belongs to the weights.
         lift: A key of `LIFTS`; how a network for images is made to read volumes.
         is_offline: Forbid any attempt to reach a network.
+        seed: Of weights that are random.
     """
 
     name: str
@@ -43,6 +44,7 @@ class BackboneSpec:
     std: tuple[float, ...] = ()
     lift: Lift = "none"
     is_offline: bool = False
+    seed: int = 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

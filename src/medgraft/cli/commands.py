@@ -19,6 +19,7 @@ from medgraft.cli.options import (
     Decoder,
     DemoTask,
     Device,
+    Executor,
     FormatOfMasks,
     Grades,
     JudgedBy,
@@ -113,6 +114,7 @@ def fit(
         bool,
         option(RUNNING, "Reproducible to the bit; measures nothing.", "--deterministic"),
     ] = False,
+    executor: Executor = None,
     device: Device = None,
     offline: Offline = False,
     budget: Annotated[str | None, option(RUNNING, "Time for everything, e.g. 30m.")] = None,
@@ -131,6 +133,7 @@ def fit(
         "seed": seed,
         "seeds": seeds,
         "deterministic": deterministic,
+        "executor": executor,
         "device": device,
         "offline": offline,
         "budget_minutes": parse_minutes(budget) if budget is not None else None,
@@ -324,6 +327,7 @@ def compare(
     ] = None,
     out: Annotated[Path, option(RUNNING, "Folder of the comparison; the same command continues it.")],
     seed: Annotated[int | None, option(RUNNING, "Fixes the split and everything else.")] = None,
+    executor: Executor = None,
     device: Device = None,
     offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
@@ -346,6 +350,7 @@ def compare(
         },
         "seeds": seeds,
         "seed": seed,
+        "executor": executor,
         "device": device,
         "offline": offline or None,
     }
@@ -353,7 +358,7 @@ def compare(
 
     from medgraft.cli.printing import print_comparison
     from medgraft.cli.terminal import listening
-    from medgraft.run.comparing import compare as run_compare
+    from medgraft.run.compare import compare as run_compare
 
     with listening(console) as listener:
         results = run_compare(config, out, listener=listener, command=typed())
@@ -418,7 +423,7 @@ def analyze(
 
     from medgraft.cli.printing import print_analysis
     from medgraft.cli.terminal import listening
-    from medgraft.run.analyzing import analyze_cohort, analyze_runs
+    from medgraft.run.analyze import analyze_cohort, analyze_runs
 
     with listening(console) as listener:
         if out is not None:
@@ -456,6 +461,7 @@ def advise(
     size: Size = None,
     lift: Lift = None,
     seed: Annotated[int | None, option(RUNNING, "Fixes the split.")] = None,
+    executor: Executor = None,
     device: Device = None,
     offline: Offline = False,
     sets: Sets = [],  # noqa: B006 - typer copies it
@@ -468,21 +474,23 @@ def advise(
         "data": cohort_options(locals()),
         "backbone": network_options(locals()),
         "seed": seed,
+        "executor": executor,
         "device": device,
         "offline": offline or None,
     }
     config = make_config(str(data), options=options, sets=sets)
 
     from medgraft.cli.terminal import listening
-    from medgraft.run.advising import advise as run_advise
+    from medgraft.run.advise import advise as run_advise
+    from medgraft.types import to_json
 
     with listening(console) as listener:
         advice = run_advise(config, listener=listener)
     if as_json:
-        typer.echo(json.dumps(advice, indent=1, ensure_ascii=False))
+        typer.echo(json.dumps(to_json(advice), indent=1, ensure_ascii=False))
         return
-    for fact in advice["facts"]:
+    for fact in advice.facts:
         typer.echo(f"  {fact}")
-    for number, item in enumerate(advice["advice"], 1):
-        depth = f" at cut {item['cut']['index']} {item['cut']['name']}" if item["cut"] else ""
-        typer.echo(f"{number}. {item['strategy']}{depth}: {item['why']} [{item['source']}]")
+    for number, item in enumerate(advice.advice, 1):
+        depth = f" at cut {item.cut.index} {item.cut.name}" if item.cut else ""
+        typer.echo(f"{number}. {item.strategy}{depth}: {item.why} [{item.source}]")

@@ -40,6 +40,7 @@ __all__ = [
     "Decoder",
     "DemoTask",
     "Device",
+    "Executor",
     "Observer",
     "Offline",
     "backbone_args",
@@ -123,6 +124,7 @@ Lift = Annotated[
 ]
 Cache = Annotated[str | None, option(DATA, "Folder of decoded images; default below MEDGRAFT_HOME.")]
 Leaks = Annotated[str | None, option(DATA, "stop, drop or allow when a given split leaks.")]
+Executor = Annotated[str | None, option(RUNNING, "here, or processes:N: N trainings at once, sharing the cores.")]
 Device = Annotated[str | None, option(RUNNING, "auto, cpu, cuda, cuda:1 or mps.")]
 Offline = Annotated[bool, option(RUNNING, "Never touch the network.", "--offline")]
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 
@@ -16,7 +16,9 @@ from medgraft.report.formatting import ABSENT, signed_with_interval, with_interv
 from medgraft.report.prose import decision_sentence
 from medgraft.report.tables import reuse_rows
 from medgraft.report.wording import chosen_name
-from medgraft.result import Cost, RunResult
+from medgraft.result.analysis import AnalysisResult
+from medgraft.result.comparison import ComparisonResult
+from medgraft.result.run import Cost, RunResult
 from medgraft.types import kind_of
 
 __all__ = ["observer_lines", "print_analysis", "print_comparison", "print_external", "print_results"]
@@ -99,23 +101,23 @@ def print_external(console: Console, result: ExternalResult) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def print_analysis(console: Console, results: dict[str, Any], page: Path) -> None:
+def print_analysis(console: Console, result: AnalysisResult, page: Path) -> None:
     """Print similarity and worth of every cut, and the decision where there is one."""
-    rows = reuse_rows(results)
-    last = ("tuned", "probe_after") if "decision" in results else ("random", "probe_random")
+    rows = reuse_rows(result)
+    last = ("tuned", "probe_after") if result.decision else ("random", "probe_random")
     heads = [("cut", False), ("SVCCA", True), ("to chance", True), ("CKA", True), ("probe", True), (last[0], True)]
     keys = ("cut", "svcca", "area", "cka", "probe_before", last[1])
     print_table(console, heads, [[row[key] for key in keys] for row in rows])
-    if sentence := decision_sentence(results):
+    if sentence := decision_sentence(result):
         console.print(sentence, markup=False, highlight=False)
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
-def print_comparison(console: Console, results: dict[str, Any], out: Path) -> None:
+def print_comparison(console: Console, result: ComparisonResult, out: Path) -> None:
     """Print what fits 80 columns of a comparison's table, the largest fraction first; the page has the rest."""
     heads = [("strategy", False), ("AUROC", True), ("difference [95 %]", True), ("verdict", False), ("params", True)]
-    for fraction in sorted({row["fraction"] for row in results["rows"]}, reverse=True):
-        rows = comparison_rows([row for row in results["rows"] if row["fraction"] == fraction])
+    for fraction in result.fractions:
+        rows = comparison_rows(result.at(fraction))
         cells = [
             [
                 f"{row['strategy']}{' ' + row['depth'] if row['depth'] != ABSENT else ''}",

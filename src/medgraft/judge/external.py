@@ -14,7 +14,7 @@ from medgraft.evaluate.summary import site_results, summarise
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
-from medgraft.study import Study
+from medgraft.study.dataset import Dataset
 from medgraft.train.engine import exact_engine
 from medgraft.types import Judged, Predictions, to_json
 
@@ -58,7 +58,7 @@ class ExternalResult:
 
 def judge_external(
     model: LoadedModel,
-    study: Study,
+    dataset: Dataset,
     rows: np.ndarray,
     findings: tuple[Finding, ...],
     plan: JudgePlan,
@@ -69,7 +69,7 @@ def judge_external(
 
     Args:
         model: Finished.
-        study: The other cohort, in terms of the model's classes.
+        dataset: The other cohort, in terms of the model's classes.
         rows: Images that are judged, every one of each unit among them.
         findings: Of its audit.
         plan: Bootstrap and tolerance.
@@ -79,31 +79,31 @@ def judge_external(
     Raises:
         DataError: A class is absent.
     """
-    judge = JUDGES[study.cohort.kind]
+    judge = JUDGES[dataset.cohort.kind]
     judged: Judged = judge.call(
-        model.network, study, rows, plan, exact_engine(device), lambda done: listener.step("judging", done, len(rows))
+        model.network, dataset, rows, plan, exact_engine(device), lambda done: listener.step("judging", done, len(rows))
     )
-    labelled, unlabelled = _labelled(judged, study)
+    labelled, unlabelled = _labelled(judged, dataset)
     if unlabelled:
         listener.say(f"The cohort has no label {', '.join(unlabelled)}: nothing is said of it.")
-    above = int((study.decoded.facts["high"][study.rows[rows]] > study.preprocessing.intensity_max).sum())
+    above = int((dataset.decoded.facts["high"][dataset.rows[rows]] > dataset.preprocessing.intensity_max).sum())
     if above:
-        limit = study.preprocessing.intensity_max
+        limit = dataset.preprocessing.intensity_max
         listener.say(f"warn: {above} images hold values above the training range of {limit}.")
     result = summarise(labelled, bootstrap_weights(labelled, plan.replicates, plan.seed))
-    cases = rows[np.unique(study.cohort.units(rows), return_index=True)[1]]
-    sites = study.cohort.sites(cases)
+    cases = rows[np.unique(dataset.cohort.units(rows), return_index=True)[1]]
+    sites = dataset.cohort.sites(cases)
     found = ExternalResult(
         result=dataclasses.replace(result, points=_points(labelled, model)),
         classes=labelled.classes,
         unlabelled=unlabelled,
-        judged_by=study.cohort.judged_by,
-        num_images=len(study.cohort),
+        judged_by=dataset.cohort.judged_by,
+        num_images=len(dataset.cohort),
         num_cases=len(cases),
         num_above_training_range=above,
         findings=findings,
         sites=site_results(labelled, sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
-        **judge.beside(study, rows, judged, plan),
+        **judge.beside(dataset, rows, judged, plan),
     )
     return found, judged
 
@@ -131,11 +131,11 @@ def _points(judged: Judged, model: LoadedModel) -> dict[str, ClassPoint]:
     return apply_thresholds(judged, thresholds) if isinstance(judged, Predictions) and thresholds else {}
 
 
-def _labelled(judged: Judged, study: Study) -> tuple[Judged, tuple[str, ...]]:
+def _labelled(judged: Judged, dataset: Dataset) -> tuple[Judged, tuple[str, ...]]:
     """What is said of the labels that the cohort has, and the names of the others; of single labels all."""
     if not isinstance(judged, Predictions) or judged.task != "multilabel":
         return judged, ()
-    has = ~np.isnan(study.cohort.targets).all(0)
+    has = ~np.isnan(dataset.cohort.targets).all(0)
     part = dataclasses.replace(
         judged,
         probs=judged.probs[:, has],

@@ -17,8 +17,8 @@ from medgraft.files import write_table
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
 from medgraft.judge.test import ROLES, judged_name, table_name, test_result
-from medgraft.result import FoldResult, FurtherModel, RunResult, SearchCost, SplitFacts, mean_of_those_there
-from medgraft.study import Study
+from medgraft.result.run import FoldResult, FurtherModel, RunResult, SearchCost, SplitFacts, mean_of_those_there
+from medgraft.study.dataset import Dataset
 from medgraft.types import Judged
 
 __all__ = ["merge_folds"]
@@ -26,7 +26,7 @@ __all__ = ["merge_folds"]
 _TEXTS: Final = {"path": str, "patient": str, "label": str, "pred": str}
 
 
-def merge_folds(plan: JudgePlan, folder: Path, study: Study, results: Sequence[RunResult]) -> RunResult:
+def merge_folds(plan: JudgePlan, folder: Path, dataset: Dataset, results: Sequence[RunResult]) -> RunResult:
     """One result for all folds, after their files were put together in `folder`.
 
     What describes a model (`chosen`, `efficiency`, `plan`) describes the one that is saved, that of the first fold; the
@@ -35,20 +35,20 @@ def merge_folds(plan: JudgePlan, folder: Path, study: Study, results: Sequence[R
     Args:
         plan: How folds are judged.
         folder: Of the run; fold k lies in ``fold_k`` below it.
-        study: The cohort before any division.
+        dataset: The cohort before any division.
         results: Of the folds, in their order.
 
     Raises:
         RunError: A fold tested a case that the cohort lacks, or a file cannot be written.
     """
     places = [folder / f"fold_{number}" for number in range(1, len(results) + 1)]
-    rows, judged = _pooled(folder, places, study)
+    rows, judged = _pooled(folder, places, dataset)
     _merge_files(folder, places)
     weights = bootstrap_weights(judged["chosen"], plan.replicates, plan.seed)
     first = results[0]
     return dataclasses.replace(
         first,
-        test=_test(plan, study, rows, judged, results, weights),
+        test=_test(plan, dataset, rows, judged, results, weights),
         second_baseline=_further(plan, "second", judged, [result.second_baseline for result in results], weights),
         continued=_further(plan, "continued", judged, [result.continued for result in results], weights),
         search=_search(results),
@@ -57,7 +57,7 @@ def merge_folds(plan: JudgePlan, folder: Path, study: Study, results: Sequence[R
         late_gain={
             role: mean_of_those_there([result.late_gain.get(role) for result in results]) for role in first.late_gain
         },
-        notes=(*study.cohort.notes, *_notes(results)),
+        notes=(*dataset.cohort.notes, *_notes(results)),
         folds=tuple(_in_short(number, result) for number, result in enumerate(results, 1)),
     )
 
@@ -114,7 +114,7 @@ def _tested_parts(parts: Sequence[SplitFacts]) -> SplitFacts:
 
 def _test(
     plan: JudgePlan,
-    study: Study,
+    dataset: Dataset,
     rows: np.ndarray,
     judged: Mapping[str, Judged],
     results: Sequence[RunResult],
@@ -127,7 +127,7 @@ def _test(
     )
     name = judged_name(results[0].chosen.strategy)
     comparison = compare(chosen, judged["baseline"], plan.margin, weights, name)
-    return test_result(plan, study, rows, chosen, pair, comparison)
+    return test_result(plan, dataset, rows, chosen, pair, comparison)
 
 
 def _further(
@@ -155,7 +155,7 @@ def _over_folds(pooled: ModelResult, parts: Sequence[ModelResult]) -> ModelResul
     return dataclasses.replace(pooled, scores={name: spread(name, score) for name, score in pooled.scores.items()})
 
 
-def _pooled(folder: Path, places: Sequence[Path], study: Study) -> tuple[np.ndarray, dict[str, Judged]]:
+def _pooled(folder: Path, places: Sequence[Path], dataset: Dataset) -> tuple[np.ndarray, dict[str, Judged]]:
     """Rows of the cohort of the test cases of all folds, and what is said of them by role, as far as every fold has it.
 
     Their tables are written for the whole, too.
@@ -168,18 +168,18 @@ def _pooled(folder: Path, places: Sequence[Path], study: Study) -> tuple[np.ndar
     for role, table in tables.items():
         write_table(table, folder / table_name(role))
     # The folds list their cases alike for every model.
-    rows = rows_in(tables["chosen"], study)
-    from_table = JUDGES[study.cohort.kind].from_table
-    return rows, {role: from_table(table, study, rows) for role, table in tables.items()}
+    rows = rows_in(tables["chosen"], dataset)
+    from_table = JUDGES[dataset.cohort.kind].from_table
+    return rows, {role: from_table(table, dataset, rows) for role, table in tables.items()}
 
 
-def rows_in(table: pd.DataFrame, study: Study) -> np.ndarray:
+def rows_in(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
     """Row of the cohort of each line of a table of cases.
 
     Raises:
         RunError: The cohort lacks one of them.
     """
-    rows: np.ndarray = pd.Index(study.cohort.table["path"]).get_indexer(pd.Index(table["path"]))
+    rows: np.ndarray = pd.Index(dataset.cohort.table["path"]).get_indexer(pd.Index(table["path"]))
     if (rows < 0).any():
         raise RunError(
             f"a fold tested {table['path'].iat[int(np.argmin(rows))]}, which the cohort lacks. Delete the run."

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -9,6 +10,8 @@ import pandas as pd
 
 from medgraft.evaluate.results import ModelResult
 from medgraft.judge import labels, masks
+from medgraft.judge.examples import example_pictures
+from medgraft.judge.overlays import overlay_pictures
 from medgraft.types import Kind
 
 __all__ = ["JUDGES", "Judge"]
@@ -29,6 +32,8 @@ class Judge:
         finished: A model's result with what validation fixes (operating points).
         artefact_facts: Fields of an `Artefact` that follow from a result.
         beside: Fields of a `TestResult` that only this kind has.
+        pictures: Test cases with pictures for the report: of a folder, the dataset, a trial, its context, and what its
+            model says.
         keeps_validation: Whether a table of the validation cases is left behind, too.
     """
 
@@ -37,6 +42,7 @@ class Judge:
     from_table: Callable[[pd.DataFrame, Any, np.ndarray], Any]
     finished: Callable[[ModelResult, Any, Any, Any], ModelResult]
     artefact_facts: Callable[[ModelResult, Any], dict[str, Any]]
+    pictures: Callable[[Path, Any, Any, Any, Any], dict[str, Any]]
     beside: Callable[[Any, np.ndarray, Any, Any], dict[str, Any]] = _nothing_beside
     keeps_validation: bool = False
 
@@ -48,6 +54,7 @@ JUDGES: Final[dict[Kind, Judge]] = {
         from_table=labels.from_table,
         finished=labels.finished,
         artefact_facts=labels.artefact_facts,
+        pictures=example_pictures,
         keeps_validation=True,
     ),
     "masks": Judge(
@@ -56,6 +63,7 @@ JUDGES: Final[dict[Kind, Judge]] = {
         from_table=masks.from_table,
         finished=masks.finished,
         artefact_facts=masks.artefact_facts,
+        pictures=overlay_pictures,
         beside=masks.beside,
     ),
 }

@@ -12,7 +12,7 @@ from medgraft.evaluate.results import ModelResult
 from medgraft.evaluate.summary import with_points
 from medgraft.judge.plan import JudgePlan
 from medgraft.metrics.cases import pooled
-from medgraft.study import Study
+from medgraft.study.dataset import Dataset
 from medgraft.train.batches import ImageSet
 from medgraft.train.engine import Engine
 from medgraft.train.outputs import predict_probs
@@ -24,7 +24,7 @@ __all__ = ["artefact_facts", "call", "finished", "from_table", "pseudonyms", "ta
 
 def call(
     model: TransferModel,
-    study: Study,
+    dataset: Dataset,
     rows: np.ndarray,
     plan: JudgePlan,
     engine: Engine,
@@ -34,49 +34,49 @@ def call(
 
     Args:
         model: Moved to the device of `engine`.
-        study: The images.
+        dataset: The images.
         rows: Of the cohort, every image of each unit among them.
         plan: Not needed for labels.
         engine: Device and arithmetic.
         on_case: Not called for labels.
     """
     data = ImageSet(
-        images=study.decoded.images,
-        rows=study.rows[rows],
-        targets=study.cohort.targets[rows],
-        intensity_max=study.preprocessing.intensity_max,
-        task=study.cohort.task,
-        positive=study.positive,
-        num_classes=len(study.cohort.classes),
+        images=dataset.decoded.images,
+        rows=dataset.rows[rows],
+        targets=dataset.cohort.targets[rows],
+        intensity_max=dataset.preprocessing.intensity_max,
+        task=dataset.cohort.task,
+        positive=dataset.positive,
+        num_classes=len(dataset.cohort.classes),
     )
     predictions = Predictions(
         probs=predict_probs(model.to(engine.device), data, engine),
         targets=data.targets,
-        groups=study.groups[rows],
-        classes=study.cohort.classes,
+        groups=dataset.groups[rows],
+        classes=dataset.cohort.classes,
         task=data.task,
         positive=data.positive,
-        is_ordinal=study.cohort.is_ordinal,
+        is_ordinal=dataset.cohort.is_ordinal,
     )
-    return pooled(predictions, study.cohort.units(rows))
+    return pooled(predictions, dataset.cohort.units(rows))
 
 
-def table(study: Study, rows: np.ndarray, judged: Predictions) -> pd.DataFrame:
+def table(dataset: Dataset, rows: np.ndarray, judged: Predictions) -> pd.DataFrame:
     """``path, patient, label, prob_<class>…, pred, status`` of the cases `rows`."""
-    cases = study.cohort.table.iloc[rows]
+    cases = dataset.cohort.table.iloc[rows]
     return predictions_table(judged, list(cases["path"]), pseudonyms(cases))
 
 
-def from_table(told: pd.DataFrame, study: Study, rows: np.ndarray) -> Predictions:
+def from_table(told: pd.DataFrame, dataset: Dataset, rows: np.ndarray) -> Predictions:
     """What `table` was made from."""
-    cohort = study.cohort
+    cohort = dataset.cohort
     return Predictions(
         probs=told[[f"prob_{name}" for name in cohort.classes]].to_numpy(np.float64),
         targets=cohort.targets[rows],
-        groups=study.groups[rows],
+        groups=dataset.groups[rows],
         classes=cohort.classes,
         task=cohort.task,
-        positive=study.positive,
+        positive=dataset.positive,
         is_ordinal=cohort.is_ordinal,
     )
 

@@ -17,7 +17,7 @@ from medgraft.judge.labels import pseudonyms
 from medgraft.judge.plan import JudgePlan
 from medgraft.metrics.measures import cases_of, measure_of
 from medgraft.metrics.overlap import dice, jaccard, overlap_counts, surface_scores
-from medgraft.study import Study
+from medgraft.study.dataset import Dataset
 from medgraft.train.engine import Engine
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Overlaps
@@ -27,26 +27,26 @@ __all__ = ["artefact_facts", "beside", "call", "finished", "from_table", "segmen
 _FEWEST: Final = 2
 
 
-def segmenter(model: TransferModel, study: Study, engine: Engine) -> Callable[[int, tuple[int, ...]], np.ndarray]:
+def segmenter(model: TransferModel, dataset: Dataset, engine: Engine) -> Callable[[int, tuple[int, ...]], np.ndarray]:
     """A function of a row and the sides of its file: the class numbers that `model` calls, at that size.
 
     Args:
         model: Moved to the device of `engine`.
-        study: The images.
+        dataset: The images.
         engine: Device and arithmetic.
     """
     network = model.to(engine.device)
 
     def marked(row: int, sides: tuple[int, ...]) -> np.ndarray:
-        cached = int(study.rows[row])
+        cached = int(dataset.rows[row])
         return segment_image(
             network,
-            np.asarray(study.decoded.images[cached]),
+            np.asarray(dataset.decoded.images[cached]),
             sides,
-            study.preprocessing,
-            study.patch,
+            dataset.preprocessing,
+            dataset.patch,
             engine,
-            stored_spacing(study.decoded, cached),
+            stored_spacing(dataset.decoded, cached),
         )
 
     return marked
@@ -54,7 +54,7 @@ def segmenter(model: TransferModel, study: Study, engine: Engine) -> Callable[[i
 
 def call(
     model: TransferModel,
-    study: Study,
+    dataset: Dataset,
     rows: np.ndarray,
     plan: JudgePlan,
     engine: Engine,
@@ -64,38 +64,38 @@ def call(
 
     Args:
         model: Moved to the device of `engine`.
-        study: The images.
+        dataset: The images.
         rows: Of the cohort.
         plan: Tells the tolerance of surface Dice.
         engine: Device and arithmetic.
         on_case: Called with the number of cases done.
     """
-    marked, cases, is_spaced = segmenter(model, study, engine), [], study.surface_unit == "mm"
+    marked, cases, is_spaced = segmenter(model, dataset, engine), [], dataset.surface_unit == "mm"
     for row in rows.tolist():
-        truth = mask_of(study.cohort, row)
-        cases.append(_agreement(study, row, truth, marked(row, truth.shape), plan.tolerance, is_spaced=is_spaced))
+        truth = mask_of(dataset.cohort, row)
+        cases.append(_agreement(dataset, row, truth, marked(row, truth.shape), plan.tolerance, is_spaced=is_spaced))
         on_case(len(cases))
-    return _overlaps(study, rows, cases)
+    return _overlaps(dataset, rows, cases)
 
 
 def _agreement(
-    study: Study, row: int, truth: np.ndarray, called: np.ndarray, tolerance: float, *, is_spaced: bool
+    dataset: Dataset, row: int, truth: np.ndarray, called: np.ndarray, tolerance: float, *, is_spaced: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """(C, 3) counts and (C, 2) surfaces of one case."""
-    classes = range(1, len(study.cohort.classes) + 1)
-    spacing = stored_spacing(study.decoded, int(study.rows[row])) if is_spaced else (1.0,) * truth.ndim
+    classes = range(1, len(dataset.cohort.classes) + 1)
+    spacing = stored_spacing(dataset.decoded, int(dataset.rows[row])) if is_spaced else (1.0,) * truth.ndim
     surfaces = [surface_scores(called == c, truth == c, spacing, tolerance) for c in classes]
     return overlap_counts(called, truth, len(classes)), np.array(surfaces, dtype=np.float64)
 
 
-def _overlaps(study: Study, rows: np.ndarray, cases: Sequence[tuple[np.ndarray, np.ndarray]]) -> Overlaps:
+def _overlaps(dataset: Dataset, rows: np.ndarray, cases: Sequence[tuple[np.ndarray, np.ndarray]]) -> Overlaps:
     counts, surfaces = (np.stack(parts) for parts in zip(*cases, strict=True))
-    return Overlaps(counts=counts, surfaces=surfaces, groups=study.groups[rows], classes=study.cohort.classes)
+    return Overlaps(counts=counts, surfaces=surfaces, groups=dataset.groups[rows], classes=dataset.cohort.classes)
 
 
-def table(study: Study, rows: np.ndarray, judged: Overlaps) -> pd.DataFrame:
+def table(dataset: Dataset, rows: np.ndarray, judged: Overlaps) -> pd.DataFrame:
     """``path, patient`` and for every class ``dice_…, jaccard_…, hd95_…, surface_dice_…`` and its pixels."""
-    cases = study.cohort.table.iloc[rows]
+    cases = dataset.cohort.table.iloc[rows]
     out = pd.DataFrame({"path": list(cases["path"]), "patient": pseudonyms(cases)})
     for index, name in enumerate(judged.classes):
         counts = judged.counts[:, index]
@@ -106,13 +106,13 @@ def table(study: Study, rows: np.ndarray, judged: Overlaps) -> pd.DataFrame:
     return out
 
 
-def from_table(told: pd.DataFrame, study: Study, rows: np.ndarray) -> Overlaps:
+def from_table(told: pd.DataFrame, dataset: Dataset, rows: np.ndarray) -> Overlaps:
     """What `table` was made from, surfaces included."""
-    classes = study.cohort.classes
+    classes = dataset.cohort.classes
     counts = [told[[f"called_{name}", f"true_{name}", f"both_{name}"]].to_numpy(np.int64) for name in classes]
     surfaces = [told[[f"hd95_{name}", f"surface_dice_{name}"]].to_numpy(np.float64) for name in classes]
     return Overlaps(
-        counts=np.stack(counts, 1), surfaces=np.stack(surfaces, 1), groups=study.groups[rows], classes=classes
+        counts=np.stack(counts, 1), surfaces=np.stack(surfaces, 1), groups=dataset.groups[rows], classes=classes
     )
 
 
@@ -126,32 +126,32 @@ def artefact_facts(result: ModelResult, plan: JudgePlan) -> dict[str, Any]:
     return {"tolerance_mm": plan.tolerance}
 
 
-def beside(study: Study, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan) -> dict[str, Any]:
+def beside(dataset: Dataset, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan) -> dict[str, Any]:
     """The fields of a `TestResult` that only masks have: unit, tolerance, and every other observer on the same cases.
 
     Args:
-        study: The images.
+        dataset: The images.
         rows: Of the cohort.
         chosen: What the model says of these rows.
         plan: Tolerance and bootstrap.
     """
     observers: dict[str, ObserverResult] = {}
     left_out: dict[str, str] = {}
-    is_spaced = study.surface_unit == "mm"
-    for name in study.cohort.observers:
+    is_spaced = dataset.surface_unit == "mm"
+    for name in dataset.cohort.observers:
         places, cases, reason = [], [], "too few of these cases have a mask of theirs"
         for place, row in enumerate(rows.tolist()):
-            both = with_truth(study.cohort, name, row)
+            both = with_truth(dataset.cohort, name, row)
             if isinstance(both, str):
-                reason = f"e.g. {study.cohort.table['path'].iat[row]}: {both}"
+                reason = f"e.g. {dataset.cohort.table['path'].iat[row]}: {both}"
             elif both is not None:
                 mask, truth = both
                 places.append(place)
-                cases.append(_agreement(study, row, truth, mask, plan.tolerance, is_spaced=is_spaced))
+                cases.append(_agreement(dataset, row, truth, mask, plan.tolerance, is_spaced=is_spaced))
         if len(places) < _FEWEST:
             left_out[name] = reason
             continue
-        human, model = _overlaps(study, rows[places], cases), cases_of(chosen, np.array(places))
+        human, model = _overlaps(dataset, rows[places], cases), cases_of(chosen, np.array(places))
         weights = bootstrap_weights(human, plan.replicates, plan.seed)
         observers[name] = ObserverResult(
             num_cases=len(places),
@@ -161,7 +161,7 @@ def beside(study: Study, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan) ->
             },
         )
     return {
-        "unit": study.surface_unit,
+        "unit": dataset.surface_unit,
         "tolerance": plan.tolerance,
         "observers": observers,
         "observers_left_out": left_out,

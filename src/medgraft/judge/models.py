@@ -9,9 +9,9 @@ import torch
 from medgraft.backbones.spec import Backbone
 from medgraft.deploy.artefact import Artefact, save_artefact
 from medgraft.evaluate.efficiency import file_bytes, latency_ms
-from medgraft.result import Cost, Efficiency
+from medgraft.result.run import Cost, Efficiency
 from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of
-from medgraft.study import Study
+from medgraft.study.dataset import Dataset
 from medgraft.transfer.model import TransferModel
 
 __all__ = ["artefact_of", "store_models"]
@@ -20,13 +20,17 @@ _FOLDERS: Final = {"chosen": "model", "baseline": "baseline"}
 
 
 def store_models(
-    folder: Path, study: Study, context: TrialContext, trials: Mapping[str, Trial], facts: Mapping[str, dict[str, Any]]
+    folder: Path,
+    dataset: Dataset,
+    context: TrialContext,
+    trials: Mapping[str, Trial],
+    facts: Mapping[str, dict[str, Any]],
 ) -> Efficiency:
     """Costs of the chosen model and of full fine-tuning, after both were stored below `folder`.
 
     Args:
         folder: Of the run.
-        study: Its cohort.
+        dataset: Its cohort.
         context: Of its trials.
         trials: ``chosen`` and ``baseline``.
         facts: For each of the two what its `Artefact` knows of its judging.
@@ -35,13 +39,13 @@ def store_models(
         RunError: The folder cannot be written.
     """
     models = {role: load_trial_model(trials[role], context)[0] for role in _FOLDERS}
-    sides = study.patch or study.preprocessing.sides
-    times = latency_ms(models, torch.rand(1, study.preprocessing.channels, *sides))
+    sides = dataset.patch or dataset.preprocessing.sides
+    times = latency_ms(models, torch.rand(1, dataset.preprocessing.channels, *sides))
     costs = {}
     for role, name in _FOLDERS.items():
         trial, backbone = trials[role], context.source.backbone
         save_artefact(
-            folder / name, models[role], artefact_of(study, trial, models[role], backbone, **facts[role]), backbone
+            folder / name, models[role], artefact_of(dataset, trial, models[role], backbone, **facts[role]), backbone
         )
         costs[role] = Cost(
             num_params=trial.num_params,
@@ -52,17 +56,17 @@ def store_models(
     return Efficiency(chosen=costs["chosen"], baseline=costs["baseline"], cpu_threads=torch.get_num_threads())
 
 
-def artefact_of(study: Study, trial: Trial, model: TransferModel, backbone: Backbone, **facts: Any) -> Artefact:
+def artefact_of(dataset: Dataset, trial: Trial, model: TransferModel, backbone: Backbone, **facts: Any) -> Artefact:
     """What is stored beside the tensors of a trial's model.
 
     Args:
-        study: Its cohort.
+        dataset: Its cohort.
         trial: It was trained by.
         model: Its network.
         backbone: It was made from.
         facts: Thresholds, temperature or tolerance, as far as it was judged.
     """
-    report, cohort = backbone.report, study.cohort
+    report, cohort = backbone.report, dataset.cohort
     return Artefact(
         task=cohort.task,
         classes=cohort.classes,
@@ -72,11 +76,11 @@ def artefact_of(study: Study, trial: Trial, model: TransferModel, backbone: Back
         strategy=trial.spec.strategy,
         cut=model.trunk.cut,
         head=trial.spec.head,
-        preprocessing=study.preprocessing,
+        preprocessing=dataset.preprocessing,
         **{"thresholds": {}, "temperature": 1.0, **facts},
         weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
         frozen=model.frozen,
         slim=slim_of(trial.spec),
-        patch=study.patch,
+        patch=dataset.patch,
         mask_values=cohort.mask_values,
     )

@@ -17,9 +17,9 @@ from medgraft.judge.judges import JUDGES
 from medgraft.judge.models import store_models
 from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
-from medgraft.result import Efficiency, FurtherModel, cut_facts
+from medgraft.result.run import Efficiency, FurtherModel, cut_facts
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
-from medgraft.study import Study
+from medgraft.study.dataset import Dataset
 from medgraft.train.engine import exact_engine
 from medgraft.types import Judged
 
@@ -49,7 +49,7 @@ class Tested:
 def open_test_set(
     plan: JudgePlan,
     folder: Path,
-    study: Study,
+    dataset: Dataset,
     context: TrialContext,
     trials: Mapping[str, Sequence[Trial]],
     listener: Listener,
@@ -59,7 +59,7 @@ def open_test_set(
     Args:
         plan: Fixed beforehand.
         folder: Of the run.
-        study: Its cohort.
+        dataset: Its cohort.
         context: Of its trials.
         trials: By role (`ROLES`), one per seed, the first seed's first.
         listener: Told how far it is.
@@ -68,34 +68,34 @@ def open_test_set(
         DataError: A class is absent from the test set.
         RunError: A file cannot be written or read.
     """
-    judge, rows = JUDGES[study.cohort.kind], study.cohort.case_rows("test")
-    judged = _judged(plan, study, context, trials, listener)
+    judge, rows = JUDGES[dataset.cohort.kind], dataset.cohort.case_rows("test")
+    judged = _judged(plan, dataset, context, trials, listener)
     weights = bootstrap_weights(judged["chosen"][0], plan.replicates, plan.seed)
 
     def result(role: str) -> ModelResult:
-        val = context.val_judged(trials[role][0].val_outputs)
+        val = context.study.val_judged(trials[role][0].val_outputs)
         return judge.finished(summarise(judged[role], weights), judged[role][0], val, plan)
 
     results = {role: result(role) for role in judged}
     chosen = judged["chosen"]
     pair = (results["chosen"], results["baseline"])
-    test = test_result(plan, study, rows, chosen[0], pair, _compared(plan, judged, trials, weights))
+    test = test_result(plan, dataset, rows, chosen[0], pair, _compared(plan, judged, trials, weights))
     further = {
         role: further_model(trials[role][0], results[role], compare(chosen, judged[role], plan.margin, weights))
         for role in judged
         if role not in ("chosen", "baseline")
     }
-    _write_tables(folder, study, context, trials, judged)
+    _write_tables(folder, dataset, context, trials, judged)
     facts = {role: judge.artefact_facts(results[role], plan) for role in ("chosen", "baseline")}
     firsts = {role: seeds[0] for role, seeds in trials.items() if seeds}
     return Tested(
-        test=test, further=further, judged=judged, efficiency=store_models(folder, study, context, firsts, facts)
+        test=test, further=further, judged=judged, efficiency=store_models(folder, dataset, context, firsts, facts)
     )
 
 
 def test_result(
     plan: JudgePlan,
-    study: Study,
+    dataset: Dataset,
     rows: np.ndarray,
     judged: Judged,
     results: tuple[ModelResult, ModelResult],
@@ -105,13 +105,13 @@ def test_result(
 
     Args:
         plan: Fixed beforehand.
-        study: The cohort.
+        dataset: The cohort.
         rows: Of its test cases.
         judged: What the chosen model says of them.
         results: Of the chosen model and of full fine-tuning.
         comparison: Of the two.
     """
-    sites = study.cohort.sites(rows)
+    sites = dataset.cohort.sites(rows)
     return TestResult(
         chosen=results[0],
         baseline=results[1],
@@ -119,42 +119,42 @@ def test_result(
         margin=plan.margin,
         replicates=plan.replicates,
         num_cases=len(rows),
-        num_groups=len(np.unique(study.groups[rows])),
+        num_groups=len(np.unique(dataset.groups[rows])),
         sites=site_results(judged, sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
-        **JUDGES[study.cohort.kind].beside(study, rows, judged, plan),
+        **JUDGES[dataset.cohort.kind].beside(dataset, rows, judged, plan),
     )
 
 
 def _judged(
-    plan: JudgePlan, study: Study, context: TrialContext, trials: Mapping[str, Sequence[Trial]], listener: Listener
+    plan: JudgePlan, dataset: Dataset, context: TrialContext, trials: Mapping[str, Sequence[Trial]], listener: Listener
 ) -> dict[str, list[Judged]]:
     """What every trained model says of the test set, by role; a trial of two roles is asked once."""
     said: dict[str, Judged] = {}
     for trial in (trial for seeds in trials.values() for trial in seeds):
         if trial.spec.key() not in said:
-            said[trial.spec.key()] = judged_by_trial(plan, trial, study, context, "test", listener)
+            said[trial.spec.key()] = judged_by_trial(plan, trial, dataset, context, "test", listener)
     return {role: [said[trial.spec.key()] for trial in seeds] for role, seeds in trials.items() if seeds}
 
 
 def judged_by_trial(
-    plan: JudgePlan, trial: Trial, study: Study, context: TrialContext, split: str, listener: Listener | None = None
+    plan: JudgePlan, trial: Trial, dataset: Dataset, context: TrialContext, split: str, listener: Listener | None = None
 ) -> Judged:
     """What a trained model says of a split, in exact arithmetic whatever trained it.
 
     Args:
         plan: Fixed beforehand.
         trial: With its weights.
-        study: The cohort.
+        dataset: The cohort.
         context: Of the trial.
         split: ``val`` or ``test``.
         listener: Told how far it is.
     """
     engine = exact_engine(context.engine.device, is_deterministic=context.engine.is_deterministic)
-    rows = study.cohort.rows(split)
+    rows = dataset.cohort.rows(split)
     told, label = listener or Listener(), f"{trial.spec.strategy} at cut {trial.cut.index} on the {split} set"
-    call = JUDGES[study.cohort.kind].call
+    call = JUDGES[dataset.cohort.kind].call
     judged: Judged = call(
-        load_trial_model(trial, context)[0], study, rows, plan, engine, lambda done: told.step(label, done, len(rows))
+        load_trial_model(trial, context)[0], dataset, rows, plan, engine, lambda done: told.step(label, done, len(rows))
     )
     return judged
 
@@ -194,33 +194,33 @@ def table_name(role: str) -> str:
     return f"predictions{'' if role == 'chosen' else f'_{role}'}.csv"
 
 
-def count_openings(study: Study, run_id: str, folder: Path) -> int:
+def count_openings(dataset: Dataset, run_id: str, folder: Path) -> int:
     """How often the test cases were opened on this machine, this time included; it is written down.
 
     Args:
-        study: The cohort.
+        dataset: The cohort.
         run_id: Of the run that opens them.
         folder: Of the run.
     """
-    rows = study.rows[study.cohort.rows("test")]
-    return open_test([str(study.decoded.facts["sha256"][row]) for row in rows], run_id, folder)
+    rows = dataset.rows[dataset.cohort.rows("test")]
+    return open_test([str(dataset.decoded.facts["sha256"][row]) for row in rows], run_id, folder)
 
 
 def _write_tables(
     folder: Path,
-    study: Study,
+    dataset: Dataset,
     context: TrialContext,
     trials: Mapping[str, Sequence[Trial]],
     judged: Mapping[str, list[Judged]],
 ) -> None:
     """A table of the test cases for every model, one of the validation cases, and the course of training."""
-    judge = JUDGES[study.cohort.kind]
-    rows = study.cohort.case_rows("test")
+    judge = JUDGES[dataset.cohort.kind]
+    rows = dataset.cohort.case_rows("test")
     for role, seeds in judged.items():
-        write_table(judge.table(study, rows, seeds[0]), folder / table_name(role))
+        write_table(judge.table(dataset, rows, seeds[0]), folder / table_name(role))
     if judge.keeps_validation:
-        val = context.val_judged(trials["chosen"][0].val_outputs)
-        write_table(judge.table(study, study.cohort.case_rows("val"), val), folder / "predictions_val.csv")
+        val = context.study.val_judged(trials["chosen"][0].val_outputs)
+        write_table(judge.table(dataset, dataset.cohort.case_rows("val"), val), folder / "predictions_val.csv")
     history = [
         {"role": role, "seed": trial.spec.seed, **row.columns()}
         for role in ("chosen", "baseline")

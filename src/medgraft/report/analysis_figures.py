@@ -1,12 +1,14 @@
 """The figures of feature reuse: what transfer changed at every cut, beside chance, and what each cut is worth."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import matplotlib
 import numpy as np
 
+from medgraft.analysis.change import LayerChange
 from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
+from medgraft.result.analysis import AnalysisResult, DepthGain, OtherRun, RunPoint
+from medgraft.result.run import CutFacts
 
 __all__ = [
     "change_figure",
@@ -29,31 +31,34 @@ _MAX_PANELS = 12
 
 
 @matplotlib.rc_context(STYLE)
-def reuse_figure(analysis: Mapping[str, Any], val_auprc: Mapping[int, float]) -> str:
+def reuse_figure(analysis: AnalysisResult, val_auprc: Mapping[int, float]) -> str:
     """Above: validation score of trained cuts and of probes; below: SVCCA coefficients before and after transfer.
 
     Where nothing was trained, the coefficients are those between pretrained and random weights. As Peng et al., BMVC
     2023, Fig. 4: one distribution per cut, the random reference of the same size beside it.
 
     Args:
-        analysis: ``analysis.json``.
+        analysis: Of a run, or of a cohort.
         val_auprc: Cut index to the score of the model trained there, as far as the search did.
     """
-    cuts = [cut["index"] for cut in analysis["cuts"]]
+    cuts = [cut.index for cut in analysis.cuts]
     figure = new_figure(1000, 520)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(1, 1.2))
     if val_auprc:
         trained = sorted(val_auprc)
         upper.plot(trained, [val_auprc[i] for i in trained], "o-", color=COLOURS["chosen"], label="trained, cut here")
-    for key, scores in analysis["signals"].items():
+    curves = {"before": analysis.worth, "after": analysis.worth_after, "random": analysis.worth_random}
+    for key, worth in curves.items():
+        if not worth:
+            continue
         colour, label = _PROBES[key]
-        values = [scores[str(i)]["probe"] for i in cuts]
+        values = [worth[i].probe for i in cuts]
         upper.plot(cuts, values, "-", color=COLOURS[colour], linewidth=1.2, label=label)
     upper.set_ylabel("validation AUPRC")
     legend_above(upper, num_columns=3)
-    measures = analysis["similarity"].get("after") or analysis["similarity"]["random"]
+    measures = analysis.after or analysis.random
     for offset, key, colour in ((-0.17, "svcca", COLOURS["chosen"]), (0.17, "reference", COLOURS["line"])):
-        values = [measures[str(i)][key] for i in cuts]
+        values = [getattr(measures[i], key) for i in cuts]
         boxes = lower.boxplot(
             values, positions=[i + offset for i in cuts], widths=0.28, showfliers=False, patch_artist=True,
             medianprops={"color": COLOURS["ink"], "linewidth": 1}, boxprops={"linewidth": 0.6},
@@ -70,13 +75,13 @@ def reuse_figure(analysis: Mapping[str, Any], val_auprc: Mapping[int, float]) ->
 
 
 @matplotlib.rc_context(STYLE)
-def curves_figure(analysis: Mapping[str, Any]) -> str:
+def curves_figure(analysis: AnalysisResult) -> str:
     """SVCCA coefficients over their index, a panel per cut: after transfer, a random network, random features.
 
     Args:
-        analysis: ``analysis.json``.
+        analysis: Of a run, or of a cohort.
     """
-    cuts = analysis["cuts"]
+    cuts = analysis.cuts
     step = -(-len(cuts) // _MAX_PANELS)
     # From the top down, so that the last cut is always among them.
     shown = list(reversed(cuts[::-1][::step]))
@@ -84,15 +89,14 @@ def curves_figure(analysis: Mapping[str, Any]) -> str:
     figure = new_figure(1000, 60 + 170 * rows)
     panels = np.atleast_1d(figure.subplots(rows, 4, sharex=True, sharey=True, squeeze=False)).ravel()
     for axes, cut in zip(panels, shown, strict=False):
-        index = str(cut["index"])
+        after, random = analysis.after[cut.index], analysis.random[cut.index]
         for values, colour, label in (
-            (analysis["similarity"]["after"][index]["svcca"], COLOURS["chosen"], "after transfer"),
-            (analysis["similarity"]["random"][index]["svcca"], COLOURS["best"], "random weights"),
-            (analysis["similarity"]["after"][index]["reference"], COLOURS["muted"], "random features"),
+            (after.svcca, COLOURS["chosen"], "after transfer"),
+            (random.svcca, COLOURS["best"], "random weights"),
+            (after.reference, COLOURS["muted"], "random features"),
         ):
             axes.plot(np.linspace(0, 1, len(values)), values, color=colour, linewidth=1.4, label=label)
-        area = analysis["similarity"]["after"][index]["area"]
-        axes.set_title(f"{index} {cut['name']}: area {area:.2f}", fontsize=8)
+        axes.set_title(f"{cut.index} {cut.name}: area {after.area:.2f}", fontsize=8)
         axes.set(ylim=(-0.03, 1.05))
         quiet_axes(axes)
     for axes in panels[len(shown) :]:
@@ -103,19 +107,21 @@ def curves_figure(analysis: Mapping[str, Any]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def heat_figure(analysis: Mapping[str, Any]) -> str:
+def heat_figure(analysis: AnalysisResult) -> str:
     """Linear CKA of every cut with every other one: before against after transfer, and within the fine-tuned network.
 
     Args:
-        analysis: ``analysis.json``.
+        analysis: Of a run, or of a cohort.
     """
-    indices = [cut["index"] for cut in analysis["cuts"]]
+    indices = [cut.index for cut in analysis.cuts]
     figure = new_figure(1000, 460)
     panels = figure.subplots(1, 2)
-    titles = ("cka_before_after", "pretrained against fine-tuned"), ("cka_after", "fine-tuned against itself")
-    for axes, (key, title) in zip(panels, titles, strict=True):
-        matrix = np.asarray(analysis["similarity"][key])
-        image = axes.imshow(matrix, origin="lower", vmin=0, vmax=1, cmap="cividis", aspect="equal")
+    shown = (
+        (analysis.cka_before_after, "pretrained against fine-tuned"),
+        (analysis.cka_after, "fine-tuned against itself"),
+    )
+    for axes, (matrix, title) in zip(panels, shown, strict=True):
+        image = axes.imshow(np.asarray(matrix), origin="lower", vmin=0, vmax=1, cmap="cividis", aspect="equal")
         places = range(0, len(indices), -(-len(indices) // 10))
         axes.set_xticks(list(places), [str(indices[i]) for i in places])
         axes.set_yticks(list(places), [str(indices[i]) for i in places])
@@ -126,19 +132,19 @@ def heat_figure(analysis: Mapping[str, Any]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def change_figure(analysis: Mapping[str, Any]) -> str:
+def change_figure(analysis: AnalysisResult) -> str:
     """Per block: how far its weights moved, and what putting it back to its pretrained state costs.
 
     Args:
-        analysis: ``analysis.json``.
+        analysis: Of a run, or of a cohort.
     """
-    cuts = [cut["index"] for cut in analysis["cuts"]]
+    cuts = [cut.index for cut in analysis.cuts]
     figure = new_figure(1000, 300)
     left, right = figure.subplots(1, 2)
-    moved = _by_block(analysis["weights"])
+    moved = _by_block(analysis.weights)
     left.bar(cuts, [moved.get(i, 0.0) for i in cuts], color=COLOURS["sky"], width=0.7)
     left.set(title="Change of the weights, relative to their length", xlabel="block")
-    lost = [analysis["importance"].get(str(i), 0.0) for i in cuts]
+    lost = [analysis.importance.get(i, 0.0) for i in cuts]
     right.bar(cuts, lost, color=COLOURS["amber"], width=0.7)
     right.set(title="Validation AUPRC lost when the block is put back", xlabel="block")
     for axes in (left, right):
@@ -148,26 +154,26 @@ def change_figure(analysis: Mapping[str, Any]) -> str:
     return to_svg(figure, name="change", label="change and importance of every block")
 
 
-def _by_block(changes: Sequence[Mapping[str, Any]]) -> dict[int, float]:
+def _by_block(changes: Sequence[LayerChange]) -> dict[int, float]:
     """Relative length of the change of a block: its layers' changes and lengths added in squares."""
     squares: dict[int, list[float]] = {}
     for change in changes:
-        totals = squares.setdefault(change["block"], [0.0, 0.0])
-        totals[0] += change["l2"] ** 2
-        totals[1] += change["length"] ** 2
+        totals = squares.setdefault(change.block, [0.0, 0.0])
+        totals[0] += change.l2**2
+        totals[1] += change.length**2
     return {block: (moved / length) ** 0.5 for block, (moved, length) in squares.items() if length}
 
 
 @matplotlib.rc_context(STYLE)
-def gain_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+def gain_figure(rows: Sequence[DepthGain]) -> str:
     """What pretrained weights up to a depth bring over random ones with their statistics, on validation.
 
     As Matsoukas et al., CVPR 2022, Fig. 4 (WT-ST).
 
     Args:
-        rows: ``gain`` of ``analysis.json``, depth 0 first.
+        rows: Of an analysis, depth 0 first.
     """
-    depths, gains = [row["depth"] for row in rows], [row["gain"] for row in rows]
+    depths, gains = [row.depth for row in rows], [row.gain for row in rows]
     figure = new_figure(1000, 260)
     axes = figure.subplots()
     axes.axhline(0, color=COLOURS["line"], linewidth=1)
@@ -180,49 +186,48 @@ def gain_figure(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def distance_figure(points: Sequence[Mapping[str, Any]]) -> str:
+def distance_figure(points: Sequence[RunPoint]) -> str:
     """Every run a point: distance of its images to the source against the gain of the pretrained weights.
 
     As Matsoukas et al., CVPR 2022, Fig. 2.
 
     Args:
-        points: ``points`` of ``analysis.json``.
+        points: The runs.
     """
     figure = new_figure(1000, 300)
     axes = figure.subplots()
     for point in points:
-        low, high = point["ci95"]
-        axes.plot([low, high], [point["gain"]] * 2, color=COLOURS["muted"], linewidth=1)
-        axes.plot([point["fid"]], [point["gain"]], "o", color=COLOURS["chosen"], markersize=6)
-        axes.annotate(point["run"], (point["fid"], point["gain"]), (5, 5), textcoords="offset points", fontsize=8)
+        axes.plot(point.ci95, [point.gain] * 2, color=COLOURS["muted"], linewidth=1)
+        axes.plot([point.fid], [point.gain], "o", color=COLOURS["chosen"], markersize=6)
+        axes.annotate(point.run, (point.fid, point.gain), (5, 5), textcoords="offset points", fontsize=8)
     axes.set(xlabel="FID to the source, last cut (95 % interval)", ylabel="gain, validation AUPRC")
     quiet_axes(axes)
     return to_svg(figure, name="distance", label="gain of pretrained weights against the distance to their source")
 
 
 @matplotlib.rc_context(STYLE)
-def other_figure(other: Mapping[str, Any], cuts: Sequence[Mapping[str, Any]]) -> str:
+def other_figure(other: OtherRun, cuts: Sequence[CutFacts]) -> str:
     """Two runs of one network: SVCCA and CKA of every cut with its counterpart, and CKA of all pairs.
 
     Args:
-        other: ``other`` of ``analysis.json``.
-        cuts: Its ``cuts``.
+        other: The second run beside this one.
+        cuts: Of the network.
     """
-    indices = [cut["index"] for cut in cuts]
+    indices = [cut.index for cut in cuts]
     figure = new_figure(1000, 340)
     left, right = figure.subplots(1, 2, width_ratios=(1.5, 1))
     for key, colour, label in (("mean", "chosen", "SVCCA, mean"), ("cka", "good", "CKA")):
-        left.plot(indices, [other["cuts"][str(i)][key] for i in indices], "o-", color=COLOURS[colour], label=label)
-    chance = [float(np.mean(other["cuts"][str(i)]["reference"])) for i in indices]
+        left.plot(indices, [getattr(other.cuts[i], key) for i in indices], "o-", color=COLOURS[colour], label=label)
+    chance = [float(np.mean(other.cuts[i].reference)) for i in indices]
     left.plot(indices, chance, "--", color=COLOURS["muted"], label="SVCCA, random features")
     left.set(ylim=(-0.03, 1.03), xlabel="cut", ylabel="similarity")
     left.set_xticks(indices[:: -(-len(indices) // 14)])
     left.legend(fontsize=8)
-    image = right.imshow(np.asarray(other["cka"]), origin="lower", vmin=0, vmax=1, cmap="cividis", aspect="equal")
+    image = right.imshow(np.asarray(other.cka), origin="lower", vmin=0, vmax=1, cmap="cividis", aspect="equal")
     places = list(range(0, len(indices), -(-len(indices) // 8)))
     right.set_xticks(places, [str(indices[i]) for i in places])
     right.set_yticks(places, [str(indices[i]) for i in places])
-    right.set(xlabel=f"cut, {other['run']}", ylabel="cut, this run")
+    right.set(xlabel=f"cut, {other.run}", ylabel="cut, this run")
     figure.colorbar(image, ax=right, shrink=0.8, label="linear CKA")
     quiet_axes(left)
     quiet_axes(right, is_gridded=False)

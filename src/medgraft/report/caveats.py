@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 from medgraft.report.formatting import integer, percent, share, signed_with_interval
 from medgraft.report.reading import RunFiles, num_unscored
-from medgraft.result import RunResult
+from medgraft.result.run import RunResult
 
 __all__ = ["Caveat", "find_caveats", "is_patient_known", "still_learning"]
 

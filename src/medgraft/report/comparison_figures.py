@@ -1,12 +1,13 @@
 """The figures of a comparison: what each strategy gains, what it costs, and how it learns from more labels."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import matplotlib
 
 from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
 from medgraft.report.formatting import signed
+from medgraft.result.comparison import StrategyResult
 
 __all__ = ["differences_figure", "learning_figure", "pareto_figure"]
 
@@ -25,36 +26,30 @@ _CLOSE = 0.015
 
 
 @matplotlib.rc_context(STYLE)
-def differences_figure(rows: Sequence[Mapping[str, Any]], margin: float) -> str:
+def differences_figure(rows: Sequence[StrategyResult], margin: float) -> str:
     """Difference in test AUROC to full fine-tuning, one line per strategy, beside the margin.
 
     Args:
-        rows: Of one fraction, as in ``comparison.json``; the baseline has no difference and no line.
+        rows: Of one fraction; the baseline has no difference and no line.
         margin: Non-inferiority margin in AUROC.
-
-    Examples:
-        >>> gap = {"auroc": {"value": -0.01, "ci95": [-0.03, 0.01]}}
-        >>> row = {"strategy": "ttl", "verdict": "inconclusive", "difference": gap}
-        >>> differences_figure([row], 0.02).startswith("<svg")
-        True
     """
-    compared = sorted((row for row in rows if "difference" in row), key=lambda row: row["difference"]["auroc"]["value"])
+    compared = sorted((row for row in rows if row.difference), key=lambda row: row.difference["auroc"].value)
     figure = new_figure(1000, 70 + 26 * len(compared))
     axes = figure.subplots()
     axes.axvline(0, color=COLOURS["muted"], linewidth=1)
     axes.axvline(-margin, color=COLOURS["best"], linewidth=1.2, linestyle=(0, (4, 3)))
     for height, row in enumerate(compared):
-        gap = row["difference"]["auroc"]
-        colour = COLOURS[_VERDICT_COLOURS.get(row["verdict"], "baseline")]
-        axes.plot(gap["ci95"], [height, height], color=colour, linewidth=2.2)
-        axes.plot([gap["value"]], [height], "o", color=colour, markersize=6)
+        gap = row.difference["auroc"]
+        colour = COLOURS[_VERDICT_COLOURS.get(row.verdict or "", "baseline")]
+        axes.plot(gap.ci95, [height, height], color=colour, linewidth=2.2)
+        axes.plot([gap.value], [height], "o", color=colour, markersize=6)
         axes.annotate(
-            f"{signed(gap)}  {row['verdict']}", (1.0, height), xytext=(8, 0), xycoords=("axes fraction", "data"),
+            f"{signed(gap)}  {row.verdict}", (1.0, height), xytext=(8, 0), xycoords=("axes fraction", "data"),
             textcoords="offset points", va="center", color=colour, fontsize=8,
         )  # fmt: skip
     low, high = axes.get_xlim()
     axes.set(xlim=(min(low, -1.4 * margin), max(high, 0.7 * margin)), ylim=(-0.7, len(compared) - 0.3))
-    axes.set_yticks(range(len(compared)), [row["strategy"] for row in compared])
+    axes.set_yticks(range(len(compared)), [row.strategy for row in compared])
     axes.set_xlabel(f"difference in AUROC to ftl (dashed: the margin, {signed(-margin)})")
     quiet_axes(axes)
     axes.grid(visible=False, axis="y")
@@ -64,33 +59,29 @@ def differences_figure(rows: Sequence[Mapping[str, Any]], margin: float) -> str:
 
 
 @matplotlib.rc_context(STYLE)
-def pareto_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+def pareto_figure(rows: Sequence[StrategyResult]) -> str:
     """Test AUPRC against multiply-accumulates, with intervals; the line joins what nothing cheaper beats.
 
     Args:
-        rows: Of one fraction, as in ``comparison.json``.
-
-    Examples:
-        >>> row = {"strategy": "ttl", "macs": 1e9, "test": {"auprc": {"mean": 0.8, "ci95": [0.7, 0.9]}}}
-        >>> pareto_figure([row]).startswith("<svg")
-        True
+        rows: Of one fraction.
     """
     figure = new_figure(1000, 380)
     axes = figure.subplots()
-    for row, x in zip(rows, _side_by_side([row["macs"] / 1e9 for row in rows]), strict=True):
-        name, _, policy = row["strategy"].partition(" (")
+    for row, x in zip(rows, _side_by_side([row.macs / 1e9 for row in rows]), strict=True):
+        name, _, policy = row.strategy.partition(" (")
         colour, marker = STYLES.get(name, _PLAIN)
-        value, (low, high) = row["test"]["auprc"]["mean"], row["test"]["auprc"]["ci95"]
-        axes.plot([x, x], [low, high], color=colour, linewidth=1.0, alpha=0.45)
+        auprc = row.test["auprc"]
+        if auprc.ci95 is not None:
+            axes.plot([x, x], auprc.ci95, color=colour, linewidth=1.0, alpha=0.45)
         # Hollow: the same strategy with other words for uncertain labels.
         inside = "none" if policy else colour
-        axes.plot([x], [value], marker, color=colour, markerfacecolor=inside, markersize=7, label=row["strategy"],
+        axes.plot([x], [auprc.mean], marker, color=colour, markerfacecolor=inside, markersize=7, label=row.strategy,
                   zorder=3)  # fmt: skip
     front, best = [], float("-inf")
-    for row in sorted(rows, key=lambda r: (r["macs"], -r["test"]["auprc"]["mean"])):
-        if row["test"]["auprc"]["mean"] > best:
-            best = row["test"]["auprc"]["mean"]
-            front.append((row["macs"] / 1e9, best))
+    for row in sorted(rows, key=lambda row: (row.macs, -row.test["auprc"].mean)):
+        if row.test["auprc"].mean > best:
+            best = row.test["auprc"].mean
+            front.append((row.macs / 1e9, best))
     axes.step(*zip(*front, strict=True), where="post", color=COLOURS["line"], linewidth=1.4, zorder=1)
     axes.set(xlabel="multiply–accumulates per input, G", ylabel="test AUPRC, mean over seeds")
     legend_above(axes, num_columns=7)
@@ -115,27 +106,22 @@ def _side_by_side(costs: Sequence[float]) -> list[float]:
 
 
 @matplotlib.rc_context(STYLE)
-def learning_figure(rows: Sequence[Mapping[str, Any]]) -> str:
+def learning_figure(rows: Sequence[StrategyResult]) -> str:
     """Test AUROC against the size of the training set, one line per strategy.
 
     Args:
-        rows: Of all fractions, as in ``comparison.json``.
-
-    Examples:
-        >>> row = {"strategy": "ttl", "num_train": 10, "test": {"auroc": {"mean": 0.8, "ci95": [0.7, 0.9]}}}
-        >>> learning_figure([row, {**row, "num_train": 20}]).startswith("<svg")
-        True
+        rows: Of all fractions.
     """
     figure = new_figure(1000, 360)
     axes = figure.subplots()
-    for name in dict.fromkeys(row["strategy"] for row in rows):
-        mine = sorted((r for r in rows if r["strategy"] == name), key=lambda r: r["num_train"])
+    for name in dict.fromkeys(row.strategy for row in rows):
+        mine = sorted((row for row in rows if row.strategy == name), key=lambda row: row.num_train)
         colour, marker = STYLES.get(name.partition(" (")[0], _PLAIN)
-        x, y = [r["num_train"] for r in mine], [r["test"]["auroc"]["mean"] for r in mine]
+        x, y = [row.num_train for row in mine], [row.test["auroc"].mean for row in mine]
         is_main = name in ("ttl", "ftl")
         axes.plot(x, y, marker=marker, color=colour, linewidth=2.0 if is_main else 1.0, markersize=5, label=name)
     axes.set_xscale("log")
-    ticks = sorted({row["num_train"] for row in rows})
+    ticks = sorted({row.num_train for row in rows})
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel="size of the training set", ylabel="test AUROC, mean over seeds")

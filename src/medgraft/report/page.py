@@ -29,7 +29,8 @@ from medgraft.report.reading import RunFiles, image_data_uri, read_predictions, 
 from medgraft.report.rendering import environment
 from medgraft.report.search_figure import cut_figure
 from medgraft.report.wording import chosen_name, depth_sentence
-from medgraft.result import AuditResult, RunResult, SearchCost
+from medgraft.result.analysis import AnalysisResult
+from medgraft.result.run import AuditResult, RunResult, SearchCost
 from medgraft.types import Predictions, kind_of
 
 __all__ = ["write_model_card", "write_report"]
@@ -83,7 +84,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
     return {
         **_answer(run),
         "caveats": find_caveats(run),
-        **_analysed(run.analysis or {}),
+        **_analysed(run.analysis),
         "cuts": tables.cut_rows(run) if was_searched(run) else [],
         "tolerance": fmt.number(run.choice.tolerance if run.choice else None),
         "search_cost": _search_cost(result.search) if was_searched(run) else "",
@@ -117,15 +118,15 @@ def _context(run: RunFiles) -> dict[str, Any]:
     }
 
 
-def _analysed(analysis: Mapping[str, Any]) -> dict[str, Any]:
+def _analysed(analysis: AnalysisResult | None) -> dict[str, Any]:
     """What `medgraft analyze` adds; empty parts where it was not called."""
     return {
         "reuse": tables.reuse_rows(analysis) if analysis else [],
-        "num_compared": analysis.get("num_images", 0),
+        "num_compared": analysis.num_images if analysis else 0,
         "decision": decision_sentence(analysis),
         "distances": tables.distance_rows(analysis) if analysis else [],
-        "source": analysis.get("distance", {}).get("source", ""),
-        "other_run": analysis.get("other", {}).get("run", ""),
+        "source": analysis.distance.source if analysis and analysis.distance else "",
+        "other_run": analysis.other.run if analysis and analysis.other else "",
     }
 
 
@@ -203,16 +204,16 @@ def _label_counts(run: RunFiles, chosen: Predictions | None) -> list[tuple[Any, 
     return [(name, *counts.ravel().tolist()) for name, counts in zip(run.classes, confusion(chosen), strict=True)]
 
 
-def _reuse(run: RunFiles, analysis: Mapping[str, Any]) -> dict[str, str]:
+def _reuse(run: RunFiles, analysis: AnalysisResult) -> dict[str, str]:
     scores = {candidate.cut: candidate.score for candidate in run.choice.candidates} if run.choice else {}
     return {
         "reuse_svg": reuse_figure(analysis, scores),
         "curves_svg": curves_figure(analysis),
         "heat_svg": heat_figure(analysis),
         "change_svg": change_figure(analysis),
-        "gain_svg": gain_figure(analysis["gain"]) if "gain" in analysis else "",
-        "points_svg": distance_figure(analysis["points"]) if "points" in analysis else "",
-        "other_svg": other_figure(analysis["other"], analysis["cuts"]) if "other" in analysis else "",
+        "gain_svg": gain_figure(analysis.gain) if analysis.gain else "",
+        "points_svg": distance_figure(analysis.points) if analysis.points else "",
+        "other_svg": other_figure(analysis.other, analysis.cuts) if analysis.other else "",
     }
 
 

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from medgraft.backbones.spec import LIFTS
 from medgraft.config import TrainConfig
@@ -10,7 +10,8 @@ from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known
 from medgraft.report.reading import RunFiles, was_searched
 from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, is_solved, strategy_words
-from medgraft.result import RunResult, SplitFacts
+from medgraft.result.analysis import AnalysisResult
+from medgraft.result.run import RunResult, SplitFacts
 from medgraft.types import SPLITS
 
 __all__ = ["REFERENCES", "citation", "decision_sentence", "methods", "split_sizes", "with_minus"]
@@ -103,39 +104,38 @@ def citation(versions: Mapping[str, str]) -> str:
     return f"{name}: transfer learning for medical images, with truncation. Apache-2.0."
 
 
-def decision_sentence(analysis: Mapping[str, Any]) -> str:
+def decision_sentence(analysis: AnalysisResult | None) -> str:
     """Where the features would cut, in a sentence, and how right that was; empty without a decision.
 
     Args:
-        analysis: ``analysis.json``.
+        analysis: Of a run; None where it was not analysed.
     """
-    found = analysis.get("decision")
-    if not found:
+    if analysis is None or analysis.decision is None:
         return ""
-    names = {cut["index"]: cut["name"] for cut in analysis["cuts"]}
+    decision, names = analysis.decision, analysis.names
 
-    def place(index: int) -> str:
+    def named(index: int) -> str:
         return f"cut {index} ({names.get(index, '')})"
 
-    index = found["cut"]["index"]
+    index = decision.cut.index
     reason = (
         "whose probe is best"
-        if index == found["best"]
-        else f"the smallest whose probe is not distinguishable from the best, {fmt.number(found['best_probe'])} at "
-        f"{place(found['best'])}"
+        if index == decision.best
+        else f"the smallest whose probe is not distinguishable from the best, {fmt.number(decision.best_probe)} at "
+        f"{named(decision.best)}"
     )
-    text = f"The fine-tuned features say: keep {place(index)}, {reason} (AUPRC {fmt.number(found['probe'])})."
-    if not found["is_truncated"]:
+    text = f"The fine-tuned features say: keep {named(index)}, {reason} (AUPRC {fmt.number(decision.probe)})."
+    if not decision.is_truncated:
         return text
-    if found["trained"] is None:
-        return f"{text} The search did not train there; it chose {place(found['chosen'])}."
-    behind = found["best_trained"] - found["trained"]
+    if decision.trained is None:
+        return f"{text} The search did not train there; it chose {named(decision.chosen)}."
+    behind = decision.best_trained - decision.trained
     if behind <= 0:
-        told = "the best of those compared"
+        rank = "the best of those compared"
     else:
-        told = f"{fmt.number(behind)} below the best of those compared" if behind >= 0.0005 else "as good as the best"
-    chosen = "so did the search" if index == found["chosen"] else f"the search chose {place(found['chosen'])}"
-    return f"{text} Trained there, validation AUPRC is {fmt.number(found['trained'])}, {told}; {chosen}."
+        rank = f"{fmt.number(behind)} below the best of those compared" if behind >= 0.0005 else "as good as the best"
+    chosen = "so did the search" if index == decision.chosen else f"the search chose {named(decision.chosen)}"
+    return f"{text} Trained there, validation AUPRC is {fmt.number(decision.trained)}, {rank}; {chosen}."
 
 
 def _model(run: RunFiles, cite: Cite) -> str:

@@ -11,7 +11,8 @@ import pandas as pd
 
 from medgraft.errors import RunError
 from medgraft.metrics.measures import Measure
-from medgraft.result import RunResult, read_result
+from medgraft.result.analysis import AnalysisResult, read_analysis
+from medgraft.result.run import RunResult, read_result
 from medgraft.search.rule import Choice
 from medgraft.types import Predictions, from_json
 
@@ -20,7 +21,6 @@ __all__ = [
     "image_data_uri",
     "num_unscored",
     "read_predictions",
-    "read_results",
     "read_run",
     "was_searched",
 ]
@@ -63,7 +63,7 @@ class RunFiles:
     history: pd.DataFrame | None = None
     predictions: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
     images: dict[str, Any] | None = None
-    analysis: dict[str, Any] | None = None
+    analysis: AnalysisResult | None = None
     signals: pd.DataFrame | None = None
 
     @property
@@ -97,21 +97,9 @@ def read_run(run: Path) -> RunFiles:
         history=_table(run / "history.csv"),
         predictions={role: table for role, table in tables.items() if table is not None},
         images=_json_if_there(run / "report_images" / "index.json"),
-        analysis=_json_if_there(run / "analysis.json"),
+        analysis=read_analysis(run) if (run / "analysis.json").is_file() else None,
         signals=_table(run / "signals.csv"),
     )
-
-
-def read_results(folder: Path, name: str) -> dict[str, Any]:
-    """The JSON file `name` of a finished job.
-
-    Raises:
-        RunError: It is not there, or broken.
-    """
-    if not (folder / name).is_file():
-        raise RunError(f"expected a finished job with {name}, got {folder}. Run it again: it continues.")
-    found: dict[str, Any] = _json(folder / name)
-    return found
 
 
 def was_searched(run: RunFiles) -> bool:

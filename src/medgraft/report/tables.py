@@ -7,7 +7,8 @@ from typing import Any, Final
 from medgraft.evaluate.results import ClassScores, Estimate, ModelResult
 from medgraft.report import formatting as fmt
 from medgraft.report.reading import RunFiles
-from medgraft.result import RunResult
+from medgraft.result.analysis import AnalysisResult
+from medgraft.result.run import RunResult
 from medgraft.types import SPLITS, BlockPlan, LoadReport, kind_of, to_json
 
 __all__ = [
@@ -263,56 +264,47 @@ def cut_rows(run: RunFiles) -> list[dict[str, Any]]:
     return rows
 
 
-def distance_rows(analysis: Mapping[str, Any]) -> list[dict[str, str]]:
+def distance_rows(analysis: AnalysisResult) -> list[dict[str, str]]:
     """One row per cut at which the distance to the source was measured.
 
     Args:
-        analysis: ``analysis.json``.
+        analysis: Of a run, or of a cohort.
     """
-    measured = analysis.get("distance", {}).get("cuts", {})
-    names = {str(cut["index"]): cut["name"] for cut in analysis.get("cuts", ())}
+    measured = analysis.distance.cuts if analysis.distance else {}
     return [
         {
-            "cut": f"{index} {names.get(index, '')}".strip(),
-            "fid": fmt.with_interval(row["fid"]),
-            "kid": fmt.with_interval(row["kid"]) if "kid" in row else fmt.ABSENT,
-            "warning": str(row["fid"].get("warning", "")),
+            "cut": f"{index} {analysis.names.get(index, '')}".strip(),
+            "fid": fmt.with_interval(row.fid),
+            "kid": fmt.with_interval(row.kid) if row.kid else fmt.ABSENT,
+            "warning": row.fid.warning,
         }
         for index, row in measured.items()
     ]
 
 
-def reuse_rows(analysis: Mapping[str, Any]) -> list[dict[str, Any]]:
+def reuse_rows(analysis: AnalysisResult) -> list[dict[str, Any]]:
     """One row per cut: similarity before and after transfer (or to random weights), and what frozen features promise.
 
     Args:
-        analysis: ``analysis.json``.
+        analysis: Of a run, or of a cohort.
     """
-    rows = []
-    for cut in analysis["cuts"]:
-        index = str(cut["index"])
-        similarity, signals = analysis["similarity"], analysis["signals"]
-        alike = (similarity.get("after") or similarity["random"])[index]
-        before = signals["before"][index]
-        rows.append(
-            {
-                "cut": f"{index} {cut['name']}",
-                "svcca": fmt.number(alike["mean"]),
-                "area": fmt.number(alike["area"]),
-                "cka": fmt.number(alike["cka"]),
-                "procrustes": fmt.number(alike["procrustes"]),
-                **{
-                    f"{key}_before": fmt.number(before.get(key))
-                    for key in ("probe", "knn", "logme", "h_score", "nleep")
-                },
-                **{
-                    f"probe_{key}": fmt.number(signals[key][index]["probe"])
-                    for key in ("after", "random")
-                    if key in signals
-                },
-            }
-        )
-    return rows
+    alike = analysis.after or analysis.random
+    others = {"after": analysis.worth_after, "random": analysis.worth_random}
+    return [
+        {
+            "cut": f"{cut.index} {cut.name}",
+            **{
+                {"mean": "svcca"}.get(key, key): fmt.number(getattr(alike[cut.index], key))
+                for key in ("mean", "area", "cka", "procrustes")
+            },
+            **{
+                f"{key}_before": fmt.number(getattr(analysis.worth[cut.index], key))
+                for key in ("probe", "knn", "logme", "h_score", "nleep")
+            },
+            **{f"probe_{key}": fmt.number(worth[cut.index].probe) for key, worth in others.items() if worth},
+        }
+        for cut in analysis.cuts
+    ]
 
 
 def plan_rows(blocks: Sequence[BlockPlan]) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Final
 
-from medgraft.result import Chosen
+from medgraft.result.run import Chosen
 from medgraft.transfer.decoders import DECODERS
 from medgraft.types import to_json
 
@@ -134,7 +134,7 @@ def strategy_words(chosen: Chosen) -> str:
     """Name and definition of the strategy, with the settings of the run.
 
     Examples:
-        >>> from medgraft.result import CutFacts
+        >>> from medgraft.result.run import CutFacts
         >>> from medgraft.transfer.strategies import StrategySettings
         >>> cut = CutFacts(index=3, name="layer1.1", num_params=1, macs=1)
         >>> strategy_words(Chosen(strategy="lora", cut=cut, settings=StrategySettings(lora_rank=4)))[:42]
@@ -157,7 +157,7 @@ def chosen_name(chosen: Chosen) -> str:
     """Strategy and, where it says something, depth of the chosen model, for a label.
 
     Examples:
-        >>> from medgraft.result import CutFacts
+        >>> from medgraft.result.run import CutFacts
         >>> cut = CutFacts(index=3, name="layer1.1", num_params=1, macs=1)
         >>> chosen_name(Chosen(strategy="ttl", cut=cut)), chosen_name(Chosen(strategy="ftl", cut=cut))
         ('ttl at layer1.1', 'ftl')
@@ -175,7 +175,7 @@ def depth_sentence(chosen: Chosen, *, is_searched: bool) -> str:
         is_searched: Whether several depths were tried.
 
     Examples:
-        >>> from medgraft.result import CutFacts
+        >>> from medgraft.result.run import CutFacts
         >>> cut = CutFacts(index=3, name="layer1.1", num_params=1, macs=1)
         >>> depth_sentence(Chosen(strategy="lwft", cut=cut), is_searched=False)
         'Everything up to layer1.1 (cut 3) stayed frozen, as fixed beforehand'

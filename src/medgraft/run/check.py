@@ -13,7 +13,7 @@ from medgraft.data.masks import with_truth
 from medgraft.data.split import split_cohort
 from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, overlap_counts, pooled_dice
-from medgraft.run.prepare import audited, open_cohort
+from medgraft.prepare.cohort import audited, open_cohort
 from medgraft.types import Cohort
 
 __all__ = ["check"]

@@ -7,7 +7,7 @@ from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import make_config
 from medgraft.data.phantom import DEMO, DEMO_MASKS, DEMO_VOLUME_MASKS, DEMO_VOLUMES, write_phantom
 from medgraft.listener import Listener
-from medgraft.result import RunResult
+from medgraft.result.run import RunResult
 from medgraft.run.fit import fit
 
 __all__ = ["demo", "demo_run"]

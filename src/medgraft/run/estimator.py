@@ -24,12 +24,15 @@ from medgraft.io.preprocess import prepare
 from medgraft.io.volume import is_volume_name
 from medgraft.judge.models import artefact_of
 from medgraft.listener import Listener
-from medgraft.run.exploring import method_of, settled_search
-from medgraft.run.prepare import Prepared, fitted, network_of, preprocessing_of, reading_of
+from medgraft.prepare.cohort import reading_of
+from medgraft.prepare.material import Material, preprocessing_of
+from medgraft.prepare.network import fitted, network_of
+from medgraft.run.plan import context_of, on_this_machine, plan_run
 from medgraft.run.refusals import refuse_early
-from medgraft.run.searching import best_trial
-from medgraft.run.trials import engine_for, is_searched, trial_context
+from medgraft.search.searched import best_trial
+from medgraft.search.trainer import Trainer
 from medgraft.search.trial import load_trial_model
+from medgraft.study.dataset import Dataset
 from medgraft.transfer.source import prepare_source
 from medgraft.types import Cohort
 
@@ -124,16 +127,16 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             groups = patients_of_files([volume_of(Path(path))[0] for path in X])
         with tempfile.TemporaryDirectory(prefix="medgraft-") as place:
             folder = Path(place)
-            found = _prepared(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
+            material = _material(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
             quiet = Listener()
-            context = trial_context(folder, found, engine_for(config, folder, found, quiet))
-            config = settled_search(config, context, quiet)
-            trial = best_trial(config, folder, found, context, quiet)
+            plan, engine = on_this_machine(config, plan_run(config, material, quiet), material, folder, quiet)
+            context = context_of(material, engine, folder)
+            trial = best_trial(plan.search, Trainer(context, quiet))
             network, _ = load_trial_model(trial, context)
         self.cut_ = trial.cut
-        self.search_ = method_of(config) if is_searched(config) else "given"
+        self.search_ = plan.search.method
         self.val_auprc_ = trial.score
-        artefact = artefact_of(found.study, trial, network, found.source.backbone)
+        artefact = artefact_of(material.dataset, trial, network, material.source.backbone)
         self.model_ = LoadedModel(artefact=artefact, network=network, folder=Path())
         return self
 
@@ -218,8 +221,9 @@ def _cohort(
     )
 
 
-def _prepared(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[Any] | None) -> Prepared:
-    backbone, sides = fitted(config, network_of(config), cohort)
+def _material(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[Any] | None) -> Material:
+    network = network_of(config.backbone, seed=config.seed, is_offline=config.offline)
+    backbone, sides = fitted(network, cohort, config.backbone.lift)
     source = prepare_source(backbone, sides)
     channels = 1 if backbone.in_channels == 1 else None
     decoded = build_cache(
@@ -236,14 +240,12 @@ def _prepared(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[
             f"expected readable images, got {len(decoded.broken)} others, first {first.path}: {first.reason}"
         )
     codes = pd.factorize(cohort.table["patient"])[0] if groups is not None else np.arange(len(cohort))
-    rows = np.arange(len(cohort))
-    return Prepared(
+    dataset = Dataset(
         cohort=cohort,
         decoded=decoded,
-        rows=rows,
+        rows=np.arange(len(cohort)),
         groups=np.asarray(codes, dtype=np.int64),
-        audit=Audit(findings=(), exact_duplicates=(), near_duplicates=(), num_images=len(cohort), num_broken=0),
         preprocessing=preprocessing_of(source, decoded, cohort.rows("train")),
-        source=source,
-        given=cohort,
     )
+    audit = Audit(findings=(), exact_duplicates=(), near_duplicates=(), num_images=len(cohort), num_broken=0)
+    return Material(dataset=dataset, source=source, audit=audit, given=cohort)

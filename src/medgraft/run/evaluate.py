@@ -19,9 +19,9 @@ from medgraft.judge.external import ExternalResult, external_to_json, judge_exte
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
+from medgraft.prepare.cohort import audited, open_cohort
 from medgraft.run.folder import output_folder
-from medgraft.run.prepare import audited, open_cohort
-from medgraft.study import Study
+from medgraft.study.dataset import Dataset
 from medgraft.train.engine import pick_device
 from medgraft.types import Cohort, Kind, kind_of
 
@@ -64,7 +64,7 @@ def evaluate(
     config = config.model_copy(update={"resize": settings.resize, **dataclasses.asdict(settings.reading)})
     cohort = _OPENED[kind](model, config, unit, told)
     readable, decoded, audit = audited(cohort, config, settings.sides, settings.channels, told)
-    study = Study(
+    dataset = Dataset(
         cohort=readable,
         decoded=decoded,
         rows=np.arange(len(readable)),
@@ -73,12 +73,12 @@ def evaluate(
         patch=model.artefact.patch,
     )
     plan = JudgePlan(replicates=replicates, seed=seed, tolerance=model.artefact.tolerance_mm)
-    rows = _USABLE[kind](study)
-    result, judged = judge_external(model, study, rows, audit.findings, plan, used, told)
+    rows = _USABLE[kind](dataset)
+    result, judged = judge_external(model, dataset, rows, audit.findings, plan, used, told)
     if place is not None:
         cases = rows[np.unique(readable.units(rows), return_index=True)[1]]
         write_json(place / "evaluation.json", external_to_json(result))
-        write_table(JUDGES[kind].table(study, cases, judged), place / "predictions.csv")
+        write_table(JUDGES[kind].table(dataset, cases, judged), place / "predictions.csv")
     return result
 
 
@@ -137,16 +137,16 @@ def _opened_masks(model: LoadedModel, config: DataConfig, unit: Unit | None, tol
     return _in_terms_of(model.artefact, cohort)
 
 
-def _all_rows(study: Study) -> np.ndarray:
-    return np.arange(len(study.cohort))
+def _all_rows(dataset: Dataset) -> np.ndarray:
+    return np.arange(len(dataset.cohort))
 
 
-def _rows_with_masks(study: Study) -> np.ndarray:
+def _rows_with_masks(dataset: Dataset) -> np.ndarray:
     """The rows whose mask can be used."""
-    unusable = build_mask_cache(study.cohort, study.decoded).unusable
-    rows = np.array([row for row in range(len(study.cohort)) if row not in unusable], dtype=np.int64)
+    unusable = build_mask_cache(dataset.cohort, dataset.decoded).unusable
+    rows = np.array([row for row in range(len(dataset.cohort)) if row not in unusable], dtype=np.int64)
     if not len(rows):
-        raise DataError(f"{study.cohort.root}: no mask can be used. First: {next(iter(unusable.values()))}")
+        raise DataError(f"{dataset.cohort.root}: no mask can be used. First: {next(iter(unusable.values()))}")
     return rows
 
 
@@ -154,7 +154,7 @@ _OPENED: Final[dict[Kind, Callable[[LoadedModel, DataConfig, Unit | None, Listen
     "labels": _opened_labels,
     "masks": _opened_masks,
 }
-_USABLE: Final[dict[Kind, Callable[[Study], np.ndarray]]] = {"labels": _all_rows, "masks": _rows_with_masks}
+_USABLE: Final[dict[Kind, Callable[[Dataset], np.ndarray]]] = {"labels": _all_rows, "masks": _rows_with_masks}
 
 
 def _in_terms_of(artefact: Artefact, cohort: Cohort) -> Cohort:

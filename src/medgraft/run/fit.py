@@ -1,21 +1,23 @@
 """The main job: search the cut on validation, train, open the test once, hand back model and report."""
 
 import dataclasses
+import functools
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from medgraft.config import RunConfig
+from medgraft.config import RunConfig, TrainConfig
 from medgraft.data.split import write_splits
-from medgraft.files import write_json
-from medgraft.judge.plan import JudgePlan
+from medgraft.files import write_json, write_table
+from medgraft.judge.pictures import write_pictures
 from medgraft.judge.test import Tested, count_openings, open_test_set
 from medgraft.listener import Listener
+from medgraft.prepare.material import Material, digest_of
 from medgraft.report import write_report
-from medgraft.result import (
+from medgraft.result.run import (
     AuditResult,
     BackboneFacts,
     Chosen,
@@ -27,19 +29,19 @@ from medgraft.result import (
     read_result,
     write_result,
 )
-from medgraft.run.budget import fit_budget
-from medgraft.run.examples import write_examples
-from medgraft.run.exploring import settled_search
 from medgraft.run.folder import demand_same_data, log_event, open_run, run_id_of
 from medgraft.run.folds import fit_folds
-from medgraft.run.overlays import write_overlays
-from medgraft.run.prepare import Prepared, digest_of, prepared
+from medgraft.run.plan import RunPlan, context_of, judge_plan, material_of, on_this_machine, plan_run
 from medgraft.run.refusals import refuse_early
-from medgraft.run.searching import Searched, search_cut
-from medgraft.run.trials import engine_for, trial_context
+from medgraft.search.executor import Executor, open_executor
+from medgraft.search.plan import Recipe
+from medgraft.search.searched import Searched, search_cut
+from medgraft.search.tables import signal_table, trial_table
+from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, TrialContext, forget_weights
 from medgraft.train.loop import late_gain
-from medgraft.types import SPLITS, Cohort, Overlaps, Predictions, to_json
+from medgraft.transfer.source import Source
+from medgraft.types import SPLITS, Cohort, to_json
 from medgraft.version import __version__, installed_versions
 
 __all__ = ["fit"]
@@ -62,48 +64,57 @@ def fit(
         MedgraftError: Whatever is wrong with data, weights, options or the folder.
     """
     folder = Path(out)
-    told = listener or Listener()
+    listener = listener or Listener()
     refuse_early(config, "fit")
-    with open_run(folder, config):
+    with open_run(folder, config), open_executor(config.executor) as executor:
         if (folder / "results.json").is_file() and (folder / "report.html").is_file():
-            told.say(f"{folder} holds the finished run.")
+            listener.say(f"{folder} holds the finished run.")
             return read_result(folder)
         log_event(folder, "start", command=command or "", version=__version__)
-        found = prepared(config, told)
-        demand_same_data(folder, digest_of(found))
+        material = material_of(config, listener)
+        demand_same_data(folder, digest_of(material))
+        job = functools.partial(fit_split, config, executor, command, listener)
         if config.data.folds > 1:
-            return fit_folds(
-                config,
-                _judge_plan(config),
-                folder,
-                found,
-                lambda place, part: run_split(config, place, part, told, command),
-                told,
-            )
-        return run_split(config, folder, found, told, command)
+            return fit_folds(judge_plan(config), config.data.folds, folder, material, job, listener)
+        return job(folder, material)
 
 
-def run_split(config: RunConfig, folder: Path, found: Prepared, listener: Listener, command: str | None) -> RunResult:
-    """The job on a prepared split: search, test, report."""
-    digest = write_splits(found.cohort, found.groups, folder / "splits.csv")
-    audit = _write_audit(folder, found)
-    engine = engine_for(config, folder, found, listener)
-    context = trial_context(folder, found, engine)
-    config = fit_budget(settled_search(config, context, listener), folder, found, engine, listener)
-    _say_source(found, listener)
-    searched = search_cut(config, folder, found, context, listener)
-    study = found.study
-    openings = count_openings(study, run_id_of(folder), folder)
+def fit_split(
+    config: RunConfig, executor: Executor, command: str | None, listener: Listener, folder: Path, material: Material
+) -> RunResult:
+    """The result of the main job on one division: search, test, report.
+
+    Args:
+        config: Of the run.
+        executor: Where trainings are computed.
+        command: As the user typed it.
+        listener: Told how things go.
+        folder: Of the run, or of one of its folds.
+        material: Divided.
+    """
+    dataset = material.dataset
+    digest = write_splits(dataset.cohort, dataset.groups, folder / "splits.csv")
+    audit = _write_audit(folder, material)
+    plan, engine = on_this_machine(config, plan_run(config, material, listener), material, folder, listener)
+    _say_source(material.source, listener)
+    context = context_of(material, engine, folder)
+    searched = search_cut(plan.search, _trainer(plan, context, executor, folder, listener))
+    write_json(folder / "choice.json", searched.explored.choice)
+    if searched.explored.signals:
+        write_table(signal_table(searched.explored.signals, material.source.cuts), folder / "signals.csv")
+    openings = count_openings(dataset, run_id_of(folder), folder)
     log_event(folder, "test opened", openings=openings)
-    listener.say(f"Opening the test set ({_cases_in_words(study.cohort)}); on this machine this is time {openings}.")
-    tested = open_test_set(_judge_plan(config), folder, study, context, searched.by_role, listener)
+    listener.say(f"Opening the test set ({_cases_in_words(dataset.cohort)}); on this machine this is time {openings}.")
+    tested = open_test_set(plan.judge, folder, dataset, context, searched.by_role, listener)
     result = dataclasses.replace(
-        _result(config, found, searched, tested, command),
-        splits=_split_facts(found, digest),
+        _result(config.train, plan, material, searched, tested),
+        splits=_split_facts(material, digest),
         audit=audit,
         ledger=Ledger(openings=openings),
+        command=command or "",
     )
-    _write_pictures(config, folder, found, searched, context, tested)
+    if config.evaluate.thumbnails:
+        write_pictures(folder, material, searched.chosen, context, tested.judged["chosen"][0])
     write_result(result, folder)
     write_report(folder)
     for trial in searched.trials:
@@ -113,25 +124,17 @@ def run_split(config: RunConfig, folder: Path, found: Prepared, listener: Listen
     return result
 
 
-def _judge_plan(config: RunConfig) -> JudgePlan:
-    settings = config.evaluate
-    return JudgePlan(
-        margin=settings.margin,
-        replicates=settings.replicates,
-        seed=config.seed,
-        operating_point=settings.operating_point,
-        tolerance=settings.tolerance_mm,
-    )
+def _trainer(plan: RunPlan, context: TrialContext, executor: Executor, folder: Path, listener: Listener) -> Trainer:
+    """A trainer that writes every new trial down in the run folder."""
+    written: list[tuple[Trial, str]] = []
 
+    def write(trial: Trial, role: str) -> None:
+        written.append((trial, role))
+        scores = {f"val_{name}": value for name, value in trial.scores.items()}
+        log_event(folder, "trial", role=role, cut=trial.cut.index, seed=trial.spec.seed, **scores)
+        write_table(trial_table(written), folder / "search.csv")
 
-def _write_pictures(
-    config: RunConfig, folder: Path, found: Prepared, searched: Searched, context: TrialContext, tested: Tested
-) -> None:
-    shown = tested.judged["chosen"][0]
-    if isinstance(shown, Overlaps):
-        write_overlays(folder, found, searched, context, shown, is_wanted=config.evaluate.thumbnails)
-    elif isinstance(shown, Predictions):
-        write_examples(folder, found, shown, is_wanted=config.evaluate.thumbnails)
+    return Trainer(context, listener, executor=executor, on_trial=write, is_detailed=not plan.search.is_searched)
 
 
 def _cases_in_words(cohort: Cohort) -> str:
@@ -139,23 +142,23 @@ def _cases_in_words(cohort: Cohort) -> str:
     return f"{images} {cohort.noun}" if images == cases else f"{cases} {cohort.case_noun} of {images} {cohort.noun}"
 
 
-def _say_source(found: Prepared, listener: Listener) -> None:
-    backbone = found.source.backbone
+def _say_source(source: Source, listener: Listener) -> None:
+    backbone = source.backbone
     report = backbone.report
     if report.source == "none":
         listener.say(f"Network {backbone.spec.name}: random weights, as asked.")
         return
-    source = f"{report.source}#{report.key}" if report.key else report.source
-    text = f"Network {backbone.spec.name}: {report.matched_fraction:.0%} of its trunk pretrained from {source}"
+    origin = f"{report.source}#{report.key}" if report.key else report.source
+    text = f"Network {backbone.spec.name}: {report.matched_fraction:.0%} of its trunk pretrained from {origin}"
     if report.missing:
         last = report.last_pretrained_cut
-        where = f"cut {last} {found.source.cuts[last - 1].name}" if last else "none"
+        where = f"cut {last} {source.cuts[last - 1].name}" if last else "none"
         text += f"; missing: {', '.join(report.missing[:3])} … (last fully pretrained cut: {where})"
     listener.say(text + ".")
 
 
-def _write_audit(folder: Path, found: Prepared) -> AuditResult:
-    audit = found.audit
+def _write_audit(folder: Path, material: Material) -> AuditResult:
+    audit = material.audit
     result = AuditResult(
         counts={
             "images": audit.num_images,
@@ -165,62 +168,74 @@ def _write_audit(folder: Path, found: Prepared) -> AuditResult:
         },
         findings=audit.findings,
     )
-    write_json(folder / "audit.json", {**to_json(result), "broken": to_json(found.decoded.broken)})
+    write_json(folder / "audit.json", {**to_json(result), "broken": to_json(material.dataset.decoded.broken)})
     return result
 
 
-def _result(config: RunConfig, found: Prepared, searched: Searched, tested: Tested, command: str | None) -> RunResult:
-    cohort, spec, backbone = found.cohort, searched.chosen.spec, found.source.backbone
-    patches = {"patches": spec.train.patches.per_image} if spec.train.patches is not None else {}
-    filled = {"lr": spec.lr, "batch_size": spec.train.batch_size, **patches}
+def _result(train: TrainConfig, plan: RunPlan, material: Material, searched: Searched, tested: Tested) -> RunResult:
+    dataset, backbone, cohort = material.dataset, material.source.backbone, material.dataset.cohort
     return RunResult(
         task=cohort.task,
         classes=cohort.classes,
         positive=cohort.positive,
-        chosen=Chosen(
-            strategy=spec.strategy,
-            head=spec.head.kind,
-            solver=spec.solver,
-            settings=spec.settings,
-            rule=searched.rule,
-            init=_init(found, searched),
-            cut=cut_facts(searched.chosen.cut),
-        ),
+        chosen=_chosen(material.source, searched),
         test=tested.test,
         efficiency=tested.efficiency,
         search=searched.cost,
-        splits=_split_facts(found, ""),
+        splits=_split_facts(material, ""),
         audit=AuditResult(),
         ledger=Ledger(openings=1),
         versions=installed_versions(),
-        command=command or "",
+        command="",
         backbone=BackboneFacts(name=backbone.spec.name, lift=backbone.spec.lift, load_report=backbone.report),
-        preprocessing=found.preprocessing,
+        preprocessing=dataset.preprocessing,
         plan=searched.plan,
-        seeds=tuple(range(config.seed, config.seed + config.seeds)),
-        seed=config.seed,
-        train=config.train.model_copy(update=filled),
+        seeds=plan.search.seeds,
+        seed=plan.search.seed,
+        train=_filled(train, plan.search.recipe),
         engine=searched.engine,
         late_gain={"chosen": _late_gain(searched.chosen_seeds), "baseline": _late_gain(searched.baseline_seeds)},
         notes=cohort.notes,
         noun=cohort.noun,
         case_noun=cohort.case_noun,
-        patch=found.study.patch,
+        patch=dataset.patch,
         is_phantom=cohort.is_phantom,
         second_baseline=tested.further.get("second"),
         continued=tested.further.get("continued"),
     )
 
 
-def _split_facts(found: Prepared, digest: str) -> SplitFacts:
-    cohort = found.cohort
+def _chosen(source: Source, searched: Searched) -> Chosen:
+    spec = searched.chosen.spec
+    return Chosen(
+        strategy=spec.strategy,
+        head=spec.head.kind,
+        solver=spec.solver,
+        settings=spec.settings,
+        rule=searched.explored.choice.rule,
+        init=_init(source, searched),
+        cut=cut_facts(searched.chosen.cut),
+    )
+
+
+def _filled(train: TrainConfig, recipe: Recipe) -> TrainConfig:
+    """The settings of a training with what they leave open, and with the epochs that a time budget left."""
+    settings = recipe.train
+    update: dict[str, Any] = {"lr": recipe.lr, "batch_size": settings.batch_size, "epochs": settings.epochs}
+    if settings.patches is not None:
+        update["patches"] = settings.patches.per_image
+    return train.model_copy(update=update)
+
+
+def _split_facts(material: Material, digest: str) -> SplitFacts:
+    cohort, groups = material.dataset.cohort, material.dataset.groups
     return SplitFacts(
         sha256=digest,
-        groups={split: len(np.unique(found.groups[cohort.rows(split)])) for split in SPLITS},
+        groups={split: len(np.unique(groups[cohort.rows(split)])) for split in SPLITS},
         group_kind="patient" if cohort.table["patient"].notna().any() else cohort.case_noun,
         counts={split: _counts(cohort, split) for split in SPLITS},
         images={split: len(cohort.rows(split)) for split in SPLITS},
-        are_leaks_dropped=len(found.given) > len(cohort) and found.audit.has_leaks,
+        are_leaks_dropped=len(material.given) > len(cohort) and material.audit.has_leaks,
     )
 
 
@@ -229,8 +244,8 @@ def _late_gain(trials: Sequence[Trial]) -> float | None:
     return mean_of_those_there([late_gain(trial.history) for trial in trials])
 
 
-def _init(found: Prepared, searched: Searched) -> Literal["pretrained", "ftl", "none"]:
-    is_random = found.source.backbone.report.source == "none" or searched.chosen.spec.strategy == "scratch"
+def _init(source: Source, searched: Searched) -> Literal["pretrained", "ftl", "none"]:
+    is_random = source.backbone.report.source == "none" or searched.chosen.spec.strategy == "scratch"
     return "none" if is_random else "ftl" if searched.continued_seeds else "pretrained"
 
 

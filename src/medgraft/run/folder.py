@@ -16,8 +16,6 @@ from medgraft.errors import MedgraftError, RunError
 from medgraft.files import locked, read_json, remove_leftovers, write_json, write_text
 from medgraft.types import to_json
 
-# Says nothing of the run: it may go on with another cache, on another machine.
-_ELSEWHERE: Final = {"data.cache", "data.cache_gb"}
 __all__ = [
     "demand_same_data",
     "log_event",
@@ -25,6 +23,9 @@ __all__ = [
     "output_folder",
     "run_id_of",
 ]
+
+# These say nothing of what is learned: a run may go on with another cache, or with more processes.
+_ELSEWHERE: Final = {"data.cache", "data.cache_gb", "executor"}
 
 
 @contextlib.contextmanager
@@ -70,19 +71,19 @@ def demand_same_data(folder: Path, digest: str) -> None:
 
     Args:
         folder: The run.
-        digest: From `medgraft.run.prepare.digest_of`.
+        digest: From `medgraft.prepare.material.digest_of`.
 
     Raises:
         RunError: It began with other data.
     """
-    told = read_json(folder / "run.json")
-    if told.get("data", digest) != digest:
+    facts = read_json(folder / "run.json")
+    if facts.get("data", digest) != digest:
         raise RunError(
             f"expected the images, labels, masks and patients that the run in {folder} was started with, got others. "
             "Choose another --out, or delete that folder."
         )
-    if "data" not in told:
-        write_json(folder / "run.json", {**told, "data": digest})
+    if "data" not in facts:
+        write_json(folder / "run.json", {**facts, "data": digest})
 
 
 def output_folder(path: Path) -> Path:

@@ -7,8 +7,9 @@ from typing import Any, Final, Literal
 from medgraft.config import DataConfig, RunConfig
 from medgraft.errors import ConfigError
 from medgraft.evaluate.operating_point import parse_operating_point
-from medgraft.run.exploring import AFTER_FTL, method_of
-from medgraft.run.trials import usual_head
+from medgraft.run.plan import method_of, usual_head
+from medgraft.search.executor import num_processes
+from medgraft.search.plan import AFTER_FTL
 from medgraft.train.engine import pick_device
 from medgraft.transfer.heads import CLASSICAL
 from medgraft.transfer.strategies import STRATEGIES, WITH_DECODER
@@ -32,6 +33,7 @@ def refuse_early(config: RunConfig, job: Job) -> None:
     """
     _refuse_processes(job)
     pick_device(config.device)
+    num_processes(config.executor)
     parse_operating_point(config.evaluate.operating_point)
     name, head = config.transfer.strategy, config.transfer.head
     if name not in STRATEGIES:

@@ -2,9 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
+from medgraft.search.proposals import Search
 from medgraft.search.two_stage import stage_ends
 from medgraft.types import Cut
 
@@ -38,34 +39,37 @@ def depths_to_try(cuts: tuple[Cut, ...], usual: Cut, num: int) -> list[Cut]:
 
 
 def fair_search(
-    depths: Sequence[Cut], lr: float, num_trials: int, score: Callable[[Cut, float], float], *, has_lr: bool = True
-) -> FairChoice:
-    """Spend `num_trials` trainings: three quarters over the depths at `lr`, the rest over learning rates at the best.
+    depths: Sequence[Cut], lr: float, num_trials: int, *, has_lr: bool = True
+) -> Search[tuple[Cut, float], Sequence[float], FairChoice]:
+    """Propose `num_trials` trainings: three quarters over the depths at `lr`, the rest over learning rates at the best.
 
-    A strategy without a depth (one entry in `depths`) spends all on learning rates, one that is solved and has none
-    spends all on depths.
+    It proposes depths with learning rates, and wants the validation score of each, higher is better. A strategy
+    without a depth (one entry in `depths`) spends all on learning rates, one that is solved and has none spends all on
+    depths.
 
     Args:
         depths: In the order in which they are tried.
         lr: The usual learning rate.
         num_trials: At least 1.
-        score: Trains and returns the validation score, higher is better.
         has_lr: Whether the strategy learns by gradient.
 
     Examples:
+        >>> from medgraft.search.proposals import drive
         >>> def cut(index):
         ...     return Cut(index=index, name=str(index), stage=0, channels=1, stride=1, num_params=index,
         ...                macs=index, shape=(1,), channel_axis=1, tap="", tap_side="output")
-        >>> found = fair_search([cut(3), cut(2), cut(1)], 1.0, 4, lambda c, lr: -abs(c.index - 2) - abs(lr - 0.3))
-        >>> found.depth.index, round(found.lr, 2), len(found.tried)
+        >>> search = fair_search([cut(3), cut(2), cut(1)], 1.0, 4)
+        >>> choice = drive(search, lambda batch: [-abs(depth.index - 2) - abs(lr - 0.3) for depth, lr in batch])
+        >>> choice.depth.index, round(choice.lr, 2), len(choice.tried)
         (2, 0.33, 4)
     """
     for_depths = num_trials if not has_lr else max(1, math.ceil(_DEPTH_SHARE * num_trials))
-    tried: list[tuple[Cut, float, float]] = [(depth, lr, score(depth, lr)) for depth in depths[:for_depths]]
+    batch = [(depth, lr) for depth in depths[:for_depths]]
+    tried = [(*asked, score) for asked, score in zip(batch, (yield batch), strict=True)]
     best_depth = max(tried, key=lambda entry: entry[2])[0]
     if has_lr:
-        for factor in _LR_FACTORS[1 : num_trials - len(tried) + 1]:
-            tried.append((best_depth, lr * factor, score(best_depth, lr * factor)))
+        batch = [(best_depth, lr * factor) for factor in _LR_FACTORS[1 : num_trials - len(tried) + 1]]
+        tried += [(*asked, score) for asked, score in zip(batch, (yield batch), strict=True)]
     best = max(tried, key=lambda entry: entry[2])
     return FairChoice(
         depth=best[0], lr=best[1], tried=tuple((depth.index, rate, value) for depth, rate, value in tried)

@@ -6,14 +6,16 @@ budget in units of the baseline goes: from the source's weights, with all epochs
 trunk for a share of the epochs, the better ones twice. The rule decides among them and full fine-tuning.
 """
 
+import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from medgraft.errors import ConfigError
+from medgraft.search.proposals import Search
 from medgraft.search.rule import Choice
 
-__all__ = ["Rung", "affordable", "cuts_to_try", "halving", "within_budget"]
+__all__ = ["Rung", "ShortTraining", "affordable", "cuts_to_try", "halving", "within_budget"]
 
 # Halving: the first rung's share of the budget; what is left goes to the second.
 _FIRST_SHARE: Final = 0.5
@@ -21,6 +23,16 @@ _MOST: Final = 4
 _KEPT: Final = 2
 
 Rung = tuple[tuple[int, ...], int]
+"""Cut indices, and the epochs that each is trained."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShortTraining:
+    """Some epochs at a cut: which cut, how many, and which rung of the halving, from 1."""
+
+    cut: int
+    epochs: int
+    rung: int
 
 
 def cuts_to_try(choice: Choice, num_cuts: int) -> list[int]:
@@ -97,27 +109,24 @@ def affordable(wanted: Sequence[int], epoch_cost: Mapping[int, float], budget: f
 
 
 def halving(
-    wanted: Sequence[int],
-    epoch_cost: Mapping[int, float],
-    budget: float,
-    train: Callable[[int, int, int], None],
-    judge: Callable[[Sequence[int]], Choice],
-) -> tuple[Choice, tuple[Rung, ...]]:
-    """Train the wanted cuts for a while, the better ones again; the rule's last word, and what was trained.
+    wanted: Sequence[int], epoch_cost: Mapping[int, float], budget: float
+) -> Search[ShortTraining, Choice, tuple[Choice, tuple[Rung, ...]]]:
+    """Propose the wanted cuts for a while, then the better ones again; returns the rule's last word and the rungs.
+
+    It proposes short trainings, each going on where its cut's last one ended, and wants the rule's choice among the
+    cuts trained so far and full fine-tuning, by their newest predictions.
 
     Args:
         wanted: From `cuts_to_try`.
         epoch_cost: Of one epoch at each cut.
         budget: For all of it, in the same unit.
-        train: Called with (cut, epochs, number of the rung from 1); continues where the cut's last rung ended.
-        judge: The rule among these cuts and full fine-tuning, by their newest predictions.
 
     Raises:
         ConfigError: The budget pays for no epoch of any cut.
     """
     rungs: list[Rung] = []
     if not wanted:
-        return judge(()), ()
+        return (yield []), ()
     first = affordable(wanted, epoch_cost, _FIRST_SHARE * budget)
     if not first[1]:
         first = affordable(wanted[:1], epoch_cost, budget)
@@ -126,17 +135,13 @@ def halving(
             f"expected a budget for one epoch at cut {wanted[0]}, got {max(0.0, budget / epoch_cost[wanted[0]]):.2f} "
             "of one. Raise search.extra or --epochs, or use --search two-stage."
         )
-    for cut in first[0]:
-        train(cut, first[1], 1)
+    choice = yield [ShortTraining(cut=cut, epochs=first[1], rung=1) for cut in first[0]]
     rungs.append(first)
-    choice = judge(first[0])
     left = budget - first[1] * sum(epoch_cost[cut] for cut in first[0])
     second = affordable(_best_of(choice, first[0]), epoch_cost, left)
     if second[1]:
-        for cut in second[0]:
-            train(cut, second[1], 2)
+        choice = yield [ShortTraining(cut=cut, epochs=second[1], rung=2) for cut in second[0]]
         rungs.append(second)
-        choice = judge(first[0])
     return choice, tuple(rungs)
 
 

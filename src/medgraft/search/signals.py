@@ -27,11 +27,13 @@ def probe_cuts(
         DataError: A class has too few groups for a division, or a feature is not finite.
     """
     cuts = context.source.cuts
-    train, val = (features_at_cuts(model, cuts, data, context.engine) for data in (context.train, context.val))
+    train, val = (
+        features_at_cuts(model, cuts, data, context.engine) for data in (context.study.train, context.study.val)
+    )
     probes = {}
     for cut in cuts:
-        probs = linear_probe(context.labelled(train[cut.index]), val[cut.index], seed)
-        probes[cut.index] = context.val_predictions(probs)
+        probs = linear_probe(context.study.labelled(train[cut.index]), val[cut.index], seed)
+        probes[cut.index] = context.study.val_predictions(probs)
     return probes, train
 
 
@@ -49,6 +51,6 @@ def reuse_at_cuts(before: TransferModel, after: TransferModel, context: TrialCon
         BMVC 2023.
     """
     cuts, moments = context.source.cuts, dict[int, Moments]()
-    one, two = (features_at_cuts(model, cuts, context.train, context.engine) for model in (before, after))
+    one, two = (features_at_cuts(model, cuts, context.study.train, context.engine) for model in (before, after))
     add_cuts(moments, one, two, {cut.index: cut.name for cut in cuts})
     return {index: reuse_of(pair) for index, pair in moments.items()}

@@ -13,14 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medgraft.data.labels import class_matrix
 from medgraft.errors import RunError
 from medgraft.files import replacing, write_json, write_rows
-from medgraft.metrics.cases import pooled
 from medgraft.metrics.measures import scores_of
-from medgraft.train.batches import ImageSet, MaskSet
+from medgraft.study.study import Study
 from medgraft.train.checkpoint import load_best, remove_checkpoint, save_best
-from medgraft.train.classical import Labelled, solve_head
+from medgraft.train.classical import solve_head
 from medgraft.train.course import Course, TrainPhase, phase_at
 from medgraft.train.engine import Engine, running
 from medgraft.train.features import FeatureReader, cached_features
@@ -33,9 +31,9 @@ from medgraft.transfer.decoders import DECODERS
 from medgraft.transfer.heads import CLASSICAL, ClassicalHead, HeadSettings, empty_classical, head_macs
 from medgraft.transfer.model import TransferModel
 from medgraft.transfer.plan import parameter_groups, phases_of
-from medgraft.transfer.source import Source
+from medgraft.transfer.source import Source, SourceSpec
 from medgraft.transfer.strategies import STRATEGIES, StrategySettings, apply_strategy
-from medgraft.types import Cut, Judged, Overlaps, Predictions, TransferPlan, to_json
+from medgraft.types import Cut, TransferPlan, to_json
 
 __all__ = [
     "PROBED_IMAGES",
@@ -54,8 +52,6 @@ __all__ = [
     "step_macs",
 ]
 
-# Of a sample, where the training set has as many.
-_FEWEST_OF_A_CLASS: Final = 20
 PROBED_IMAGES: Final = 2000
 """Training images, about, on which probes and the heads of warm starts are solved."""
 _RESULTS: Final = ("scores", "best_epoch", "seconds", "train_macs", "num_params", "macs")
@@ -63,12 +59,24 @@ _RESULTS: Final = ("scores", "best_epoch", "seconds", "train_macs", "num_params"
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrialSpec:
-    """What decides a trial's result, besides the cohort of its run.
+    """What decides a trial's result, besides the study of its run.
 
-    `source` names network and weights. `parent` is the key of a finished trial of the same run whose trunk is the
-    start (a warm start) instead of the source's weights.
+    Args:
+        source: Network and weights.
+        strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
+        cut: Index of its depth, 0 for none; what that means is the strategy's own.
+        seed: Of head, order, augmentation and dropout.
+        lr: Base learning rate.
+        weight_decay: Of AdamW.
+        head: What is put on the trunk.
+        train: How it is trained.
+        settings: Of the strategies that have any.
+        solver: ``exact`` solves heads on frozen features, ``gradient`` trains them with augmentation.
+        parent: Key of a finished trial of the same run whose trunk is the start (a warm start) instead of the source's
+            weights; empty for none.
     """
 
+    source: SourceSpec
     strategy: str
     cut: int
     seed: int
@@ -76,7 +84,6 @@ class TrialSpec:
     weight_decay: float
     head: HeadSettings
     train: TrainSettings
-    source: str = ""
     settings: StrategySettings = dataclasses.field(default_factory=StrategySettings)
     solver: Literal["exact", "gradient"] = "exact"
     parent: str = ""
@@ -89,84 +96,29 @@ class TrialSpec:
         return from_features and (is_exact or self.head.kind in CLASSICAL)
 
     def key(self) -> str:
-        """A short name: equal specifications are one trial."""
-        return hashlib.sha256(json.dumps(to_json(self), sort_keys=True).encode()).hexdigest()[:16]
+        """A short name: equal specifications are one trial, also after a trip through JSON."""
+        return hashlib.sha256(json.dumps(_canonical(to_json(self)), sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class TrialContext:
-    """What all trials of a run share.
+    """Where a trial runs: what it starts from, what it learns from, and where it is kept.
 
     Args:
         source: Pretrained network with its cuts.
-        train: Training set, of a segmentation with masks.
-        val: Validation set, likewise.
-        train_groups: (n,) group of each training case.
-        val_groups: (n,) group of each validation image.
-        classes: Class names.
+        study: Training and validation images.
         engine: Device and arithmetic.
         folder: Trials are kept below it, one folder each.
-        val_units: (n,) number of each validation image's unit; None where each is judged alone.
     """
 
     source: Source
-    train: ImageSet
-    val: ImageSet
-    train_groups: np.ndarray
-    val_groups: np.ndarray
-    classes: tuple[str, ...]
+    study: Study
     engine: Engine
     folder: Path
-    val_units: np.ndarray | None = None
-
-    def labelled(self, features: np.ndarray) -> Labelled:
-        """`features` of the training set with its truth and groups."""
-        train = self.train
-        return Labelled(
-            features=features,
-            targets=train.targets,
-            groups=self.train_groups,
-            task=train.task,
-            positive=train.positive,
-            num_classes=train.num_classes,
-        )
 
     def sample(self, num_images: int, seed: int) -> "TrialContext":
-        """The same with about so many training images at most, drawn with `seed`, in their order.
-
-        Of every class (and of the cases without a label) a few stay, from different groups, so that a rare one can
-        still be told apart.
-        """
-        train = self.train
-        order = np.random.default_rng(seed).permutation(len(train))
-        columns = class_matrix(train.task, train.targets, train.num_classes).T
-        kept = {*order[:num_images].tolist()}
-        fewest = min(_FEWEST_OF_A_CLASS, num_images // len(columns))
-        for column in columns:
-            shown = order[column[order]]
-            firsts = np.sort(np.unique(self.train_groups[shown], return_index=True)[1])
-            kept |= {*shown[:fewest].tolist(), *shown[firsts[:fewest]].tolist()}
-        rows = np.array(sorted(kept))
-        part = dataclasses.replace(train, rows=train.rows[rows], targets=train.targets[rows])
-        return dataclasses.replace(self, train=part, train_groups=self.train_groups[rows])
-
-    def val_judged(self, outputs: np.ndarray) -> Judged:
-        """What a trial kept of the validation set with the truth: of labels pooled by unit, of masks their overlaps."""
-        if isinstance(self.val, MaskSet):
-            return Overlaps(counts=outputs, groups=self.val_groups, classes=self.classes)
-        return self.val_predictions(outputs)
-
-    def val_predictions(self, probs: np.ndarray) -> Predictions:
-        """`probs` of the validation set with its truth, pooled by unit."""
-        predictions = Predictions(
-            probs=probs,
-            targets=self.val.targets,
-            groups=self.val_groups,
-            classes=self.classes,
-            task=self.val.task,
-            positive=self.val.positive,
-        )
-        return predictions if self.val_units is None else pooled(predictions, self.val_units)
+        """The same with a sample of the training images, see `medgraft.study.Study.sample`."""
+        return dataclasses.replace(self, study=self.study.sample(num_images, seed))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -205,6 +157,15 @@ class Trial:
         return next(iter(self.scores.values()))
 
 
+def _canonical(value: Any) -> Any:
+    """Plain JSON types with every number a float: a 0 that was meant as 0.0 is the same 0."""
+    if isinstance(value, dict):
+        return {key: _canonical(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def is_finished(spec: TrialSpec, context: TrialContext) -> bool:
     """Whether the trial has been trained already."""
     return (context.folder / spec.key() / "result.json").is_file()
@@ -228,6 +189,8 @@ def run_trial(
         CutError: No such cut.
         RunError: Training diverged, or the trial's folder cannot be written or read.
     """
+    if spec.source != context.source.spec:
+        raise RunError(f"expected a trial that starts from {context.source.spec}, got one from {spec.source}.")
     folder = context.folder / spec.key()
     if is_finished(spec, context):
         return _read(spec, context, folder)
@@ -242,7 +205,7 @@ def run_trial(
         found, train_macs = _train(spec, context, folder, model, plan, on_epoch)
     result = {
         "spec": to_json(spec),
-        "scores": scores_of(context.val_judged(found.val_outputs)),
+        "scores": scores_of(context.study.val_judged(found.val_outputs)),
         "best_epoch": found.best_epoch,
         "seconds": seconds + found.seconds,
         "train_macs": passed + train_macs,
@@ -264,7 +227,7 @@ def _train(
 ) -> tuple[TrainResult, float]:
     groups = parameter_groups(model, plan, context.source, spec.weight_decay)
     course = course_of(model, plan, context.source, groups)
-    data = context.train, context.val
+    data = context.study.train, context.study.val
     found = train_model(model, groups, data, spec.train, context.engine, folder, on_epoch, course)
     train_macs = found.images_seen * step_macs(plan, context.source, model, spec.train.epochs, len(found.history))
     merge_lora(model.trunk.network)
@@ -288,10 +251,10 @@ def _start_from_parent(spec: TrialSpec, context: TrialContext, model: TransferMo
         return 0.0, time.perf_counter() - start
     sample = probed_sample(context, spec.seed)
     path = feature_path(context, spec.parent, spec.cut, spec.head.kind, "sample")
-    passed = 0.0 if path.is_file() else float(len(sample.train) * model.trunk.cut.macs)
+    passed = 0.0 if path.is_file() else float(len(sample.study.train) * model.trunk.cut.macs)
     with running(context.engine):
-        features = cached_features(path, FeatureReader(model), sample.train, context.engine)
-    model.head = solve_head(model.cpu(), spec.head, sample.labelled(features), spec.seed)
+        features = cached_features(path, FeatureReader(model), sample.study.train, context.engine)
+    model.head = solve_head(model.cpu(), spec.head, sample.study.labelled(features), spec.seed)
     return passed, time.perf_counter() - start
 
 
@@ -314,16 +277,19 @@ def feature_path(context: TrialContext, origin: str, cut: int, head: str, split:
 def _solve(spec: TrialSpec, context: TrialContext, folder: Path, model: TransferModel) -> tuple[TrainResult, float]:
     """Features once, then the head to convergence; the best weights are written as a training writes them."""
     start = time.perf_counter()
-    sets = {"train": context.train, "val": context.val}
+    sets = {"train": context.study.train, "val": context.study.val}
     reader = FeatureReader(model)
-    paths = {name: feature_path(context, spec.source, spec.cut, spec.head.kind, name) for name in sets}
+    paths = {
+        name: feature_path(context, json.dumps(_canonical(to_json(spec.source))), spec.cut, spec.head.kind, name)
+        for name in sets
+    }
     with running(context.engine):
         features = {name: cached_features(paths[name], reader, data, context.engine) for name, data in sets.items()}
-    train = context.train
-    model.head = solve_head(model.cpu(), spec.head, context.labelled(features["train"]), spec.seed)
+    train = context.study.train
+    model.head = solve_head(model.cpu(), spec.head, context.study.labelled(features["train"]), spec.seed)
     with torch.inference_mode():
         pooled = torch.from_numpy(features["val"])
-        probs = probabilities(model.head.eval().from_pooled(pooled), context.val)
+        probs = probabilities(model.head.eval().from_pooled(pooled), context.study.val)
     folder.mkdir(parents=True, exist_ok=True)
     save_best(folder, model.cpu().state_dict(), probs)
     seconds = time.perf_counter() - start
@@ -393,7 +359,7 @@ def load_trial_model(trial: Trial, context: TrialContext) -> tuple[TransferModel
     model, plan = _build(trial.spec, context)
     weights = load_best(trial.folder)[0]
     if trial.spec.head.kind in CLASSICAL:
-        model.head = empty_classical(trial.spec.head, context.train.task, model.trunk.cut, weights)
+        model.head = empty_classical(trial.spec.head, context.study.train.task, model.trunk.cut, weights)
     model.load_state_dict(weights)
     merge_lora(model.trunk.network)
     return model.eval(), plan

@@ -1,11 +1,12 @@
 """Two-stage search for a cut: the ends of the stages first, then the neighbours of the best."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Sequence
 
+from medgraft.search.proposals import Search
 from medgraft.types import Cut
 
-__all__ = ["neighbours", "stage_ends", "two_stage"]
+__all__ = ["exhaustive", "neighbours", "stage_ends", "two_stage"]
 
 
 def stage_ends(cuts: tuple[Cut, ...]) -> list[Cut]:
@@ -28,13 +29,15 @@ def neighbours(cuts: tuple[Cut, ...], best: Cut) -> list[Cut]:
     return [cut for cut in cuts if cut.index in wanted & inside]
 
 
-def two_stage(cuts: tuple[Cut, ...], score: Callable[[Cut, str], float], *, max_trials: int = 0) -> dict[int, float]:
-    """Score by cut index of every cut that was tried.
+def two_stage(
+    cuts: tuple[Cut, ...], *, max_trials: int = 0
+) -> Search[tuple[Cut, str], Sequence[float], dict[int, float]]:
+    """Propose the ends of the stages, then the neighbours of the best; returns the score by cut index.
+
+    It proposes cuts with ``stage`` or ``neighbour``, and wants the validation score of each, higher is better.
 
     Args:
         cuts: All cuts that may be tried, stem first.
-        score: Trains at a cut and returns its validation score, higher is better; the second argument is
-            ``stage`` or ``neighbour``.
         max_trials: Upper bound of the cuts tried besides the last one; 0 for none. Stage ends come first,
             from the top down, because truncation rarely pays near the stem.
 
@@ -46,18 +49,25 @@ def two_stage(cuts: tuple[Cut, ...], score: Callable[[Cut, str], float], *, max_
         ...     return Cut(index=index, name=str(index), stage=stage, channels=1, stride=1, num_params=index,
         ...                macs=index, shape=(1,), channel_axis=1, tap="", tap_side="output")
         >>> cuts = tuple(cut(index + 1, index // 4) for index in range(12))
-        >>> two_stage(cuts, lambda cut, _: -abs(cut.index - 7))
+        >>> from medgraft.search.proposals import drive
+        >>> drive(two_stage(cuts), lambda batch: [-abs(cut.index - 7) for cut, _ in batch])
         {12: -5, 8: -1, 4: -3, 6: -1, 7: 0, 9: -2, 10: -3}
     """
     scores: dict[int, float] = {}
     budget = max_trials + 1 if max_trials else len(cuts)
 
-    def try_all(candidates: list[Cut], stage: str) -> None:
-        for cut in candidates:
-            if cut.index not in scores and len(scores) < budget:
-                scores[cut.index] = score(cut, stage)
+    def tried(candidates: list[Cut], role: str) -> Search[tuple[Cut, str], Sequence[float], None]:
+        batch = [cut for cut in candidates if cut.index not in scores][: budget - len(scores)]
+        answers = yield [(cut, role) for cut in batch]
+        scores.update({cut.index: score for cut, score in zip(batch, answers, strict=True)})
 
-    try_all(stage_ends(cuts)[::-1], "stage")
+    yield from tried(stage_ends(cuts)[::-1], "stage")
     best = max(scores, key=lambda index: (scores[index], -index))
-    try_all(neighbours(cuts, next(cut for cut in cuts if cut.index == best)), "neighbour")
+    yield from tried(neighbours(cuts, next(cut for cut in cuts if cut.index == best)), "neighbour")
     return scores
+
+
+def exhaustive(cuts: tuple[Cut, ...]) -> Search[tuple[Cut, str], Sequence[float], dict[int, float]]:
+    """Propose every cut at once, the last first; otherwise as `two_stage`."""
+    scores = yield [(cut, "exhaustive") for cut in reversed(cuts)]
+    return {cut.index: score for cut, score in zip(reversed(cuts), scores, strict=True)}

@@ -3,13 +3,13 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medgraft.types import Task
+from medgraft.types import Kind, Task
 
 __all__ = ["ImageSet", "MaskSet", "epoch_order", "evaluation_batch", "iterate", "seed_for", "split_batches"]
 
@@ -41,6 +41,7 @@ class ImageSet:
     task: Task
     positive: int | None
     num_classes: int
+    kind: ClassVar[Kind] = "labels"
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -58,7 +59,7 @@ class ImageSet:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MaskSet(ImageSet):
-    """Likewise with a mask for every image, of which `num_classes` are beside the background.
+    """Some rows of the decoded cohort with a mask for every image; `num_classes` are beside the background.
 
     Args:
         masks: (N, *spatial) uint8 class numbers, 0 the background, usually memory-mapped.
@@ -71,6 +72,7 @@ class MaskSet(ImageSet):
     targets: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((0, 0), dtype=np.float32))
     task: Task = "segmentation"
     positive: int | None = None
+    kind: ClassVar[Kind] = "masks"
 
     @property
     def num_outputs(self) -> int:

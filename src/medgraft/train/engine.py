@@ -90,6 +90,7 @@ def choose_engine(
     device: str,
     is_deterministic: bool,
     precision: Literal["auto", "float32", "bf16"] = "auto",
+    num_threads: int = 0,
 ) -> Engine:
     """The fastest of the allowed combinations for training steps of `model`, by a measurement of seconds.
 
@@ -102,6 +103,7 @@ def choose_engine(
         device: From `pick_device`.
         is_deterministic: Reproducible to the bit on one machine.
         precision: ``auto`` measures; a name forces it.
+        num_threads: Most threads of the CPU; 0 leaves their number to the user and to torch.
 
     Raises:
         ConfigError: bf16 was asked for volumes on a CPU.
@@ -119,7 +121,7 @@ def choose_engine(
     elif precision == "bf16":
         precisions = ("bf16",)
     options = [
-        Engine(device=device, precision=p, is_channels_last=c, allows_tf32=True)
+        Engine(device=device, precision=p, is_channels_last=c, allows_tf32=True, num_threads=num_threads)
         for p in precisions
         for c in (False, True)
     ]
@@ -127,7 +129,7 @@ def choose_engine(
     with freed_memory_kept(device):
         speeds = _images_per_second(model, shape, options)
         best = _fastest(options, speeds, _MIN_GAIN)
-        if device == "cpu" and torch.get_num_threads() > 1:
+        if device == "cpu" and (num_threads or torch.get_num_threads()) > 1:
             # Threads that wait for one another can be slower than one: of a small network, or on a busy machine.
             pair = [best, dataclasses.replace(best, num_threads=1)]
             speeds |= _images_per_second(model, shape, pair)

@@ -6,8 +6,8 @@ from typing import Final, Literal
 
 import torch
 
-from medgraft.data.augment import AugmentSettings
 from medgraft.errors import ConfigError
+from medgraft.train.augment import AugmentSettings
 from medgraft.train.mask_losses import MASK_LOSSES, MaskLoss
 from medgraft.train.objectives import IMBALANCE, Imbalance
 from medgraft.train.patches import PatchSettings

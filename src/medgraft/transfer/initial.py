@@ -14,9 +14,8 @@ __all__ = ["draw_from_statistics", "random_network", "reset_layers"]
 
 def random_network(source: Source) -> nn.Module:
     """The source's network as its author initialises it, with the random numbers of the moment."""
-    fresh = dataclasses.replace(source.backbone.spec, weights="none")
     seed = int(torch.randint(2**31 - 1, ()).item())
-    return build_backbone(fresh, seed=seed).network
+    return build_backbone(dataclasses.replace(source.backbone.spec, weights="none", seed=seed)).network
 
 
 def draw_from_statistics(network: nn.Module, source: Source, depth: int) -> None:

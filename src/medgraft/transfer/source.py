@@ -9,10 +9,19 @@ from medgraft.cuts.points import find_cuts
 from medgraft.cuts.pretrained import judge_load
 from medgraft.cuts.trace import Trace, trace_network
 from medgraft.cuts.truncate import entry_of
-from medgraft.errors import CutError
+from medgraft.errors import CutError, WeightsError
 from medgraft.types import Cut
 
-__all__ = ["BELOW_STEM", "Source", "cuts_of", "prepare_source", "random_source"]
+__all__ = [
+    "BELOW_STEM",
+    "Source",
+    "SourceSpec",
+    "cuts_of",
+    "open_source",
+    "prepare_source",
+    "random_source",
+    "source_name",
+]
 
 _DEFAULT_SIDES: Final = {2: (224, 224), 3: (64, 64, 64)}
 
@@ -20,6 +29,21 @@ BELOW_STEM: Final = Cut(
     index=0, name="(none)", stage=-1, channels=0, stride=1, num_params=0, macs=0, shape=(), channel_axis=1,
     tap="", tap_side="input",
 )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SourceSpec:
+    """What decides a source: enough to make it again in another process.
+
+    Args:
+        backbone: The network and its weights.
+        sides: Of its input: (H, W) in px or (D, H, W) in voxels.
+        sha256: Of the weights file, empty where there is none.
+    """
+
+    backbone: BackboneSpec
+    sides: tuple[int, ...]
+    sha256: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -37,6 +61,17 @@ class Source:
     trace: Trace
     cuts: tuple[Cut, ...]
     block_of: dict[str, int]
+
+    @property
+    def spec(self) -> SourceSpec:
+        """From which `open_source` makes this source again."""
+        backbone = self.backbone
+        return SourceSpec(backbone=backbone.spec, sides=backbone.sides or (), sha256=backbone.report.sha256)
+
+    @property
+    def input_sides(self) -> tuple[int, ...]:
+        """What the network sees at once: an image, or a patch of one with a mask; px or voxels."""
+        return tuple(self.trace.shapes[self.trace.input][2:])
 
     def depth(self, index: int) -> Cut:
         """The cut of that index; 0 is below the stem: nothing is kept, or nothing frozen.
@@ -69,6 +104,29 @@ def prepare_source(backbone: Backbone, sides: tuple[int, ...]) -> Source:
     report, cuts = judge_load(backbone.report, trace, cuts)
     backbone = dataclasses.replace(backbone, report=report, sides=tuple(sides))
     return Source(backbone=backbone, trace=trace, cuts=cuts, block_of=_blocks(trace, cuts))
+
+
+def open_source(spec: SourceSpec) -> Source:
+    """The source that has this specification, made anew.
+
+    Raises:
+        MedgraftError: The network cannot be built; see `medgraft.backbones.build.build_backbone`.
+        WeightsError: The weights are other ones than they were.
+    """
+    source = prepare_source(build_backbone(spec.backbone), spec.sides)
+    if source.spec.sha256 != spec.sha256:
+        raise WeightsError(
+            f"expected the weights of {spec.backbone.name} that the run was started with (sha256 {spec.sha256}), got "
+            f"{source.spec.sha256} in {spec.backbone.weights}. Restore them, or choose another --out."
+        )
+    return source
+
+
+def source_name(source: Source) -> str:
+    """What decides a source's features, in words: its network, arguments, input size and weights."""
+    backbone = source.backbone
+    weights = backbone.report.sha256 or backbone.report.source
+    return f"{backbone.spec.name} {backbone.spec.args} {backbone.spec.lift} {backbone.sides} px {weights}"
 
 
 def _blocks(trace: Trace, cuts: tuple[Cut, ...]) -> dict[str, int]:

@@ -8,17 +8,14 @@ from PIL import Image
 
 from medgraft.data.decode import read_row
 from medgraft.data.masks import mask_of
-from medgraft.files import write_json
 from medgraft.judge.masks import segmenter
 from medgraft.metrics.overlap import dice
-from medgraft.run.examples import duplicate_pairs
-from medgraft.run.prepare import Prepared
-from medgraft.run.searching import Searched
-from medgraft.search.trial import TrialContext, load_trial_model
+from medgraft.search.trial import Trial, TrialContext, load_trial_model
+from medgraft.study.dataset import Dataset
 from medgraft.train.engine import exact_engine
 from medgraft.types import Overlaps
 
-__all__ = ["overlay", "write_overlays"]
+__all__ = ["overlay", "overlay_pictures"]
 
 _SIDE: Final = 560
 _RIGHT: Final = (46, 160, 67)
@@ -27,48 +24,39 @@ _WRONG: Final = (214, 51, 108)
 _OPACITY: Final = 0.55
 
 
-def write_overlays(
-    folder: Path,
-    found: Prepared,
-    searched: Searched,
-    context: TrialContext,
-    overlaps: Overlaps,
-    *,
-    is_wanted: bool,
-) -> None:
-    """Write `report_images/` for the report of a segmentation, or nothing when pictures are not wanted.
+def overlay_pictures(
+    folder: Path, dataset: Dataset, trial: Trial, context: TrialContext, overlaps: Overlaps
+) -> dict[str, Any]:
+    """The best, the median and the worst test case with their pictures, as the report's index names them.
 
     Args:
-        folder: The run.
-        found: Its images.
-        searched: Whose chosen model draws.
-        context: Of its trials.
-        overlaps: Of the chosen model on the test set.
-        is_wanted: False where names may be burnt into the images.
+        folder: Pictures are written here.
+        dataset: The images.
+        trial: Whose model draws.
+        context: Of the trial.
+        overlaps: Of that model on the test set.
     """
-    if not is_wanted:
-        return
-    place = folder / "report_images"
-    place.mkdir(exist_ok=True)
-    rows, scores = found.cohort.rows("test"), dice(overlaps.counts).mean(1)
+    rows, scores = dataset.cohort.rows("test"), dice(overlaps.counts).mean(1)
     order = np.argsort(-scores, kind="stable")
     named = {"best": order[0], "median": order[len(order) // 2], "worst": order[-1]}
     picked = {name: int(at) for name, at in named.items()} if len(order) > 2 else {"best": int(order[0])}
-    model, _ = load_trial_model(searched.chosen, context)
+    model, _ = load_trial_model(trial, context)
     engine = exact_engine(context.engine.device)
-    call = segmenter(model, found.study, engine)
+    call = segmenter(model, dataset, engine)
     cases: list[dict[str, Any]] = []
     for name, at in picked.items():
         row = int(rows[at])
-        truth = mask_of(found.cohort, row)
-        pixels, facts = read_row(found.cohort, row, found.decoded.reading)
+        truth = mask_of(dataset.cohort, row)
+        pixels, facts = read_row(dataset.cohort, row, dataset.decoded.reading)
         is_placed = facts.mode in ("DICOM", "NIfTI")
         plain, tinted = overlay(pixels, call(row, truth.shape), truth, is_placed=is_placed)
         pictures = {"image": f"{name}.png", "overlay": f"{name}_overlay.png"}
         for key, picture in (("image", plain), ("overlay", tinted)):
-            picture.save(place / pictures[key])
-        cases.append({"kind": name, "path": found.cohort.table["path"].iat[row], "dice": float(scores[at]), **pictures})
-    write_json(place / "index.json", {"duplicates": duplicate_pairs(place, found), "overlays": cases})
+            picture.save(folder / pictures[key])
+        cases.append(
+            {"kind": name, "path": dataset.cohort.table["path"].iat[row], "dice": float(scores[at]), **pictures}
+        )
+    return {"overlays": cases}
 
 
 def overlay(

@@ -1,4 +1,4 @@
-"""Small pictures for the report: duplicates, hits and misses. They can be switched off."""
+"""Small pictures of hits and misses among labelled test cases."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -8,57 +8,30 @@ from PIL import Image
 
 from medgraft.data.fingerprint import views
 from medgraft.deploy.predict import called_names
-from medgraft.files import write_json
 from medgraft.metrics.cases import known_labels, predicted_targets
-from medgraft.run.prepare import Prepared
+from medgraft.search.trial import Trial, TrialContext
+from medgraft.study.dataset import Dataset
 from medgraft.types import Predictions
 
-__all__ = ["duplicate_pairs", "write_examples"]
+__all__ = ["example_pictures", "picture"]
 
-_MAX_PAIRS: Final = 8
 _MAX_CASES: Final = 8
 _SIDE: Final = 160
 
 
-def write_examples(folder: Path, found: Prepared, predictions: Predictions, *, is_wanted: bool) -> None:
-    """Write `report_images/` for the report, or nothing when pictures are not wanted.
+def example_pictures(
+    folder: Path, dataset: Dataset, trial: Trial, context: TrialContext, predictions: Predictions
+) -> dict[str, Any]:
+    """Hits and misses with their pictures, those first of which the model is surest, as the report's index names them.
 
     Args:
-        folder: The run.
-        found: Its images.
+        folder: Pictures are written here.
+        dataset: The images.
+        trial: Not needed for labels.
+        context: Not needed for labels.
         predictions: Of the chosen model on the test set.
-        is_wanted: False where names may be burnt into the images.
     """
-    if not is_wanted:
-        return
-    place = folder / "report_images"
-    place.mkdir(exist_ok=True)
-    index = {"duplicates": duplicate_pairs(place, found), **_cases(place, found, predictions)}
-    write_json(place / "index.json", index)
-
-
-def duplicate_pairs(place: Path, found: Prepared) -> list[dict[str, Any]]:
-    """Pictures of duplicates, those across splits first, as the report's index names them."""
-    exact = [(one[0], one[1], 1.0, "exact") for one in found.audit.exact_duplicates]
-    near = [(a, b, similarity, "near") for a, b, similarity in found.audit.near_duplicates]
-    splits = found.given.table["split"].to_numpy(dtype=object)
-    pairs = sorted([*exact, *near], key=lambda pair: splits[pair[0]] == splits[pair[1]])[:_MAX_PAIRS]
-    paths = found.given.table["path"]
-    return [
-        {
-            "a": _picture(place, found, a),
-            "b": _picture(place, found, b),
-            "a_path": paths.iat[a],
-            "b_path": paths.iat[b],
-            "kind": kind,
-            "similarity": float(similarity),
-        }
-        for a, b, similarity, kind in pairs
-    ]
-
-
-def _cases(place: Path, found: Prepared, predictions: Predictions) -> dict[str, list[dict[str, Any]]]:
-    rows = found.cohort.case_rows("test")
+    rows = dataset.cohort.case_rows("test")
     probs, called = predictions.probs, predicted_targets(predictions)
     if predictions.targets.ndim == 2:
         is_hit = ((called == predictions.targets) | ~known_labels(predictions)).all(1)
@@ -74,8 +47,8 @@ def _cases(place: Path, found: Prepared, predictions: Predictions) -> dict[str, 
     return {
         kind: [
             {
-                "image": _picture(place, found, int(found.rows[rows[i]])),
-                "path": found.cohort.table["path"].iat[rows[i]],
+                "image": picture(folder, dataset, int(dataset.rows[rows[i]])),
+                "path": dataset.cohort.table["path"].iat[rows[i]],
                 "label": truth[i],
                 "pred": names[i],
                 "prob": float(confidence[i]),
@@ -86,17 +59,24 @@ def _cases(place: Path, found: Prepared, predictions: Predictions) -> dict[str, 
     }
 
 
-def _picture(place: Path, found: Prepared, row: int) -> str:
-    pixels = np.asarray(found.decoded.images[row], dtype=np.float64)
+def picture(folder: Path, dataset: Dataset, row: int) -> str:
+    """The name of a small picture of a decoded image, after it was written; four views of a volume.
+
+    Args:
+        folder: It lies here.
+        dataset: The images.
+        row: Of the cache.
+    """
+    pixels = np.asarray(dataset.decoded.images[row], dtype=np.float64)
     low, high = pixels.min(), pixels.max()
     grey = ((pixels - low) / max(high - low, 1) * 255).round().astype(np.uint8)
     last = np.moveaxis(grey, 0, -1)
-    if found.cohort.dims == 3:
+    if dataset.cohort.dims == 3:
         last = _four_views(last)
     image = Image.fromarray(last[..., 0] if last.shape[-1] == 1 else last)
     image.thumbnail((_SIDE, _SIDE))
     name = f"{row}.png"
-    image.save(place / name)
+    image.save(folder / name)
     return name
 
 

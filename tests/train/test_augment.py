@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from medgraft.data.augment import AUGMENTATIONS, AugmentSettings, augment_batch
 from medgraft.errors import ConfigError
+from medgraft.train.augment import AUGMENTATIONS, AugmentSettings, augment_batch
 
 
 def waves(shape, seed=0, scale=1.0):
@@ -93,7 +93,7 @@ def test_rotation_of_a_volume_about_one_axis_agrees_with_scipy(monkeypatch):
     images = waves((1, 1, 24, 32, 40))
     angles = iter([0.0, 0.0, 15.0])
     monkeypatch.setattr(
-        "medgraft.data.augment._draw", lambda n, limit, _: torch.full((n,), next(angles) if limit == 20.0 else 0.0)
+        "medgraft.train.augment._draw", lambda n, limit, _: torch.full((n,), next(angles) if limit == 20.0 else 0.0)
     )
     rotated = draw(images, rotate_deg=20.0)[0, 0].numpy()
     # The grid's axes are (x, y, z) = (2, 1, 0) of the array; the third pair is (y, z).

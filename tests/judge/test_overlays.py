@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from medgraft.run.overlays import overlay
+from medgraft.judge.overlays import overlay
 
 RIGHT, MISSED, WRONG = 1, 2, 0
 """Channel in which green, blue and red are strongest."""

@@ -103,32 +103,36 @@ def forecast_memory(model: nn.Module, input_shape: tuple[int, ...], engine: Engi
     )
 
 
-def refuse_memory(forecast: MemoryForecast | None, batch_size: int, device: str, told: Listener) -> None:
+def refuse_memory(
+    forecast: MemoryForecast | None, batch_size: int, device: str, listener: Listener, *, num_at_once: int = 1
+) -> None:
     """Refuse a training that does not fit into memory, with what would; of volumes, say what it needs.
 
     Args:
         forecast: From `forecast_memory`.
         batch_size: Of the training to come.
         device: As torch spells it.
-        told: Told what a training on volumes needs.
+        listener: Told what a training on volumes needs.
+        num_at_once: Trainings that share the memory.
 
     Raises:
         ConfigError: It does not fit; the message names a batch size or an input that does.
     """
     if forecast is None:
         return
-    free = _free_bytes(device)
+    free = _free_bytes(device) / num_at_once
     need, sides = forecast.total(batch_size), forecast.sides
     if len(sides) == 3:
-        told.say(
+        listener.say(
             f"Memory: about {need / _GIB:.1f} of {free / _GIB:.1f} GiB free, with {batch_size} volumes in a batch."
         )
     if need <= _SHARE * free:
         return
     advice = _what_fits(forecast, batch_size, _SHARE * free)
+    shared = f" for each of {num_at_once} trainings at once" if num_at_once > 1 else ""
     raise ConfigError(
         f"expected a training that fits into memory, but {batch_size} inputs of {'×'.join(map(str, sides))} in a batch "
-        f"need about {need / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free. {advice}."
+        f"need about {need / _GIB:.1f} GiB and {free / _GIB:.1f} GiB are free{shared}. {advice}."
     )
 
 
@@ -146,10 +150,10 @@ def _what_fits(forecast: MemoryForecast, batch_size: int, free: float) -> str:
 
 def _free_bytes(device: str) -> int:
     if device.startswith("cuda"):
-        place = torch.device(device)
+        cuda = torch.device(device)
         # What torch holds back from earlier trainings is free for this one.
-        held = torch.cuda.memory_reserved(place) - torch.cuda.memory_allocated(place)
-        return int(torch.cuda.mem_get_info(place)[0]) + held
+        held = torch.cuda.memory_reserved(cuda) - torch.cuda.memory_allocated(cuda)
+        return int(torch.cuda.mem_get_info(cuda)[0]) + held
     return min(int(psutil.virtual_memory().available), _granted())
 
 
@@ -158,15 +162,15 @@ def _granted(folder: Path = Path("/sys/fs/cgroup")) -> int:
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
-        told = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        stats = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         # Files that were read are kept until somebody needs the room.
-        used -= int(told.get("inactive_file", 0)) + int(told.get("active_file", 0))
+        used -= int(stats.get("inactive_file", 0)) + int(stats.get("active_file", 0))
     except (OSError, ValueError):
         return 2**62
     return 2**62 if limit == "max" else max(0, int(limit) - used)
 
 
-def say_time(engine: Engine, epochs: int, num_train: int, noun: str, told: Listener) -> None:
+def say_time(engine: Engine, epochs: int, num_train: int, noun: str, listener: Listener) -> None:
     """Say how long one training takes, where it takes minutes.
 
     Args:
@@ -174,14 +178,14 @@ def say_time(engine: Engine, epochs: int, num_train: int, noun: str, told: Liste
         epochs: Of one training.
         num_train: Images or volumes.
         noun: ``images`` or ``volumes``.
-        told: Told so.
+        listener: Told so.
     """
     if not engine.measured:
         return
     speed = max(engine.measured.values())
     minutes = epochs * num_train / speed / 60
     if minutes >= _NAMED_MINUTES:
-        told.say(
+        listener.say(
             f"One training of the whole network ({epochs} epochs of {num_train} {noun} at {speed:.3g} a second) takes "
             f"about {minutes:.0f} min; the search about as long again. Fewer --epochs or a smaller --size shorten it."
         )

@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from medgraft.config import RunConfig
+from medgraft.config import DataConfig
 from medgraft.data.decode import header_row
 from medgraft.errors import ConfigError
 from medgraft.types import Cohort
@@ -39,7 +39,7 @@ def typical_sides(cohort: Cohort) -> tuple[int, ...]:
 
 
 def image_and_patch_sides(
-    config: RunConfig, cohort: Cohort, asked: Sequence[int] | None, *, is_fixed: bool = False
+    data: DataConfig, cohort: Cohort, asked: Sequence[int] | None, *, is_fixed: bool = False
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The size at which images with masks are kept, and that of the patches which the network sees at once.
 
@@ -47,7 +47,7 @@ def image_and_patch_sides(
     image is not larger, all of it, enlarged to a multiple of 32 (or to what the network demands).
 
     Args:
-        config: Of the run.
+        data: How the cohort is read.
         cohort: With masks.
         asked: Sides of patches where the user or the network names them.
         is_fixed: Whether the network takes no other.
@@ -56,8 +56,8 @@ def image_and_patch_sides(
         ConfigError: No image is readable.
     """
     dims = cohort.dims
-    lengths = np.median(_sampled_sides(cohort, config.data.spacing_mm), axis=0)
-    shrink = min(1.0, (config.data.longest or _LONGEST[dims]) / float(max(lengths)))
+    lengths = np.median(_sampled_sides(cohort, data.spacing_mm), axis=0)
+    shrink = min(1.0, (data.longest or _LONGEST[dims]) / float(max(lengths)))
     images, patches = [], []
     for length, most in zip(lengths, asked or (_PATCH[dims],) * dims, strict=True):
         side = max(1, round(length * shrink))
@@ -67,9 +67,14 @@ def image_and_patch_sides(
     return tuple(images), tuple(patches)
 
 
-def patches_per_image(config: RunConfig, image: Sequence[int], patch: Sequence[int]) -> int:
-    """How many patches of an image are drawn in an epoch: half of what covers it, 1 to 16, unless asked otherwise."""
-    return config.train.patches or max(1, min(_MOST_PATCHES, math.ceil(math.prod(image) / math.prod(patch) / 2)))
+def patches_per_image(image: Sequence[int], patch: Sequence[int]) -> int:
+    """How many patches of an image are drawn in an epoch where nobody says: half of what covers it, 1 to 16.
+
+    Args:
+        image: Its sides, px or voxels.
+        patch: Sides of a patch.
+    """
+    return max(1, min(_MOST_PATCHES, math.ceil(math.prod(image) / math.prod(patch) / 2)))
 
 
 def _sampled_sides(cohort: Cohort, spacing_mm: Sequence[float] = ()) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Images of a cohort, decoded, with what belongs to them: what trainings learn from and judges look at."""
+"""A cohort decoded, with truth, groups and preprocessing: what judges look at, and what a study is taken from."""
 
 import dataclasses
 
@@ -6,14 +6,15 @@ import numpy as np
 
 from medgraft.data.cache import DecodedCohort
 from medgraft.data.mask_cache import stored_spacing
+from medgraft.study.study import Study
 from medgraft.train.batches import ImageSet, MaskSet
 from medgraft.types import Cohort, Preprocessing
 
-__all__ = ["Study"]
+__all__ = ["Dataset"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Study:
+class Dataset:
     """A decoded cohort and how a network reads it.
 
     Args:
@@ -61,6 +62,19 @@ class Study:
             task=self.cohort.task,
             positive=self.positive,
             num_classes=len(self.cohort.classes),
+        )
+
+    @property
+    def study(self) -> Study:
+        """What trials learn from: the images for training and validation, and nothing of the test set."""
+        train, val = self.cohort.rows("train"), self.cohort.rows("val")
+        return Study(
+            train=self.images("train"),
+            val=self.images("val"),
+            train_groups=self.groups[train],
+            val_groups=self.groups[val],
+            val_units=self.cohort.units(val),
+            classes=self.cohort.classes,
         )
 
     @property

@@ -1,0 +1,185 @@
+"""All strategies of a comparison on the test set, which is opened once for them together."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+
+from medgraft.evaluate.comparison import difference_over_seeds, holm, interval_over_seeds
+from medgraft.evaluate.efficiency import latency_ms
+from medgraft.evaluate.intervals import Difference
+from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.evaluate.verdict import verdict
+from medgraft.judge.plan import JudgePlan
+from medgraft.judge.test import judged_by_trial
+from medgraft.metrics.measures import measure_of, measured
+from medgraft.result.comparison import ComparedCut, Gap, MetricOverSeeds, StrategyResult
+from medgraft.search.fair import FairChoice
+from medgraft.search.trial import Trial, TrialContext, load_trial_model
+from medgraft.study.dataset import Dataset
+from medgraft.transfer.strategies import STRATEGIES
+from medgraft.types import Judged, Preprocessing
+
+__all__ = ["BASELINE", "RANKING", "SECOND", "TunedStrategy", "judge_strategies"]
+
+BASELINE: Final = "ftl"
+"""Everything is measured against full fine-tuning."""
+SECOND: Final = "ftl-pretrained"
+"""Full fine-tuning of the part that is pretrained, where the weights lack the network's tail."""
+RANKING: Final = ("auroc", "auprc")
+"""Metrics that strategies are compared by; the first decides the verdict."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class TunedStrategy:
+    """One strategy on one set of training data: what validation chose, and its trainings.
+
+    Args:
+        name: As the table calls it.
+        strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
+        fraction: Of the training groups.
+        uncertain: Policy for uncertain labels, empty where none was asked for.
+        choice: Of depth and learning rate.
+        trials: With these, one per seed.
+        tuning: That led to the choice.
+        dataset: Its images.
+        context: Of its trials.
+    """
+
+    name: str
+    strategy: str
+    fraction: float
+    uncertain: str
+    choice: FairChoice
+    trials: tuple[Trial, ...]
+    tuning: tuple[Trial, ...]
+    dataset: Dataset
+    context: TrialContext
+
+
+def judge_strategies(plan: JudgePlan, tuned: Sequence[TunedStrategy]) -> tuple[StrategyResult, ...]:
+    """Every strategy on the test set, and against full fine-tuning with the same training data.
+
+    Args:
+        plan: Fixed beforehand.
+        tuned: Full fine-tuning at every fraction among them.
+
+    Raises:
+        DataError: A class is absent from the test set.
+        RunError: Weights of a trial are gone.
+    """
+    predictions = [
+        [judged_by_trial(plan, trial, entry.dataset, entry.context, "test") for trial in entry.trials]
+        for entry in tuned
+    ]
+    weights = bootstrap_weights(predictions[0][0], plan.replicates, plan.seed)
+    times = _latencies(tuned, tuned[0].dataset.preprocessing)
+    rows = [
+        _row(plan, entry, judged, weights, times[_key(entry)]) for entry, judged in zip(tuned, predictions, strict=True)
+    ]
+    return _compared(plan, rows, predictions, weights)
+
+
+def _latencies(entries: Sequence[TunedStrategy], settings: Preprocessing) -> dict[str, dict[str, float]]:
+    """By `_key` of strategy and fraction, taking turns: milliseconds on the CPU and, where there is one, the GPU."""
+    models = {_key(entry): load_trial_model(entry.trials[0], entry.context)[0] for entry in entries}
+    example = torch.rand(1, settings.channels, *settings.sides)
+    times = {name: {"cpu_ms": value} for name, value in latency_ms(models, example).items()}
+    device = entries[0].context.engine.device
+    if device.startswith("cuda"):
+        for name, value in latency_ms(models, example, device=device).items():
+            times[name]["gpu_ms"] = value
+    return times
+
+
+def _key(entry: TunedStrategy) -> str:
+    return f"{entry.name} at {entry.fraction:g}"
+
+
+def _row(
+    plan: JudgePlan, entry: TunedStrategy, judged: Sequence[Judged], weights: np.ndarray, times: Mapping[str, float]
+) -> StrategyResult:
+    first, depth = entry.trials[0], entry.choice.depth
+    return StrategyResult(
+        strategy=entry.name,
+        fraction=entry.fraction,
+        uncertain=entry.uncertain,
+        num_train=len(entry.context.study.train),
+        cut=ComparedCut(index=depth.index, name=depth.name) if STRATEGIES[entry.strategy].has_depth else None,
+        head=first.spec.head.kind,
+        lr=entry.choice.lr if first.history else None,
+        tried=entry.choice.tried,
+        val_score=float(np.mean([trial.score for trial in entry.trials])),
+        test={name: _over_seeds(plan, judged, name, weights) for name in measure_of(judged[0]).metrics(judged[0])},
+        num_params=first.num_params,
+        macs=first.macs,
+        cpu_ms=times["cpu_ms"],
+        gpu_ms=times.get("gpu_ms"),
+        train_seconds=float(np.mean([trial.seconds for trial in entry.trials])),
+        train_macs=float(np.mean([trial.train_macs for trial in entry.trials])),
+        tuning_macs=float(sum(trial.train_macs for trial in entry.tuning)),
+    )
+
+
+def _over_seeds(plan: JudgePlan, judged: Sequence[Judged], name: str, weights: np.ndarray) -> MetricOverSeeds:
+    values = [measured(one, name) for one in judged]
+    return MetricOverSeeds(
+        mean=float(np.mean(values)),
+        sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
+        ci95=interval_over_seeds(judged, name, weights, plan.seed) if name in RANKING else None,
+    )
+
+
+def _compared(
+    plan: JudgePlan, rows: Sequence[StrategyResult], predictions: Sequence[Sequence[Judged]], weights: np.ndarray
+) -> tuple[StrategyResult, ...]:
+    """The rows with what they differ from full fine-tuning of the same fraction.
+
+    Where the weights lack the tail of the network, full fine-tuning trains that tail from random weights, which
+    flatters truncation; so every strategy is compared with full fine-tuning of the pretrained part, too.
+    """
+    compared = list(rows)
+    for fraction in sorted({row.fraction for row in rows}):
+        at = [i for i, row in enumerate(rows) if row.fraction == fraction]
+        base = next(i for i in at if rows[i].strategy == BASELINE)
+        second = next((i for i in at if rows[i].strategy == SECOND), None)
+        gaps = _gaps(plan, at, base, rows, predictions, weights)
+        for i in at:
+            compared[i] = dataclasses.replace(
+                rows[i],
+                cost_in_ftl=rows[i].train_macs / rows[base].train_macs,
+                seconds_in_ftl=rows[i].train_seconds / rows[base].train_seconds,
+                difference={metric: by_row[i] for metric, by_row in gaps.items() if i in by_row},
+                verdict=verdict(gaps["auroc"][i], plan.margin) if i in gaps["auroc"] else None,
+                second_difference=None
+                if second is None or i in (base, second)
+                else _gap(difference_over_seeds(predictions[i], predictions[second], "auroc", weights, plan.seed)),
+            )
+    return tuple(compared)
+
+
+def _gaps(
+    plan: JudgePlan,
+    at: Sequence[int],
+    base: int,
+    rows: Sequence[StrategyResult],
+    predictions: Sequence[Sequence[Judged]],
+    weights: np.ndarray,
+) -> dict[str, dict[int, Gap]]:
+    """By metric and row: the difference to the baseline, Holm's adjustment over all strategies of a fraction."""
+    asked = [i for i in at if i != base]
+    family = [i for i in asked if rows[i].strategy != SECOND]
+    gaps: dict[str, dict[int, Gap]] = {}
+    for metric in RANKING:
+        by_row = {
+            i: difference_over_seeds(predictions[i], predictions[base], metric, weights, plan.seed) for i in asked
+        }
+        adjusted = dict(zip(family, holm([by_row[i].p for i in family]), strict=True)) if family else {}
+        gaps[metric] = {i: _gap(by_row[i], adjusted.get(i)) for i in asked}
+    return gaps
+
+
+def _gap(difference: Difference, p_holm: float | None = None) -> Gap:
+    return Gap(value=difference.value, ci95=difference.ci95, p=difference.p, p_holm=p_holm)

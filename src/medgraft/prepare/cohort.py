@@ -1,0 +1,155 @@
+"""From a path to a cohort, decoded and audited, with what was inferred said."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, Literal
+
+from medgraft.config import DataConfig
+from medgraft.data.audit import audit_cohort
+from medgraft.data.cache import DecodedCohort, build_cache
+from medgraft.data.cohort import Unknown, read_cohort
+from medgraft.data.findings import Audit
+from medgraft.data.identity import keep_names
+from medgraft.data.masks import read_mask_cohort
+from medgraft.data.store import store_folder
+from medgraft.errors import ConfigError
+from medgraft.io.intensity import ct_windows
+from medgraft.listener import Listener
+from medgraft.types import Cohort, Reading
+
+__all__ = ["audited", "open_cohort", "reading_of", "store_of"]
+
+
+def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2, 3] = "auto", seed: int = 0) -> Cohort:
+    """The cohort, after saying what was inferred.
+
+    Args:
+        config: Where it lies.
+        listener: Told what was inferred.
+        dims: What the network reads where `config` leaves it open.
+        seed: Of what a training is told of uncertain labels.
+
+    Raises:
+        MedgraftError: Nothing there can be read, or an option does not fit it.
+    """
+    cohort = _OPENED[config.task](config, dims, seed)
+    if cohort.positive is not None:
+        listener.say(f"Positive class: {cohort.positive} (of {' and '.join(cohort.classes)}).")
+    for note in cohort.notes:
+        listener.say(note)
+    if cohort.files:
+        listener.say(f"Which is which stands in {keep_names(cohort.root, cohort.files)}, on this machine alone.")
+    return cohort
+
+
+def _labelled(config: DataConfig, dims: Literal["auto", 2, 3], seed: int) -> Cohort:
+    return read_cohort(
+        config.source,
+        path_column=config.path_column,
+        label_column=config.label_column,
+        patient_column=config.patient_column,
+        patient_regex=config.patient_regex,
+        positive=config.positive,
+        labels=config.labels,
+        key=config.key,
+        unit=config.unit,
+        dims=config.dims if config.dims != "auto" else dims,
+        grades=config.grades,
+        unknown=Unknown(uncertain=config.uncertain, blank=config.blank, seed=seed),
+    )
+
+
+def _marked(config: DataConfig, _dims: Literal["auto", 2, 3], _seed: int) -> Cohort:
+    """A cohort whose truth are masks; options about labels mean nothing there."""
+    given = {
+        "--label-column": config.label_column,
+        "--positive": config.positive,
+        "--labels": config.labels,
+        "--uncertain": config.uncertain,
+        "--grades": config.grades or None,
+        "--blank": config.blank if config.blank != "refuse" else None,
+        "--key": config.key if config.key != "path" else None,
+        "data.unit": config.unit if config.unit != "image" else None,
+    }
+    if asked := next((name for name, value in given.items() if value is not None), None):
+        raise ConfigError(f"{asked} is about labels, got a segmentation, whose truth are masks. Leave it out.")
+    cohort = read_mask_cohort(
+        config.source,
+        observer=config.observer,
+        classes=config.mask_classes,
+        path_column=config.path_column,
+        patient_column=config.patient_column,
+        patient_regex=config.patient_regex,
+    )
+    if config.dims not in ("auto", cohort.dims):
+        raise ConfigError(f"data.dims={config.dims} was given, but these masks are of {cohort.noun}. Leave it out.")
+    return cohort
+
+
+_OPENED: Final[dict[str, Callable[[DataConfig, Literal["auto", 2, 3], int], Cohort]]] = {
+    "classification": _labelled,
+    "segmentation": _marked,
+}
+"""By what is asked for, `DataConfig.task`."""
+
+
+def audited(
+    cohort: Cohort,
+    config: DataConfig,
+    sides: tuple[int, ...],
+    channels: int | None,
+    listener: Listener,
+    *,
+    folder: Path | None = None,
+) -> tuple[Cohort, DecodedCohort, Audit]:
+    """The readable part of `cohort`, its cache, and the audit; findings are said.
+
+    Args:
+        cohort: As it was read.
+        config: How files are read, and where the store of decoded cohorts is.
+        sides: Of the decoded images in px, of volumes in voxels.
+        channels: That the network reads; None where it reads either.
+        listener: Told how far it is, and what the audit found.
+        folder: Where the cache lies instead of in the store.
+    """
+    if folder is None:
+        folder, limit = store_of(config), round(config.cache_gb * 1e9)
+    else:
+        limit = None
+    decoded = build_cache(
+        cohort,
+        folder,
+        sides=sides,
+        channels=config.channels if config.channels is not None else channels,
+        resize=config.resize,
+        reading=reading_of(config),
+        limit=limit,
+        progress=lambda done, total: listener.step("reading images", done, total),
+    )
+    readable = cohort.select(decoded.rows)
+    audit = audit_cohort(readable, decoded)
+    for finding in audit.findings:
+        listener.say(f"{finding.severity}: {finding.message}")
+    if not audit.findings:
+        listener.say("The audit found nothing.")
+    return readable, decoded, audit
+
+
+def reading_of(config: DataConfig) -> Reading:
+    """How stored numbers of medical files become intensities.
+
+    Raises:
+        ConfigError: No such window for CT, or neither one nor three.
+    """
+    if config.windows != ("file",):
+        ct_windows(config.windows)
+        if len(config.windows) not in (0, 1, 3):
+            raise ConfigError(
+                f"expected one or three windows (a grey or a colour image), got {', '.join(config.windows)}."
+            )
+    return Reading(rescale=config.rescale, windows=config.windows, scaling=config.scaling, spacing_mm=config.spacing_mm)
+
+
+def store_of(config: DataConfig) -> Path:
+    """The folder in which decoded cohorts are kept."""
+    return store_folder() if config.cache is None else Path(config.cache)

@@ -1,0 +1,157 @@
+"""From a path to all that a job works with: a divided, decoded and audited cohort, and the network that reads it."""
+
+import dataclasses
+import hashlib
+
+import numpy as np
+
+from medgraft.backbones.packaged import PACKAGED_NAME
+from medgraft.backbones.spec import Backbone
+from medgraft.config import BackboneConfig, DataConfig
+from medgraft.data.cache import DecodedCohort
+from medgraft.data.findings import Audit
+from medgraft.data.groups import groups_of
+from medgraft.data.leaks import apply_leaks
+from medgraft.data.mask_cache import build_mask_cache
+from medgraft.data.split import split_cohort
+from medgraft.errors import DataError
+from medgraft.io.preprocess import intensity_scale
+from medgraft.listener import Listener
+from medgraft.prepare.cohort import audited, open_cohort
+from medgraft.prepare.network import fitted, network_of, wanted_dims
+from medgraft.prepare.sides import image_and_patch_sides
+from medgraft.study.dataset import Dataset
+from medgraft.transfer.source import Source, prepare_source
+from medgraft.types import Cohort, Preprocessing
+
+__all__ = ["Material", "digest_of", "prepare_material", "preprocessing_of"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Material:
+    """What a job works with.
+
+    Args:
+        dataset: Readable images, after the leak policy, every one in a split; with folds not divided yet.
+        source: The network with its cuts.
+        audit: Of the cohort as given.
+        given: What the audit looked at: the cohort before leaks were dropped.
+    """
+
+    dataset: Dataset
+    source: Source
+    audit: Audit
+    given: Cohort
+
+
+def prepare_material(
+    data: DataConfig, backbone: BackboneConfig, listener: Listener, *, seed: int, is_offline: bool
+) -> Material:
+    """Everything a search needs.
+
+    Args:
+        data: Where the cohort lies and how it is read.
+        backbone: The network that reads it.
+        listener: Told what was inferred, and what the audit found.
+        seed: Of the split, of labels that are drawn, and of weights that are random.
+        is_offline: Forbid any attempt to reach a hub.
+
+    Raises:
+        MedgraftError: Whatever is wrong with the input; see the functions called.
+    """
+    network = network_of(backbone, seed=seed, is_offline=is_offline)
+    cohort = open_cohort(data, listener, wanted_dims(backbone.lift, network), seed)
+    network, sides = fitted(network, cohort, backbone.lift)
+    image_sides, sides = _image_and_input_sides(data, cohort, network, sides)
+    source = prepare_source(network, sides)
+    channels = 1 if network.in_channels == 1 else None
+    readable, decoded, audit = audited(cohort, data, image_sides, channels, listener)
+    kept = apply_leaks(readable, audit, data.leaks)
+    _say_new(kept, readable, listener)
+    masks = None
+    if cohort.task == "segmentation":
+        kept, masks = _masked(kept, readable, decoded, listener)
+    rows = decoded.rows_of(kept)
+    groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)[rows]
+    # Folds divide later, each in its own way.
+    divided = kept if data.folds > 1 else split_cohort(kept, groups, seed)
+    _say_new(divided, kept, listener)
+    dataset = Dataset(
+        cohort=divided,
+        decoded=decoded,
+        rows=rows,
+        groups=groups,
+        preprocessing=preprocessing_of(source, decoded, rows if data.folds > 1 else rows[divided.rows("train")]),
+        patch=source.input_sides if masks is not None else (),
+        masks=masks,
+    )
+    return Material(dataset=dataset, source=source, audit=audit, given=readable)
+
+
+def _image_and_input_sides(
+    data: DataConfig, cohort: Cohort, network: Backbone, sides: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """At which size images are kept, and what the network sees of them at once: with masks a patch."""
+    if cohort.task != "segmentation":
+        return sides, sides
+    # The packaged network was taught on films of 64 px, which are no size for patches of larger images.
+    is_asked = network.spec.size is not None or network.spec.name != PACKAGED_NAME
+    return image_and_patch_sides(data, cohort, network.sides if is_asked else None, is_fixed=network.is_fixed)
+
+
+def digest_of(material: Material) -> str:
+    """What a run learns from and is judged by: which images, their labels or masks, who belongs together."""
+    dataset, cohort = material.dataset, material.dataset.cohort
+    digest = hashlib.sha256(repr((cohort.classes, cohort.task, dataset.groups.tolist())).encode())
+    for path, split in zip(cohort.table["path"], cohort.table["split"], strict=True):
+        digest.update(f"{path} {split}\n".encode(errors="surrogateescape"))
+    for values in (cohort.targets, cohort.training_targets):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    # An image that was exchanged has another thumbnail; of masks a pixel may have been corrected.
+    for values in (dataset.decoded.thumbs,) if dataset.masks is None else (dataset.decoded.thumbs, dataset.masks):
+        for row in dataset.rows:
+            digest.update(np.ascontiguousarray(values[row]).tobytes())
+    return digest.hexdigest()
+
+
+def _masked(kept: Cohort, readable: Cohort, decoded: DecodedCohort, listener: Listener) -> tuple[Cohort, np.ndarray]:
+    """What of `kept` has a mask that can teach, and all masks, a row for each of the cache."""
+    listener.say(f"Masks at {'×'.join(map(str, decoded.sides))}; results are judged at the images' own size.")
+    stored = build_mask_cache(readable, decoded)
+    rows = decoded.rows_of(kept)
+    lost = [row for row in rows.tolist() if row in stored.unusable]
+    if lost:
+        first = f"{decoded.paths[lost[0]]} ({stored.unusable[lost[0]]})"
+        if len(lost) == len(rows):
+            raise DataError(f"{kept.root}: no image has a mask that can be used. First: {first}")
+        note = f"{len(lost)} images are left out for their masks, e.g. {first}; audit.json lists them."
+        listener.say(f"warn: {note}")
+        kept = kept.select(np.array([row not in stored.unusable for row in rows.tolist()]))
+        kept = dataclasses.replace(kept, notes=(*kept.notes, note))
+    return kept, stored.masks
+
+
+def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndarray) -> Preprocessing:
+    """How files become the network's input; the intensity scale comes from the training images alone.
+
+    Args:
+        source: Whose normalisation is meant.
+        decoded: The images.
+        train_rows: Rows of `decoded` that train.
+    """
+    backbone = source.backbone
+    return Preprocessing(
+        sides=decoded.sides,
+        channels=decoded.channels,
+        intensity_max=intensity_scale(decoded.maximum(train_rows)),
+        resize=decoded.resize,
+        normalisation=backbone.normalisation,
+        mean=backbone.mean,
+        std=backbone.std,
+        reading=decoded.reading,
+    )
+
+
+def _say_new(after: Cohort, before: Cohort, listener: Listener) -> None:
+    for note in after.notes[len(before.notes) :]:
+        listener.say(note)

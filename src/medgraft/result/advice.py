@@ -1,0 +1,56 @@
+"""Advice as a value: facts, what probes say of every stage, and which strategies to begin with."""
+
+import dataclasses
+
+__all__ = ["Advice", "AdvisedCut", "Probe", "Recommendation"]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """Validation AUPRC of a linear probe on frozen features at a cut."""
+
+    cut: int
+    name: str
+    val_auprc: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AdvisedCut:
+    """Index and name of a depth to begin with."""
+
+    index: int
+    name: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """A strategy to try.
+
+    Args:
+        strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
+        why: A sentence.
+        source: The paper that says so.
+        cut: Where; None where the strategy has no depth, or any will do.
+    """
+
+    strategy: str
+    why: str
+    source: str
+    cut: AdvisedCut | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Advice:
+    """What to start with.
+
+    Args:
+        facts: Sentences.
+        probes: At the ends of the stages.
+        domain_distance: From the source's images, in standard deviations; None where nothing remembers these.
+        advice: The first first.
+    """
+
+    facts: tuple[str, ...]
+    probes: tuple[Probe, ...]
+    domain_distance: float | None
+    advice: tuple[Recommendation, ...]

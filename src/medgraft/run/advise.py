@@ -1,0 +1,210 @@
+"""What to start with and why: facts that take minutes to measure, and what the literature makes of them."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from medgraft.config import RunConfig
+from medgraft.listener import Listener
+from medgraft.prepare.material import Material
+from medgraft.result.advice import Advice, AdvisedCut, Probe, Recommendation
+from medgraft.run.plan import context_of, material_of, recipe_of, wish_of
+from medgraft.run.refusals import refuse_early
+from medgraft.search.executor import open_executor
+from medgraft.search.machine import engine_for
+from medgraft.search.plan import Recipe
+from medgraft.search.rule import choose
+from medgraft.search.trainer import Trainer
+from medgraft.search.trial import Trial, TrialContext
+from medgraft.search.two_stage import stage_ends
+from medgraft.train.batches import iterate
+from medgraft.transfer.blocks import own_blocks
+from medgraft.transfer.model import Normalise
+
+__all__ = ["advice_from", "advise", "domain_distance"]
+
+KIM: Final = "Kim et al., BMC Med Imaging 2022"
+PENG: Final = "Peng et al., BMVC 2023"
+MATSOUKAS: Final = "Matsoukas et al., CVPR 2022"
+_SMALL: Final = 1000
+_FAR: Final = 1.0
+_SAMPLE: Final = 256
+
+
+def advise(config: RunConfig, *, listener: Listener | None = None) -> Advice:
+    """Facts, probes and advice for a cohort; nothing is trained but linear probes, and the test set stays shut.
+
+    Args:
+        config: As for `medgraft.run.fit.fit`.
+        listener: Told how things go.
+
+    Raises:
+        MedgraftError: Whatever is wrong with data, weights or options.
+    """
+    listener = listener or Listener()
+    refuse_early(config, "advise")
+    with (
+        tempfile.TemporaryDirectory(prefix="medgraft-advise-") as temporary,
+        open_executor(config.executor) as executor,
+    ):
+        folder = Path(temporary)
+        material = material_of(config, listener)
+        recipe = recipe_of(config, material)
+        source, dataset = material.source, material.dataset
+        engine = engine_for(wish_of(config), recipe, source, dataset, folder / "engine.json", listener)
+        trainer = Trainer(context_of(material, engine, folder), listener, executor=executor)
+        return advice_from(material, recipe, trainer, config.evaluate.replicates)
+
+
+def advice_from(material: Material, recipe: Recipe, trainer: Trainer, replicates: int) -> Advice:
+    """The advice for a cohort that is prepared already; see `advise`.
+
+    Args:
+        material: Cohort and network.
+        recipe: Of the probes.
+        trainer: Solves them.
+        replicates: Of the bootstrap of the rule.
+    """
+    probes = _probes(recipe, trainer)
+    distance = domain_distance(trainer.context)
+    study, cuts = trainer.context.study, material.source.cuts
+    by_index = {index: trial.score for index, trial in probes.items()}
+    choice = choose(
+        {index: [study.val_predictions(trial.val_outputs)] for index, trial in probes.items()},
+        cuts,
+        {index: cuts[index - 1].num_params for index in probes},
+        "compact",
+        replicates=replicates,
+        seed=recipe.train.seed,
+    )
+    return Advice(
+        facts=_facts(material, by_index, distance),
+        probes=tuple(Probe(cut=index, name=cuts[index - 1].name, val_auprc=score) for index, score in by_index.items()),
+        domain_distance=distance,
+        advice=_advice(material, choice.chosen, choice.best, distance),
+    )
+
+
+def domain_distance(context: TrialContext) -> float | None:
+    """How far the cohort lies from the source, in standard deviations of the source's own channels.
+
+    Batch normalisation remembers mean and variance of every channel over the source's images. The cohort's training
+    images give their own; the distance is that of two Gaussians (2-Wasserstein), per channel, divided by the source's
+    deviation, averaged over channels and layers up to the last pretrained cut. None where nothing is remembered
+    (transformers, random weights).
+
+    Args:
+        context: The source, and the training images.
+    """
+    if context.source.backbone.report.source == "none":
+        return None
+    network = context.source.backbone.network.eval()
+    pretrained = {cut.index for cut in context.source.cuts if cut.is_pretrained}
+    layers = {
+        path: module
+        for path, module in network.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and module.running_mean is not None
+        and pretrained.issuperset(own_blocks(context.source, path, module))
+    }
+    backbone = context.source.backbone
+    normalise = Normalise(backbone.in_channels, backbone.normalisation, backbone.mean, backbone.std)
+    sums: dict[str, list[torch.Tensor]] = {}
+
+    def watch(name: str) -> Any:
+        def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            x = inputs[0].float().transpose(0, 1).flatten(1)
+            sums.setdefault(name, []).append(torch.stack([x.mean(1), x.square().mean(1)]))
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(watch(name)) for name, module in layers.items()]
+    try:
+        rows = np.random.default_rng(0).permutation(len(context.study.train))[:_SAMPLE]
+        with torch.inference_mode():
+            for images, _, _ in iterate(context.study.train, rows, 32, torch.device("cpu")):
+                network(normalise(images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    gaps = []
+    for name, parts in sums.items():
+        module = layers[name]
+        mean, square = torch.stack(parts).mean(0)
+        spread = (square - mean.square()).clamp_min(0).sqrt()
+        remembered = dict(module.named_buffers())
+        source_spread = (remembered["running_var"] + module.eps).sqrt()
+        gap = ((mean - remembered["running_mean"]).square() + (spread - source_spread).square()).sqrt() / source_spread
+        gaps.append(float(gap.mean()))
+    return float(np.mean(gaps)) if gaps else None
+
+
+def _probes(recipe: Recipe, trainer: Trainer) -> dict[int, Trial]:
+    """Linear probes at the ends of the stages, by index of the cut."""
+    specs = []
+    for cut in stage_ends(trainer.context.source.cuts):
+        usual = recipe.spec("frozen", cut.index, recipe.train.seed)
+        specs.append(dataclasses.replace(usual, solver="exact", head=dataclasses.replace(usual.head, kind="pooled")))
+    return {trial.cut.index: trial for trial in trainer.run([(spec, "probe") for spec in specs])}
+
+
+def _facts(material: Material, probes: dict[int, float], distance: float | None) -> tuple[str, ...]:
+    cohort, cuts = material.dataset.cohort, material.source.cuts
+    num_train = len(cohort.rows("train"))
+    targets = cohort.targets[cohort.rows("train")]
+    shares = (
+        np.nanmean(targets, 0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes)) / num_train
+    )
+    rarest = int(np.argmin(shares))
+    best = max(probes, key=lambda index: probes[index])
+    if material.source.backbone.report.source == "none":
+        far = "none, the weights are random"
+    else:
+        far = "not measurable: the network keeps no statistics of it" if distance is None else f"{distance:.2f} SD"
+    return (
+        f"{num_train} training images, {len(cohort.classes)} classes, rarest {cohort.classes[rarest]} "
+        f"({shares[rarest]:.0%}).",
+        f"Frozen features are best at cut {best} of {len(cuts)} ({cuts[best - 1].name}), validation AUPRC "
+        f"{probes[best]:.3f}; at the last cut {probes[cuts[-1].index]:.3f}.",
+        f"Distance of the images from the source's: {far}.",
+    )
+
+
+def _advice(material: Material, compact: int, best: int, distance: float | None) -> tuple[Recommendation, ...]:
+    cuts = material.source.cuts
+    num_train = len(material.dataset.cohort.rows("train"))
+    is_transformer = cuts[-1].channel_axis == -1
+    here, most = (AdvisedCut(index=index, name=cuts[index - 1].name) for index in (compact, best))
+    if material.source.backbone.report.source == "none":
+        why = "There are no pretrained weights; every other strategy needs them."
+        return (Recommendation(strategy="scratch", why=why, source=MATSOUKAS),)
+    advice = []
+    if best < len(cuts) or compact < len(cuts):
+        why = "Features below the top serve at least as well; what lies above is specific to the source."
+        advice.append(Recommendation(strategy="ttl", why=why, source=PENG, cut=here))
+    else:
+        why = "Features improve up to the top: all of the network is of use."
+        advice.append(Recommendation(strategy="ftl", why=why, source=MATSOUKAS))
+    if num_train < _SMALL:
+        why = f"With {num_train} images begin with frozen features, and unfreeze only if that is not enough."
+        advice.append(Recommendation(strategy="frozen", why=why, source=KIM, cut=most))
+        why = "The step after frozen: from the top down at a low learning rate."
+        advice.append(Recommendation(strategy="gradual", why=why, source=KIM))
+    if distance is not None and distance > _FAR:
+        why = "The images lie far from the source: early layers carry over, later ones have to learn anew."
+        advice.append(Recommendation(strategy="tf", why=why, source=MATSOUKAS, cut=here))
+    if is_transformer:
+        why = "Transformers have few built-in assumptions and gain most from transfer, in their early layers."
+        advice.append(Recommendation(strategy="discriminative", why=why, source=MATSOUKAS))
+    why = "The baseline that everything is measured against."
+    advice.append(Recommendation(strategy="ftl", why=why, source=PENG))
+    # A strategy that is named twice keeps its first place.
+    first: dict[str, Recommendation] = {}
+    for item in advice:
+        first.setdefault(item.strategy, item)
+    return tuple(first.values())

@@ -1,0 +1,154 @@
+"""A time budget, turned into epochs and trials before training starts."""
+
+import dataclasses
+import itertools
+import math
+import time
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from medgraft.errors import ConfigError
+from medgraft.files import read_json, write_json
+from medgraft.listener import Listener
+from medgraft.search.plan import SearchPlan
+from medgraft.search.two_stage import stage_ends
+from medgraft.study.dataset import Dataset
+from medgraft.train.engine import Engine, forward, running
+from medgraft.train.teaching import Share, teach
+from medgraft.transfer.decoders import segmenter_costs
+from medgraft.transfer.source import Source
+from medgraft.transfer.strategies import apply_strategy
+from medgraft.types import from_json
+
+__all__ = ["FEWEST_EPOCHS", "costs_at_cuts", "within_minutes"]
+
+FEWEST_EPOCHS: Final = 3
+"""Of a training that a time budget leaves."""
+_NEIGHBOURS: Final = 4
+_SHARE: Final = 0.85
+_STEPS: Final = 3
+# How far neighbouring patches lie apart in validation, as a share of their side.
+_APART: Final = 0.75
+# Passes and probes of a search that begins with full fine-tuning took 1.5 to 1.7 epochs on BUSI and the phantom.
+_SIGNAL_EPOCHS: Final = 2
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a budget pays for: epochs of a whole training, cuts besides full fine-tuning, and what was measured."""
+
+    epochs: int
+    max_trials: int
+    epoch_seconds: float
+
+
+def within_minutes(
+    plan: SearchPlan,
+    minutes: float,
+    engine: Engine,
+    source: Source,
+    dataset: Dataset,
+    path: Path,
+    listener: Listener,
+) -> SearchPlan:
+    """The plan with epochs and trials that fit a budget on this machine.
+
+    Args:
+        plan: What is wished for.
+        minutes: The budget.
+        engine: It will be trained with.
+        source: The network.
+        dataset: Its images.
+        path: File that keeps the decision, so that a run continues as it began.
+        listener: Told what was decided.
+
+    Raises:
+        ConfigError: Even the baseline and one more training of three epochs do not fit.
+        RunError: The file cannot be read or written.
+    """
+    if path.exists():
+        decided: Decision = from_json(Decision, read_json(path))
+    else:
+        seconds = _epoch_seconds(plan, engine, source, dataset)
+        decided = _decide(plan, minutes, seconds, source)
+        write_json(path, decided)
+    most = "" if plan.is_after_ftl else f", at most {decided.max_trials} cuts besides full fine-tuning"
+    listener.say(
+        f"Budget {minutes:g} min: {decided.epochs} epochs{most} "
+        f"(one epoch of full fine-tuning takes about {decided.epoch_seconds:.1f} s)."
+    )
+    return plan.with_epochs(decided.epochs, decided.max_trials)
+
+
+def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Source) -> Decision:
+    cost = costs_at_cuts(plan, source)
+    cuts = tuple(source.depth(index) for index in plan.depths)
+    ends = sorted((cost[cut.index] for cut in stage_ends(cuts)[:-1]), reverse=True) if plan.is_searched else [1.0]
+    candidates = ends + [1.0] * (_NEIGHBOURS if plan.is_searched else 0)
+    is_exhaustive = plan.method == "exhaustive"
+    if is_exhaustive:
+        candidates = [cost[cut.index] for cut in cuts[:-1]]
+    # Full fine-tuning of the pretrained part, where the weights lack the tail.
+    beside = cost[plan.second] if plan.second is not None else 0.0
+    seconds, num_final, whole = minutes * 60 * _SHARE, len(plan.seeds), plan.recipe.train.epochs
+
+    def needed(num: int, epochs: int) -> float:
+        if plan.is_after_ftl:
+            # The baseline, what goes on after it, and with a warm start the baseline trained on as long.
+            spent = 1.0 if plan.method == "svcca" else plan.extra
+            trained = 1 + spent * (2 if plan.start == "ftl" else 1) + beside
+            return (num_final * trained * epochs + _SIGNAL_EPOCHS) * epoch_seconds
+        shared = plan.with_epochs(epochs).search_epochs
+        # Chosen and baseline of each seed; what the search has trained already with all epochs is not trained again.
+        final = (2 + beside) * (num_final - (min(plan.num_seeds, num_final) if shared == epochs else 0))
+        return ((1 + sum(candidates[:num])) * plan.num_seeds * shared + final * epochs) * epoch_seconds
+
+    fewest = len(candidates) if is_exhaustive else 1
+    for num in range(len(candidates), fewest - 1, -1):
+        for epochs in range(whole, min(FEWEST_EPOCHS, whole) - 1, -1):
+            if needed(num, epochs) <= seconds:
+                return Decision(epochs=epochs, max_trials=num, epoch_seconds=epoch_seconds)
+    least = needed(fewest, min(FEWEST_EPOCHS, whole)) / 60 / _SHARE
+    raise ConfigError(
+        f"expected a budget of at least {math.ceil(least)} min ({fewest} cuts and full fine-tuning with "
+        f"{FEWEST_EPOCHS} epochs, one epoch of full fine-tuning takes {epoch_seconds:.0f} s here), got "
+        f"{minutes:g}. Use a smaller --size."
+    )
+
+
+def costs_at_cuts(plan: SearchPlan, source: Source) -> dict[int, float]:
+    """Cost of a training at each cut by its index, in units of full fine-tuning; decoders count.
+
+    Args:
+        plan: Tells the head.
+        source: The network with its cuts.
+    """
+    macs = {cut.index: cut.macs for cut in source.cuts}
+    if plan.recipe.train.patches is not None:
+        at_cuts = segmenter_costs(source, plan.recipe.head.kind, plan.recipe.head.num_outputs)
+        macs |= {index: cost for index, (_, cost) in at_cuts.items()}
+    return {index: cost / macs[source.cuts[-1].index] for index, cost in macs.items()}
+
+
+def _epoch_seconds(plan: SearchPlan, engine: Engine, source: Source, dataset: Dataset) -> float:
+    """Seconds of one epoch of full fine-tuning with its validation, from a few steps."""
+    cut = source.cuts[-1]
+    spec = plan.recipe.spec("ftl", cut.index, plan.seed)
+    model, _ = apply_strategy("ftl", source, cut, spec.head, lr=spec.lr, seed=spec.seed)
+    model.to(engine.device).train()
+    train, val = dataset.images("train"), dataset.images("val")
+    teaching = teach(train, val, spec.train, engine)
+    times = []
+    with running(engine):
+        for images, _ in itertools.islice(itertools.cycle(teaching.batches(0, Share())), _STEPS):
+            start = time.perf_counter()
+            forward(model, images, engine).float().square().mean().backward()
+            if engine.device.startswith("cuda"):
+                torch.cuda.synchronize()
+            times.append((time.perf_counter() - start) / len(images))
+    # A validation image costs one forward pass, a third of a training step; one with a mask that of all its patches.
+    sides = zip(dataset.preprocessing.sides, source.input_sides, strict=True)
+    passes = math.prod(1 if image == patch else math.ceil(image / patch / _APART) for image, patch in sides)
+    return min(times) * (teaching.num_items + passes * len(val) / 3)

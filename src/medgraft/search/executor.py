@@ -1,0 +1,229 @@
+"""Where trials run: in this process, or in several on this machine; the same trials either way."""
+
+import contextlib
+import dataclasses
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import torch
+
+from medgraft import errors
+from medgraft.errors import ConfigError, MedgraftError, RunError
+from medgraft.files import read_json, write_text
+from medgraft.search.messages import read_message, sent
+from medgraft.search.trial import Trial, TrialContext, TrialSpec, is_finished, run_trial
+from medgraft.study.study import save_study
+from medgraft.types import TransferPlan, from_json, to_json
+
+__all__ = ["HERE", "Executor", "Watch", "here", "num_processes", "open_executor"]
+
+HERE: Final = "here"
+_PROCESSES: Final = "processes"
+_MOST: Final = 64
+_START: Final = "import sys; sys.path[:] = sys.argv[2:]; from medgraft.search.worker import main; main()"
+_LOGGED: Final = 2000
+_ERRORS: Final[dict[str, type[MedgraftError]]] = {
+    name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, MedgraftError)
+}
+Asked = queue.SimpleQueue[TrialSpec | None]
+Heard = queue.SimpleQueue[tuple[TrialSpec | None, dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Who is told of trials that run.
+
+    Args:
+        on_plan: Called with the specification and the plan of a trial that was not finished before.
+        on_epoch: Called with the specification, epochs done, epochs in all.
+    """
+
+    on_plan: Callable[[TrialSpec, TransferPlan], None] = lambda _spec, _plan: None
+    on_epoch: Callable[[TrialSpec, int, int], None] = lambda _spec, _done, _all: None
+
+
+class Executor(Protocol):
+    """Runs trials of a context that need nothing of one another, and hands them out in the order given."""
+
+    def __call__(self, context: TrialContext, specs: Sequence[TrialSpec], watch: Watch) -> Iterator[Trial]:
+        """The finished trials of `specs`."""
+
+
+def here(context: TrialContext, specs: Sequence[TrialSpec], watch: Watch) -> Iterator[Trial]:
+    """The finished trials, one after the other, in this process.
+
+    Args:
+        context: Where they run.
+        specs: What to train; equal ones are one trial.
+        watch: Told how far they are.
+
+    Raises:
+        MedgraftError: As `medgraft.search.trial.run_trial`.
+    """
+    for spec in specs:
+        yield run_trial(
+            spec,
+            context,
+            lambda done, total, spec=spec: watch.on_epoch(spec, done, total),  # type: ignore[misc]
+            lambda plan, spec=spec: watch.on_plan(spec, plan),  # type: ignore[misc]
+        )
+
+
+def num_processes(name: str) -> int:
+    """How many trials run at once.
+
+    Args:
+        name: ``here`` or ``processes:N``.
+
+    Raises:
+        ConfigError: It is neither, or N is not 1 to 64.
+
+    Examples:
+        >>> num_processes("here"), num_processes("processes:4")
+        (1, 4)
+    """
+    kind, _, number = name.partition(":")
+    if name == HERE:
+        return 1
+    if kind != _PROCESSES or not number.isdecimal() or not 1 <= int(number) <= _MOST:
+        raise ConfigError(f"expected --executor {HERE} or {_PROCESSES}:N with N from 1 to {_MOST}, got {name!r}.")
+    return int(number)
+
+
+@contextmanager
+def open_executor(name: str) -> Iterator[Executor]:
+    """The executor of that name; its processes end with the block, and with this process, however that ends.
+
+    Args:
+        name: ``here`` or ``processes:N``.
+
+    Raises:
+        ConfigError: There is no such executor.
+    """
+    if num_processes(name) == 1:
+        yield here
+        return
+    pool = _Pool(num_processes(name))
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+class _Pool:
+    """Worker processes that open a saved study and train what they are sent."""
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+        self.workers: list[_Worker] = []
+        self.threads: list[threading.Thread] = []
+        self.saved: set[Path] = set()
+
+    def __call__(self, context: TrialContext, specs: Sequence[TrialSpec], watch: Watch) -> Iterator[Trial]:
+        unfinished = list({spec.key(): spec for spec in specs if not is_finished(spec, context)}.values())
+        if len(unfinished) > 1:
+            self._train(context, unfinished, watch)
+        # One trial alone would only wait for a worker; the others are read back.
+        yield from here(context, specs, watch)
+
+    def _train(self, context: TrialContext, specs: Sequence[TrialSpec], watch: Watch) -> None:
+        if context.folder not in self.saved:
+            save_study(context.study, context.folder)
+            self.saved.add(context.folder)
+        while len(self.workers) < min(self.num, len(specs)):
+            self.workers.append(_Worker(context.folder / f"worker_{len(self.workers) + 1}.log"))
+        asked: Asked = queue.SimpleQueue()
+        for item in (*specs, *(None for _ in self.workers)):
+            asked.put(item)
+        heard: Heard = queue.SimpleQueue()
+        self.threads = [threading.Thread(target=w.serve, args=(context, asked, heard)) for w in self.workers]
+        for thread in self.threads:
+            thread.start()
+        num_serving = len(self.threads)
+        while num_serving:
+            spec, message = heard.get()
+            if spec is None:
+                num_serving -= 1
+            elif "error" in message:
+                raise _ERRORS.get(message["kind"], RunError)(message["error"])
+            elif "epoch" in message:
+                watch.on_epoch(spec, message["epoch"], message["epochs"])
+            else:
+                plan: TransferPlan = from_json(TransferPlan, read_json(context.folder / spec.key() / "plan.json"))
+                watch.on_plan(spec, plan)
+
+    def close(self) -> None:
+        """End all processes, whatever they do."""
+        for worker in self.workers:
+            worker.process.kill()
+        for thread in self.threads:
+            thread.join()
+        for worker in self.workers:
+            worker.close()
+
+
+class _Worker:
+    """One process; it ends when the pipe to it closes, and so with this process."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = write_text(log, "")
+        # Not `-m`, which would put the folder of the moment before everything else.
+        command = [sys.executable, "-c", _START, str(torch.get_num_threads()), *sys.path]
+        with log.open("a", encoding="utf-8") as file:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                encoding="utf-8",
+                # An interrupt at the terminal is for the process that asks; it ends its workers.
+                start_new_session=True,
+            )
+
+    def serve(self, context: TrialContext, asked: Asked, heard: Heard) -> None:
+        """Have the process train what is `asked` until that is None or something failed, and pass on what it says."""
+        while (spec := asked.get()) is not None:
+            request = {"folder": str(context.folder.absolute()), "engine": to_json(context.engine)}
+            for message in self._answers({**request, "spec": to_json(spec)}):
+                heard.put((spec, message))
+                if "error" in message:
+                    return
+        heard.put((None, {}))
+
+    def _answers(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """What the process says of a request, until it is done or failed."""
+        with contextlib.suppress(BrokenPipeError):
+            sent(self.process.stdin, request)
+            while (message := read_message(self.process.stdout)) is not None:
+                if "done" in message:
+                    return
+                yield message
+                if "error" in message:
+                    return
+        yield self._obituary()
+
+    def _obituary(self) -> dict[str, str]:
+        code = self.process.wait()
+        last = self.log.read_text(encoding="utf-8", errors="replace").strip()[-_LOGGED:].splitlines()[-1:]
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        said = f"It said last: {last[0]}" if last else "It may have run out of memory"
+        error = (
+            f"a process that trained ended with {how}. {said}. The same command continues; fewer processes "
+            f"(--executor) need less memory. All it said stands in {self.log}."
+        )
+        return {"kind": RunError.__name__, "error": error}
+
+    def close(self) -> None:
+        """Wait for the end of the killed process and close the pipes to it."""
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            # What was not written yet is for nobody.
+            with contextlib.suppress(BrokenPipeError):
+                if stream is not None:
+                    stream.close()
