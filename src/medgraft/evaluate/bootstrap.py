@@ -9,7 +9,7 @@ from medgraft.errors import DataError
 from medgraft.evaluate.intervals import Difference, perfect_auroc_interval
 from medgraft.metrics.cases import one_vs_rest
 from medgraft.metrics.measures import measure_of
-from medgraft.types import Judged, Overlaps, Predictions
+from medgraft.types import Judged, Predictions
 
 __all__ = [
     "as_seeds",
@@ -20,7 +20,7 @@ __all__ = [
     "smallest_class",
 ]
 
-K = TypeVar("K", Predictions, Overlaps, Judged)
+K = TypeVar("K", bound=Judged)
 
 
 def metric_replicates(preds: Judged | Sequence[Judged], metric: str, weights: np.ndarray) -> np.ndarray:
@@ -148,7 +148,7 @@ def difference_of(
     else:
         low, high = np.quantile(gaps, (0.025, 0.975))
     p = 2 * (extreme + 1) / (len(gaps) + 1)
-    if isinstance(first[0], Overlaps):
+    if measure_of(first[0]).fewest_groups:
         # No test of so few patients has a smaller one, whatever the replicates say.
         p = max(p, 2.0 ** (1 - len(np.unique(first[0].groups))))
     return Difference(value=value, ci95=(float(low), float(high)), p=min(1.0, p))
@@ -193,7 +193,7 @@ def as_seeds(preds: K | Sequence[K]) -> tuple[K, ...]:
         >>> len(as_seeds([pred, pred]))
         2
     """
-    seeds: tuple[K, ...] = (preds,) if isinstance(preds, (Predictions, Overlaps)) else tuple(preds)
+    seeds: tuple[K, ...] = tuple(preds) if isinstance(preds, Sequence) else (preds,)
     if not seeds:
         raise DataError("expected at least one set of predictions, got none. Pass one per seed.")
     for number, other in enumerate(seeds[1:], start=2):
@@ -207,16 +207,9 @@ def as_seeds(preds: K | Sequence[K]) -> tuple[K, ...]:
 
 def _are_alike(one: Judged, other: Judged) -> bool:
     """Whether both are about the same cases in the same order."""
-    if not np.array_equal(one.groups, other.groups) or one.classes != other.classes:
+    if one.kind != other.kind or one.classes != other.classes or not np.array_equal(one.groups, other.groups):
         return False
-    if isinstance(one, Overlaps) or isinstance(other, Overlaps):
-        # How much of each case is truly marked is the same for every model.
-        return type(one) is type(other) and np.array_equal(_truly_marked(one), _truly_marked(other))
-    return np.array_equal(one.targets, other.targets, equal_nan=one.task == "multilabel") and (
-        one.task,
-        one.positive,
-    ) == (other.task, other.positive)
-
-
-def _truly_marked(found: Judged) -> np.ndarray:
-    return found.counts[..., 1] if isinstance(found, Overlaps) else found.targets
+    first, second = (measure_of(judged).truth(judged) for judged in (one, other))
+    tasks = {(judged.task, judged.positive) for judged in (one, other) if isinstance(judged, Predictions)}
+    # Labels that nobody knows are no numbers, and alike.
+    return len(tasks) < 2 and np.array_equal(first, second, equal_nan=first.dtype.kind == second.dtype.kind == "f")

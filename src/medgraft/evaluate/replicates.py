@@ -4,14 +4,17 @@ They are drawn once per set of cases and used for every model, seed and metric: 
 differences paired.
 """
 
+from collections.abc import Callable
+from typing import Any, Final
+
 import numpy as np
 
 from medgraft.errors import ConfigError, DataError
 from medgraft.metrics.cases import OneVsRest, check_predictions, one_vs_rest
 from medgraft.metrics.ranking import replicate_chunks
-from medgraft.types import Judged, Overlaps, Predictions
+from medgraft.types import Judged, Kind, Predictions
 
-__all__ = ["bootstrap_weights", "group_strata", "replicate_weights"]
+__all__ = ["RESAMPLED", "bootstrap_weights", "group_strata", "in_one_stratum", "replicate_weights"]
 
 _REDRAWS = 100
 
@@ -123,8 +126,10 @@ def bootstrap_weights(pred: Judged, num: int = 2000, seed: int = 0) -> np.ndarra
         >>> bootstrap_weights(pred, num=50)[:, 2:].sum(axis=1).tolist() == [2] * 50
         True
     """
-    if isinstance(pred, Overlaps):
-        return replicate_weights(pred.groups, np.zeros(len(pred.groups), dtype=np.int64), num, seed)
+    return RESAMPLED[pred.kind](pred, num, seed)
+
+
+def _within_strata(pred: Predictions, num: int, seed: int) -> np.ndarray:
     parts = one_vs_rest(pred)
     strata = group_strata(pred)
     weights = replicate_weights(pred.groups, strata, num, seed)
@@ -144,6 +149,17 @@ def bootstrap_weights(pred: Judged, num: int = 2000, seed: int = 0) -> np.ndarra
     )
 
 
+def in_one_stratum(judged: Judged, num: int, seed: int) -> np.ndarray:
+    """(num, N) uint8 replicates of cases that have no classes to be kept apart.
+
+    Args:
+        judged: N cases.
+        num: Replicates.
+        seed: Of the draws.
+    """
+    return replicate_weights(judged.groups, np.zeros(len(judged.groups), dtype=np.int64), num, seed)
+
+
 def _lacks(weights: np.ndarray, rows: np.ndarray, question: OneVsRest) -> np.ndarray:
     """(len(rows),) bool: whether a replicate is without positive or without negative cases."""
     out = np.empty(len(rows), dtype=bool)
@@ -152,3 +168,10 @@ def _lacks(weights: np.ndarray, rows: np.ndarray, question: OneVsRest) -> np.nda
         drawn = weights[rows[part]] > 0
         out[part] = ~(drawn[:, positive].any(axis=1) & drawn[:, negative].any(axis=1))
     return out
+
+
+RESAMPLED: Final[dict[Kind, Callable[[Any, int, int], np.ndarray]]] = {
+    "labels": _within_strata,
+    "masks": in_one_stratum,
+}
+"""How cases are drawn again, by kind of truth."""

@@ -240,9 +240,21 @@ def site_results(
 
 def _too_few(judged: Judged, minimum: int) -> str:
     """Why the cases are too few for intervals; empty where they are not."""
-    if not isinstance(judged, Predictions):
-        num_groups = len(np.unique(judged.groups))
-        return f"fewer than {minimum} groups: {num_groups}" if num_groups < minimum else ""
+    return TOO_FEW.get(judged.kind, too_few_groups)(judged, minimum)
+
+
+def too_few_groups(judged: Judged, minimum: int) -> str:
+    """Why the groups are too few for intervals; empty where they are not.
+
+    Args:
+        judged: Cases.
+        minimum: Groups.
+    """
+    num_groups = len(np.unique(judged.groups))
+    return f"fewer than {minimum} groups: {num_groups}" if num_groups < minimum else ""
+
+
+def _too_few_of_a_class(judged: Predictions, minimum: int) -> str:
     columns = range(len(judged.classes)) if judged.positive is None else (judged.positive,)
     for column in columns:
         is_many = judged.task == "multilabel"
@@ -252,3 +264,7 @@ def _too_few(judged: Judged, minimum: int) -> str:
             name = judged.classes[column]
             return f"fewer than {minimum} groups with and without {name!r}: {counts[0]} and {counts[1]}"
     return ""
+
+
+TOO_FEW: Final[dict[str, Callable[[Any, int], str]]] = {"labels": _too_few_of_a_class}
+"""What a site must hold, by kind of truth; where nothing more is known, groups alone."""

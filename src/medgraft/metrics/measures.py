@@ -60,7 +60,8 @@ class Measure:
         metrics: Names of all that is told of a set of cases, the one that judges first.
         weighted: (R,) values of a metric, one for each row of (R, N) weights of the cases.
         classes: What the cases say of each class alone; nothing where there is only one to speak of.
-        fewest_groups: Groups that a verdict needs at least.
+        truth: (N, …) of the cases, the same for every model.
+        fewest_groups: Groups that a verdict needs at least: with fewer no p is small, whatever replicates say.
         tolerance_alone: Whether the rule ``compact`` goes by its tolerance alone, without the bootstrap's SD.
     """
 
@@ -71,6 +72,7 @@ class Measure:
     metrics: Callable[[Any], tuple[str, ...]]
     weighted: Callable[[Any, str, np.ndarray], np.ndarray]
     classes: Callable[[Any], Iterator[ClassPart]]
+    truth: Callable[[Any], np.ndarray]
     fewest_groups: int = 0
     tolerance_alone: bool = False
 
@@ -182,6 +184,7 @@ MEASURES: Final[dict[str, Measure]] = {
         metrics=_label_metrics,
         weighted=weighted_metric,
         classes=_labels_apart,
+        truth=lambda judged: judged.targets,
     ),
     "masks": Measure(
         chooses="dice",
@@ -191,6 +194,8 @@ MEASURES: Final[dict[str, Measure]] = {
         metrics=_mask_metrics,
         weighted=weighted_overlap,
         classes=_masks_apart,
+        # How much of each case is truly marked.
+        truth=lambda judged: judged.counts[..., 1],
         # With fewer, even differences of one sign throughout have a p above .05 (a sign test).
         fewest_groups=6,
         # On thousands of pixels the SD can be a fraction of what another seed changes, and would call the luckiest

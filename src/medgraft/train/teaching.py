@@ -3,14 +3,15 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from typing import Any, Final
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from medgraft.data.augment import augment_batch, augment_pair
 from medgraft.errors import ConfigError
 from medgraft.metrics.measures import scores_of
+from medgraft.train.augment import augment_batch, augment_pair
 from medgraft.train.batches import ImageSet, MaskSet, epoch_order, iterate, moments, seed_for, split_batches
 from medgraft.train.engine import Engine
 from medgraft.train.mask_losses import make_mask_loss
@@ -18,9 +19,9 @@ from medgraft.train.objectives import make_objective
 from medgraft.train.outputs import mask_overlaps, predict_probs
 from medgraft.train.patches import PatchSettings, draw_patches
 from medgraft.train.settings import TrainSettings
-from medgraft.types import Overlaps, Predictions
+from medgraft.types import Kind, Overlaps, Predictions
 
-__all__ = ["Share", "Teaching", "teach"]
+__all__ = ["TEACHINGS", "Share", "Teaching", "steps_of_an_epoch", "teach"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,22 +55,24 @@ class Teaching:
 
 
 def teach(train: ImageSet, val: ImageSet, settings: TrainSettings, engine: Engine) -> Teaching:
-    """Masks where both sets have them, else labels.
+    """What the truth of these images makes of a training.
 
     Args:
         train: Training set.
-        val: Validation set.
+        val: Validation set, of the same kind.
         settings: Of the training.
         engine: Device and arithmetic.
 
     Raises:
         ConfigError: Masks without settings for patches.
     """
-    if isinstance(train, MaskSet) and isinstance(val, MaskSet):
-        return _masks(train, val, settings, engine)
+    return TEACHINGS[train.kind](train, val, settings, engine)
+
+
+def _labels(train: ImageSet, val: ImageSet, settings: TrainSettings, engine: Engine) -> Teaching:
     return Teaching(
         num_items=len(train),
-        num_steps=functools.partial(_num_steps, len(train), settings),
+        num_steps=functools.partial(steps_of_an_epoch, len(train), settings),
         batches=functools.partial(_image_batches, train, settings, engine),
         objective=make_objective(train, settings.imbalance, settings.label_smoothing),
         outputs=lambda model: predict_probs(model, val, engine),
@@ -90,7 +93,7 @@ def _masks(train: MaskSet, val: MaskSet, settings: TrainSettings, engine: Engine
     num_items = len(train) * patches.per_image
     return Teaching(
         num_items=num_items,
-        num_steps=functools.partial(_num_steps, num_items, settings),
+        num_steps=functools.partial(steps_of_an_epoch, num_items, settings),
         batches=functools.partial(_patch_batches, train, scale_of, patches, settings, engine),
         objective=make_mask_loss(settings.loss, train.num_outputs),
         outputs=lambda model: mask_overlaps(model, val, patches.sides, engine),
@@ -121,7 +124,14 @@ def _in_share(order: np.ndarray, settings: TrainSettings, share: Share) -> tuple
     return order, max(1, settings.batch_size // share.num_processes)
 
 
-def _num_steps(num_items: int, settings: TrainSettings, num_processes: int) -> int:
+def steps_of_an_epoch(num_items: int, settings: TrainSettings, num_processes: int) -> int:
+    """Batches of an epoch in one of so many processes.
+
+    Args:
+        num_items: Images or patches of an epoch.
+        settings: Of the training.
+        num_processes: That share them.
+    """
     order, batch_size = _in_share(np.arange(num_items), settings, Share(num_processes=num_processes))
     return len(split_batches(order, batch_size, drop_single=True))
 
@@ -154,3 +164,10 @@ def _patch_batches(
         scales = torch.tensor([scale_of(int(row)) for row in rows], device=engine.device)
         shift, scale = (part.view(shape) for part in scales.unbind(1))
         yield (moved - shift) / scale, masks if truth is None else truth
+
+
+TEACHINGS: Final[dict[Kind, Callable[[Any, Any, TrainSettings, Engine], Teaching]]] = {
+    "labels": _labels,
+    "masks": _masks,
+}
+"""By kind of truth, see `medgraft.types.kind_of`."""
