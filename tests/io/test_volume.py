@@ -15,9 +15,10 @@ from pydicom.sequence import Sequence as Items
 from dicom_files import dicom, enhanced, lut, save, slice_at
 from medgraft.errors import DataError
 from medgraft.io.dicom_header import DicomFile, read_header
+from medgraft.io.natural import natural
 from medgraft.io.nifti import read_nifti
 from medgraft.io.series import stacks_of
-from medgraft.io.volume import natural, read_volume, read_volume_facts
+from medgraft.io.volume import read_volume, read_volume_facts
 from medgraft.types import Reading
 from volume_files import blob, write_nifti, write_series, write_slices
 

@@ -29,6 +29,7 @@ from medgraft.data.patients import with_dicom, with_patients
 from medgraft.data.tables import FIRST_LINE, list_table, names_volumes, peek_table
 from medgraft.data.unknown import describe_unknown, retaught
 from medgraft.errors import ConfigError, DataError
+from medgraft.io.formats import names_of_formats
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort, Task
@@ -186,7 +187,7 @@ def _listing(path: Path, asked: dict[str, str], dims: Literal[2, 3]) -> Listing:
     folders = list_folder(path, dims)
     tables = tables_in(path)
     if folders is None and not tables:
-        raise DataError(f"{path}: no images found. Expected class folders of PNG, JPEG, TIFF or BMP, or one table.")
+        raise DataError(f"{path}: no images found. Expected class folders of {names_of_formats(dims)}, or one table.")
     if (folders is None or asked) and len(tables) != 1:
         if not tables:
             _refuse_columns(asked, path)

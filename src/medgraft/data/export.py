@@ -17,6 +17,7 @@ from medgraft.data.tables import FIRST_LINE, demand_column, find_column, label_c
 from medgraft.data.volumes import cases_in, files_by_path
 from medgraft.errors import DataError
 from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
+from medgraft.io.formats import names_of_formats
 
 __all__ = ["list_export", "unit_names", "units_of_cases"]
 
@@ -139,7 +140,7 @@ def _cases(root: Path, dims: int) -> list[tuple[Path, ...]]:
     ]
     cases = cases_in(files, dims)
     if not cases:
-        what = "images (DICOM, PNG, JPEG, TIFF or BMP)" if dims == 2 else "volumes (DICOM, NIfTI, .npy or slices)"
+        what = f"{'images' if dims == 2 else 'volumes'} ({names_of_formats(dims)})"
         raise DataError(f"{root}: expected {what} below it, found none.")
     return cases
 

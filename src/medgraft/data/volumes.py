@@ -9,8 +9,9 @@ from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
 from medgraft.io.image import IMAGE_SUFFIXES
+from medgraft.io.natural import natural
 from medgraft.io.series import stacks_of
-from medgraft.io.volume import is_volume_name, natural
+from medgraft.io.volume import is_volume_name
 
 __all__ = ["cases_in", "files_by_path", "files_of", "is_volume_file", "volume_of", "volumes_in"]
 

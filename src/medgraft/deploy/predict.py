@@ -14,6 +14,7 @@ from medgraft.data.export import units_of_cases
 from medgraft.data.volumes import cases_in, volume_of
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import ConfigError, DataError, MedgraftError
+from medgraft.io.formats import names_of_formats
 from medgraft.io.preprocess import prepare
 from medgraft.metrics.cases import predicted_targets, unit_means
 from medgraft.train.batches import ImageSet, evaluation_batch
@@ -179,8 +180,8 @@ def find_cases(inputs: Iterable[Path], dims: int = 2) -> list[tuple[Path, ...]]:
             )
             cases = cases_in(inside, dims)
             if not cases:
-                kinds = "PNG, JPEG, TIFF, BMP, DICOM" + (", NIfTI, npy" if dims == 3 else "")
-                raise DataError(f"expected {'images' if dims == 2 else 'volumes'} ({kinds}) in {path}, got none.")
+                what = "images" if dims == 2 else "volumes"
+                raise DataError(f"expected {what} ({names_of_formats(dims)}) in {path}, got none.")
             found += cases
         elif path.is_file():
             found.append((path,))
