@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medgraft.data.phantom import DEMO_VOLUMES, phantom_case
+from medgraft.phantom.phantom import DEMO_VOLUMES, phantom_case
 
 PLANES = {"coronal": (0, 1, 2), "axial": (1, 0, 2), "sagittal": (2, 0, 1)}
 """Axes of a drawn volume (back to front, feet to head, left to right) in the order of the archive."""

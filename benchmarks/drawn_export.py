@@ -20,7 +20,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from medgraft.data.phantom import DEMO, phantom_case
+from medgraft.phantom.phantom import DEMO, phantom_case
 
 SYNTAXES = (ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, RLELossless)
 UNLABELLED, UNSENT = 7, 5

@@ -35,7 +35,7 @@ import pydicom
 from PIL import Image
 from pydicom.data import get_testdata_files
 
-from medgraft.data.medmnist import read_medmnist
+from medgraft.data.cohort.medmnist import read_medmnist
 from medgraft.errors import MedgraftError
 from medgraft.io import read_case, read_case_facts, read_volume, read_volume_facts
 from medgraft.types import USUAL_READING

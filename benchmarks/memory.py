@@ -102,8 +102,8 @@ def run_pieces(source: Path, out: Path, sampler: Sampler) -> None:
 
     from medgraft.config import make_config
     from medgraft.listener import Listener
-    from medgraft.run.plan import context_of, material_of, recipe_of
     from medgraft.search.trial import run_trial
+    from medgraft.setup.plan import context_of, material_of, recipe_of
     from medgraft.train.engine import Engine
 
     config = make_config(str(source), options=options_of(source))

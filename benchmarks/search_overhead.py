@@ -21,15 +21,15 @@ from typing import Any
 
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import RunConfig, make_config
-from medgraft.data.phantom import DEMO, write_phantom
 from medgraft.listener import Listener
+from medgraft.phantom.phantom import DEMO, write_phantom
 from medgraft.prepare.cohort import open_cohort
 from medgraft.prepare.network import fitted, network_of
 from medgraft.run.doctor import doctor
-from medgraft.run.plan import context_of, material_of, on_this_machine, plan_run
 from medgraft.search.searched import search_cut
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial
+from medgraft.setup.plan import context_of, material_of, on_this_machine, plan_run
 from medgraft.transfer.source import prepare_source
 
 

@@ -18,19 +18,18 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from medgraft.run.measuring import worth_of_cuts
 from scipy.stats import spearmanr
 
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import RunConfig, make_config
-from medgraft.data.phantom import DEMO, write_phantom
 from medgraft.evaluate.bootstrap import paired_difference
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.judge.test import count_openings
 from medgraft.listener import Listener
 from medgraft.metrics.classification import auprc
+from medgraft.phantom.phantom import DEMO, write_phantom
 from medgraft.prepare.material import Material
-from medgraft.run.measuring import worth_of_cuts
-from medgraft.run.plan import context_of, material_of, on_this_machine, plan_run, recipe_of
 from medgraft.search import (
     Searched,
     Trainer,
@@ -41,6 +40,7 @@ from medgraft.search import (
     run_trial,
     search_cut,
 )
+from medgraft.setup.plan import context_of, material_of, on_this_machine, plan_run, recipe_of
 from medgraft.train.outputs import predict_probs
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Predictions

@@ -31,10 +31,10 @@ from torchvision import transforms
 
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.spec import BackboneSpec
-from medgraft.train.augment import AUGMENTATIONS, augment_batch
-from medgraft.data.cache import build_cache
-from medgraft.data.cohort import read_cohort
+from medgraft.data.cohort.labelled import read_cohort
+from medgraft.data.decoded.images import build_cache
 from medgraft.run.doctor import doctor
+from medgraft.train.augment import AUGMENTATIONS, augment_batch
 from medgraft.train.batches import ImageSet, iterate
 from medgraft.train.engine import Engine, choose_engine, forward, pick_device, running, to_channels_last
 from medgraft.train.loop import train_model

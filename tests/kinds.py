@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from dicom_files import dicom, save
 from medgraft.backbones.packaged import packaged_weights
-from medgraft.data.phantom import PhantomSettings, write_phantom
+from medgraft.phantom.phantom import PhantomSettings, write_phantom
 from medgraft.run.analyze import analyze, analyze_cohort
 from medgraft.run.compare import compare
 from small_runs import SMALL, fit, small_config

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from medgraft.config import DataConfig, RunConfig, make_config
-from medgraft.data.phantom import PhantomSettings
 from medgraft.judge.external import external_to_json
+from medgraft.phantom.phantom import PhantomSettings
 from medgraft.result.run import result_to_json
 from medgraft.run.compare import compare as run_compare
 from medgraft.run.evaluate import evaluate as run_evaluate

@@ -13,7 +13,7 @@ from small_runs import SMALL
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    from medgraft.data.phantom import write_phantom
+    from medgraft.phantom.phantom import write_phantom
 
     folder = tmp_path_factory.mktemp("api")
     write_phantom(folder / "phantom", SMALL, 0)

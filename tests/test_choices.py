@@ -10,8 +10,8 @@ import pytest
 from medgraft import config
 from medgraft.backbones.spec import LIFTS
 from medgraft.config import RunConfig
-from medgraft.data.export import FIELDS, UNITS
-from medgraft.data.leaks import LeakPolicy
+from medgraft.data.audit.leaks import LeakPolicy
+from medgraft.data.cohort.export import FIELDS, UNITS
 from medgraft.io.dicom import Rescale
 from medgraft.io.intensity import Scaling
 from medgraft.report.wording import SEARCHES

@@ -8,12 +8,13 @@ import pandas as pd
 
 from medgraft.config import MaskFormat, Unit, make_config
 from medgraft.cuts.truncate import cut_points, truncate
+from medgraft.data.cohort.cases import find_cases
 from medgraft.deploy.artefact import LoadedModel, load_artefact
-from medgraft.deploy.predict import find_cases, predict_files
+from medgraft.deploy.predict import predict_files
 from medgraft.deploy.segment import segment_files
+from medgraft.estimator import TransferClassifier
 from medgraft.listener import Listener
 from medgraft.result.run import result_to_json
-from medgraft.run.estimator import TransferClassifier
 from medgraft.run.fit import fit as run_fit
 from medgraft.train.engine import pick_device
 

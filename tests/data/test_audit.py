@@ -8,7 +8,7 @@ from scipy.stats.contingency import association
 
 from dicom_files import dicom, save
 from medgraft.data import apply_leaks, audit_cohort, build_cache, read_cohort
-from medgraft.data.table_checks import cramers_v
+from medgraft.data.audit.tables import cramers_v
 from medgraft.errors import ConfigError, DataError, LeakError
 from medgraft.types import to_json
 

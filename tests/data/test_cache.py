@@ -5,9 +5,9 @@ import pytest
 from PIL import Image
 
 from medgraft.data import build_cache, read_cohort
-from medgraft.data.decode import in_order
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.io import prepare, read_image
+from medgraft.io.in_order import in_order
 from medgraft.types import Preprocessing
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 
-from medgraft.data import duplicates
-from medgraft.data.duplicates import exact_sets, hash_pairs, near_duplicates, similarity
-from medgraft.data.fingerprint import perceptual_hash, pixel_digest, thumbnail
+import medgraft.data.audit.duplicates as duplicates
+from medgraft.data.audit.duplicates import exact_sets, hash_pairs, near_duplicates, similarity
+from medgraft.data.decoded.fingerprint import perceptual_hash, pixel_digest, thumbnail
 
 
 def all_pairs(hashes, max_bits):

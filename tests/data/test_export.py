@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dicom_files import dicom, save
-from medgraft.data.cohort import read_cohort
+from medgraft.data.cohort.labelled import read_cohort
 from medgraft.data.groups import groups_of
 from medgraft.errors import ConfigError, DataError
 

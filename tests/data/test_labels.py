@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgraft.data.labels import (
+from medgraft.data.cohort.labels import (
     canonical_names,
     choose_positive,
     class_matrix,

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import medgraft.data.mask_cache as mask_cache
-from medgraft.data.audit import audit_cohort
-from medgraft.data.cache import build_cache
-from medgraft.data.mask_cache import build_mask_cache, stored_spacing
-from medgraft.data.masks import read_mask_cohort
+import medgraft.data.decoded.masks as mask_cache
+from medgraft.data.audit.audit import audit_cohort
+from medgraft.data.cohort.marked import read_mask_cohort
+from medgraft.data.decoded.images import build_cache
+from medgraft.data.decoded.masks import build_mask_cache, stored_spacing
 from medgraft.errors import RunError
 from medgraft.io.preprocess import prepare_mask
 from medgraft.types import Preprocessing, Reading, Resize

@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 from dicom_files import dicom, enhanced, save
 from medgraft.cli import app
 from medgraft.config import make_config
-from medgraft.data.audit import audit_cohort
-from medgraft.data.cache import build_cache
-from medgraft.data.mask_cache import build_mask_cache
-from medgraft.data.masks import mask_of, read_mask_cohort
-from medgraft.data.pairs import Pairs, find_pairs
+from medgraft.data.audit.audit import audit_cohort
+from medgraft.data.cohort.marked import mask_of, read_mask_cohort
+from medgraft.data.cohort.pairs import Pairs, find_pairs
+from medgraft.data.decoded.images import build_cache
+from medgraft.data.decoded.masks import build_mask_cache
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.mask import read_mask
 from medgraft.io.mask_files import write_mask

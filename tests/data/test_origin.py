@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from medgraft.data.cohort import read_cohort
-from medgraft.data.origin import is_phantom
-from medgraft.data.phantom import PhantomSettings, write_phantom
+from medgraft.data.cohort.labelled import read_cohort
+from medgraft.data.cohort.origin import is_phantom
+from medgraft.phantom.phantom import PhantomSettings, write_phantom
 
 DRAWN = PhantomSettings(
     shape=(32, 32),

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 
 from medgraft.data import read_cohort
-from medgraft.data.cache import build_cache
+from medgraft.data.decoded.images import build_cache
 from medgraft.errors import ConfigError, DataError
 
 PIXELS = np.zeros((2, 2), np.uint8)

@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medgraft.data import cache
-from medgraft.data.cache import DecodedCohort, build_cache
-from medgraft.data.cohort import read_cohort
-from medgraft.data.store import META, USED, drop, store_folder, stored_cohorts
+import medgraft.data.decoded.images as cache
+from medgraft.data.cohort.labelled import read_cohort
+from medgraft.data.decoded.images import DecodedCohort, build_cache
+from medgraft.data.decoded.store import META, USED, drop, store_folder, stored_cohorts
 from medgraft.types import Cohort
 
 LIMIT = 10**9
 HOLDER = """
 import sys
 from pathlib import Path
-from medgraft.data.store import hold
+from medgraft.data.decoded.store import hold
 hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -51,7 +51,7 @@ def used_long_ago(folder: Path, days: float) -> None:
 def in_another_process(cohort_folder: Path, store: Path, side: int = 16) -> Path:
     """A cache that this process does not hold."""
     code = (
-        "from medgraft.data.cache import build_cache; from medgraft.data.cohort import read_cohort; "
+        "from medgraft.data.decoded.images import build_cache; from medgraft.data.cohort.labelled import read_cohort; "
         f"print(build_cache(read_cohort({str(cohort_folder)!r}), {str(store)!r}, sides=({side}, {side}), "
         f"limit={LIMIT}).folder)"
     )

@@ -11,12 +11,12 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from medgraft.config import Blank, RunConfig, make_config
-from medgraft.data.cohort import Unknown, read_cohort
-from medgraft.data.unknown import parse_policy, taught_targets
+from medgraft.data.cohort.labelled import Unknown, read_cohort
+from medgraft.data.cohort.unknown import parse_policy, taught_targets
 from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
 from medgraft.run.check import check
-from medgraft.run.plan import material_of
+from medgraft.setup.plan import material_of
 from medgraft.types import Cohort
 from small_runs import compare, fit, small_config
 

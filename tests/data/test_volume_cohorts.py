@@ -7,15 +7,15 @@ import pytest
 from PIL import Image
 
 from dicom_files import save, slice_at
-from medgraft.data.audit import audit_cohort
-from medgraft.data.cache import build_cache
-from medgraft.data.cohort import read_cohort
-from medgraft.data.decode import read_row
-from medgraft.data.fingerprint import perceptual_hash, thumbnail
-from medgraft.data.phantom import DEMO_VOLUMES, phantom_case
+from medgraft.data.audit.audit import audit_cohort
+from medgraft.data.cohort.labelled import read_cohort
+from medgraft.data.decoded.fingerprint import perceptual_hash, thumbnail
+from medgraft.data.decoded.images import build_cache
+from medgraft.data.decoded.rows import read_row
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.preprocess import prepare
 from medgraft.io.volume import read_volume
+from medgraft.phantom.phantom import DEMO_VOLUMES, phantom_case
 from medgraft.types import Preprocessing, Reading
 from volume_files import blob, write_nifti, write_series, write_slices
 

@@ -18,7 +18,7 @@ from pydicom.uid import (
 )
 
 from dicom_files import compressed, dicom, enhanced, save, slice_at
-from medgraft.data.volumes import volumes_in
+from medgraft.data.cohort.cases import volumes_in
 from medgraft.errors import DataError
 from medgraft.io.case import read_case
 from medgraft.io.volume import read_volume

@@ -10,8 +10,7 @@ import pytest
 from PIL import Image
 
 from medgraft.config import DataConfig, MaskFormat
-from medgraft.data.volumes import is_volume_file, volumes_in
-from medgraft.deploy.predict import find_cases
+from medgraft.data.cohort.cases import find_cases, is_volume_file, volumes_in
 from medgraft.errors import DataError
 from medgraft.io.case import is_case, read_case
 from medgraft.io.file_format import FileFormat, MaskWriter, Pixels, Place

@@ -10,8 +10,8 @@ from nibabel.orientations import axcodes2ornt, inv_ornt_aff, io_orientation, orn
 from PIL import Image
 
 from dicom_files import dicom, enhanced, save
-from medgraft.data.decode import read_files
-from medgraft.data.masks import mask_of, read_mask_cohort
+from medgraft.data.cohort.marked import mask_of, read_mask_cohort
+from medgraft.data.decoded.rows import read_files
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.io.mask import read_mask
 from medgraft.io.mask_files import mask_format, mask_path, native_sides, write_mask

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from medgraft.data.phantom import write_phantom
+from medgraft.phantom.phantom import write_phantom
 from small_runs import SMALL, fit, small_config
 
 

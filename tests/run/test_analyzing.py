@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from medgraft.analysis.source_images import read_source
 from medgraft.errors import DataError, RunError
 from medgraft.listener import Listener
 from medgraft.report.prose import decision_sentence
 from medgraft.result.analysis import AnalysisResult, CutDecision, read_analysis
 from medgraft.result.run import CutFacts
 from medgraft.run.analyze import analyze, analyze_cohort, analyze_runs
-from medgraft.run.source_images import read_source
 from medgraft.train import ImageSet
 from medgraft.types import Preprocessing
 from small_runs import small_config

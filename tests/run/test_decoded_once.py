@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+import medgraft.data.decoded.images as cache
 from medgraft.cli import app
 from medgraft.config import DataConfig
-from medgraft.data import cache
-from medgraft.data.store import stored_cohorts
+from medgraft.data.decoded.store import stored_cohorts
 from medgraft.errors import MedgraftError
 from small_runs import evaluate, fit, small_config
 

@@ -15,11 +15,12 @@ import medgraft
 from dicom_files import dicom, save
 from medgraft.cli import app
 from medgraft.config import DataConfig, make_config
-from medgraft.data.cache import build_cache
-from medgraft.data.cohort import read_cohort
-from medgraft.data.identity import keep_names, pseudonym
+from medgraft.data.cohort.cases import find_cases
+from medgraft.data.cohort.identity import keep_names, pseudonym
+from medgraft.data.cohort.labelled import read_cohort
+from medgraft.data.decoded.images import build_cache
 from medgraft.deploy.artefact import load_artefact
-from medgraft.deploy.predict import find_cases, predict_files
+from medgraft.deploy.predict import predict_files
 from medgraft.errors import ConfigError, RunError
 from medgraft.listener import Listener
 from medgraft.machine import home

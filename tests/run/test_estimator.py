@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 
 from dicom_files import dicom, save
 from medgraft import TransferClassifier
-from medgraft.data.patients import patients_of_files
+from medgraft.data.cohort.patients import patients_of_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.search import executor
 from medgraft.search.trial import Trial, TrialSpec
@@ -126,7 +126,7 @@ def test_patients_of_dicom_files_stay_together(tmp_path: Path) -> None:
         raise RuntimeError("enough")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("medgraft.run.estimator._material", stop)
+        patch.setattr("medgraft.estimator._material", stop)
         with pytest.raises(RuntimeError, match="enough"):
             TransferClassifier(size=16, epochs=1).fit(files, labels)
     table = seen[0].table

@@ -8,10 +8,10 @@ import pytest
 
 import medgraft
 from medgraft.config import DataConfig
-from medgraft.data.phantom import write_phantom
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.judge import external
 from medgraft.listener import Listener
+from medgraft.phantom.phantom import write_phantom
 from medgraft.run import analyze as analyze_module
 from medgraft.run import evaluate as evaluate_module
 from medgraft.run.analyze import analyze

@@ -25,9 +25,9 @@ from medgraft.listener import Listener
 from medgraft.report import write_report
 from medgraft.report.formatting import with_interval
 from medgraft.run import fit as fit_module
-from medgraft.run.plan import method_of, search_seeds
 from medgraft.search import explore
 from medgraft.search.plan import shared_epochs
+from medgraft.setup.plan import method_of, search_seeds
 from small_runs import fit, small_config
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.metrics import cohen_kappa_score
 
-from medgraft.data.cohort import read_cohort
+from medgraft.data.cohort.labelled import read_cohort
 from medgraft.deploy.artefact import load_artefact
 from medgraft.errors import ConfigError
 from small_runs import evaluate, fit, small_config

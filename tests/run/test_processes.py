@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from medgraft.errors import ConfigError
-from medgraft.run.refusals import refuse_early
+from medgraft.setup.refusals import refuse_early
 from small_runs import fit, small_config
 
 TIMES = {"seconds", "baseline_seconds", "cpu_ms", "val_seconds"}

@@ -10,10 +10,10 @@ import medgraft.prepare.cohort as cohort
 import medgraft.prepare.network as network
 from medgraft.config import RunConfig, make_config
 from medgraft.errors import ConfigError
+from medgraft.estimator import TransferClassifier
 from medgraft.run.advise import advise
 from medgraft.run.analyze import analyze_cohort
 from medgraft.run.compare import compare
-from medgraft.run.estimator import TransferClassifier
 from medgraft.run.fit import fit
 
 JOBS: dict[str, Callable[[RunConfig, Path], Any]] = {

@@ -16,9 +16,9 @@ from medgraft.deploy.artefact import load_artefact
 from medgraft.deploy.predict import predict_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
-from medgraft.run.plan import material_of, method_of, plan_run
 from medgraft.search import Choice, budget, choose, explore
 from medgraft.search.plan import SearchPlan
+from medgraft.setup.plan import material_of, method_of, plan_run
 from small_runs import fit, small_config
 
 NUM_CUTS = 9

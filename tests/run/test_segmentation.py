@@ -19,22 +19,22 @@ from medgraft.backbones.packaged import packaged_weights
 from medgraft.cli import app
 from medgraft.cli.printing import observer_lines
 from medgraft.config import RunConfig, make_config
+from medgraft.data.cohort.marked import read_mask_cohort
 from medgraft.data.groups import groups_of
-from medgraft.data.masks import read_mask_cohort
-from medgraft.data.phantom import PhantomSettings, write_phantom
 from medgraft.data.split import fold_splits, split_cohort
 from medgraft.deploy import load_artefact, predict_files, segment_files
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.io.mask import read_mask
 from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, overlap_counts
+from medgraft.phantom.phantom import PhantomSettings, write_phantom
 from medgraft.report.caveats import find_caveats
 from medgraft.report.reading import RunFiles
 from medgraft.result.run import read_result
 from medgraft.run.advise import advise
 from medgraft.run.compare import compare
-from medgraft.run.plan import material_of, plan_run
 from medgraft.search.budget import costs_at_cuts
+from medgraft.setup.plan import material_of, plan_run
 from small_runs import evaluate, fit
 
 FILMS = PhantomSettings(

@@ -13,11 +13,11 @@ import medgraft.run.demo as room
 from dicom_files import dicom, save
 from medgraft.cli import app
 from medgraft.config import make_config
-from medgraft.data.phantom import PhantomSettings, write_phantom
 from medgraft.errors import ConfigError
 from medgraft.files import read_json
 from medgraft.io.mask import read_mask
 from medgraft.io.mask_files import write_mask
+from medgraft.phantom.phantom import PhantomSettings, write_phantom
 
 STUDY = {"StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5"}
 

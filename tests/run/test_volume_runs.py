@@ -15,14 +15,15 @@ from typer.testing import CliRunner
 
 from medgraft.cli import app
 from medgraft.config import make_config
-from medgraft.data.cohort import read_cohort
+from medgraft.data.cohort.cases import find_cases
+from medgraft.data.cohort.labelled import read_cohort
 from medgraft.deploy.artefact import load_artefact
-from medgraft.deploy.predict import find_cases, predict_files
+from medgraft.deploy.predict import predict_files
 from medgraft.errors import BackboneError, ConfigError, DataError
+from medgraft.estimator import TransferClassifier
 from medgraft.listener import Listener
 from medgraft.run.analyze import analyze
 from medgraft.run.compare import compare
-from medgraft.run.estimator import TransferClassifier
 from medgraft.search.forecast import MemoryForecast, forecast_memory, refuse_memory
 from medgraft.train.engine import Engine
 from small_runs import evaluate, fit, small_config

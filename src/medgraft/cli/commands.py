@@ -205,7 +205,8 @@ def predict(
 ) -> None:
     """Probabilities, or masks, for files; a broken file costs only its own row."""
     from medgraft.cli.terminal import listening
-    from medgraft.deploy import MASK_LIST, find_cases, load_artefact, predict_files, segment_files
+    from medgraft.data.cohort.cases import find_cases
+    from medgraft.deploy import MASK_LIST, load_artefact, predict_files, segment_files
     from medgraft.files import write_table
     from medgraft.train.engine import pick_device
 

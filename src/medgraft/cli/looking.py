@@ -89,7 +89,7 @@ def cache(
 ) -> None:
     """Decoded images that are kept for the next run, the most recently used first; --clear removes them."""
     from medgraft.cli.terminal import print_table
-    from medgraft.data.store import drop, store_folder, stored_cohorts
+    from medgraft.data.decoded.store import drop, store_folder, stored_cohorts
     from medgraft.types import to_json
 
     store = folder or store_folder()

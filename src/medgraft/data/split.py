@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from medgraft.data.labels import class_matrix
+from medgraft.data.cohort.labels import class_matrix
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.files import replacing
 from medgraft.types import SPLITS, Cohort

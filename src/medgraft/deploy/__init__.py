@@ -2,7 +2,6 @@
 
 from medgraft.deploy.artefact import Artefact, LoadedModel, load_artefact, save_artefact
 from medgraft.deploy.predict import (
-    find_cases,
     predict_files,
     predict_pixels,
     predictions_table,
@@ -13,7 +12,6 @@ __all__ = [
     "MASK_LIST",
     "Artefact",
     "LoadedModel",
-    "find_cases",
     "load_artefact",
     "predict_files",
     "predict_pixels",

@@ -1,7 +1,7 @@
 """Files in, probabilities out: the same decoding, scaling and network input as in training."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from medgraft.config import Unit
-from medgraft.data.decode import read_files
-from medgraft.data.export import units_of_cases
-from medgraft.data.volumes import cases_in, volume_of
+from medgraft.data.cohort.cases import volume_of
+from medgraft.data.cohort.export import units_of_cases
+from medgraft.data.decoded.rows import read_files
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import ConfigError, DataError, MedgraftError
-from medgraft.io.formats import names_of_formats
 from medgraft.io.preprocess import prepare
 from medgraft.metrics.cases import predicted_targets, unit_means
 from medgraft.train.batches import ImageSet, evaluation_batch
@@ -26,7 +25,6 @@ __all__ = [
     "UNREADABLE",
     "called_names",
     "files_of_case",
-    "find_cases",
     "predict_files",
     "predict_pixels",
     "predictions_table",
@@ -158,36 +156,6 @@ def predict_pixels(model: LoadedModel, images: np.ndarray, *, device: str = "cpu
         num_classes=len(artefact.classes),
     )
     return predict_probs(model.network.to(device), data, exact_engine(device))
-
-
-def find_cases(inputs: Iterable[Path], dims: int = 2) -> list[tuple[Path, ...]]:
-    """The files of each image, or volume, among `inputs` and below its folders, sorted; hidden files are left out.
-
-    Args:
-        inputs: Files and folders.
-        dims: 2 for images, 3 for volumes.
-
-    Raises:
-        DataError: An input does not exist, or a folder holds nothing to read.
-    """
-    found: list[tuple[Path, ...]] = []
-    for path in inputs:
-        if path.is_dir():
-            inside = sorted(
-                p
-                for p in path.rglob("*")
-                if p.is_file() and not any(s.startswith(".") for s in p.relative_to(path).parts)
-            )
-            cases = cases_in(inside, dims)
-            if not cases:
-                what = "images" if dims == 2 else "volumes"
-                raise DataError(f"expected {what} ({names_of_formats(dims)}) in {path}, got none.")
-            found += cases
-        elif path.is_file():
-            found.append((path,))
-        else:
-            raise DataError(f"expected a file or folder at {path}, got nothing.")
-    return found
 
 
 def predictions_table(predictions: Predictions, paths: Sequence[str], patients: Sequence[str]) -> pd.DataFrame:

@@ -11,8 +11,8 @@ import pandas as pd
 from torch import nn
 
 from medgraft.config import MaskFormat
-from medgraft.data.decode import read_files
-from medgraft.data.pairs import stem_of
+from medgraft.data.cohort.pairs import stem_of
+from medgraft.data.decoded.rows import read_files
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.deploy.predict import UNREADABLE, files_of_case, range_status
 from medgraft.errors import ConfigError, DataError, MedgraftError, RunError

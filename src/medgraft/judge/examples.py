@@ -6,7 +6,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from medgraft.data.fingerprint import views
+from medgraft.data.decoded.fingerprint import views
 from medgraft.deploy.predict import called_names
 from medgraft.metrics.cases import known_labels, predicted_targets
 from medgraft.search.trial import Trial, TrialContext

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from medgraft.data.findings import Finding
+from medgraft.data.audit.findings import Finding
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from medgraft.data.identity import pseudonym
+from medgraft.data.cohort.identity import pseudonym
 from medgraft.deploy.predict import predictions_table
 from medgraft.evaluate.results import ModelResult
 from medgraft.evaluate.summary import with_points

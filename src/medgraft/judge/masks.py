@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from medgraft.data.mask_cache import stored_spacing
-from medgraft.data.masks import mask_of, with_truth
+from medgraft.data.cohort.marked import mask_of, with_truth
+from medgraft.data.decoded.masks import stored_spacing
 from medgraft.deploy.segment import segment_image
 from medgraft.evaluate.bootstrap import paired_difference
 from medgraft.evaluate.replicates import bootstrap_weights

@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
-from medgraft.data.decode import read_row
-from medgraft.data.masks import mask_of
+from medgraft.data.cohort.marked import mask_of
+from medgraft.data.decoded.rows import read_row
 from medgraft.judge.masks import segmenter
 from medgraft.metrics.overlap import dice
 from medgraft.search.trial import Trial, TrialContext, load_trial_model

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Final, Literal
 
 from medgraft.config import DataConfig
-from medgraft.data.audit import audit_cohort
-from medgraft.data.cache import DecodedCohort, build_cache
-from medgraft.data.cohort import Unknown, read_cohort
-from medgraft.data.findings import Audit
-from medgraft.data.identity import keep_names
-from medgraft.data.masks import read_mask_cohort
-from medgraft.data.store import store_folder
+from medgraft.data.audit.audit import audit_cohort
+from medgraft.data.audit.findings import Audit
+from medgraft.data.cohort.identity import keep_names
+from medgraft.data.cohort.labelled import Unknown, read_cohort
+from medgraft.data.cohort.marked import read_mask_cohort
+from medgraft.data.decoded.images import DecodedCohort, build_cache
+from medgraft.data.decoded.store import store_folder
 from medgraft.errors import ConfigError
 from medgraft.io.intensity import ct_windows
 from medgraft.listener import Listener

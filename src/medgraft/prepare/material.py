@@ -8,11 +8,11 @@ import numpy as np
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.backbones.spec import Backbone
 from medgraft.config import BackboneConfig, DataConfig
-from medgraft.data.cache import DecodedCohort
-from medgraft.data.findings import Audit
+from medgraft.data.audit.findings import Audit
+from medgraft.data.audit.leaks import apply_leaks
+from medgraft.data.decoded.images import DecodedCohort
+from medgraft.data.decoded.masks import build_mask_cache
 from medgraft.data.groups import groups_of
-from medgraft.data.leaks import apply_leaks
-from medgraft.data.mask_cache import build_mask_cache
 from medgraft.data.split import split_cohort
 from medgraft.errors import DataError
 from medgraft.io.preprocess import intensity_scale

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from medgraft.config import DataConfig
-from medgraft.data.decode import header_row
+from medgraft.data.decoded.rows import header_row
 from medgraft.errors import ConfigError
 from medgraft.types import Cohort
 

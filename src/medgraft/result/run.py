@@ -9,7 +9,7 @@ import numpy as np
 
 from medgraft.backbones.spec import Lift
 from medgraft.config import TrainConfig
-from medgraft.data.findings import Finding
+from medgraft.data.audit.findings import Finding
 from medgraft.errors import RunError
 from medgraft.evaluate.results import (
     Comparison,

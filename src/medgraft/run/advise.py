@@ -13,8 +13,6 @@ from medgraft.config import RunConfig
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material
 from medgraft.result.advice import Advice, AdvisedCut, Probe, Recommendation
-from medgraft.run.plan import context_of, material_of, recipe_of, wish_of
-from medgraft.run.refusals import refuse_early
 from medgraft.search.executor import open_executor
 from medgraft.search.machine import engine_for
 from medgraft.search.plan import Recipe
@@ -22,6 +20,8 @@ from medgraft.search.rule import choose
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, TrialContext
 from medgraft.search.two_stage import stage_ends
+from medgraft.setup.plan import context_of, material_of, recipe_of, wish_of
+from medgraft.setup.refusals import refuse_early
 from medgraft.train.batches import iterate
 from medgraft.transfer.blocks import own_blocks
 from medgraft.transfer.model import Normalise

@@ -11,6 +11,7 @@ import numpy as np
 from medgraft.analysis.domains import FeatureStatistics, statistics_of
 from medgraft.analysis.layers import features_at_cuts
 from medgraft.analysis.networks import changes, distances, similarity, worth_of_cuts
+from medgraft.analysis.source_images import read_source
 from medgraft.analysis.statistics import write_statistics
 from medgraft.config import RunConfig, read_config
 from medgraft.data.split import write_splits
@@ -30,16 +31,15 @@ from medgraft.result.analysis import (
     write_analysis_result,
 )
 from medgraft.result.run import cut_facts, read_result
-from medgraft.run.folder import open_run
-from medgraft.run.plan import RunPlan, context_of, material_of
-from medgraft.run.refusals import refuse_early
-from medgraft.run.source_images import read_source
 from medgraft.search.explore import choose_probe
 from medgraft.search.plan import SearchPlan
 from medgraft.search.rule import Choice
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import TrialContext, TrialSpec, forget_weights
 from medgraft.search.two_stage import stage_ends
+from medgraft.setup.folder import open_run
+from medgraft.setup.plan import RunPlan, context_of, material_of
+from medgraft.setup.refusals import refuse_early
 from medgraft.train.batches import ImageSet
 from medgraft.train.engine import Engine, exact_engine, pick_device
 from medgraft.transfer.heads import HeadSettings

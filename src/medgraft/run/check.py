@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from medgraft.config import DataConfig
-from medgraft.data.findings import Audit
+from medgraft.data.audit.findings import Audit
+from medgraft.data.cohort.marked import with_truth
 from medgraft.data.groups import groups_of
-from medgraft.data.masks import with_truth
 from medgraft.data.split import split_cohort
 from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, overlap_counts, pooled_dice

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from medgraft.config import CompareConfig, RunConfig
-from medgraft.data.labels import rarest_class
+from medgraft.data.cohort.labels import rarest_class
+from medgraft.data.cohort.unknown import retaught
 from medgraft.data.split import train_fractions, write_splits
-from medgraft.data.unknown import retaught
 from medgraft.errors import BackboneError, ConfigError
 from medgraft.files import write_table
 from medgraft.judge.strategies import BASELINE, RANKING, SECOND, TunedStrategy, judge_strategies
@@ -30,9 +30,6 @@ from medgraft.result.comparison import (
 )
 from medgraft.result.run import Ledger
 from medgraft.run.advise import advice_from
-from medgraft.run.folder import demand_same_data, log_event, open_run, run_id_of
-from medgraft.run.plan import context_of, judge_plan, material_of, recipe_of, second_cut, wish_of
-from medgraft.run.refusals import refuse_early
 from medgraft.search.executor import Executor, open_executor
 from medgraft.search.fair import depths_to_try, fair_search
 from medgraft.search.machine import engine_for
@@ -41,6 +38,9 @@ from medgraft.search.proposals import drive
 from medgraft.search.trainer import Progress, Trainer, label_of
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, forget_weights
 from medgraft.search.two_stage import stage_ends
+from medgraft.setup.folder import demand_same_data, log_event, open_run, run_id_of
+from medgraft.setup.plan import context_of, judge_plan, material_of, recipe_of, second_cut, wish_of
+from medgraft.setup.refusals import refuse_early
 from medgraft.study.dataset import Dataset
 from medgraft.train.engine import Engine
 from medgraft.transfer.depths import usual_depth

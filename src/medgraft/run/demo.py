@@ -5,8 +5,8 @@ from typing import Final, Literal
 
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import make_config
-from medgraft.data.phantom import DEMO, DEMO_MASKS, DEMO_VOLUME_MASKS, DEMO_VOLUMES, write_phantom
 from medgraft.listener import Listener
+from medgraft.phantom.phantom import DEMO, DEMO_MASKS, DEMO_VOLUME_MASKS, DEMO_VOLUMES, write_phantom
 from medgraft.result.run import RunResult
 from medgraft.run.fit import fit
 

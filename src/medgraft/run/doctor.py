@@ -34,7 +34,7 @@ __all__ = ["Check", "Diagnosis", "doctor"]
 _GIB: Final = 2**30
 _LOW_DISK: Final = 2 * _GIB
 _NO_DISK: Final = 64 * 2**20
-"""What the image cache keeps free, see `medgraft.data.cache.SPARE_BYTES`."""
+"""What the image cache keeps free, see `medgraft.data.decoded.images.SPARE_BYTES`."""
 _LOW_MEMORY: Final = 2 * _GIB
 _SHOWN: Final = 8
 _WEIGHTS: Final = (".safetensors", ".bin", ".pth", ".pt")

@@ -8,10 +8,10 @@ from typing import Any, Final
 import numpy as np
 
 from medgraft.config import DataConfig, Unit
-from medgraft.data.cohort import with_units
+from medgraft.data.cohort.labelled import with_units
+from medgraft.data.cohort.marked import NO_NUMBER
+from medgraft.data.decoded.masks import build_mask_cache
 from medgraft.data.groups import groups_of
-from medgraft.data.mask_cache import build_mask_cache
-from medgraft.data.masks import NO_NUMBER
 from medgraft.deploy.artefact import Artefact, LoadedModel, load_artefact
 from medgraft.errors import ConfigError, DataError
 from medgraft.files import write_json, write_table
@@ -20,7 +20,7 @@ from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
 from medgraft.prepare.cohort import audited, open_cohort
-from medgraft.run.folder import output_folder
+from medgraft.setup.folder import output_folder
 from medgraft.study.dataset import Dataset
 from medgraft.train.engine import pick_device
 from medgraft.types import Cohort, Kind, kind_of

@@ -29,16 +29,16 @@ from medgraft.result.run import (
     read_result,
     write_result,
 )
-from medgraft.run.folder import demand_same_data, log_event, open_run, run_id_of
 from medgraft.run.folds import fit_folds
-from medgraft.run.plan import RunPlan, context_of, judge_plan, material_of, on_this_machine, plan_run
-from medgraft.run.refusals import refuse_early
 from medgraft.search.executor import Executor, open_executor
 from medgraft.search.plan import Recipe
 from medgraft.search.searched import Searched, search_cut
 from medgraft.search.tables import signal_table, trial_table
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, TrialContext, forget_weights
+from medgraft.setup.folder import demand_same_data, log_event, open_run, run_id_of
+from medgraft.setup.plan import RunPlan, context_of, judge_plan, material_of, on_this_machine, plan_run
+from medgraft.setup.refusals import refuse_early
 from medgraft.train.loop import late_gain
 from medgraft.transfer.source import Source
 from medgraft.types import SPLITS, Cohort, to_json

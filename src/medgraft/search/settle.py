@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 
-from medgraft.data.labels import rarest_class
+from medgraft.data.cohort.labels import rarest_class
 from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
 from medgraft.search.plan import SearchPlan

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from medgraft.data.cache import DecodedCohort
-from medgraft.data.mask_cache import stored_spacing
+from medgraft.data.decoded.images import DecodedCohort
+from medgraft.data.decoded.masks import stored_spacing
 from medgraft.study.study import Study
 from medgraft.train.batches import ImageSet, MaskSet
 from medgraft.types import Cohort, Preprocessing

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from medgraft.data.labels import class_matrix
+from medgraft.data.cohort.labels import class_matrix
 from medgraft.errors import RunError
 from medgraft.files import read_json, replacing, write_json
 from medgraft.metrics.cases import pooled

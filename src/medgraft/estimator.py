@@ -1,0 +1,251 @@
+"""The scikit-learn face: `fit(X, y)`, `predict`, `predict_proba`, `score`, usable in `cross_val_score`."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.utils.validation import check_is_fitted
+
+from medgraft.config import RunConfig, make_config
+from medgraft.data.audit.findings import Audit
+from medgraft.data.cohort.cases import volume_of
+from medgraft.data.cohort.patients import patients_of_files
+from medgraft.data.decoded.images import build_cache
+from medgraft.data.decoded.rows import read_row
+from medgraft.deploy.artefact import LoadedModel
+from medgraft.deploy.predict import predict_pixels
+from medgraft.errors import DataError
+from medgraft.io.preprocess import prepare
+from medgraft.io.volume import is_volume_name
+from medgraft.judge.models import artefact_of
+from medgraft.listener import Listener
+from medgraft.prepare.cohort import reading_of
+from medgraft.prepare.material import Material, preprocessing_of
+from medgraft.prepare.network import fitted, network_of
+from medgraft.search.searched import best_trial
+from medgraft.search.trainer import Trainer
+from medgraft.search.trial import load_trial_model
+from medgraft.setup.plan import context_of, on_this_machine, plan_run
+from medgraft.setup.refusals import refuse_early
+from medgraft.study.dataset import Dataset
+from medgraft.transfer.source import prepare_source
+from medgraft.types import Cohort
+
+__all__ = ["TransferClassifier"]
+
+_VAL_FOLDS = 5
+
+
+class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A truncated pretrained network as a scikit-learn classifier.
+
+    A fifth of the training images (whole groups) is held back to choose epoch and cut, with the search of
+    `medgraft fit`; `search_` says which it was. No test set is opened: that is the caller's, e.g. `cross_val_score`'s.
+
+    Args:
+        backbone: As for `medgraft fit`.
+        weights: ``hub``, ``none`` or a path.
+        backbone_args: Of the network's constructor.
+        cut: ``auto``, an index or a name.
+        rule: ``compact`` or ``best``.
+        search: As for `medgraft fit`.
+        strategy: A key of `medgraft.transfer.STRATEGIES`.
+        head: ``pooled``, ``flattened``, or a classical one for ``hybrid``; None for the strategy's own.
+        size: Input side in px, or (D, H, W) in voxels; None for the network's own.
+        lift: As for `medgraft fit`.
+        preset: ``fast``, ``balanced``, ``thorough`` or ``paper``.
+        epochs: None for the preset's.
+        seed: Of everything.
+        device: ``auto``, ``cpu``, ``cuda`` …
+        offline: Never touch the network.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "shapes_resnet18",
+        weights: str = "hub",
+        backbone_args: dict[str, Any] | None = None,
+        cut: str | int = "auto",
+        rule: Literal["compact", "best"] = "compact",
+        search: str = "auto",
+        strategy: str = "ttl",
+        head: str | None = None,
+        size: int | tuple[int, int, int] | None = None,
+        lift: str = "auto",
+        preset: str = "fast",
+        epochs: int | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        offline: bool = False,
+    ) -> None:
+        self.backbone = backbone
+        self.weights = weights
+        self.backbone_args = backbone_args
+        self.cut = cut
+        self.rule = rule
+        self.search = search
+        self.strategy = strategy
+        self.head = head
+        self.size = size
+        self.lift = lift
+        self.preset = preset
+        self.epochs = epochs
+        self.seed = seed
+        self.device = device
+        self.offline = offline
+
+    def fit(
+        self, X: np.ndarray | Sequence[str | Path], y: Sequence[Any], groups: Sequence[Any] | None = None
+    ) -> "TransferClassifier":
+        """Train on images and labels.
+
+        Args:
+            X: (N, H, W) or (N, H, W, 3) uint8 or uint16, volumes (N, D, H, W), or N names of files (of volumes also of
+                folders of slices).
+            y: N labels.
+            groups: N patients; images of one patient stay together. None: the PatientID of DICOM files, else each image
+                for itself.
+
+        Raises:
+            DataError: Lengths differ, or fewer than two classes.
+        """
+        labels = np.asarray(y)
+        self.classes_, targets = np.unique(labels, return_inverse=True)
+        if len(self.classes_) < 2 or len(labels) != len(X):
+            raise DataError(
+                f"expected one label per image and two classes, got {len(X)} images, {len(labels)} labels and "
+                f"{len(self.classes_)} classes."
+            )
+        config = self._config()
+        refuse_early(config, "fit")
+        if groups is None and not isinstance(X, np.ndarray):
+            groups = patients_of_files([volume_of(Path(path))[0] for path in X])
+        with tempfile.TemporaryDirectory(prefix="medgraft-") as place:
+            folder = Path(place)
+            material = _material(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
+            quiet = Listener()
+            plan, engine = on_this_machine(config, plan_run(config, material, quiet), material, folder, quiet)
+            context = context_of(material, engine, folder)
+            trial = best_trial(plan.search, Trainer(context, quiet))
+            network, _ = load_trial_model(trial, context)
+        self.cut_ = trial.cut
+        self.search_ = plan.search.method
+        self.val_auprc_ = trial.score
+        artefact = artefact_of(material.dataset, trial, network, material.source.backbone)
+        self.model_ = LoadedModel(artefact=artefact, network=network, folder=Path())
+        return self
+
+    def predict_proba(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:
+        """(N, C) probabilities, columns in the order of `classes_`."""
+        check_is_fitted(self, "model_")
+        settings = self.model_.artefact.preprocessing
+        cohort = _cohort(X, self.classes_, np.zeros(len(X), dtype=np.int64), None, 0)
+        images = []
+        for row in range(len(cohort)):
+            pixels, facts = read_row(cohort, row, settings.reading)
+            images.append(prepare(pixels, settings, facts.spacing_mm))
+        return predict_pixels(self.model_, np.stack(images))
+
+    def predict(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:
+        """The most probable class of each image."""
+        check_is_fitted(self, "model_")
+        return np.asarray(self.classes_[self.predict_proba(X).argmax(1)])
+
+    def _config(self) -> RunConfig:
+        options = {
+            "backbone": {
+                "name": self.backbone,
+                "weights": self.weights,
+                "args": self.backbone_args or {},
+                "size": self.size,
+                "lift": self.lift,
+            },
+            "transfer": {"strategy": self.strategy, "head": self.head, "cut": str(self.cut), "rule": self.rule},
+            "train": {"epochs": self.epochs},
+            "search": {"method": self.search},
+            "seed": self.seed,
+            "device": self.device,
+            "offline": self.offline,
+        }
+        return make_config("array", preset=self.preset, options=options)
+
+
+def _cohort(
+    X: np.ndarray | Sequence[str | Path],
+    classes: np.ndarray,
+    targets: np.ndarray,
+    groups: Sequence[Any] | None,
+    seed: int,
+) -> Cohort:
+    names = tuple(str(name) for name in classes)
+    files: dict[str, tuple[str, ...]] = {}
+    dims: Literal[2, 3] = 2
+    is_array = isinstance(X, np.ndarray) and X.dtype.kind in "ui"
+    if isinstance(X, np.ndarray) and X.dtype.kind == "f":
+        raise DataError(f"expected integer pixels (uint8 or uint16) or file names, got {X.dtype}. Convert to uint8.")
+    paths = [f"train/{row}" for row in range(len(X))] if is_array else [str(path) for path in X]
+    if isinstance(X, np.ndarray) and is_array:
+        dims = 3 if X.ndim == 4 and X.shape[3] != 3 else 2
+    elif paths and (is_volume_name(paths[0]) or Path(paths[0]).is_dir()):
+        dims = 3
+        files = {path: tuple(str(file) for file in volume_of(Path(path))) for path in paths}
+    table = pd.DataFrame({"path": paths, "label": [names[t] for t in targets]}, dtype=object)
+    table["patient"] = pd.Series([str(g) for g in groups] if groups is not None else [None] * len(X), dtype=object)
+    for column in ("site", "split", "mask"):
+        table[column] = pd.Series([None] * len(X), dtype=object)
+    if len(np.unique(targets)) > 1:
+        codes = pd.factorize(table["patient"])[0] if groups is not None else np.arange(len(X))
+        num_groups = len(np.unique(codes))
+        if num_groups < 2:
+            raise DataError(f"expected images of at least two patients to hold some back, got {num_groups}.")
+        splitter = StratifiedGroupKFold(min(_VAL_FOLDS, num_groups), shuffle=True, random_state=seed)
+        _, val = next(splitter.split(paths, targets, codes))
+        table["split"] = "train"
+        table.loc[val, "split"] = "val"
+    return Cohort(
+        root=Path(),
+        layout="array" if is_array else "table",
+        task="binary" if len(names) == 2 else "multiclass",
+        classes=names,
+        positive=names[1] if len(names) == 2 else None,
+        table=table,
+        targets=np.asarray(targets, dtype=np.int64),
+        arrays={"train": np.asarray(X)} if is_array else None,
+        files=files,
+        dims=dims,
+    )
+
+
+def _material(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[Any] | None) -> Material:
+    network = network_of(config.backbone, seed=config.seed, is_offline=config.offline)
+    backbone, sides = fitted(network, cohort, config.backbone.lift)
+    source = prepare_source(backbone, sides)
+    channels = 1 if backbone.in_channels == 1 else None
+    decoded = build_cache(
+        cohort,
+        folder / "cache",
+        sides=sides,
+        channels=config.data.channels if config.data.channels is not None else channels,
+        resize=config.data.resize,
+        reading=reading_of(config.data),
+    )
+    if decoded.broken:
+        first = decoded.broken[0]
+        raise DataError(
+            f"expected readable images, got {len(decoded.broken)} others, first {first.path}: {first.reason}"
+        )
+    codes = pd.factorize(cohort.table["patient"])[0] if groups is not None else np.arange(len(cohort))
+    dataset = Dataset(
+        cohort=cohort,
+        decoded=decoded,
+        rows=np.arange(len(cohort)),
+        groups=np.asarray(codes, dtype=np.int64),
+        preprocessing=preprocessing_of(source, decoded, cohort.rows("train")),
+    )
+    audit = Audit(findings=(), exact_duplicates=(), near_duplicates=(), num_images=len(cohort), num_broken=0)
+    return Material(dataset=dataset, source=source, audit=audit, given=cohort)
