@@ -196,6 +196,40 @@ def test_public_names_exist(name):
     assert all(hasattr(module, item) for item in public)
 
 
+def listed(name: str) -> set[str]:
+    """What a module lists as public."""
+    for node in TREES[name].body:
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if isinstance(target, ast.Name) and target.id == "__all__" and isinstance(node.value, ast.List):
+            return {item.value for item in node.value.elts if isinstance(item, ast.Constant)}
+    return set()
+
+
+def test_what_another_module_takes_stands_in_the_list_of_its_own():
+    by_module = {"medgraft." + name.removesuffix(".py").replace("/", "."): name for name in MODULES}
+    by_module = {module.removesuffix(".__init__"): name for module, name in by_module.items()}
+    wrong = []
+    for name in MODULES:
+        for line, module, names in imports(name):
+            if module in by_module:
+                public = listed(by_module[module])
+                wrong += [f"{name}:{line} {n}" for n in names if n not in public and f"{module}.{n}" not in by_module]
+    assert wrong == []
+
+
+def test_no_two_places_share_more_than_12_lines():
+    """Lists of options apart: typer reads a command's options from its own signature."""
+    places: dict[tuple[str, ...], list[str]] = {}
+    for name, path in MODULES.items():
+        numbered = [(number, line.strip()) for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)]
+        said = [(number, line) for number, line in numbered if line and not line.startswith(("#", "import ", "from "))]
+        for start in range(len(said) - 12):
+            window = said[start : start + 13]
+            places.setdefault(tuple(line for _, line in window), []).append(f"{name}:{window[0][0]}")
+    shared = [found for found in places.values() if len(found) > 1]
+    assert [found for found in shared if not all(place.startswith("cli/commands.py") for place in found)] == []
+
+
 def test_the_package_has_no_other_public_names():
     with pytest.raises(AttributeError, match="has no attribute 'trainer'"):
         medgraft.trainer  # noqa: B018

@@ -28,6 +28,9 @@ __all__ = [
     "parse_minutes",
     "read_config",
     "to_yaml",
+    "MAX_MASK_CLASSES",
+    "MAX_MASK_NUMBER",
+    "MaskFormat",
 ]
 
 Head = Literal["pooled", "flattened", "attention", "svm", "random-forest", "logistic", "knn", "gradient-boosting"]

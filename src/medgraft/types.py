@@ -35,6 +35,7 @@ __all__ = [
     "from_json",
     "kind_of",
     "to_json",
+    "Phase",
 ]
 
 if TYPE_CHECKING:

@@ -23,10 +23,9 @@ from medgraft.errors import BackboneError, ConfigError, DataError
 from medgraft.estimator import TransferClassifier
 from medgraft.listener import Listener
 from medgraft.run.analyze import analyze
-from medgraft.run.compare import compare
 from medgraft.search.forecast import MemoryForecast, forecast_memory, refuse_memory
 from medgraft.train.engine import Engine
-from small_runs import evaluate, fit, small_config
+from small_runs import compare, evaluate, fit, small_config
 from volume_files import blob, write_nifti, write_series, write_slices
 
 NUM = 60

@@ -23,6 +23,8 @@ __all__ = [
     "model_to_json",
     "judged_from_json",
     "judged_to_json",
+    "comparison_from_json",
+    "comparison_to_json",
 ]
 
 # Metrics that stand in a model's part with their intervals; of the others the part holds the plain value, and

@@ -29,6 +29,7 @@ __all__ = [
     "turned_affine",
     "write_like",
     "write_nifti",
+    "NIFTI_SUFFIXES",
 ]
 
 NIFTI_SUFFIXES: Final = (".nii", ".nii.gz")

@@ -23,7 +23,16 @@ from medgraft.study.dataset import Dataset
 from medgraft.train.engine import exact_engine
 from medgraft.types import Judged
 
-__all__ = ["ROLES", "Tested", "count_openings", "judged_by_trial", "judged_name", "open_test_set", "table_name"]
+__all__ = [
+    "ROLES",
+    "Tested",
+    "count_openings",
+    "judged_by_trial",
+    "judged_name",
+    "open_test_set",
+    "table_name",
+    "test_result",
+]
 
 ROLES: Final = ("chosen", "baseline", "second", "continued")
 """Models that are tested: the chosen one, full fine-tuning, and further baselines where there are any."""

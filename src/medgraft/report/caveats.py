@@ -8,7 +8,13 @@ from medgraft.report.formatting import integer, percent, share, signed_with_inte
 from medgraft.report.reading import RunFiles, num_unscored
 from medgraft.result.run import RunResult
 
-__all__ = ["Caveat", "find_caveats", "is_patient_known", "still_learning"]
+__all__ = [
+    "Caveat",
+    "find_caveats",
+    "is_patient_known",
+    "still_learning",
+    "MASKS_LEFT_OUT",
+]
 
 FEW_GROUPS: Final = 20
 MODEST_GROUPS: Final = 100

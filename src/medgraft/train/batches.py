@@ -11,7 +11,17 @@ from torch import Tensor
 
 from medgraft.types import Kind, Task
 
-__all__ = ["ImageSet", "MaskSet", "epoch_order", "evaluation_batch", "iterate", "seed_for", "split_batches"]
+__all__ = [
+    "ImageSet",
+    "MaskSet",
+    "epoch_order",
+    "evaluation_batch",
+    "iterate",
+    "seed_for",
+    "split_batches",
+    "moments",
+    "whole_input",
+]
 
 _LEAST_DEVIATION: Final = 1e-6
 _LOOKED_AT: Final = 64

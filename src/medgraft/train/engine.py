@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from medgraft.errors import ConfigError
 from medgraft.train.memory import freed_memory_kept
 
-__all__ = ["Engine", "choose_engine", "exact_engine", "pick_device", "running"]
+__all__ = [
+    "Engine",
+    "choose_engine",
+    "exact_engine",
+    "pick_device",
+    "running",
+    "forward",
+    "to_channels_last",
+]
 
 _MIN_GAIN: Final = 1.1
 # Another number of threads changes the last digits of a training, so it has to pay.

@@ -18,7 +18,14 @@ import pandas as pd
 
 from medgraft.data.decoded.fingerprint import THUMBNAIL, quarters
 
-__all__ = ["NearDuplicates", "exact_sets", "hash_pairs", "near_duplicates", "similarity"]
+__all__ = [
+    "NearDuplicates",
+    "exact_sets",
+    "hash_pairs",
+    "near_duplicates",
+    "similarity",
+    "MAX_BITS",
+]
 
 MAX_BITS: Final = 8
 """Bits of the hash that may differ in a proposed pair; more proposed no further pair in BUSI."""

@@ -7,7 +7,13 @@ from typing import Final, Literal
 
 from medgraft.types import SPLITS, Cohort
 
-__all__ = ["Audit", "Finding", "between", "finding_of"]
+__all__ = [
+    "Audit",
+    "Finding",
+    "between",
+    "finding_of",
+    "MAX_ROWS",
+]
 
 MAX_ROWS: Final = 200
 """Most rows and paths a finding lists; its message counts all."""

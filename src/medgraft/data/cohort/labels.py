@@ -22,6 +22,7 @@ __all__ = [
     "nearest",
     "spelling_key",
     "spelling_variants",
+    "rarest_class",
 ]
 
 NEVER_POSITIVE: Final = frozenset({"normal", "healthy", "negative", "control", "benign", "no finding"})

@@ -25,6 +25,7 @@ __all__ = [
     "peek_table",
     "read_table",
     "split_names",
+    "FIRST_LINE",
 ]
 
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
