@@ -21,9 +21,9 @@ class LayerChange:
     Args:
         layer: Path of the module, as in the network.
         block: Index of the cut that first needs it; 0 where none does.
-        length: Of its parameters before, as one vector.
+        length: Length of its parameters before, as one vector.
         l2: Length of the difference.
-        cosine: Between before and after, 1 for no turn; None where one is zero.
+        cosine: Cosine between before and after, 1 for no turn; None where one of them is zero.
     """
 
     layer: str
@@ -39,11 +39,16 @@ def weight_changes(before: nn.Module, after: nn.Module, source: Source) -> list[
     Modules are told apart by their whole path, so ``layer3.1`` never takes up ``layer3.10``; members that `after`
     lacks (truncated) are left out.
 
+    Args:
+        before: The network before training.
+        after: The network after it, whole or truncated.
+        source: Says which block a parameter belongs to.
+
     Raises:
         DataError: The two are not the same architecture.
     """
     changed = dict(after.named_modules())
-    found = []
+    changes = []
     for path, module in before.named_modules():
         own = dict(module.named_parameters(recurse=False))
         other = dict(changed[path].named_parameters(recurse=False)) if path in changed else {}
@@ -53,28 +58,28 @@ def weight_changes(before: nn.Module, after: nn.Module, source: Source) -> list[
             raise DataError(
                 f"expected two networks of one architecture, but {path} differs. Compare runs of one backbone."
             )
-        one, two = (
+        initial, trained = (
             torch.cat([tensors[name].detach().double().flatten().cpu() for name in own]).numpy()
             for tensors in (own, other)
         )
-        lengths = np.linalg.norm(one), np.linalg.norm(two)
+        lengths = np.linalg.norm(initial), np.linalg.norm(trained)
         blocks = {
             source.block_of[f"{path}.{name}".lstrip(".")]
             for name in own
             if f"{path}.{name}".lstrip(".") in source.block_of
         }
-        found.append(
+        changes.append(
             LayerChange(
                 layer=path,
                 block=min(blocks, default=0),
                 length=float(lengths[0]),
-                l2=float(np.linalg.norm(two - one)),
-                cosine=float(one @ two / (lengths[0] * lengths[1])) if all(lengths) else None,
+                l2=float(np.linalg.norm(trained - initial)),
+                cosine=float(initial @ trained / (lengths[0] * lengths[1])) if all(lengths) else None,
             )
         )
-    if not found:
+    if not changes:
         raise DataError("expected two networks of one architecture, got none of the layers in common.")
-    return found
+    return changes
 
 
 def block_importance(

@@ -45,7 +45,7 @@ def statistics_of(features: np.ndarray, weights: np.ndarray | None = None) -> Fe
     """Mean and covariance of (N, d) features in float64.
 
     Args:
-        features: Of images.
+        features: One row per image.
         weights: (N,) counts of a bootstrap replicate; None is one each.
 
     Raises:
@@ -61,7 +61,7 @@ def statistics_of(features: np.ndarray, weights: np.ndarray | None = None) -> Fe
     return FeatureStatistics(mean=mean, covariance=centred.T @ centred / (total - 1), num_images=round(total))
 
 
-def fid(one: FeatureStatistics, two: FeatureStatistics) -> float:
+def fid(first: FeatureStatistics, second: FeatureStatistics) -> float:
     """Squared Fréchet distance of two Gaussians, 0 or more.
 
     References:
@@ -73,46 +73,46 @@ def fid(one: FeatureStatistics, two: FeatureStatistics) -> float:
         >>> round(fid(a, b), 6)
         18.0
     """
-    if one.mean.shape != two.mean.shape:
-        raise DataError(f"expected features of one layer, got {len(one.mean)} and {len(two.mean)} features.")
+    if first.mean.shape != second.mean.shape:
+        raise DataError(f"expected features of one layer, got {len(first.mean)} and {len(second.mean)} features.")
     # The trace of the root of a product of covariances, as singular values of the product of their roots.
-    shared = scipy.linalg.svdvals(_root(one.covariance) @ _root(two.covariance)).sum()
-    squared = float(np.square(one.mean - two.mean).sum())
-    return max(0.0, squared + float(np.trace(one.covariance) + np.trace(two.covariance)) - 2 * float(shared))
+    shared = scipy.linalg.svdvals(_root(first.covariance) @ _root(second.covariance)).sum()
+    squared = float(np.square(first.mean - second.mean).sum())
+    return max(0.0, squared + float(np.trace(first.covariance) + np.trace(second.covariance)) - 2 * float(shared))
 
 
-def kid(one: np.ndarray, two: np.ndarray) -> float:
+def kid(first: np.ndarray, second: np.ndarray) -> float:
     """Unbiased squared MMD with the kernel (x·y / d + 1)³; about 0 for equal distributions, may be negative.
 
     Args:
-        one: (N, d).
-        two: (M, d).
+        first: (N, d).
+        second: (M, d).
 
     References:
         Bińkowski, Sutherland, Arbel, Gretton. Demystifying MMD GANs. ICLR 2018.
     """
-    x, y = _pair(one, two)
+    x, y = _pair(first, second)
     n, m = len(x), len(y)
     return _kid_from(_kernel(x, x), _kernel(y, y), _kernel(x, y), np.ones(n), np.ones(m))
 
 
-def fid_with_interval(one: np.ndarray, two: np.ndarray, *, replicates: int = 200, seed: int = 0) -> Distance:
+def fid_with_interval(first: np.ndarray, second: np.ndarray, *, replicates: int = 200, seed: int = 0) -> Distance:
     """FID of two sets of features with a bootstrap interval over the images of both.
 
     FID of a resampled set is higher than that of the set itself, because repeated images make covariances smaller in
     rank; the interval is shifted by the mean of that.
 
     Args:
-        one: (N, d).
-        two: (M, d).
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
+        first: (N, d).
+        second: (M, d).
+        replicates: Replicates of the bootstrap.
+        seed: Seeds the bootstrap.
     """
-    x, y = _pair(one, two)
+    x, y = _pair(first, second)
     value = _fid_of_rows(x, y, np.ones(len(x)), np.ones(len(y)))
     rng = np.random.default_rng(seed)
-    found = [_fid_of_rows(x, y, _counts(rng, len(x)), _counts(rng, len(y))) for _ in range(replicates)]
-    return Distance(value=value, ci95=_shifted(found, value), warning=_warning(min(len(x), len(y)), x.shape[1]))
+    resampled = [_fid_of_rows(x, y, _counts(rng, len(x)), _counts(rng, len(y))) for _ in range(replicates)]
+    return Distance(value=value, ci95=_shifted(resampled, value), warning=_warning(min(len(x), len(y)), x.shape[1]))
 
 
 def fid_of_statistics(
@@ -122,21 +122,21 @@ def fid_of_statistics(
 
     Args:
         features: (N, d).
-        reference: Of the source's features at the same layer.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
+        reference: Statistics of the source's features at the same layer.
+        replicates: Replicates of the bootstrap.
+        seed: Seeds the bootstrap.
     """
     x = finite_rows(features)
     value = fid(statistics_of(x), reference)
     rng = np.random.default_rng(seed)
-    found = [fid(statistics_of(x, _counts(rng, len(x))), reference) for _ in range(replicates)]
+    resampled = [fid(statistics_of(x, _counts(rng, len(x))), reference) for _ in range(replicates)]
     warning = _warning(min(len(x), reference.num_images), x.shape[1])
-    return Distance(value=value, ci95=_shifted(found, value), warning=warning)
+    return Distance(value=value, ci95=_shifted(resampled, value), warning=warning)
 
 
-def _shifted(found: list[float], value: float) -> tuple[float, float]:
+def _shifted(resampled: list[float], value: float) -> tuple[float, float]:
     """Percentiles of replicates, less by what resampling adds on average."""
-    low, high = np.quantile(found, (0.025, 0.975)) - (np.mean(found) - value)
+    low, high = np.quantile(resampled, (0.025, 0.975)) - (np.mean(resampled) - value)
     return max(0.0, float(low)), float(high)
 
 
@@ -144,6 +144,12 @@ def _fid_of_rows(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> 
     """FID of rows that count `a` and `b` times; with fewer images than features without their covariances.
 
     With centred rows X and Y the trace of the root of the product of covariances is the nuclear norm of X Yᵀ.
+
+    Args:
+        x: (N, d) features.
+        y: (M, d) features.
+        a: (N,) counts of the rows of `x`.
+        b: (M,) counts of the rows of `y`.
     """
     if max(len(x), len(y)) >= x.shape[1]:
         return fid(statistics_of(x, a), statistics_of(y, b))
@@ -157,27 +163,35 @@ def _fid_of_rows(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> 
     return max(0.0, squares - 2 * float(shared))
 
 
-def kid_with_interval(one: np.ndarray, two: np.ndarray, *, replicates: int = 200, seed: int = 0) -> Distance:
+def kid_with_interval(first: np.ndarray, second: np.ndarray, *, replicates: int = 200, seed: int = 0) -> Distance:
     """KID of two sets of features with a bootstrap interval over the images of both.
 
     Args:
-        one: (N, d), N at most a few thousand: kernels are held whole.
-        two: (M, d).
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
+        first: (N, d), N at most a few thousand: kernels are held whole.
+        second: (M, d).
+        replicates: Replicates of the bootstrap.
+        seed: Seeds the bootstrap.
     """
-    x, y = _pair(one, two)
+    x, y = _pair(first, second)
     kernels = _kernel(x, x), _kernel(y, y), _kernel(x, y)
     value = _kid_from(*kernels, np.ones(len(x)), np.ones(len(y)))
     rng = np.random.default_rng(seed)
     with np.errstate(invalid="ignore"):  # a replicate that drew one image only has no pairs
-        found = [_kid_from(*kernels, _counts(rng, len(x)), _counts(rng, len(y))) for _ in range(replicates)]
-    low, high = np.nanquantile(found, (0.025, 0.975))
+        resampled = [_kid_from(*kernels, _counts(rng, len(x)), _counts(rng, len(y))) for _ in range(replicates)]
+    low, high = np.nanquantile(resampled, (0.025, 0.975))
     return Distance(value=value, ci95=(float(low), float(high)))
 
 
 def _kid_from(xx: np.ndarray, yy: np.ndarray, xy: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """Weighted U-statistics: pairs of an image with itself do not count, also when it was drawn twice."""
+    """Weighted U-statistics: pairs of an image with itself do not count, also when it was drawn twice.
+
+    Args:
+        xx: (N, N) kernel of the first images with themselves.
+        yy: (M, M) kernel of the second images with themselves.
+        xy: (N, M) kernel of the first with the second.
+        a: (N,) counts of the first images.
+        b: (M,) counts of the second images.
+    """
     within = []
     for kernel, counts in ((xx, a), (yy, b)):
         pairs = counts.sum() ** 2 - np.square(counts).sum()
@@ -200,8 +214,8 @@ def _counts(rng: np.random.Generator, num: int) -> np.ndarray:
     return rng.multinomial(num, np.full(num, 1 / num)).astype(np.float64)
 
 
-def _pair(one: np.ndarray, two: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    x, y = finite_rows(one), finite_rows(two)
+def _pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    x, y = finite_rows(first), finite_rows(second)
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise DataError(
             f"expected features (N, d) and (M, d) of at least two images each, got {x.shape} and {y.shape}."

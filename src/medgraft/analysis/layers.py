@@ -28,7 +28,7 @@ class CutReader(nn.Module):
 
     Args:
         model: Whole or truncated; used in evaluation mode.
-        cuts: Of its source, up to where it ends.
+        cuts: Cuts of its source, up to where it ends.
         num_positions: None pools each feature map to its mean, one row per image; a number samples so many
             positions of each map (all where there are fewer), the same for every image and model, one row each.
 
@@ -56,23 +56,23 @@ class CutReader(nn.Module):
         Args:
             images: (B, c, *spatial) on the scale 0 to 1, on the model's device.
         """
-        found: dict[int, Tensor] = {}
+        rows: dict[int, Tensor] = {}
         with ExitStack() as hooks, torch.inference_mode():
             for cut in self.cuts:
-                hooks.callback(self._watch(cut, found).remove)
+                hooks.callback(self._watch(cut, rows).remove)
             self.model.features(images)
-        return found
+        return rows
 
-    def _watch(self, cut: Cut, found: dict[int, Tensor]) -> Any:
+    def _watch(self, cut: Cut, rows: dict[int, Tensor]) -> Any:
         module = self.model.trunk.network.get_submodule(cut.tap)
 
         def keep(features: Tensor) -> None:
-            if cut.index in found:
+            if cut.index in rows:
                 return
             if self.num_positions is None:
-                found[cut.index] = pool_features(features, cut.channel_axis)
+                rows[cut.index] = pool_features(features, cut.channel_axis)
             else:
-                found[cut.index] = sample_positions(features, cut.channel_axis, self.num_positions)
+                rows[cut.index] = sample_positions(features, cut.channel_axis, self.num_positions)
 
         def before(_module: nn.Module, args: tuple[Tensor, ...]) -> None:
             keep(args[0])
@@ -93,7 +93,7 @@ def features_at_cuts(
 
     Args:
         model: Whole or truncated; moved to the engine's device.
-        cuts: Of its source, up to where it ends.
+        cuts: Cuts of its source, up to where it ends.
         data: Images; targets are not used.
         engine: Device and arithmetic.
 
@@ -106,10 +106,10 @@ def features_at_cuts(
         size = evaluation_batch(data.images.shape[2:])
         for images, _, _ in iterate(data, np.arange(len(data)), size, torch.device(engine.device)):
             parts.append({index: rows.cpu().numpy() for index, rows in forward(reader, images, engine).items()})
-    found = {cut.index: np.concatenate([part[cut.index] for part in parts]) for cut in cuts}
+    features = {cut.index: np.concatenate([part[cut.index] for part in parts]) for cut in cuts}
     for cut in cuts:
-        finite_rows(found[cut.index], cut.name)
-    return found
+        finite_rows(features[cut.index], cut.name)
+    return features
 
 
 def sample_positions(features: Tensor, channel_axis: int, num: int) -> Tensor:

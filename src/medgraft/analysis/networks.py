@@ -55,10 +55,10 @@ class CutSimilarity:
 
     Args:
         svcca: Coefficients, interpolated at 51 places from the first to the last.
-        reference: The same of random features of that size.
+        reference: Coefficients of random features of that size, at the same places.
         num_components: Coefficients before the interpolation.
-        mean: Of the coefficients.
-        area: Between coefficients and reference.
+        mean: Mean of the coefficients.
+        area: Area between coefficients and reference.
         pwcca: Projection-weighted mean of the coefficients.
         cka: Linear CKA.
         procrustes: Distance after the best rotation.
@@ -136,9 +136,9 @@ def similarity(
     """Two networks on the same images: every cut against its counterpart, and every cut against every other one.
 
     Args:
-        first: Of one architecture.
-        second: Of the same.
-        cuts: That both have.
+        first: The first network.
+        second: The second network, of the same architecture.
+        cuts: Cuts that both have.
         data: Images.
         rows: (n,) which of them.
         engine: Device and arithmetic.
@@ -154,11 +154,11 @@ def similarity(
     done = 0
     for images, _, _ in iterate(data, rows, _BATCH, torch.device(engine.device)):
         with running(engine):
-            one, two = ({i: r.cpu().numpy() for i, r in reader(images).items()} for reader in readers)
-        add_cuts(moments, one, two, names)
+            first_rows, second_rows = ({i: r.cpu().numpy() for i, r in reader(images).items()} for reader in readers)
+        add_cuts(moments, first_rows, second_rows, names)
         if len(images) >= SMALLEST_BATCH:
-            layers = list(two.values())
-            across.add(list(one.values()), layers)
+            layers = list(second_rows.values())
+            across.add(list(first_rows.values()), layers)
             within.add(layers, layers)
         done += len(images)
         listener.step("comparing features", done, len(rows))
@@ -199,10 +199,10 @@ def worth_of_cuts(
 
     Args:
         model: Untruncated.
-        cuts: Of its source.
+        cuts: Cuts of its source.
         study: Training images to solve on, validation images to score on.
         engine: Device and arithmetic.
-        seed: Of divisions and mixtures.
+        seed: Seeds divisions and mixtures.
         listener: Told how far it is.
 
     Raises:
@@ -231,9 +231,9 @@ def _truth(labelled: Labelled) -> np.ndarray:
     """(N, C): a label that is not known counts as its share among the known, which votes for nothing."""
     if labelled.task != "multilabel":
         return np.asarray(np.eye(labelled.num_classes)[labelled.targets])
-    known = ~np.isnan(labelled.targets)
-    shares = np.nansum(labelled.targets, 0) / known.sum(0).clip(1)
-    return np.where(known, labelled.targets, shares)
+    is_known = ~np.isnan(labelled.targets)
+    shares = np.nansum(labelled.targets, 0) / is_known.sum(0).clip(1)
+    return np.where(is_known, labelled.targets, shares)
 
 
 def changes(
@@ -244,7 +244,7 @@ def changes(
     Args:
         before: Pretrained.
         after: Trained; as before afterwards.
-        source: Of both.
+        source: What both were made from.
         study: Validation images to score on.
         engine: Device and arithmetic.
         listener: Told what is done.

@@ -27,7 +27,7 @@ def add_cuts(moments: dict[int, Moments], first: Rows, second: Rows, names: Mapp
     Args:
         moments: By cut index; a cut that is not there yet begins.
         first: Cut index to rows in the first network.
-        second: In the second, of the same images in the same order.
+        second: Cut index to rows in the second, for the same images in the same order.
         names: Cut index to name, for errors.
 
     Raises:
@@ -65,6 +65,14 @@ def reuse_of(pair: Moments) -> Reuse:
 
 @functools.cache
 def _chance(num_rows: int, num_x: int, num_y: int, most: int) -> np.ndarray:
+    """SVCCA coefficients of two unrelated representations of that size.
+
+    Args:
+        num_rows: Images.
+        num_x: Features of the first representation.
+        num_y: Features of the second.
+        most: Principal components a side.
+    """
     # It depends on sizes alone, and several cuts and comparisons share these.
     return random_reference(num_rows, num_x, num_y, max_components=most)
 
@@ -111,13 +119,13 @@ class CkaSums:
         """
         if self._sums is None:
             raise DataError(f"expected batches of at least {SMALLEST_BATCH} images, got none.")
-        together, one, two = self._sums
-        for lengths in (one, two):
+        together, first_lengths, second_lengths = self._sums
+        for lengths in (first_lengths, second_lengths):
             if lengths.min() <= 0:
                 raise DataError(
                     f"expected features that differ between images, got constant ones at layer {int(lengths.argmin())}."
                 )
-        matrix: np.ndarray = together / np.sqrt(np.outer(one, two))
+        matrix: np.ndarray = together / np.sqrt(np.outer(first_lengths, second_lengths))
         return matrix
 
 

@@ -7,19 +7,19 @@ from medgraft.errors import DataError
 __all__ = ["finite_rows"]
 
 
-def finite_rows(features: np.ndarray, place: str = "the features") -> np.ndarray:
+def finite_rows(features: np.ndarray, layer: str = "the features") -> np.ndarray:
     """`features` as (N, d) float64.
 
     Args:
         features: One row per image.
-        place: Name of the layer, for the error.
+        layer: Name of the layer, for the error.
 
     Raises:
         DataError: Another shape, NaN or infinity.
     """
     x = np.asarray(features, dtype=np.float64)
     if x.ndim != 2:
-        raise DataError(f"expected features of shape (N, d) at {place}, got {x.shape}.")
+        raise DataError(f"expected features of shape (N, d) at {layer}, got {x.shape}.")
     if not np.isfinite(x).all():
-        raise DataError(f"expected finite activations at {place}, got NaN or infinity. Check the weights.")
+        raise DataError(f"expected finite activations at {layer}, got NaN or infinity. Check the weights.")
     return x

@@ -41,8 +41,8 @@ class Moments:
 
     Args:
         num_x: Features of the first representation.
-        num_y: Of the second.
-        name: Of the layer, for errors.
+        num_y: Features of the second.
+        name: Name of the layer, for errors.
     """
 
     def __init__(self, num_x: int, num_y: int, name: str = "the features") -> None:
@@ -114,8 +114,8 @@ class Moments:
     def product(self, pair: str) -> np.ndarray:
         """Sum of the outer products of shifted rows: ``xx``, ``yy`` or ``xy``."""
         self._settle()
-        found = self._products[pair]
-        return found if pair == "xy" else np.triu(found) + np.triu(found, 1).T
+        product = self._products[pair]
+        return product if pair == "xy" else np.triu(product) + np.triu(product, 1).T
 
     def covariances(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Σxx (p, p), Σyy (q, q) and Σxy (p, q), about the mean.
@@ -126,12 +126,12 @@ class Moments:
         if self.num_rows < 2:
             raise DataError(f"expected at least two images at {self.name}, got {self.num_rows}.")
         (sx, sy), n = self._sums, self.num_rows
-        found = []
+        covariances = []
         for key, left, right in (("xx", sx, sx), ("yy", sy, sy), ("xy", sx, sy)):
-            found.append((self.product(key) - np.outer(left, right) / n) / (n - 1))
-        if min(np.trace(found[0]), np.trace(found[1])) <= 0:
+            covariances.append((self.product(key) - np.outer(left, right) / n) / (n - 1))
+        if min(np.trace(covariances[0]), np.trace(covariances[1])) <= 0:
             raise DataError(f"expected features that differ between images at {self.name}, got constant ones.")
-        return found[0], found[1], found[2]
+        return covariances[0], covariances[1], covariances[2]
 
     def hsic(self, pair: str) -> float:
         """The unbiased HSIC of linear kernels: ``xx``, ``yy`` or ``xy``.
@@ -162,13 +162,13 @@ def moments_of(batches: Iterable[tuple[np.ndarray, np.ndarray]], name: str = "th
     Raises:
         DataError: There is no batch, or `Moments.add` refuses one.
     """
-    found: Moments | None = None
+    moments: Moments | None = None
     for x, y in batches:
-        found = found or Moments(np.shape(x)[1], np.shape(y)[1], name)
-        found.add(x, y)
-    if found is None:
+        moments = moments or Moments(np.shape(x)[1], np.shape(y)[1], name)
+        moments.add(x, y)
+    if moments is None:
         raise DataError(f"expected images to compare at {name}, got none.")
-    return found
+    return moments
 
 
 def canonical_correlations(pair: Moments) -> np.ndarray:
@@ -211,8 +211,8 @@ def pwcca(pair: Moments, *, variance: float = 0.99, max_components: int | None =
 
     Args:
         pair: Moments of both representations; x is the one explained.
-        variance: As for `svcca`.
-        max_components: As for `svcca`.
+        variance: Share of each side's variance that its principal components keep, above 0 and at most 1.
+        max_components: At most so many components a side; the remedy where images are few.
 
     References:
         Morcos, Raghu, Bengio. Insights on representational similarity in neural networks with canonical correlation.
@@ -243,15 +243,15 @@ def rbf_cka(x: np.ndarray, y: np.ndarray, *, bandwidth: float = 1.0) -> float:
     Args:
         x: (N, p).
         y: (N, q) of the same images.
-        bandwidth: In units of the median distance between two images.
+        bandwidth: Width of the kernel in units of the median distance between two images, above 0.
 
     Raises:
         DataError: Fewer than 4 or more than 10 000 images, or constant features.
     """
     if len(x) != len(y) or not 4 <= len(x) <= _MAX_GRAM:
         raise DataError(f"expected 4 to {_MAX_GRAM} images of both sides, got {len(x)} and {len(y)}. Use linear CKA.")
-    one, two = _gaussian(x, bandwidth), _gaussian(y, bandwidth)
-    return _cka(_unbiased(one, two), _unbiased(one, one), _unbiased(two, two), "the features")
+    gram_x, gram_y = _gaussian(x, bandwidth), _gaussian(y, bandwidth)
+    return _cka(_unbiased(gram_x, gram_y), _unbiased(gram_x, gram_x), _unbiased(gram_y, gram_y), "the features")
 
 
 def procrustes_distance(pair: Moments) -> float:
@@ -268,7 +268,16 @@ def procrustes_distance(pair: Moments) -> float:
 def random_reference(
     num_rows: int, num_x: int, num_y: int, *, variance: float = 0.99, max_components: int | None = None, seed: int = 0
 ) -> np.ndarray:
-    """SVCCA coefficients of two unrelated Gaussian representations of the same size: what chance alone gives."""
+    """SVCCA coefficients of two unrelated Gaussian representations of the same size: what chance alone gives.
+
+    Args:
+        num_rows: Images.
+        num_x: Features of the first representation.
+        num_y: Features of the second.
+        variance: Share of each side's variance that its principal components keep, above 0 and at most 1.
+        max_components: At most so many components a side; None for no limit.
+        seed: Seeds both representations.
+    """
     rng = np.random.default_rng(seed)
     block = 4096
     batches = (
@@ -286,8 +295,8 @@ def area_between(curve: np.ndarray, reference: np.ndarray) -> float:
         1.0
     """
     grid = np.linspace(0, 1, 201)
-    one, two = (np.interp(grid, np.linspace(0, 1, len(line)), line) for line in (curve, reference))
-    return float(scipy.integrate.trapezoid(one - two, grid))
+    upper, lower = (np.interp(grid, np.linspace(0, 1, len(line)), line) for line in (curve, reference))
+    return float(scipy.integrate.trapezoid(upper - lower, grid))
 
 
 def _singular_values(matrix: np.ndarray) -> np.ndarray:
@@ -306,7 +315,13 @@ def _singular_values(matrix: np.ndarray) -> np.ndarray:
 
 
 def _canonical(pair: Moments, variance: float, max_components: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """(k, m) correlations between the whitened principal components of both sides, and the (p, k) directions of x."""
+    """(k, m) correlations between the whitened principal components of both sides, and the (p, k) directions of x.
+
+    Args:
+        pair: Moments of both representations.
+        variance: Share of each side's variance that its principal components keep, above 0 and at most 1.
+        max_components: At most so many components a side; None for no limit.
+    """
     if not 0 < variance <= 1:
         raise DataError(f"expected a share of the variance above 0 and at most 1, got {variance}.")
     xx, yy, xy = pair.covariances()
@@ -322,7 +337,13 @@ def _canonical(pair: Moments, variance: float, max_components: int | None) -> tu
 
 
 def _whitened(covariance: np.ndarray, variance: float, max_components: int | None) -> np.ndarray:
-    """(p, k) leading principal directions, scaled to variance 1."""
+    """(p, k) leading principal directions, scaled to variance 1.
+
+    Args:
+        covariance: (p, p).
+        variance: Share of the variance that the directions keep, above 0 and at most 1.
+        max_components: At most so many directions; None for no limit.
+    """
     values, vectors = scipy.linalg.eigh(covariance, driver="evd", check_finite=False)
     values, vectors = values[::-1], vectors[:, ::-1]
     share = np.cumsum(np.maximum(values, 0)) / np.maximum(values, 0).sum()
@@ -332,10 +353,18 @@ def _whitened(covariance: np.ndarray, variance: float, max_components: int | Non
     return scaled
 
 
-def _cka(together: float, one: float, two: float, name: str) -> float:
-    if min(one, two) <= 0:
+def _cka(together: float, first: float, second: float, name: str) -> float:
+    """CKA from three HSIC.
+
+    Args:
+        together: HSIC of the first with the second representation.
+        first: HSIC of the first with itself.
+        second: HSIC of the second with itself.
+        name: Name of the layer, for the error.
+    """
+    if min(first, second) <= 0:
         raise DataError(f"expected features that differ between images at {name}, got nearly constant ones.")
-    return together / float(np.sqrt(one * two))
+    return together / float(np.sqrt(first * second))
 
 
 def _gaussian(features: np.ndarray, bandwidth: float) -> np.ndarray:
@@ -350,8 +379,8 @@ def _gaussian(features: np.ndarray, bandwidth: float) -> np.ndarray:
     return gram
 
 
-def _unbiased(one: np.ndarray, two: np.ndarray) -> float:
-    n = len(one)
-    k, l = one - np.diag(np.diag(one)), two - np.diag(np.diag(two))  # noqa: E741 - K and L as in the literature
+def _unbiased(left: np.ndarray, right: np.ndarray) -> float:
+    n = len(left)
+    k, l = left - np.diag(np.diag(left)), right - np.diag(np.diag(right))  # noqa: E741 - K and L as in the literature
     rows = float(k.sum(0) @ l.sum(0))
     return float(((k * l).sum() + k.sum() * l.sum() / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)) / (n * (n - 3)))

@@ -33,10 +33,10 @@ def read_source(
     Args:
         path: Folder of images (labels do not matter), table or ``.npz`` as for a cohort, or ``statistics.npz`` that an
             analysis of a cohort leaves.
-        preprocessing: Of the network that will look at them.
+        preprocessing: Preprocessing of the network that will look at them.
         network: Its name with weights, which stored statistics must be of.
         num_images: At most so many, drawn with `seed`.
-        seed: Of the draw.
+        seed: Seeds the draw.
         listener: Told what was found.
 
     Raises:
@@ -77,6 +77,13 @@ def read_source(
 
 
 def _read(files: Sequence[tuple[Path, ...]], preprocessing: Preprocessing, listener: Listener) -> np.ndarray:
+    """(n, C, *spatial) uint16 of the images that can be read.
+
+    Args:
+        files: Files of each image.
+        preprocessing: Preprocessing of the network that will look at them.
+        listener: Told how far it is, and what is left out.
+    """
     images = []
     for done, file in enumerate(files):
         listener.step("reading the source", done, len(files))

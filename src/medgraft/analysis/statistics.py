@@ -18,7 +18,7 @@ def write_statistics(path: Path, statistics: Mapping[int, FeatureStatistics], ne
 
     Args:
         path: Ends in ``.npz``.
-        statistics: By index of the cut.
+        statistics: Statistics by index of the cut.
         network: Name of the network with its weights, whose features they are.
 
     Raises:

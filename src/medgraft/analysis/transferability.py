@@ -50,14 +50,14 @@ def knn_probs(
         raise DataError(f"expected (N, C) targets of N = {len(x)} images, got {truth.shape}; or other features.")
     k = min(k or 200, len(x))
     x, queries = _unit(x), _unit(queries)
-    found = []
+    shares = []
     for start in range(0, len(queries), _BLOCK):
         similarity = queries[start : start + _BLOCK] @ x.T
         nearest = np.argpartition(-similarity, k - 1, axis=1)[:, :k]
         weights = softmax(np.take_along_axis(similarity, nearest, axis=1) / temperature, axis=1)
-        found.append(np.einsum("mk,mkc->mc", weights, truth[nearest]))
+        shares.append(np.einsum("mk,mkc->mc", weights, truth[nearest]))
     # Two hundred shares that make up one can add up to a little more.
-    return np.concatenate(found).clip(0, 1)
+    return np.concatenate(shares).clip(0, 1)
 
 
 def linear_probe(train: Labelled, queries: np.ndarray, seed: int = 0) -> np.ndarray:
@@ -66,7 +66,7 @@ def linear_probe(train: Labelled, queries: np.ndarray, seed: int = 0) -> np.ndar
     Args:
         train: Training features with their truth.
         queries: (M, d).
-        seed: Of the divisions that choose the penalty.
+        seed: Seeds the divisions that choose the penalty.
 
     Raises:
         DataError: A class has too few groups for a division.
@@ -77,8 +77,8 @@ def linear_probe(train: Labelled, queries: np.ndarray, seed: int = 0) -> np.ndar
         return np.asarray(softmax(logits, axis=1))
     if train.task == "multilabel":
         return np.asarray(expit(logits))
-    one = expit(logits[:, 0])
-    return np.stack((1 - one, one) if train.positive in (None, 1) else (one, 1 - one), axis=1)
+    positive = expit(logits[:, 0])
+    return np.stack((1 - positive, positive) if train.positive in (None, 1) else (positive, 1 - positive), axis=1)
 
 
 def logme(features: np.ndarray, targets: np.ndarray) -> float:
@@ -105,7 +105,14 @@ def logme(features: np.ndarray, targets: np.ndarray) -> float:
 
 
 def _evidence(u: np.ndarray, s: np.ndarray, y: np.ndarray, d: int) -> float:
-    """Maximum over alpha and beta of the log evidence of y = Fw + noise, divided by N (fixed point of MacKay)."""
+    """Maximum over alpha and beta of the log evidence of y = Fw + noise, divided by N (fixed point of MacKay).
+
+    Args:
+        u: (N, r) left singular vectors of the features.
+        s: (r,) singular values, the largest above 0.
+        y: (N,) one target of each image.
+        d: Features of an image.
+    """
     n = len(y)
     projected = (u.T @ y) ** 2
     outside = float(max(y @ y - projected.sum(), 0.0))
@@ -169,7 +176,7 @@ def nleep(
         targets: (N,) class indices.
         energy: Share of the variance that the principal components keep.
         per_class: Clusters per class.
-        seed: Of the clustering.
+        seed: Seeds the clustering.
 
     References:
         Li et al. Ranking neural checkpoints. CVPR 2021.
@@ -187,8 +194,8 @@ def nleep(
     mixture = GaussianMixture(num, covariance_type="diag", random_state=seed, reg_covar=1e-6).fit(reduced)
     clusters = mixture.predict_proba(reduced)
     joint = np.eye(len(values))[index].T @ clusters / len(x)
-    given = joint / np.maximum(joint.sum(0), 1e-300)
-    likelihood = np.take_along_axis(clusters @ given.T, index[:, None], axis=1)
+    conditional = joint / np.maximum(joint.sum(0), 1e-300)
+    likelihood = np.take_along_axis(clusters @ conditional.T, index[:, None], axis=1)
     return float(np.log(np.maximum(likelihood, 1e-300)).mean())
 
 

@@ -32,7 +32,7 @@ def cuttable_units(trace: Trace, positions: list[Position]) -> list[Unit]:
     """The blocks and single layers of a traced network, in the order they run.
 
     Args:
-        trace: Of the network.
+        trace: The traced pass.
         positions: Where a single tensor carries everything.
     """
     relevant = relevant_ops(trace)
@@ -128,7 +128,7 @@ class _Tree:
         return kinds
 
     def units(self, path: str) -> list[Unit]:
-        found: list[Unit] = []
+        units: list[Unit] = []
         for call in self.children[path]:
             number = self.num_weights(call.start, call.end)
             if number == 0:
@@ -139,7 +139,7 @@ class _Tree:
             whole = number == 1 or not covered or not (self.has_inside(call) or self.is_wrapper(call))
             if is_block or whole:
                 first = self.weights[bisect.bisect_left(self.weights, call.start)]
-                found.append(
+                units.append(
                     Unit(
                         path=call.path,
                         start=call.start,
@@ -149,8 +149,8 @@ class _Tree:
                     )
                 )
             else:
-                found.extend(self.units(call.path))
-        return found
+                units.extend(self.units(call.path))
+        return units
 
 
 def _weighted(trace: Trace, relevant: list[int]) -> Iterator[int]:

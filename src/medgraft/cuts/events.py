@@ -45,10 +45,10 @@ class Trace:
         ops: In execution order.
         calls: By module path, every call of it in execution order.
         shapes: Shape of each value, batch axis included.
-        dims: Of each value, +1 where the channels are known to lie on axis 1, -1 for the last axis, else 0.
+        dims: Channel axis of each value: +1 where channels are known to lie on axis 1, -1 for the last axis, else 0.
         input: The value of the network's input.
         outputs: The values that the entry point returned.
-        num_elements: Of every parameter, by name.
+        num_elements: Elements of every parameter, by name.
         buffers: Names of buffers.
     """
 

@@ -23,7 +23,7 @@ class Level:
     """Where the features of one resolution are taken.
 
     Args:
-        stride: By which they are coarser than the input, a power of two, 2 or more.
+        stride: Factor by which they are coarser than the input, a power of two, 2 or more.
         channels: 0 where the network has no such resolution; the decoder then gets no skip connection there.
         channel_axis: 1, or -1 where the channels come last.
         tap: Path of the module that they enter or leave; empty where there are none.
@@ -44,8 +44,8 @@ def levels_of(trace: Trace, cuts: Sequence[Cut], cut: Cut) -> tuple[Level, ...]:
     that resolution which carries everything.
 
     Args:
-        trace: Of the network.
-        cuts: Of the trace.
+        trace: The traced pass.
+        cuts: Its cuts, stem first.
         cut: Where the encoder ends.
 
     Raises:
@@ -66,46 +66,46 @@ def levels_of(trace: Trace, cuts: Sequence[Cut], cut: Cut) -> tuple[Level, ...]:
             f"expected a cut whose resolution is a half, a quarter … of the input's, got stride {cut.stride} at "
             f"{cut.name}. Choose a deeper cut, or another network."
         )
-    found = _positions_by_stride(trace, ops_until(trace, cut.tap, cut.tap_side))
-    for one in cuts[: cut.index]:
-        if len(one.shape) < len(cut.shape):
+    levels = _positions_by_stride(trace, ops_until(trace, cut.tap, cut.tap_side))
+    for candidate in cuts[: cut.index]:
+        if len(candidate.shape) < len(cut.shape):
             continue  # tokens on the way from map to map
-        found[one.stride] = Level(
-            stride=one.stride,
-            channels=one.channels,
-            channel_axis=one.channel_axis,
-            tap=one.tap,
-            is_entering=one.tap_side == "input",
+        levels[candidate.stride] = Level(
+            stride=candidate.stride,
+            channels=candidate.channels,
+            channel_axis=candidate.channel_axis,
+            tap=candidate.tap,
+            is_entering=candidate.tap_side == "input",
         )
     strides = [2**power for power in range(1, int(math.log2(cut.stride)) + 1)]
-    return tuple(found.get(stride, Level(stride=stride, channels=0)) for stride in strides)
+    return tuple(levels.get(stride, Level(stride=stride, channels=0)) for stride in strides)
 
 
 def _positions_by_stride(trace: Trace, last: int) -> dict[int, Level]:
     """The last map of each resolution among the first `last` operations that carries everything."""
     full = max(trace.shapes[trace.input][2:])
-    found: dict[int, Level] = {}
+    levels: dict[int, Level] = {}
     for position in tappable(trace, live_positions(trace)):
         shape = trace.shapes[position.value]
         if len(shape) < 4 or ops_until(trace, position.tap, position.side) > last:
             continue
         axis = channel_axis(trace, position.value)
         stride = round(full / side_of(trace, position.value))
-        found[stride] = Level(
+        levels[stride] = Level(
             stride=stride,
             channels=shape[axis],
             channel_axis=axis,
             tap=position.tap,
             is_entering=position.side == "input",
         )
-    return found
+    return levels
 
 
 class Pyramid(Trunk):
     """The kept bottom of a network: images (B, C, *spatial) to themselves and the features of every level.
 
     Args:
-        trunk: Which ends at a cut; its network becomes this one's.
+        trunk: Ends at a cut; its network becomes this one's.
         levels: From `levels_of` for that cut.
     """
 
@@ -158,6 +158,13 @@ class _Tap:
 
 
 def _listen(module: nn.Module, level: Level, seen: dict[int, Tensor]) -> None:
+    """Hook `module`, so that every forward pass notes the features of `level` in `seen`.
+
+    Args:
+        module: The module that the features enter or leave.
+        level: Which features are meant.
+        seen: Stride to features; every forward pass fills it.
+    """
     if level.is_entering:
         module.register_forward_pre_hook(_Tap(seen, level))
     else:

@@ -28,7 +28,7 @@ def find_cuts(trace: Trace, *, has_head: bool) -> tuple[Cut, ...]:
     """The cuts of a network, from the stem (index 1) to the end of the trunk.
 
     Args:
-        trace: Of the trunk (or of the whole network).
+        trace: Trace of the trunk (or of the whole network).
         has_head: Whether the traced pass includes a classification head, which is then left out: everything
             behind the last tensor with a spatial (or token) axis.
 
@@ -49,7 +49,13 @@ def find_cuts(trace: Trace, *, has_head: bool) -> tuple[Cut, ...]:
 
 
 def _without_head(trace: Trace, units: list[Unit], positions: list[Position]) -> list[Unit]:
-    """Drop the units behind the last tensor that still has a spatial or token axis."""
+    """Drop the units behind the last tensor that still has a spatial or token axis.
+
+    Args:
+        trace: The traced pass.
+        units: Units in the order they run.
+        positions: Where a single tensor carries everything, in the order they run.
+    """
     kept = list(units)
     limit = len(trace.ops)
     while kept:
@@ -65,7 +71,14 @@ def _without_head(trace: Trace, units: list[Unit], positions: list[Position]) ->
 def _places(
     trace: Trace, units: list[Unit], positions: list[Position], has_head: bool
 ) -> list[tuple[str, Position, Unit]]:
-    """(name, position, last unit) of each cut."""
+    """(name, position, last unit) of each cut.
+
+    Args:
+        trace: The traced pass.
+        units: Units in the order they run.
+        positions: Where a single tensor carries everything, in the order they run.
+        has_head: Whether the traced pass includes a classification head.
+    """
     has_blocks = any(unit.is_block for unit in units)
     first_block = next((i for i, unit in enumerate(units) if unit.is_block), 1 if len(units) > 1 else 0)
     last_block = max((i for i, unit in enumerate(units) if unit.is_block), default=len(units) - 1)
@@ -88,7 +101,14 @@ def _places(
 
 
 def _unit_ends(trace: Trace, units: list[Unit], positions: list[Position], has_head: bool) -> list[Position | None]:
-    """For each unit the position at which it ends, or None where no single tensor leaves it."""
+    """For each unit the position at which it ends, or None where no single tensor leaves it.
+
+    Args:
+        trace: The traced pass.
+        units: Units in the order they run.
+        positions: Where a single tensor carries everything, in the order they run.
+        has_head: Whether the traced pass includes a classification head.
+    """
     ends: list[Position | None] = []
     relevant = relevant_ops(trace)
     for i, unit in enumerate(units):
@@ -121,7 +141,14 @@ def _unit_ends(trace: Trace, units: list[Unit], positions: list[Position], has_h
 
 
 def _ends_stem_level(trace: Trace, units: list[Unit], i: int, first_block: int) -> bool:
-    """Whether a stem of several convolutions ends a resolution, or its module, with unit `i`."""
+    """Whether a stem of several convolutions ends a resolution, or its module, with unit `i`.
+
+    Args:
+        trace: The traced pass.
+        units: Units in the order they run.
+        i: Index of a unit of the stem, not of its last one.
+        first_block: Index of the first unit that is a block.
+    """
     here, following, block = units[i].path, units[i + 1].path, units[first_block].path
     if _common(following, block) > _common(here, block):
         return True
@@ -135,7 +162,13 @@ def _ends_stem_level(trace: Trace, units: list[Unit], i: int, first_block: int) 
 
 
 def _belongs_to_next(before: str, path: str, after: str) -> bool:
-    """Whether `path` shares a deeper module with what follows than with what precedes it."""
+    """Whether `path` shares a deeper module with what follows than with what precedes it.
+
+    Args:
+        before: Path of the module that precedes it.
+        path: Path of the module in question.
+        after: Path of the module that follows.
+    """
     return _common(path, after) > _common(before, path)
 
 

@@ -26,17 +26,17 @@ def live_positions(trace: Trace) -> list[tuple[int, int]]:
         for value in trace.ops[number].inputs:
             last_use[value] = max(last_use.get(value, -1), number)
     live = {trace.input}
-    found: list[tuple[int, int]] = []
+    positions: list[tuple[int, int]] = []
     for number in relevant:
         op = trace.ops[number]
         before = frozenset(live)
         live.update(value for value in op.outputs if last_use.get(value, -1) > number)
         live.difference_update([value for value in op.inputs if last_use.get(value, -1) <= number])
         if len(live) == 1:
-            found.append((number, next(iter(live))))
+            positions.append((number, next(iter(live))))
         elif op.name == "cat" and before == before & set(op.inputs):
-            found.append((number, op.outputs[0]))
-    return found
+            positions.append((number, op.outputs[0]))
+    return positions
 
 
 def relevant_ops(trace: Trace) -> list[int]:
@@ -58,7 +58,7 @@ def relevant_ops(trace: Trace) -> list[int]:
     return list(reversed(relevant))
 
 
-def tappable(trace: Trace, found: list[tuple[int, int]]) -> list[Position]:
+def tappable(trace: Trace, live_values: list[tuple[int, int]]) -> list[Position]:
     """The positions whose tensor enters or leaves a module that is called exactly once."""
     out: dict[int, str] = {}
     into: dict[int, str] = {}
@@ -67,14 +67,14 @@ def tappable(trace: Trace, found: list[tuple[int, int]]) -> list[Position]:
             call = calls[0]
             if len(call.outputs) == 1:
                 # The outermost module that returns the tensor bears the name users know.
-                known = out.get(call.outputs[0])
-                out[call.outputs[0]] = path if known is None or len(path) < len(known) else known
+                previous = out.get(call.outputs[0])
+                out[call.outputs[0]] = path if previous is None or len(path) < len(previous) else previous
             if call.inputs:
-                known = into.get(call.inputs[0])
-                is_outer = known is None or call.entered < trace.calls[known][0].entered
-                into[call.inputs[0]] = path if is_outer or known is None else known
+                previous = into.get(call.inputs[0])
+                is_outer = previous is None or call.entered < trace.calls[previous][0].entered
+                into[call.inputs[0]] = path if is_outer or previous is None else previous
     positions = []
-    for number, value in found:
+    for number, value in live_values:
         if value in out and trace.calls[out[value]][0].end >= number:
             positions.append(Position(op=number, value=value, tap=out[value], side="output"))
         elif value in into:
@@ -83,7 +83,13 @@ def tappable(trace: Trace, found: list[tuple[int, int]]) -> list[Position]:
 
 
 def ops_until(trace: Trace, tap: str, side: str) -> int:
-    """Number of operations that have run when the tensor at `tap` appears; a trunk cut there runs exactly these."""
+    """Number of operations that have run when the tensor at `tap` appears; a trunk cut there runs exactly these.
+
+    Args:
+        trace: The traced pass.
+        tap: Path of a module that was called.
+        side: ``output`` where the tensor leaves the module, ``input`` where it enters.
+    """
     call = trace.calls[tap][0]
     return call.end if side == "output" else call.start
 
@@ -92,6 +98,11 @@ def weighted_ops(trace: Trace, module: str, side: str = "output") -> frozenset[i
     """Numbers of the convolutions and matrix products that the outputs (or input) of `module` depend on.
 
     None when the module never ran. A ModuleList stands for its last member.
+
+    Args:
+        trace: The traced pass.
+        module: Path of a module.
+        side: ``output`` for what leaves the module, ``input`` for what enters it.
     """
     calls = trace.calls.get(module)
     if not calls:

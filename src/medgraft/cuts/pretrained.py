@@ -18,9 +18,9 @@ def judge_load(report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]) -> tuple
     """The report counted over the trunk alone, and the cuts with `is_pretrained` set.
 
     Args:
-        report: Of `medgraft.backbones.load_weights`, over the whole network.
-        trace: Of the trunk.
-        cuts: Of the same trace.
+        report: What `medgraft.backbones.load_weights` says of the whole network.
+        trace: Trace of the trunk.
+        cuts: Cuts of the same trace.
 
     Raises:
         WeightsError: Under 90 % of the trunk's parameters were filled, and what is missing is not one
@@ -67,6 +67,13 @@ def _first_uses(trace: Trace, last: Cut) -> dict[str, int]:
 
 
 def _ends_before(trace: Trace, cut: Cut, op: int) -> bool:
+    """Whether a trunk that ends at `cut` runs only operations before operation `op`.
+
+    Args:
+        trace: The traced pass.
+        cut: One of its cuts.
+        op: Number of an operation.
+    """
     return ops_until(trace, cut.tap, cut.tap_side) <= op
 
 

@@ -62,8 +62,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
     def _entered(self, path: str) -> Any:
         def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             # Unknown tensors (bare parameters) keep their place: the first one that enters is what a trunk returns.
-            given = tuple(self._value(leaf) for leaf in _tensors((args, kwargs)))
-            self.stack.append((path, len(self.ops), self.events, given))
+            inputs = tuple(self._value(leaf) for leaf in _tensors((args, kwargs)))
+            self.stack.append((path, len(self.ops), self.events, inputs))
             self.events += 1
 
         return hook
@@ -115,6 +115,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
         mutated: list[torch.Tensor],
         macs: int,
     ) -> None:
+        """Note one operation with the values it makes, and what shares memory with a changed tensor as new values.
+
+        Args:
+            func: The operation, as torch dispatches it.
+            args: Its positional arguments.
+            inputs: Numbers of the values that it reads.
+            tensors: Names of the parameters and buffers that it reads.
+            outputs: Tensors that it returns.
+            mutated: Tensors that it changes in place.
+            macs: Its multiply-accumulates.
+        """
         written = [self._new_value(tensor) for tensor in mutated]
         aliases = self._renew_aliases(mutated)
         fresh = [self._new_value(out) for out in outputs if all(out is not tensor for tensor in mutated)]
@@ -129,6 +140,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch lea
     def _note(
         self, name: str, inputs: tuple[int, ...], outputs: tuple[int, ...], tensors: frozenset[str], macs: int
     ) -> None:
+        """Append one operation, and mark whether what it makes depends on the input.
+
+        Args:
+            name: Name of the operation.
+            inputs: Numbers of the values that it reads.
+            outputs: Numbers of the values that it makes.
+            tensors: Names of the parameters and buffers that it reads.
+            macs: Its multiply-accumulates.
+        """
         is_dependent = any(value in self.dependent for value in inputs)
         reads = tensors.union(*(self.sources.get(value, frozenset()) for value in inputs))
         if is_dependent:
@@ -213,14 +233,27 @@ def _storage(tensor: torch.Tensor) -> int:
 
 
 def _written(func: Any, args: Any, kwargs: Any) -> list[torch.Tensor]:
-    """The tensors that an operation changes in place, in the order of its schema."""
-    given = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
+    """The tensors that an operation changes in place, in the order of its schema.
+
+    Args:
+        func: The operation, as torch dispatches it.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments, by name.
+    """
+    arguments = dict(zip((argument.name for argument in func._schema.arguments), args, strict=False)) | kwargs
     changed = (a.name for a in func._schema.arguments if a.alias_info and a.alias_info.is_write)
-    return [given[name] for name in changed if isinstance(given.get(name), torch.Tensor)]
+    return [arguments[name] for name in changed if isinstance(arguments.get(name), torch.Tensor)]
 
 
 def _channels_after(name: str, args: Any, before: list[int], shape: tuple[int, ...]) -> int:
-    """On which axis (+1, -1, 0 unknown) the channels lie, as convolutions and matrix products define it."""
+    """On which axis (+1, -1, 0 unknown) the channels lie, as convolutions and matrix products define it.
+
+    Args:
+        name: Name of the operation.
+        args: Its positional arguments.
+        before: Channel axis of each input value: +1, -1, or 0 where it is unknown.
+        shape: Shape of the value it makes, batch axis included.
+    """
     if "convolution" in name or "batch_norm" in name:
         return 1
     if name in {"mm", "addmm", "bmm", "native_layer_norm"}:
@@ -236,7 +269,13 @@ def _channels_after(name: str, args: Any, before: list[int], shape: tuple[int, .
 
 
 def _permuted(axis: int, order: list[int], ndim: int) -> int:
-    """Where channel axis +1 or -1 lies after a permutation (0 when it is neither 1 nor last)."""
+    """Where channel axis +1 or -1 lies after a permutation (0 when it is neither 1 nor last).
+
+    Args:
+        axis: Channel axis before: +1, -1, or 0 where it is unknown.
+        order: For each axis of the result the axis it came from.
+        ndim: Number of axes, batch axis included.
+    """
     if axis == 0 or ndim < 3:
         return axis
     source = 1 if axis == 1 else ndim - 1

@@ -62,6 +62,13 @@ def _on_meta(network: nn.Module) -> nn.Module:
 
 
 def _record(network: nn.Module, example: torch.Tensor, entry: str) -> Trace:
+    """The trace of one pass of `network` over `example`.
+
+    Args:
+        network: Left in evaluation mode.
+        example: (1, C, *spatial), on the device of the network.
+        entry: Name of the method to run.
+    """
     network = network.eval()
     recorder = Recorder(network, example)
     fastpath = torch.backends.mha.get_fastpath_enabled()

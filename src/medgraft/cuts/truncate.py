@@ -43,7 +43,13 @@ class _Removed(nn.Module):
 
 
 def leave(_module: nn.Module, _args: Any, output: Any) -> NoReturn:
-    """The hook that ends the forward pass behind a cut."""
+    """The hook that ends the forward pass behind a cut.
+
+    Args:
+        _module: The module at the cut, not used.
+        _args: What entered the module, not used.
+        output: What leaves the module; its first tensor is the features.
+    """
     raise _Reached(output)
 
 
@@ -125,7 +131,13 @@ def truncate(network: nn.Module, cut: int | str | Cut, input_shape: tuple[int, .
 
 
 def truncate_traced(network: nn.Module, trace: Trace, cut: Cut) -> Trunk:
-    """As `truncate`, from a trace that is at hand."""
+    """A new network that ends at `cut`, as `truncate` makes it, from a trace that is at hand.
+
+    Args:
+        network: Left as it was.
+        trace: Trace of `network` through the method that `entry_of` names.
+        cut: One of the trace's cuts.
+    """
     kept = copy.deepcopy(network)
     _prune(kept, trace, cut)
     return Trunk(kept, entry_of(network), cut)
@@ -141,17 +153,24 @@ def resolve_cut(cuts: tuple[Cut, ...], wanted: int | str | Cut) -> Cut:
         return wanted
     text = str(wanted).strip()
     if text.isdigit():
-        found = [cut for cut in cuts if cut.index == int(text)]
+        matches = [cut for cut in cuts if cut.index == int(text)]
     else:
-        found = [cut for cut in cuts if text in (cut.name, cut.tap)]
-        found = found or [cut for cut in cuts if cut.name.startswith(text + ".")][-1:]
-    if not found:
+        matches = [cut for cut in cuts if text in (cut.name, cut.tap)]
+        matches = matches or [cut for cut in cuts if cut.name.startswith(text + ".")][-1:]
+    if not matches:
         listing = ", ".join(f"{cut.index} {cut.name}" for cut in cuts)
         raise CutError(f"expected a cut of this network, got {text!r}. Its cuts: {listing}.")
-    return found[-1]
+    return matches[-1]
 
 
 def _prune(network: nn.Module, trace: Trace, cut: Cut) -> None:
+    """Remove the modules and parameters that a forward pass up to `cut` does not need.
+
+    Args:
+        network: Changed in place.
+        trace: Trace of the whole network.
+        cut: Where the network will end.
+    """
     tap = trace.calls[cut.tap][0]
     event = tap.left if cut.tap_side == "output" else tap.entered
     executed = trace.ops[: ops_until(trace, cut.tap, cut.tap_side)]
@@ -189,6 +208,12 @@ def _drop(parent: nn.Module, name: str, child: nn.Module, kept: set[int]) -> Non
 
     A forward pass may zip several containers or count on positions in them (Twins, HRNet), ask a module
     whether it is None, and ask an idle dropout for its rate.
+
+    Args:
+        parent: The module that holds the member; changed in place.
+        name: Name of the member in `parent`.
+        child: The member.
+        kept: Ids of the modules that stay.
     """
     if id(child) in kept:
         return
@@ -204,6 +229,13 @@ def _drop(parent: nn.Module, name: str, child: nn.Module, kept: set[int]) -> Non
 
 
 def _replace(network: nn.Module, path: str, new: nn.Module) -> None:
+    """Put `new` wherever the module at `path` stands, also under other names.
+
+    Args:
+        network: Changed in place.
+        path: Path of the module that goes.
+        new: The module that takes every place of it.
+    """
     old = network.get_submodule(path)
     for parent in list(network.modules()):
         for name, child in parent._modules.items():

@@ -54,13 +54,13 @@ def bootstrap_interval(preds: Judged | Sequence[Judged], metric: str, weights: n
     (the percentiles mirrored at the value), which takes that bias off and can so lie below the value.
 
     Args:
-        preds: As for `metric_replicates`.
+        preds: One model's predictions, or those of the same model trained with several seeds.
         metric: A name in `medgraft.metrics.METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
 
     Raises:
         ConfigError: No such metric.
-        DataError: As for `metric_replicates`.
+        DataError: No predictions, or the seeds were not tested on the same cases.
 
     References:
         Efron and Tibshirani, An introduction to the bootstrap, Chapman and Hall, 1993.
@@ -97,7 +97,7 @@ def paired_difference(
 
     Args:
         first: One model's predictions, or those of several seeds.
-        second: The other's, on the same cases in the same order.
+        second: The other model's predictions, on the same cases in the same order.
         metric: A name in `medgraft.metrics.METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
 
@@ -131,7 +131,7 @@ def difference_of(
 
     Args:
         first: Predictions of the first side, one per seed.
-        second: Of the second, on the same cases.
+        second: Predictions of the second side, on the same cases.
         metric: A name in `medgraft.metrics.METRICS`.
         values: (R,) replicates of each side, in the same order.
     """
@@ -141,7 +141,7 @@ def difference_of(
     gaps = np.round(values[0] - values[1], 12)
     extreme = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
     is_perfect = metric == "auroc" and min(values[0].min(), values[1].min()) == 1.0
-    predictions = [found for found in (*first, *second) if isinstance(found, Predictions)]
+    predictions = [judged for judged in (*first, *second) if isinstance(judged, Predictions)]
     if is_perfect and not all(np.array_equal(predictions[0].probs, other.probs) for other in predictions):
         low = perfect_auroc_interval(*smallest_class(predictions[0]))[0] - 1
         high = -low
@@ -205,11 +205,11 @@ def as_seeds(preds: K | Sequence[K]) -> tuple[K, ...]:
     return seeds
 
 
-def _are_alike(one: Judged, other: Judged) -> bool:
+def _are_alike(left: Judged, right: Judged) -> bool:
     """Whether both are about the same cases in the same order."""
-    if one.kind != other.kind or one.classes != other.classes or not np.array_equal(one.groups, other.groups):
+    if left.kind != right.kind or left.classes != right.classes or not np.array_equal(left.groups, right.groups):
         return False
-    first, second = (measure_of(judged).truth(judged) for judged in (one, other))
-    tasks = {(judged.task, judged.positive) for judged in (one, other) if isinstance(judged, Predictions)}
+    first, second = (measure_of(judged).truth(judged) for judged in (left, right))
+    tasks = {(judged.task, judged.positive) for judged in (left, right) if isinstance(judged, Predictions)}
     # Labels that nobody knows are no numbers, and alike.
     return len(tasks) < 2 and np.array_equal(first, second, equal_nan=first.dtype.kind == second.dtype.kind == "f")

@@ -42,13 +42,13 @@ def fit_temperature(val: Predictions) -> float:
         [0.25, 0.75]
     """
     check_predictions(val)
-    logits, known = _logits(val), known_labels(val)
+    logits, is_known = _logits(val), known_labels(val)
 
     def loss(log_temperature: float) -> float:
         scaled = logits / np.exp(log_temperature)
         if val.task == "multilabel":
             signs = np.where(val.targets == 1, 1.0, -1.0)
-            return float(np.logaddexp(0.0, -signs * scaled)[known].mean())
+            return float(np.logaddexp(0.0, -signs * scaled)[is_known].mean())
         log_probs = log_softmax(scaled, axis=1)
         return float(-log_probs[np.arange(len(log_probs)), val.targets].mean())
 

@@ -38,7 +38,7 @@ def interval_over_seeds(
         preds: One per seed.
         metric: A name in `medgraft.metrics.METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
-        seed: Of the resampling of seeds.
+        seed: Seeds the resampling of the training seeds.
     """
     values = _means(preds, metric, weights, seed)
     if isinstance(preds[0], Predictions) and metric == "auroc" and values.min() == 1.0:
@@ -60,7 +60,7 @@ def difference_over_seeds(
         second: As many, on the same cases.
         metric: A name in `medgraft.metrics.METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
-        seed: Of the resampling of seeds.
+        seed: Seeds the resampling of the training seeds.
 
     Raises:
         DataError: The two were not tested on the same cases.
@@ -71,7 +71,14 @@ def difference_over_seeds(
 
 
 def _means(preds: Sequence[Judged], metric: str, weights: np.ndarray, seed: int) -> np.ndarray:
-    """(R,) mean over seeds drawn with replacement, for each replicate of the groups."""
+    """(R,) mean over seeds drawn with replacement, for each replicate of the groups.
+
+    Args:
+        preds: Predictions of one strategy, one per training seed.
+        metric: A name in `medgraft.metrics.METRICS`.
+        weights: (R, N) counts from `bootstrap_weights`.
+        seed: Seeds the resampling of the training seeds.
+    """
     values = np.stack([metric_replicates(pred, metric, weights) for pred in preds])
     drawn = np.random.default_rng(seed).integers(0, len(preds), (weights.shape[0], len(preds)))
     means: np.ndarray = values[drawn, np.arange(weights.shape[0])[:, None]].mean(1)

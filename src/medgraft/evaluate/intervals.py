@@ -119,7 +119,7 @@ def perfect_auroc_interval(num_positives: int, num_negatives: int) -> tuple[floa
 
     Args:
         num_positives: Independent positive cases (or groups), at least 1.
-        num_negatives: Likewise negative.
+        num_negatives: Independent negative cases (or groups), at least 1.
 
     Raises:
         DataError: A count below 1.

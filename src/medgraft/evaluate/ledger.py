@@ -33,11 +33,11 @@ def ledger_path() -> Path:
 def open_test(case_hashes: Iterable[str], run_id: str, run_folder: Path, path: Path | None = None) -> int:
     """Write down that a run opens these test cases; the number of runs that did, up to this one.
 
-    The same run continuing gets the number of its first opening and is not counted again.
+    A run that continues gets the number of its first opening and is not counted again.
 
     Args:
         case_hashes: One hash per case (of its pixels and identity); the order does not matter.
-        run_id: Of this run, new for each, the same when it continues. Not the folder: that is used again.
+        run_id: Names this run, new for each, the same when it continues. Not the folder: that is used again.
         run_folder: Where the run writes, for the reader of the ledger.
         path: The ledger, if not `ledger_path`.
 
@@ -98,7 +98,13 @@ def _lines(handle: int) -> list[bytes]:
 
 
 def _runs(lines: list[bytes], key: str, file: Path) -> list[str]:
-    """The runs that opened the test set `key`, each once, in order."""
+    """The runs that opened the test set `key`, each once, in order.
+
+    Args:
+        lines: Whole lines of the ledger.
+        key: Hash of the test set.
+        file: Path of the ledger, for the message.
+    """
     runs: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         try:
@@ -115,6 +121,13 @@ def _runs(lines: list[bytes], key: str, file: Path) -> list[str]:
 
 
 def _append(handle: int, record: dict[str, Any], file: Path) -> None:
+    """Write one line at the end of the ledger, as a whole.
+
+    Args:
+        handle: Descriptor of the ledger, open for appending.
+        record: One opening.
+        file: Path of the ledger, for the message.
+    """
     line = json.dumps(record).encode() + b"\n"
     written = os.write(handle, line)
     if written < len(line):

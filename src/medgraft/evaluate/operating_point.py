@@ -60,7 +60,7 @@ def choose_thresholds(val: Predictions, point: OperatingPoint) -> dict[str, floa
     """Class name to threshold, one-vs-rest on validation; binary: the positive class alone.
 
     A case is called positive at or above the threshold. It lies half-way between two observed scores, so
-    that another machine's rounding flips no validation case. Of equally good ones the more sensitive
+    that another machine's rounding flips no validation case. Among equally good ones the more sensitive
     (``youden``) or the more specific (``sensitivity``) is taken.
 
     Args:
@@ -124,6 +124,13 @@ def apply_thresholds(test: Predictions, thresholds: Mapping[str, float]) -> dict
 
 
 def _threshold(scores: np.ndarray, labels: np.ndarray, point: OperatingPoint) -> float:
+    """The threshold of one class, half-way between two observed scores.
+
+    Args:
+        scores: (N,) probability of the class, 0 to 1.
+        labels: (N,) bool, True where the case has the class.
+        point: How the threshold is chosen.
+    """
     fpr, tpr, candidates = (points[1:] for points in roc_curve_points(scores, labels))
     if point.target is not None:
         chosen = int(np.argmax(tpr >= point.target - 1e-12))
@@ -138,5 +145,12 @@ def _threshold(scores: np.ndarray, labels: np.ndarray, point: OperatingPoint) ->
 
 
 def _share(events: np.ndarray, among: np.ndarray, groups: np.ndarray) -> Estimate:
+    """The share of `events` among some of the cases, with its interval.
+
+    Args:
+        events: (N,) bool, what is counted.
+        among: (N,) bool, the cases that it is a share of.
+        groups: (N,) integers, equal for the cases of one patient.
+    """
     value, ci95 = clustered_proportion(events[among], groups[among])
     return Estimate(value=value, ci95=ci95)

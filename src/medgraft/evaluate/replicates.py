@@ -61,7 +61,7 @@ def replicate_weights(groups: np.ndarray, strata: np.ndarray, num: int = 2000, s
         groups: (N,) integers, equal for the cases of one patient.
         strata: (N,) integers, the same for all cases of a group.
         num: Replicates.
-        seed: Of the draws.
+        seed: Seeds the draws.
 
     Raises:
         ConfigError: `num` below 1.
@@ -112,9 +112,9 @@ def bootstrap_weights(pred: Judged, num: int = 2000, seed: int = 0) -> np.ndarra
     still miss one; such replicates are drawn again. Cases with masks form one stratum.
 
     Args:
-        pred: Of any model; probabilities do not matter, so all models of one set share the replicates.
+        pred: Predictions of any model; probabilities do not matter, so all models of one set share the replicates.
         num: Replicates.
-        seed: Of the draws.
+        seed: Seeds the draws.
 
     Raises:
         ConfigError: `num` below 1.
@@ -130,6 +130,13 @@ def bootstrap_weights(pred: Judged, num: int = 2000, seed: int = 0) -> np.ndarra
 
 
 def _within_strata(pred: Predictions, num: int, seed: int) -> np.ndarray:
+    """(num, N) uint8 replicates with every class present; those that miss one are drawn again.
+
+    Args:
+        pred: Predictions of labels.
+        num: Replicates.
+        seed: Seeds the draws.
+    """
     parts = one_vs_rest(pred)
     strata = group_strata(pred)
     weights = replicate_weights(pred.groups, strata, num, seed)
@@ -155,13 +162,19 @@ def in_one_stratum(judged: Judged, num: int, seed: int) -> np.ndarray:
     Args:
         judged: N cases.
         num: Replicates.
-        seed: Of the draws.
+        seed: Seeds the draws.
     """
     return replicate_weights(judged.groups, np.zeros(len(judged.groups), dtype=np.int64), num, seed)
 
 
 def _lacks(weights: np.ndarray, rows: np.ndarray, question: OneVsRest) -> np.ndarray:
-    """(len(rows),) bool: whether a replicate is without positive or without negative cases."""
+    """(len(rows),) bool: whether a replicate is without positive or without negative cases.
+
+    Args:
+        weights: (R, N) counts.
+        rows: Which of the replicates are asked about.
+        question: One class against all others.
+    """
     out = np.empty(len(rows), dtype=bool)
     positive, negative = question.rows[question.labels], question.rows[~question.labels]
     for part in replicate_chunks(len(rows), weights.shape[1]):

@@ -37,10 +37,10 @@ class Estimate:
     """A metric of one model on one set of cases.
 
     Args:
-        value: Of the saved model; None where it does not exist (a share of no case).
+        value: Value of the saved model; None where it does not exist (a share of no case).
         ci95: Ends of its 95 % interval, as far as there is one.
-        mean: Over seeds or folds, as far as there are several.
-        sd: Likewise.
+        mean: Mean over seeds or folds, as far as there are several.
+        sd: Standard deviation over seeds or folds, as far as there are several.
     """
 
     value: float | None
@@ -146,14 +146,14 @@ class TestResult:
         baseline: Full fine-tuning.
         comparison: The chosen model against full fine-tuning.
         margin: Non-inferiority margin, fixed beforehand.
-        replicates: Of the bootstrap.
+        replicates: Replicates of the bootstrap.
         num_cases: Cases judged.
         num_groups: Independent groups (patients) among them.
         sites: By name, where the cohort tells them.
         observers: Other observers of masks, by name.
-        observers_left_out: Those who cannot be compared, and why.
-        unit: In which surfaces are measured, ``px`` or ``mm``; empty for labels.
-        tolerance: Of surface Dice, in that unit; None for labels.
+        observers_left_out: Observers who cannot be compared, and why.
+        unit: Unit of distances between surfaces, ``px`` or ``mm``; empty for labels.
+        tolerance: Tolerance of surface Dice, in that unit; None for labels.
     """
 
     # It begins with the word that makes pytest collect a class.
@@ -180,43 +180,43 @@ def model_to_json(model: ModelResult) -> dict[str, Any]:
         >>> model_to_json(ModelResult(scores={"auroc": Estimate(value=0.9), "ece": Estimate(value=0.1)}))["ece"]
         0.1
     """
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         name: to_json(score) if name in _IN_FULL else score.value for name, score in model.scores.items()
     }
     if model.points:
-        told["operating_point"] = {"rule": model.rule, "classes": to_json(model.points)}
+        facts["operating_point"] = {"rule": model.rule, "classes": to_json(model.points)}
     if details := {name: to_json(score) for name, score in model.scores.items() if name not in _IN_FULL}:
-        told["details"] = details
+        facts["details"] = details
     if model.per_class:
-        told["per_class"] = {
+        facts["per_class"] = {
             name: {"num_cases": part.num_cases, **to_json(part.scores)} for name, part in model.per_class.items()
         }
     if model.scaled is not None:
-        told["temperature_scaled"] = to_json(model.scaled)
-    return told
+        facts["temperature_scaled"] = to_json(model.scaled)
+    return facts
 
 
-def model_from_json(told: Mapping[str, Any]) -> ModelResult:
+def model_from_json(stored: Mapping[str, Any]) -> ModelResult:
     """The value that `model_to_json` wrote; keys it does not know are left alone."""
-    point, scaled = told.get("operating_point") or {}, told.get("temperature_scaled")
-    full = {name: told[name] for name in told if name in _IN_FULL}
+    point, scaled = stored.get("operating_point") or {}, stored.get("temperature_scaled")
+    full = {name: stored[name] for name in stored if name in _IN_FULL}
     return ModelResult(
-        scores=_estimates({**full, **told.get("details", {})}),
+        scores=_estimates({**full, **stored.get("details", {})}),
         per_class={
             name: ClassScores(
                 num_cases=part["num_cases"], scores=_estimates({k: v for k, v in part.items() if k != "num_cases"})
             )
-            for name, part in told.get("per_class", {}).items()
+            for name, part in stored.get("per_class", {}).items()
         },
         rule=point.get("rule", ""),
-        points={name: from_json(ClassPoint, found) for name, found in point.get("classes", {}).items()},
+        points={name: from_json(ClassPoint, class_point) for name, class_point in point.get("classes", {}).items()},
         scaled=None if scaled is None else from_json(Scaled, scaled),
     )
 
 
 def judged_to_json(result: TestResult) -> dict[str, Any]:
     """The ``test`` part of `results.json`."""
-    told: dict[str, Any] = {
+    facts: dict[str, Any] = {
         "chosen": model_to_json(result.chosen),
         "baseline": model_to_json(result.baseline),
         **comparison_to_json(result.comparison),
@@ -226,24 +226,24 @@ def judged_to_json(result: TestResult) -> dict[str, Any]:
         "num_groups": result.num_groups,
     }
     if result.tolerance is not None:
-        told |= {"unit": result.unit, "tolerance": result.tolerance}
-        told["observers"] = {name: _with_scores(found) for name, found in result.observers.items()}
-        told["observers_left_out"] = dict(result.observers_left_out)
+        facts |= {"unit": result.unit, "tolerance": result.tolerance}
+        facts["observers"] = {name: _with_scores(observer) for name, observer in result.observers.items()}
+        facts["observers_left_out"] = dict(result.observers_left_out)
     if result.sites:
-        told["sites"] = {name: _with_scores(site) for name, site in result.sites.items()}
-    return told
+        facts["sites"] = {name: _with_scores(site) for name, site in result.sites.items()}
+    return facts
 
 
-def judged_from_json(told: Mapping[str, Any]) -> TestResult:
+def judged_from_json(stored: Mapping[str, Any]) -> TestResult:
     """The value that `judged_to_json` wrote."""
     plain = ("margin", "replicates", "num_cases", "num_groups", "observers_left_out", "unit", "tolerance")
     return TestResult(
-        chosen=model_from_json(told["chosen"]),
-        baseline=model_from_json(told["baseline"]),
-        comparison=comparison_from_json(told),
-        sites={name: _without_scores(SiteResult, site) for name, site in told.get("sites", {}).items()},
-        observers={name: _without_scores(ObserverResult, one) for name, one in told.get("observers", {}).items()},
-        **{name: told[name] for name in plain if name in told},
+        chosen=model_from_json(stored["chosen"]),
+        baseline=model_from_json(stored["baseline"]),
+        comparison=comparison_from_json(stored),
+        sites={name: _without_scores(SiteResult, site) for name, site in stored.get("sites", {}).items()},
+        observers={name: _without_scores(ObserverResult, entry) for name, entry in stored.get("observers", {}).items()},
+        **{name: stored[name] for name in plain if name in stored},
     )
 
 
@@ -252,24 +252,24 @@ def comparison_to_json(comparison: Comparison) -> dict[str, Any]:
     return {**to_json(comparison), "sentence": comparison.sentence}
 
 
-def comparison_from_json(told: Mapping[str, Any]) -> Comparison:
+def comparison_from_json(stored: Mapping[str, Any]) -> Comparison:
     """The value that `comparison_to_json` wrote."""
-    found: Comparison = from_json(Comparison, told)
-    return found
+    comparison: Comparison = from_json(Comparison, stored)
+    return comparison
 
 
-def _estimates(told: Mapping[str, Any]) -> dict[str, Estimate]:
-    return {name: from_json(Estimate, value) for name, value in told.items()}
+def _estimates(stored: Mapping[str, Any]) -> dict[str, Estimate]:
+    return {name: from_json(Estimate, value) for name, value in stored.items()}
 
 
 def _with_scores(value: SiteResult | ObserverResult) -> dict[str, Any]:
     """Scores beside the facts, not below them."""
-    told: dict[str, Any] = to_json(value)
-    scores: dict[str, Any] = told.pop("scores")
-    return told | scores
+    facts: dict[str, Any] = to_json(value)
+    scores: dict[str, Any] = facts.pop("scores")
+    return facts | scores
 
 
-def _without_scores(kind: Any, told: Mapping[str, Any]) -> Any:
+def _without_scores(kind: Any, stored: Mapping[str, Any]) -> Any:
     facts = {field.name for field in dataclasses.fields(kind)} - {"scores"}
-    rest = {name: value for name, value in told.items() if name not in facts}
-    return from_json(kind, {**{name: told[name] for name in facts if name in told}, "scores": rest})
+    rest = {name: value for name, value in stored.items() if name not in facts}
+    return from_json(kind, {**{name: stored[name] for name in facts if name in stored}, "scores": rest})

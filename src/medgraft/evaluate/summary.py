@@ -31,7 +31,7 @@ def label_interval(pred: Predictions, metric: str, weights: np.ndarray) -> tuple
 
     Args:
         pred: One model's predictions.
-        metric: Of the measure of labels.
+        metric: Name of a metric of labels.
         weights: (R, N) counts from `bootstrap_weights`.
 
     Raises:
@@ -62,7 +62,7 @@ def interval_of(judged: Judged, metric: str, weights: np.ndarray) -> tuple[float
 
     Args:
         judged: N cases.
-        metric: Of their measure.
+        metric: Name of a metric that their measure has.
         weights: (R, N) counts from `bootstrap_weights`.
     """
     interval: Callable[[Any, str, np.ndarray], tuple[float, float]] = INTERVALS.get(judged.kind, bootstrap_interval)
@@ -70,7 +70,13 @@ def interval_of(judged: Judged, metric: str, weights: np.ndarray) -> tuple[float
 
 
 def estimate(seeds: Sequence[Judged], metric: str, weights: np.ndarray) -> Estimate:
-    """Value and interval of the first seed (the saved model), mean and sd over the seeds where there are several."""
+    """Value and interval of the first seed (the saved model), mean and sd over the seeds where there are several.
+
+    Args:
+        seeds: One model's test cases, once per training seed, the saved model first.
+        metric: Name of a metric that their measure has.
+        weights: (R, N) counts from `bootstrap_weights`.
+    """
     values = [measured(judged, metric) for judged in seeds]
     return Estimate(
         value=values[0],
@@ -113,7 +119,7 @@ def with_points(result: ModelResult, test: Predictions, val: Predictions, operat
     """The result with operating points and a temperature, both fixed on validation.
 
     Args:
-        result: Of `test`.
+        result: Metrics of the model on `test`.
         test: Test predictions of the saved model.
         val: Its validation predictions.
         operating_point: ``youden`` or ``sensitivity=S``.
@@ -151,7 +157,7 @@ def compare(
 
     Args:
         chosen: Test cases of the chosen model, once per seed.
-        baseline: Those of the baseline, on the same cases in the same order.
+        baseline: Test cases of the baseline: the same ones in the same order, once per seed.
         margin: The loss of the metric that is accepted, fixed beforehand.
         weights: (R, N) counts from `bootstrap_weights` of the test cases; drawn here with seed 0 if None.
         name: What is compared, as the start of a sentence.
@@ -195,7 +201,7 @@ def site_results(
     num: int = 2000,
     seed: int = 0,
 ) -> dict[str, SiteResult]:
-    """What is said of one model on each site with enough groups; of the others the reason why nothing is.
+    """What is said of one model on each site with enough groups; for the others the reason why nothing is.
 
     Cases without a site are called ``(not stated)``.
 
@@ -205,7 +211,7 @@ def site_results(
         minimum: Groups that a site needs; where there are labels, with and without each class (binary: of both
             classes).
         num: Bootstrap replicates per site.
-        seed: Of the replicates.
+        seed: Seeds the replicates.
 
     Raises:
         ConfigError: `minimum` below 2.

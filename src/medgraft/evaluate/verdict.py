@@ -52,7 +52,7 @@ def verdict_words(
 
     Args:
         difference: Chosen minus baseline, higher is better.
-        margin: As for `verdict`.
+        margin: The loss that is accepted, fixed beforehand, above 0, in units of the metric.
         chosen: What is judged, as the start of a sentence.
         baseline: What it is compared with.
         metric: What the numbers are.

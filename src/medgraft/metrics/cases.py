@@ -15,7 +15,7 @@ class OneVsRest:
     """One class against all others.
 
     Args:
-        name: Of the class.
+        name: Name of the class.
         rows: (K,) int64: the cases of which it is known whether they have the class.
         scores: (K,) probability of the class, 0 to 1.
         labels: (K,) bool, True where the case has the class.
@@ -124,15 +124,15 @@ def one_vs_rest(pred: Predictions) -> tuple[OneVsRest, ...]:
     Examples:
         >>> pred = Predictions(probs=np.array([[0.9, 0.1], [0.2, 0.8]]), targets=np.array([0, 1]),
         ...                    groups=np.array([0, 1]), classes=("normal", "sick"), task="binary", positive=1)
-        >>> [(one.name, one.scores.tolist()) for one in one_vs_rest(pred)]
+        >>> [(part.name, part.scores.tolist()) for part in one_vs_rest(pred)]
         [('sick', [0.1, 0.8])]
     """
     check_predictions(pred)
     columns = range(len(pred.classes)) if pred.positive is None else (pred.positive,)
-    known = known_labels(pred)
+    is_known = known_labels(pred)
     parts = []
     for column in columns:
-        rows = np.flatnonzero(known[:, column if pred.task == "multilabel" else 0])
+        rows = np.flatnonzero(is_known[:, column if pred.task == "multilabel" else 0])
         labels = pred.targets[:, column] == 1 if pred.task == "multilabel" else pred.targets == column
         scores = pred.probs[rows, column].astype(np.float64)
         parts.append(OneVsRest(name=pred.classes[column], rows=rows, scores=scores, labels=labels[rows]))
@@ -148,8 +148,8 @@ def one_vs_rest(pred: Predictions) -> tuple[OneVsRest, ...]:
 
 
 def _rest_of(pred: Predictions, name: str) -> str:
-    others = [other for other in pred.classes if other != name]
-    return others[0] if pred.task == "binary" else f"not {name}"
+    rest = [other for other in pred.classes if other != name]
+    return rest[0] if pred.task == "binary" else f"not {name}"
 
 
 def predicted_targets(pred: Predictions) -> np.ndarray:
@@ -179,7 +179,7 @@ def pooled(pred: Predictions, units: np.ndarray) -> Predictions:
     """One case for each unit: the mean of its images' probabilities, the truth and group of its first.
 
     Args:
-        pred: Of images.
+        pred: Predictions of images.
         units: (N,) number of each image's unit, counted from 0 in order of first appearance.
 
     Examples:

@@ -272,6 +272,13 @@ def confusion(pred: Predictions) -> np.ndarray:
 
 
 def _crossed(targets: np.ndarray, called: np.ndarray, num_classes: int) -> np.ndarray:
+    """(C, C) counts of true class (row) by called class (column).
+
+    Args:
+        targets: (N,) true class indices.
+        called: (N,) called class indices.
+        num_classes: C.
+    """
     cells = np.bincount(targets.astype(np.int64) * num_classes + called, minlength=num_classes**2)
     return cells.reshape(num_classes, num_classes)
 

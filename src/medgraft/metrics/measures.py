@@ -36,8 +36,8 @@ class ClassPart:
     """What a set of cases says of one class.
 
     Args:
-        name: Of the class.
-        judged: The same cases, as far as the class is known of them, against this class alone.
+        name: Name of the class.
+        judged: The cases of which the class is known, against this class alone.
         rows: (K,) int64 which of the cases these are.
         num_cases: How many of them show the class.
     """
@@ -78,17 +78,17 @@ class Measure:
 
     @property
     def column(self) -> str:
-        """Of what chooses, in tables of trials and epochs."""
+        """Column of the metric that chooses, in tables of trials and epochs."""
         return f"val_{self.chooses}"
 
     @property
     def chooses_name(self) -> str:
-        """In words."""
+        """The metric that chooses, in words."""
         return METRIC_NAMES.get(self.chooses, self.chooses)
 
     @property
     def judges_name(self) -> str:
-        """In words."""
+        """The metric that judges, in words."""
         return METRIC_NAMES.get(self.judges, self.judges)
 
 
@@ -116,7 +116,7 @@ def scores_of(judged: Judged) -> dict[str, float]:
     """Scores by name, the one that chooses first: ``auprc`` and ``auroc``, or ``dice`` and ``pooled_dice``.
 
     Args:
-        judged: Of one set of cases.
+        judged: One set of cases.
 
     Examples:
         >>> scores_of(Overlaps(counts=np.array([[[2, 2, 1]], [[4, 4, 4]]]), groups=np.arange(2), classes=("vessel",)))
@@ -126,7 +126,7 @@ def scores_of(judged: Judged) -> dict[str, float]:
 
 
 def cases_of(judged: Judged, keep: np.ndarray) -> Judged:
-    """The same of some cases alone.
+    """What a model said of some of the cases alone.
 
     Args:
         judged: N cases.

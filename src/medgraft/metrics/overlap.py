@@ -21,7 +21,7 @@ def overlap_counts(called: np.ndarray, truth: np.ndarray, num_classes: int) -> n
 
     Args:
         called: Class numbers of any shape, 0 for the background.
-        truth: Likewise, of the same shape.
+        truth: True class numbers, of the same shape.
         num_classes: C.
 
     Examples:
@@ -74,7 +74,7 @@ def surface_scores(
 
     Args:
         called: (H, W) or (D, H, W) bool.
-        truth: Likewise, of the same shape.
+        truth: (H, W) or (D, H, W) bool, of the same shape.
         spacing: Distance of the pixels along each axis, in millimetres, or 1 where it is unknown.
         tolerance: In the unit of `spacing`, 0 or more.
 
@@ -102,11 +102,11 @@ def surface_scores(
     return float(distance), float(share)
 
 
-def weighted_overlap(found: Overlaps, metric: str, weights: np.ndarray) -> np.ndarray:
+def weighted_overlap(overlaps: Overlaps, metric: str, weights: np.ndarray) -> np.ndarray:
     """(R,) values of one metric, one per row of weights: the mean over cases of the mean over classes.
 
     Args:
-        found: Of one model.
+        overlaps: Overlaps of one model.
         metric: A key of `MASK_METRICS`.
         weights: (R, N) how often each case counts.
 
@@ -114,35 +114,35 @@ def weighted_overlap(found: Overlaps, metric: str, weights: np.ndarray) -> np.nd
         ConfigError: No such metric, or one of surfaces where these were not measured.
         DataError: Weights of other cases, or of none at all.
     """
-    if metric not in MASK_METRICS or (metric in _OF_SURFACES and found.surfaces is None):
+    if metric not in MASK_METRICS or (metric in _OF_SURFACES and overlaps.surfaces is None):
         raise ConfigError(f"metric must be one of {', '.join(MASK_METRICS)}, measured before, got {metric!r}.")
-    if weights.ndim != 2 or weights.shape[1] != len(found.counts) or not (weights.sum(1) > 0).all():
-        raise DataError(f"expected weights (R, {len(found.counts)}), each row with a case, got {weights.shape}.")
-    return MASK_METRICS[metric](found, weights.astype(np.float64))
+    if weights.ndim != 2 or weights.shape[1] != len(overlaps.counts) or not (weights.sum(1) > 0).all():
+        raise DataError(f"expected weights (R, {len(overlaps.counts)}), each row with a case, got {weights.shape}.")
+    return MASK_METRICS[metric](overlaps, weights.astype(np.float64))
 
 
 def _mean(values: Callable[[Overlaps], np.ndarray]) -> Callable[[Overlaps, np.ndarray], np.ndarray]:
-    def weighted(found: Overlaps, weights: np.ndarray) -> np.ndarray:
-        return np.asarray(weights @ values(found).mean(1) / weights.sum(1))
+    def weighted(overlaps: Overlaps, weights: np.ndarray) -> np.ndarray:
+        return np.asarray(weights @ values(overlaps).mean(1) / weights.sum(1))
 
     return weighted
 
 
-def _pooled(found: Overlaps, weights: np.ndarray) -> np.ndarray:
-    return np.asarray(dice(np.einsum("rn,nck->rck", weights, found.counts)).mean(1))
+def _pooled(overlaps: Overlaps, weights: np.ndarray) -> np.ndarray:
+    return np.asarray(dice(np.einsum("rn,nck->rck", weights, overlaps.counts)).mean(1))
 
 
-def _surface(found: Overlaps, column: int) -> np.ndarray:
-    measured: Any = found.surfaces
+def _surface(overlaps: Overlaps, column: int) -> np.ndarray:
+    measured: Any = overlaps.surfaces
     return np.asarray(measured[..., column])
 
 
 _OF_SURFACES: Final = ("hd95", "surface_dice")
 MASK_METRICS: Final[dict[str, Callable[[Overlaps, np.ndarray], np.ndarray]]] = {
-    "dice": _mean(lambda found: dice(found.counts)),
+    "dice": _mean(lambda overlaps: dice(overlaps.counts)),
     "pooled_dice": _pooled,
-    "jaccard": _mean(lambda found: jaccard(found.counts)),
-    "hd95": _mean(lambda found: _surface(found, 0)),
-    "surface_dice": _mean(lambda found: _surface(found, 1)),
+    "jaccard": _mean(lambda overlaps: jaccard(overlaps.counts)),
+    "hd95": _mean(lambda overlaps: _surface(overlaps, 0)),
+    "surface_dice": _mean(lambda overlaps: _surface(overlaps, 1)),
 }
-"""By name: (overlaps, weights) to values. Of a replicate, dice of the pooled counts is that of all its pixels."""
+"""By name: (overlaps, weights) to values. In a replicate, the pooled Dice is that of all its pixels together."""

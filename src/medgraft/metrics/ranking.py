@@ -151,7 +151,13 @@ def _cumulative_counts(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarr
 
 
 def _tie_groups(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The order by falling score, and where in it each run of equal scores starts."""
+    """The order by falling score, and where in it each run of equal scores starts.
+
+    Args:
+        scores: (N,) any real numbers, higher is more positive.
+        labels: (N,); its shape is checked.
+        weights: (R, N); its shape is checked.
+    """
     if scores.ndim != 1 or scores.shape != labels.shape or weights.shape[1:] != scores.shape:
         raise DataError(
             f"scores, labels and weights must have the shapes (N,), (N,) and (R, N), got {scores.shape}, "
@@ -174,6 +180,13 @@ def _by_tie(block: np.ndarray, starts: np.ndarray) -> np.ndarray:
 
 
 def _check_present(positives: np.ndarray, negatives: np.ndarray, rows: slice) -> None:
+    """Nothing, when every row of the weights has positive and negative cases; else `DataError` names the row.
+
+    Args:
+        positives: (r,) weight of the positive cases in each row.
+        negatives: (r,) weight of the negative cases in each row.
+        rows: Which rows of the weights these are, for the message.
+    """
     for name, totals in (("positive", positives), ("negative", negatives)):
         if (totals <= 0).any():
             row = rows.start + int(np.flatnonzero(totals <= 0)[0])

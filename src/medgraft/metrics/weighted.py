@@ -119,11 +119,11 @@ def _kappa(pred: Predictions, weights: np.ndarray) -> np.ndarray:
 
 def _ece(pred: Predictions, weights: np.ndarray) -> np.ndarray:
     confidence, correct = top_label(pred)
-    known, parts = known_labels(pred), []
+    is_known, parts = known_labels(pred), []
     for column in range(confidence.shape[1]):
         in_bin = bin_numbers(confidence[:, column], _ECE_BINS)[:, None] == np.arange(_ECE_BINS)
         gap = (confidence[:, column] - correct[:, column])[:, None]
-        parts.append(np.abs(_means(in_bin * gap, weights, known[:, [column]])).sum(axis=1))
+        parts.append(np.abs(_means(in_bin * gap, weights, is_known[:, [column]])).sum(axis=1))
     return np.asarray(np.mean(parts, axis=0))
 
 
@@ -136,16 +136,25 @@ def _sums(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return out
 
 
-def _means(values: np.ndarray, weights: np.ndarray, known: np.ndarray | None = None) -> np.ndarray:
-    """(R, K) weighted means of (N, K) values over the cases where `known`, (N, K) or (N, 1), is True."""
-    known = np.ones((len(values), 1), dtype=bool) if known is None else known
-    total = _sums(known, weights)
+def _means(values: np.ndarray, weights: np.ndarray, is_known: np.ndarray | None = None) -> np.ndarray:
+    """(R, K) weighted means of values over the cases where they are known.
+
+    Args:
+        values: (N, K).
+        weights: (R, N) how often each case counts.
+        is_known: (N, K) or (N, 1) bool; None where all are known.
+
+    Raises:
+        DataError: A row has no weight on any known value.
+    """
+    is_known = np.ones((len(values), 1), dtype=bool) if is_known is None else is_known
+    total = _sums(is_known, weights)
     if (total <= 0).any():
         raise DataError(
             f"weights must be above 0 somewhere in every row, got row {int(np.argwhere(total <= 0)[0, 0])} without. "
             "Draw at least one case per replicate."
         )
-    return np.asarray(_sums(values * known, weights) / total)
+    return np.asarray(_sums(values * is_known, weights) / total)
 
 
 WEIGHTED: Final[dict[str, Callable[[Predictions, np.ndarray], np.ndarray]]] = {

@@ -27,7 +27,7 @@ def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2,
         config: Where it lies.
         listener: Told what was inferred.
         dims: What the network reads where `config` leaves it open.
-        seed: Of what a training is told of uncertain labels.
+        seed: Seeds what a training is told of uncertain labels.
 
     Raises:
         MedgraftError: Nothing there can be read, or an option does not fit it.
@@ -43,6 +43,13 @@ def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2,
 
 
 def _labelled(config: DataConfig, dims: Literal["auto", 2, 3], seed: int) -> Cohort:
+    """A cohort whose truth are labels.
+
+    Args:
+        config: Where it lies and how it is read.
+        dims: What the network reads where `config` leaves it open.
+        seed: Seeds what a training is told of uncertain labels.
+    """
     return read_cohort(
         config.source,
         path_column=config.path_column,
@@ -60,8 +67,14 @@ def _labelled(config: DataConfig, dims: Literal["auto", 2, 3], seed: int) -> Coh
 
 
 def _marked(config: DataConfig, _dims: Literal["auto", 2, 3], _seed: int) -> Cohort:
-    """A cohort whose truth are masks; options about labels mean nothing there."""
-    given = {
+    """A cohort whose truth are masks; options about labels mean nothing there.
+
+    Args:
+        config: Where it lies and how it is read.
+        _dims: Not used: the masks tell it.
+        _seed: Not used: nothing is drawn.
+    """
+    label_options = {
         "--label-column": config.label_column,
         "--positive": config.positive,
         "--labels": config.labels,
@@ -71,7 +84,7 @@ def _marked(config: DataConfig, _dims: Literal["auto", 2, 3], _seed: int) -> Coh
         "--key": config.key if config.key != "path" else None,
         "data.unit": config.unit if config.unit != "image" else None,
     }
-    if asked := next((name for name, value in given.items() if value is not None), None):
+    if asked := next((name for name, value in label_options.items() if value is not None), None):
         raise ConfigError(f"{asked} is about labels, got a segmentation, whose truth are masks. Leave it out.")
     cohort = read_mask_cohort(
         config.source,
@@ -90,7 +103,7 @@ _OPENED: Final[dict[str, Callable[[DataConfig, Literal["auto", 2, 3], int], Coho
     "classification": _labelled,
     "segmentation": _marked,
 }
-"""By what is asked for, `DataConfig.task`."""
+"""How a cohort is read, by `DataConfig.task`."""
 
 
 def audited(
@@ -107,8 +120,8 @@ def audited(
     Args:
         cohort: As it was read.
         config: How files are read, and where the store of decoded cohorts is.
-        sides: Of the decoded images in px, of volumes in voxels.
-        channels: That the network reads; None where it reads either.
+        sides: Sides of the decoded images in px, of volumes in voxels.
+        channels: How many the network reads; None where it reads one or three.
         listener: Told how far it is, and what the audit found.
         folder: Where the cache lies instead of in the store.
     """

@@ -34,7 +34,7 @@ class Material:
     Args:
         dataset: Readable images, after the leak policy, every one in a split; with folds not divided yet.
         source: The network with its cuts.
-        audit: Of the cohort as given.
+        audit: Audit of the cohort as given.
         given: What the audit looked at: the cohort before leaks were dropped.
     """
 
@@ -53,7 +53,7 @@ def prepare_material(
         data: Where the cohort lies and how it is read.
         backbone: The network that reads it.
         listener: Told what was inferred, and what the audit found.
-        seed: Of the split, of labels that are drawn, and of weights that are random.
+        seed: Seeds the split, labels that are drawn, and weights that are random.
         is_offline: Forbid any attempt to reach a hub.
 
     Raises:
@@ -91,7 +91,14 @@ def prepare_material(
 def _image_and_input_sides(
     data: DataConfig, cohort: Cohort, network: Backbone, sides: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """At which size images are kept, and what the network sees of them at once: with masks a patch."""
+    """At which size images are kept, and what the network sees of them at once: with masks a patch.
+
+    Args:
+        data: How the cohort is read.
+        cohort: The images, with masks or without.
+        network: Gives the sides of a patch where it names any.
+        sides: Sides of the network's input for whole images.
+    """
     if cohort.task != "segmentation":
         return sides, sides
     # The packaged network was taught on films of 64 px, which are no size for patches of larger images.
@@ -115,7 +122,14 @@ def digest_of(material: Material) -> str:
 
 
 def _masked(kept: Cohort, readable: Cohort, decoded: DecodedCohort, listener: Listener) -> tuple[Cohort, np.ndarray]:
-    """What of `kept` has a mask that can teach, and all masks, a row for each of the cache."""
+    """What of `kept` has a mask that can teach, and all masks, a row for each of the cache.
+
+    Args:
+        kept: What is left after the leak policy.
+        readable: All readable images; all their masks are cached.
+        decoded: Cache of the images.
+        listener: Told the size of the masks, and how many images are left out.
+    """
     listener.say(f"Masks at {'×'.join(map(str, decoded.sides))}; results are judged at the images' own size.")
     stored = build_mask_cache(readable, decoded)
     rows = decoded.rows_of(kept)
@@ -153,5 +167,12 @@ def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndar
 
 
 def _say_new(after: Cohort, before: Cohort, listener: Listener) -> None:
+    """Say the notes that a step added to a cohort.
+
+    Args:
+        after: A cohort made from `before`.
+        before: Its notes were said already.
+        listener: Told the new notes.
+    """
     for note in after.notes[len(before.notes) :]:
         listener.say(note)

@@ -19,7 +19,7 @@ def network_of(config: BackboneConfig, *, seed: int, is_offline: bool) -> Backbo
 
     Args:
         config: Which network.
-        seed: Of weights that are random.
+        seed: Seeds weights that are random.
         is_offline: Forbid any attempt to reach a hub.
 
     Raises:

@@ -25,9 +25,10 @@ _MOST_PATCHES: Final = 16
 
 
 def typical_sides(cohort: Cohort) -> tuple[int, ...]:
-    """For a network that names none: of images the median longer side, rounded up to 32 px, at most 224.
+    """The sides of the input of a network that names none, from those of the images.
 
-    Of volumes the median of each side, rounded up to 8 voxels, at most 64.
+    Images get the median longer side on both axes, rounded up to 32 px, at most 224. Volumes get the median of each
+    side, rounded up to 8 voxels, at most 64.
 
     Raises:
         ConfigError: No image is readable.
@@ -81,7 +82,7 @@ def _sampled_sides(cohort: Cohort, spacing_mm: Sequence[float] = ()) -> np.ndarr
     """(n, axes) declared sides of some of the images; of volumes as resampling to `spacing_mm` makes them."""
     step = max(1, len(cohort) // _SAMPLE)
     headers = (header_row(cohort, row, is_spaced=bool(spacing_mm)) for row in range(0, len(cohort), step))
-    facts = [found for found in headers if found is not None]
+    facts = [header for header in headers if header is not None]
     if not facts:
         raise ConfigError("expected --size or a readable image to infer the input size from, got neither.")
     axes = ("depth", "height", "width")[-cohort.dims :]

@@ -37,7 +37,7 @@ class Dataset:
 
     @property
     def surface_unit(self) -> str:
-        """In which surfaces are measured: ``mm`` where every image of the cohort tells its spacing, else ``px``."""
+        """Unit of distances between surfaces: ``mm`` where every image of the cohort tells its spacing, else ``px``."""
         return "mm" if all(stored_spacing(self.decoded, int(row)) for row in self.rows) else "px"
 
     def images(self, split: str) -> ImageSet:

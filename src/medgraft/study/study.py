@@ -57,7 +57,7 @@ class Study:
         )
 
     def sample(self, num_images: int, seed: int) -> "Study":
-        """The same with about so many training images at most, drawn with `seed`, in their order.
+        """A study with about `num_images` training images at most, drawn with `seed`, in their order.
 
         A few of every class (and of the cases without a label) stay, from different groups, so that a rare one can
         still be told apart.
@@ -175,10 +175,16 @@ def _mapped(array: np.ndarray, path: Path) -> dict[str, Any]:
 
 
 def _opened(facts: dict[str, Any], arrays: dict[str, np.ndarray], name: str) -> ImageSet:
-    """A set of the kind that was saved; what was an array is mapped again."""
-    given = {
+    """A set of the kind that was saved; what was an array is mapped again.
+
+    Args:
+        facts: What was saved of the set, by the name of its field.
+        arrays: Rows and targets of all sets.
+        name: ``train`` or ``val``.
+    """
+    fields = {
         key: np.load(value["file"], mmap_mode="r")[: value["length"]] if isinstance(value, dict) else value
         for key, value in facts.items()
         if key != "kind"
     }
-    return _SETS_OF[facts["kind"]](**given, rows=arrays[f"{name}_rows"], targets=arrays[f"{name}_targets"])
+    return _SETS_OF[facts["kind"]](**fields, rows=arrays[f"{name}_rows"], targets=arrays[f"{name}_targets"])

@@ -71,7 +71,7 @@ def augment_batch(images: Tensor, settings: AugmentSettings, generator: torch.Ge
 def augment_pair(
     images: Tensor, masks: Tensor | None, settings: AugmentSettings, generator: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """As `augment_batch`, with the masks of the images moved in step; what changes brightness leaves them alone.
+    """Randomly varied images with their masks moved in step; what changes brightness leaves masks alone.
 
     Args:
         images: (B, C, *spatial) on the scale 0 to 1.
@@ -103,11 +103,24 @@ def augment_pair(
 
 
 def _draw(count: int, limit: float, generator: torch.Generator) -> Tensor:
+    """(count,) uniform draws from -limit to limit, on the CPU.
+
+    Args:
+        count: How many are drawn.
+        limit: Largest absolute value.
+        generator: On the CPU.
+    """
     return (torch.rand(count, generator=generator) * 2 - 1) * limit
 
 
 def _grid(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
-    """Where each pixel of the moved images comes from, (B, *spatial, axes) from -1 to 1; every image its own."""
+    """Where each pixel of the moved images comes from, (B, *spatial, axes) from -1 to 1; every image its own.
+
+    Args:
+        images: (B, C, *spatial).
+        settings: How strongly images are moved.
+        generator: On the CPU.
+    """
     batch, ndim = len(images), images.ndim - 2
     # The grid counts each axis from -1 to 1: where sides differ, a rotation would shear.
     sides = torch.tensor(images.shape[:1:-1], dtype=torch.float32)
@@ -127,6 +140,14 @@ def _grid(images: Tensor, settings: AugmentSettings, generator: torch.Generator)
 
 
 def _rotation(ndim: int, first: int, second: int, degrees: Tensor) -> Tensor:
+    """(B, ndim, ndim) rotations in the plane of two axes.
+
+    Args:
+        ndim: Number of spatial axes.
+        first: One axis of the plane, counted as in the grid: 0 is the last axis of an image.
+        second: The other axis of the plane.
+        degrees: (B,) angles.
+    """
     angle = degrees * math.pi / 180
     matrix = torch.eye(ndim).repeat(len(degrees), 1, 1)
     matrix[:, first, first] = matrix[:, second, second] = torch.cos(angle)
@@ -136,6 +157,13 @@ def _rotation(ndim: int, first: int, second: int, degrees: Tensor) -> Tensor:
 
 
 def _intensity(images: Tensor, settings: AugmentSettings, generator: torch.Generator) -> Tensor:
+    """Images with a random contrast about their own mean, and a random brightness.
+
+    Args:
+        images: (B, C, *spatial) on the scale 0 to 1.
+        settings: How strongly brightness and contrast change.
+        generator: On the CPU.
+    """
     shape = (-1, *[1] * (images.ndim - 1))
     gain = (1 + _draw(len(images), settings.contrast, generator)).to(images).view(shape)
     offset = _draw(len(images), settings.brightness, generator).to(images).view(shape)

@@ -44,7 +44,7 @@ class WeightAverage:
         torch._foreach_lerp_(mine, theirs, share)
 
     def state(self) -> dict[str, Any]:
-        """For a checkpoint."""
+        """The averaged weights and the number of steps, for a checkpoint."""
         return {"model": self.model.state_dict(), "steps": self.steps}
 
     def restore(self, state: dict[str, Any]) -> None:

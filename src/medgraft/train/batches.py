@@ -63,8 +63,8 @@ class ImageSet:
 
     def known_shares(self) -> np.ndarray:
         """(C,) share of the images with each label among those of which it is known; multilabel only."""
-        known = ~np.isnan(self.targets)
-        return np.asarray(np.nansum(self.targets, 0) / known.sum(0).clip(1))
+        is_known = ~np.isnan(self.targets)
+        return np.asarray(np.nansum(self.targets, 0) / is_known.sum(0).clip(1))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -107,16 +107,22 @@ def whole_input(image: np.ndarray, intensity_max: int, *, is_standardised: bool)
     """(C, *spatial) float32 of a whole image, from which patches are cut for a network that marks pixels.
 
     Args:
-        image: As for `moments`.
-        intensity_max: Likewise.
-        is_standardised: Likewise.
+        image: (C, *spatial) integers.
+        intensity_max: What becomes 1.
+        is_standardised: Whether the image is shifted and scaled by its `moments`.
     """
     mean, deviation = moments(image, intensity_max, is_standardised=is_standardised)
     return (torch.from_numpy(image.astype(np.float32) / intensity_max) - mean) / deviation
 
 
 def seed_for(seed: int, purpose: str, epoch: int) -> int:
-    """A seed of its own for each purpose and epoch, so that a resumed epoch draws what it would have drawn."""
+    """A seed of its own for each purpose and epoch, so that a resumed epoch draws what it would have drawn.
+
+    Args:
+        seed: Seed of the training run.
+        purpose: ``order``, ``augment`` or ``dropout``.
+        epoch: From 0.
+    """
     return int(np.random.SeedSequence([seed, _SALTS[purpose], epoch]).generate_state(1)[0])
 
 
@@ -138,7 +144,7 @@ def epoch_order(data: ImageSet, seed: int, epoch: int, *, is_balanced: bool) -> 
 
     Args:
         data: The training set.
-        seed: Of the training run.
+        seed: Seed of the training run.
         epoch: From 0.
         is_balanced: Draw with replacement so that all classes are equally frequent.
     """
@@ -179,10 +185,10 @@ def iterate(
 
     Args:
         data: Where the images come from.
-        positions: Of the images, in the wished order.
+        positions: (n,) positions of the images in `data`, in the wished order.
         batch_size: Images per batch; the last batch may be smaller.
         device: Where the tensors go.
-        drop_single: As for `split_batches`.
+        drop_single: Leave out a last batch of one, see `split_batches`.
     """
     for batch in split_batches(positions, batch_size, drop_single=drop_single):
         pixels = torch.from_numpy(data.images[data.rows[batch]].astype(_torch_type(data), copy=False))

@@ -34,7 +34,7 @@ class Keeper:
     times the seconds that writing one takes, and trains it again.
 
     Args:
-        folder: Of the training.
+        folder: Folder of the training.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -140,6 +140,11 @@ def save_best(folder: Path, weights: dict[str, Tensor], outputs: np.ndarray) -> 
     """Write the best weights so far and their validation outputs to `folder`, in one file.
 
     One file, so that weights and their validation outputs can never come from different epochs.
+
+    Args:
+        folder: Folder of the training.
+        weights: State of the model, by name.
+        outputs: What the model says of the validation set.
 
     Raises:
         RunError: The disk is full or the folder cannot be written.

@@ -35,7 +35,7 @@ class Labelled:
         features: (n, d) float32.
         targets: (n,) class indices or (n, C) 0/1.
         groups: (n,); cases of one group are never on both sides of a division.
-        task: Of the cohort.
+        task: Task of the cohort.
         positive: Index of the positive class of a binary task.
         num_classes: C.
     """
@@ -53,13 +53,19 @@ class Labelled:
             return [(self.targets == (1 if self.positive is None else self.positive)).astype(np.int64)]
         if self.task == "multilabel":
             # What a training is told of an uncertain label may be a share: solvers know 0, 1, and nothing (-1).
-            known = np.isin(self.targets, (0, 1))
-            return list(np.where(known, self.targets, -1).astype(np.int64).T)
+            is_known = np.isin(self.targets, (0, 1))
+            return list(np.where(is_known, self.targets, -1).astype(np.int64).T)
         return [(self.targets == column).astype(np.int64) for column in range(self.num_classes)]
 
 
 def solve_head(model: TransferModel, head: HeadSettings, data: Labelled, seed: int) -> Head:
     """The head of `model`, solved on `data`: its own linear one, or a classical one in its place.
+
+    Args:
+        model: Its own head is solved in place where it is linear.
+        head: Its kind decides between a linear head and a classical one.
+        data: Training features as the head pools them, with their truth.
+        seed: Seeds divisions and forests.
 
     Raises:
         DataError: A class has too few groups for a division.
@@ -91,8 +97,8 @@ def fit_linear(data: Labelled, seed: int) -> tuple[Tensor, Tensor]:
     truths = [data.targets] if data.task == "multiclass" else data.columns()
     weights, biases = [], []
     for truth in truths:
-        known = truth >= 0
-        model = _best_logistic(x[known], truth[known], data.groups[known], seed)
+        is_known = truth >= 0
+        model = _best_logistic(x[is_known], truth[is_known], data.groups[is_known], seed)
         coef = model.coef_ if data.task == "multiclass" else model.coef_[:1]
         weights.append(coef / scale)
         biases.append(model.intercept_ - coef @ (mean / scale))
@@ -100,6 +106,14 @@ def fit_linear(data: Labelled, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _best_logistic(x: np.ndarray, truth: np.ndarray, groups: np.ndarray, seed: int) -> LogisticRegression:
+    """A logistic regression on all cases, its penalty chosen by grouped cross-validation (log loss).
+
+    Args:
+        x: (n, d) standardised features.
+        truth: (n,) class indices.
+        groups: (n,) group of each case.
+        seed: Seeds the divisions.
+    """
     divisions = list(_divisions(truth, groups, seed))
     labels = np.unique(truth)
 
@@ -124,8 +138,8 @@ def fit_classical(kind: str, data: Labelled, channel_axis: int, seed: int) -> Cl
     Args:
         kind: A kind of `medgraft.transfer.heads.CLASSICAL`.
         data: The training features.
-        channel_axis: Of the features the head will see.
-        seed: Of divisions and forests.
+        channel_axis: Where the channels of the features lie that the head will see: 1 or -1.
+        seed: Seeds divisions and forests.
 
     Raises:
         DataError: A class has too few groups for a division.
@@ -168,6 +182,13 @@ def _standardisation(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _divisions(truth: np.ndarray, groups: np.ndarray, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Rows to fit on and rows held out, in up to five divisions that keep groups whole and classes balanced.
+
+    Args:
+        truth: (n,) class indices.
+        groups: (n,) group of each case.
+        seed: Seeds the divisions.
+    """
     least = min(len(np.unique(groups[truth == value])) for value in np.unique(truth))
     if least < 2 or len(np.unique(truth)) < 2:
         raise DataError(
@@ -185,13 +206,28 @@ def _divisions(truth: np.ndarray, groups: np.ndarray, seed: int) -> Iterator[tup
 def _unseen_scores(
     kind: str, make: "Make", x: np.ndarray, truth: np.ndarray, divisions: list[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that were held out of some division, and their raw scores from it."""
+    """Rows that were held out of some division, and their raw scores from it.
+
+    Args:
+        kind: A kind of `medgraft.transfer.heads.CLASSICAL`.
+        make: Makes a new classifier.
+        x: (n, d) standardised features.
+        truth: (n,) 0 and 1.
+        divisions: Rows to fit on and rows held out.
+    """
     held = np.concatenate([rows for _, rows in divisions])
     scores = [_raw(kind, make().fit(x[rest], truth[rest]), x[rows]) for rest, rows in divisions]
     return held, np.concatenate(scores)
 
 
 def _raw(kind: str, model: Any, x: np.ndarray) -> np.ndarray:
+    """(n,) raw scores of the positive class: a probability from neighbours and forests, else a decision value.
+
+    Args:
+        kind: A kind of `medgraft.transfer.heads.CLASSICAL`.
+        model: A fitted classifier of two classes.
+        x: (n, d) standardised features.
+    """
     if kind in ("knn", "random-forest"):
         return np.asarray(model.predict_proba(x)[:, 1])
     return np.asarray(model.decision_function(x))
@@ -201,23 +237,58 @@ Make = Callable[[], Any]
 
 
 def _svm(_num: int, num_features: int, _seed: int) -> list[Make]:
+    """Support vector machines with an RBF kernel, with a penalty C from 0.1 to 100.
+
+    Args:
+        _num: Training cases, not used.
+        num_features: Features of a case.
+        _seed: Not used: nothing is drawn.
+    """
     return [functools.partial(SVC, C=c, gamma=1 / num_features) for c in (0.1, 1.0, 10.0, 100.0)]
 
 
 def _forest(_num: int, _num_features: int, seed: int) -> list[Make]:
+    """One random forest.
+
+    Args:
+        _num: Training cases, not used.
+        _num_features: Features of a case, not used.
+        seed: Seeds what is drawn while fitting.
+    """
     return [lambda: RandomForestClassifier(_NUM_TREES, min_samples_leaf=2, random_state=seed)]
 
 
 def _regression(num: int, _num_features: int, _seed: int) -> list[Make]:
+    """Logistic regressions with L2 penalties over six decades.
+
+    Args:
+        num: Training cases.
+        _num_features: Features of a case, not used.
+        _seed: Not used: nothing is drawn.
+    """
     return [functools.partial(_logistic, float(c)) for c in np.logspace(-4, 2, 7) * 10 / num]
 
 
 def _nearest(num: int, _num_features: int, _seed: int) -> list[Make]:
+    """Nearest neighbours, 5 to 100 but at most a third of the cases; 1 where there are fewer than 15 cases.
+
+    Args:
+        num: Training cases.
+        _num_features: Features of a case, not used.
+        _seed: Not used: nothing is drawn.
+    """
     sizes = [k for k in (5, 10, 20, 50, 100) if k <= num // 3] or [1]
     return [functools.partial(_CosineNeighbours, k) for k in sizes]
 
 
 def _boosting(_num: int, _num_features: int, seed: int) -> list[Make]:
+    """One gradient boosting.
+
+    Args:
+        _num: Training cases, not used.
+        _num_features: Features of a case, not used.
+        seed: Seeds what is drawn while fitting.
+    """
     return [lambda: GradientBoostingClassifier(subsample=0.8, random_state=seed)]
 
 
@@ -236,6 +307,13 @@ _CANDIDATES: Final[dict[str, Callable[[int, int, int], list[Make]]]] = {
 
 
 def _svm_tensors(models: list[Any], x: np.ndarray, _: Labelled) -> dict[str, Tensor]:
+    """Support vectors of all outputs together, and the weight of each in each output.
+
+    Args:
+        models: A fitted classifier for each output.
+        x: (n, d) standardised training features.
+        _: Training cases, not used.
+    """
     support = np.unique(np.concatenate([model.support_ for model in models]))
     dual = np.zeros((len(models), len(support)))
     for row, model in enumerate(models):
@@ -249,6 +327,13 @@ def _svm_tensors(models: list[Any], x: np.ndarray, _: Labelled) -> dict[str, Ten
 
 
 def _linear_tensors(models: list[Any], _x: np.ndarray, _: Labelled) -> dict[str, Tensor]:
+    """Weights and intercepts of the outputs.
+
+    Args:
+        models: A fitted classifier for each output.
+        _x: Training features, not used.
+        _: Training cases, not used.
+    """
     return {
         "weight": torch.tensor(np.concatenate([model.coef_ for model in models])).float(),
         "intercept": torch.tensor(np.concatenate([model.intercept_ for model in models])).float(),
@@ -256,6 +341,13 @@ def _linear_tensors(models: list[Any], _x: np.ndarray, _: Labelled) -> dict[str,
 
 
 def _neighbour_tensors(models: list[Any], x: np.ndarray, data: Labelled) -> dict[str, Tensor]:
+    """The training cases at unit length with their truth, and how many neighbours vote.
+
+    Args:
+        models: A fitted classifier for each output.
+        x: (n, d) standardised training features.
+        data: The training cases with their truth.
+    """
     norm = np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
     return {
         "neighbours": torch.tensor(x / norm),
@@ -265,6 +357,13 @@ def _neighbour_tensors(models: list[Any], x: np.ndarray, data: Labelled) -> dict
 
 
 def _forest_tensors(models: list[Any], _x: np.ndarray, _: Labelled) -> dict[str, Tensor]:
+    """All outputs' trees as tensors; a leaf holds its share of the positive class over the number of trees.
+
+    Args:
+        models: A fitted classifier for each output.
+        _x: Training features, not used.
+        _: Training cases, not used.
+    """
     trees, outputs = [], []
     for output, model in enumerate(models):
         for estimator in model.estimators_:
@@ -275,6 +374,13 @@ def _forest_tensors(models: list[Any], _x: np.ndarray, _: Labelled) -> dict[str,
 
 
 def _boosting_tensors(models: list[Any], _x: np.ndarray, _: Labelled) -> dict[str, Tensor]:
+    """All outputs' trees as tensors; a leaf holds its value times the learning rate.
+
+    Args:
+        models: A fitted classifier for each output.
+        _x: Training features, not used.
+        _: Training cases, not used.
+    """
     trees, outputs, base = [], [], []
     for output, model in enumerate(models):
         share = model.init_.class_prior_[1]
@@ -286,7 +392,13 @@ def _boosting_tensors(models: list[Any], _x: np.ndarray, _: Labelled) -> dict[st
 
 
 def _packed(trees: list[tuple[Any, np.ndarray]], outputs: list[int], base: np.ndarray) -> dict[str, Tensor]:
-    """Trees of different sizes as rectangular tensors; -1 marks a leaf."""
+    """Trees of different sizes as rectangular tensors; -1 marks a leaf.
+
+    Args:
+        trees: Structure of each tree, and a value for each of its nodes.
+        outputs: Which output each tree adds to.
+        base: (outputs,) where the sum of each output begins.
+    """
     size = max(tree.node_count for tree, _ in trees)
     shape = (len(trees), size)
     feature, threshold = np.full(shape, -1, np.int64), np.zeros(shape)

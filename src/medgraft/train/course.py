@@ -49,6 +49,11 @@ AnyPhase = TypeVar("AnyPhase", Phase, TrainPhase)
 def phase_at(phases: Sequence[AnyPhase], epoch: int, epochs: int) -> AnyPhase:
     """The phase of `epoch` (from 0) of `epochs`; it follows from the epoch alone, so a resumed training is in it too.
 
+    Args:
+        phases: In order, the first from 0.
+        epoch: From 0.
+        epochs: Epochs of the whole training.
+
     Examples:
         >>> parts = [TrainPhase(start=s, lrs=(), modules=(), parameters=frozenset()) for s in (0.0, 0.3, 0.5)]
         >>> [phase_at(parts, epoch, 10).start for epoch in (0, 2, 3, 4, 5, 9)]
@@ -58,7 +63,13 @@ def phase_at(phases: Sequence[AnyPhase], epoch: int, epochs: int) -> AnyPhase:
 
 
 def enter_phase(phase: TrainPhase, model: nn.Module, schedule: Schedule) -> None:
-    """Freeze what `phase` freezes and set its learning rates."""
+    """Freeze what `phase` freezes and set its learning rates.
+
+    Args:
+        phase: What begins.
+        model: A `medgraft.transfer.model.TransferModel`.
+        schedule: Gets the learning rates of the phase as its full ones.
+    """
     model.freeze(phase.modules, phase.parameters)  # type: ignore[operator]
     schedule.set_full(phase.lrs)
 

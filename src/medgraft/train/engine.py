@@ -107,7 +107,7 @@ def choose_engine(
     Args:
         model: Takes (B, *input_shape) on the scale 0 to 1; not changed.
         input_shape: (c, *spatial).
-        batch_size: Of the training to come: which combination is fastest depends on it.
+        batch_size: Images per step of the training to come: which combination is fastest depends on it.
         device: From `pick_device`.
         is_deterministic: Reproducible to the bit on one machine.
         precision: ``auto`` measures; a name forces it.
@@ -146,7 +146,13 @@ def choose_engine(
 
 
 def _fastest(options: list[Engine], speeds: dict[str, float], gain: float) -> Engine:
-    """The first of the options, or a later one that is `gain` times as fast as those before it."""
+    """The first of the options, or a later one that is `gain` times as fast as those before it.
+
+    Args:
+        options: In the order of preference.
+        speeds: Images per second by the label of an option.
+        gain: How many times as fast a later option must be, above 1.
+    """
     best = options[0]
     for option in options[1:]:
         if speeds[_label(option)] > gain * speeds[_label(best)]:
@@ -169,7 +175,13 @@ def _has_bf16(device: str) -> bool:
 
 
 def _images_per_second(model: nn.Module, shape: tuple[int, ...], options: list[Engine]) -> dict[str, float]:
-    """The fastest of a few training steps of each option, in turns, so that a busy moment of the machine hits all."""
+    """By label of the option: images per second in the fastest of a few training steps, taken in turns.
+
+    Args:
+        model: Not changed; copies are trained.
+        shape: (B, c, *spatial) of a batch.
+        options: On one device.
+    """
     device = options[0].device
     images = torch.rand(*shape, device=device)
     trials = []
@@ -182,15 +194,22 @@ def _images_per_second(model: nn.Module, shape: tuple[int, ...], options: list[E
     start = time.perf_counter()
     for round_ in range(1 + _ROUNDS):
         for trial, option in zip(trials, options, strict=True):
-            found = _step_seconds(trial, images, option)
+            duration = _step_seconds(trial, images, option)
             if round_:  # the first one warms up
-                seconds[_label(option)] = min(seconds[_label(option)], found)
+                seconds[_label(option)] = min(seconds[_label(option)], duration)
         if round_ and time.perf_counter() - start > _MEASURED_SECONDS:
             break
     return {name: len(images) / best for name, best in seconds.items()}
 
 
 def _step_seconds(model: nn.Module, images: Tensor, engine: Engine) -> float:
+    """Seconds of one forward and backward pass.
+
+    Args:
+        model: In training mode, on the engine's device.
+        images: (B, c, *spatial) on the same device.
+        engine: Device and arithmetic.
+    """
     with running(engine):
         start = time.perf_counter()
         loss = forward(model, images, engine).float().square().mean()
@@ -202,7 +221,13 @@ def _step_seconds(model: nn.Module, images: Tensor, engine: Engine) -> float:
 
 
 def forward(model: nn.Module, images: Tensor, engine: Engine) -> Any:
-    """`model(images)` in the engine's precision and layout."""
+    """`model(images)` in the engine's precision and layout.
+
+    Args:
+        model: On the engine's device.
+        images: (B, c, *spatial) on the same device.
+        engine: Device and arithmetic.
+    """
     if engine.is_channels_last:
         images = images.contiguous(memory_format=_layout(images.ndim))
     is_low = engine.precision == "bf16"

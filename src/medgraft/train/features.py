@@ -55,7 +55,13 @@ def keep_features(path: Path, features: np.ndarray) -> None:
 
 
 def cached_features(path: Path, model: nn.Module, data: ImageSet, engine: Engine) -> np.ndarray:
-    """As `extract_features`, read from `path` when it is there and written to it otherwise.
+    """Outputs of `extract_features`, read from `path` when it is there and written to it otherwise.
+
+    Args:
+        path: An ``.npy`` file.
+        model: Images on the scale 0 to 1 to (B, d).
+        data: Images; targets are not used.
+        engine: Device and arithmetic.
 
     Raises:
         RunError: `path` cannot be written or read.

@@ -43,7 +43,7 @@ class EpochRow:
     val_seconds: float
 
     def columns(self) -> dict[str, float]:
-        """Flat, as in ``history.csv``; the scores as ``val_…``."""
+        """The row by column, as in ``history.csv``; the scores as ``val_…``."""
         rest = {"seconds": self.seconds, "val_seconds": self.val_seconds}
         scores = {f"val_{name}": value for name, value in self.scores.items()}
         return {"epoch": self.epoch, "lr": self.lr, "train_loss": self.train_loss, **scores, **rest}
@@ -55,7 +55,7 @@ def late_gain(history: Sequence[EpochRow]) -> float | None:
     A training that was stopped early gained nothing in its last epochs.
 
     Args:
-        history: Of one training.
+        history: Rows of one training, in order.
 
     Examples:
         >>> rows = [EpochRow(epoch=n, lr=1e-3, train_loss=1.0, scores={"dice": n / 4}, seconds=1.0, val_seconds=0.1)
@@ -76,9 +76,9 @@ class TrainResult:
     Args:
         best_epoch: From 1.
         history: One row per epoch.
-        val_outputs: Of the best epoch, in the order of the validation set: probabilities (n, C), of masks their overlap
-            with the truth (n, C, 3).
-        seconds: Of all epochs, including those before an interruption.
+        val_outputs: Outputs of the best epoch, in the order of the validation set: probabilities (n, C), of masks their
+            overlap with the truth (n, C, 3).
+        seconds: Seconds of all epochs, including those before an interruption.
         images_seen: Training images, or patches of them, that went forward and backward.
     """
 
@@ -187,7 +187,17 @@ def _open(
     folder: Path,
     course: Course,
 ) -> _Session:
-    """Everything a training runs with, where the checkpoint in `folder` left it."""
+    """Everything a training runs with, where the checkpoint in `folder` left it.
+
+    Args:
+        model: Moved to the engine's device and layout.
+        groups: Parameter groups with their learning rates.
+        teaching: What the task makes of the training.
+        settings: How the model is trained.
+        engine: Device and arithmetic.
+        folder: Made when missing; may hold a checkpoint.
+        course: Phases and a pull towards the source weights.
+    """
     # Placement is ours: accelerate would ignore a device such as cuda:1. Its own device is fixed by the first
     # training of a process and matters between processes only.
     is_cpu = engine.device == "cpu" and int(os.environ.get("WORLD_SIZE", "1")) > 1
@@ -225,6 +235,13 @@ def _open(
 
 
 def _run_epoch(session: _Session, settings: TrainSettings, engine: Engine) -> float:
+    """The mean loss of one epoch of training, over all processes.
+
+    Args:
+        session: What the training runs with; model and progress move on.
+        settings: How the model is trained.
+        engine: Device and arithmetic.
+    """
     accelerator, progress, model = session.accelerator, session.progress, session.wrapped
     epoch, teaching = progress.epoch, session.teaching
     torch.manual_seed(seed_for(settings.seed, "dropout", epoch))
@@ -256,6 +273,14 @@ def _run_epoch(session: _Session, settings: TrainSettings, engine: Engine) -> fl
 
 
 def _close_epoch(session: _Session, loss: float, outputs: np.ndarray, seconds: tuple[float, float]) -> None:
+    """Score an epoch on validation, and add its row to the history.
+
+    Args:
+        session: What the training runs with; its progress and schedule move on.
+        loss: Mean training loss of the epoch.
+        outputs: What the model says of the validation set.
+        seconds: Seconds of training and validation together, and of validation alone.
+    """
     progress, schedule = session.progress, session.schedule
     if not np.isfinite(outputs).all():
         raise RunError("the model's validation outputs became NaN. Lower the learning rate (--set train.lr=…).")
@@ -299,6 +324,16 @@ def _restore(
     schedule: Schedule,
     progress: _Progress,
 ) -> None:
+    """Put a training back to where its checkpoint left it, in place.
+
+    Args:
+        folder: Where the checkpoint lies, for the message.
+        state: Content of the checkpoint.
+        model: Gets its weights.
+        optimizer: Gets its moments.
+        schedule: Continues where it was.
+        progress: Continues where it was.
+    """
     try:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])

@@ -28,15 +28,15 @@ class _Sum(nn.Module):
 
 
 class _BinaryCrossEntropy(nn.Module):
-    """Of each class against the rest, on the probabilities that are used: sigmoids of one output, else a softmax."""
+    """Cross-entropy of each class against the rest; probabilities are a sigmoid of one output, else a softmax."""
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
         if logits.shape[1] == 1:
             return F.binary_cross_entropy_with_logits(logits, masks)
         # In logits throughout: a clamped probability has no gradient where the model is surely wrong.
         total = logits.logsumexp(1, keepdim=True)
-        others = [torch.cat((logits[:, :k], logits[:, k + 1 :]), 1).logsumexp(1) for k in range(logits.shape[1])]
-        return (total - torch.where(masks > 0, logits, torch.stack(others, 1))).mean()
+        rest = [torch.cat((logits[:, :k], logits[:, k + 1 :]), 1).logsumexp(1) for k in range(logits.shape[1])]
+        return (total - torch.where(masks > 0, logits, torch.stack(rest, 1))).mean()
 
 
 def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -75,7 +75,7 @@ def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Te
     def objective(logits: Tensor, masks: Tensor) -> Tensor:
         # One-hot also where a loss would take numbers: of those torch has no deterministic one on CUDA.
         truth = masks[:, None] if is_binary else F.one_hot(masks, num_outputs).movedim(-1, 1)
-        found: Tensor = loss(logits.float(), truth.to(torch.float32))
-        return found
+        value: Tensor = loss(logits.float(), truth.to(torch.float32))
+        return value
 
     return objective

@@ -60,6 +60,15 @@ def _shares(data: ImageSet) -> np.ndarray:
 
 
 def _multiclass(imbalance: Imbalance, weight: Tensor, prior: Tensor, smoothing: float) -> Objective:
+    """Cross-entropy, or focal loss, of logits (B, C) against class indices.
+
+    Args:
+        imbalance: What is done about rare classes, see `make_objective`.
+        weight: (C,) weight of each class, mean 1.
+        prior: (C,) logarithm of each class's share.
+        smoothing: Label smoothing, 0 to below 1.
+    """
+
     def objective(logits: Tensor, targets: Tensor) -> Tensor:
         logits = logits.float()
         if imbalance == "logit-adjust":
@@ -74,11 +83,19 @@ def _multiclass(imbalance: Imbalance, weight: Tensor, prior: Tensor, smoothing: 
 
 
 def _sigmoid(imbalance: Imbalance, odds: Tensor, positive: int | None) -> Objective:
+    """Binary cross-entropy, or focal loss, of each output, as a mean over the labels that are known.
+
+    Args:
+        imbalance: What is done about rare classes, see `make_objective`.
+        odds: (outputs,) odds of each output, share / (1 - share).
+        positive: Index of the positive class of a binary task; None for a multilabel task.
+    """
+
     def objective(logits: Tensor, targets: Tensor) -> Tensor:
         logits = logits.float()
         truth = (targets == positive).float()[:, None] if positive is not None else targets.float()
         # A label that is not known neither costs nor teaches.
-        known = ~truth.isnan()
+        is_known = ~truth.isnan()
         truth = truth.nan_to_num()
         if imbalance == "logit-adjust":
             logits = logits + odds.log().to(logits)
@@ -86,7 +103,7 @@ def _sigmoid(imbalance: Imbalance, odds: Tensor, positive: int | None) -> Object
         loss = F.binary_cross_entropy_with_logits(logits, truth, pos_weight=weight, reduction="none")
         if imbalance == "focal":
             loss = loss * (1 - torch.exp(-loss)) ** _FOCAL_GAMMA
-        return (loss * known).sum() / known.sum().clamp_min(1)
+        return (loss * is_known).sum() / is_known.sum().clamp_min(1)
 
     return objective
 

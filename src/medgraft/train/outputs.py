@@ -23,7 +23,14 @@ _QUICK_OVERLAP: Final = 0.25
 def predict_probs(
     model: nn.Module, data: ImageSet, engine: Engine, on_batch: Callable[[int], None] | None = None
 ) -> np.ndarray:
-    """(n, C) float64 probabilities of `data`, in its order, in evaluation mode and without gradients."""
+    """(n, C) float64 probabilities of `data`, in its order, in evaluation mode and without gradients.
+
+    Args:
+        model: Images on the scale 0 to 1 to logits (B, num_outputs); in evaluation mode afterwards.
+        data: Images; targets are not used.
+        engine: Device and arithmetic.
+        on_batch: Called with the number of images after each batch.
+    """
     model.eval()
     rows = []
     positions, size = np.arange(len(data)), evaluation_batch(data.images.shape[2:])
@@ -45,12 +52,12 @@ def predict_masks(
     Args:
         model: Takes (B, C, *sides), returns logits (B, K, *sides); in evaluation mode afterwards.
         image: (C, *spatial) from `medgraft.train.batches.whole_input`.
-        sides: Of a patch.
+        sides: Sides of a patch, px or voxels.
         engine: Device and arithmetic.
-        overlap: Of neighbours, as a share of the side, 0 to below 1.
+        overlap: How far neighbours overlap, as a share of the side, 0 to below 1.
 
     Returns:
-        Of one output sigmoids, of several a softmax over them; on the CPU.
+        A sigmoid where there is one output, else a softmax over all of them; on the CPU.
     """
     from monai.inferers.utils import sliding_window_inference
 
@@ -61,7 +68,7 @@ def predict_masks(
         return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
     with running(engine), torch.inference_mode():
-        found = sliding_window_inference(
+        probs = sliding_window_inference(
             image[None].to(engine.device),
             tuple(sides),
             evaluation_batch(tuple(sides)),
@@ -70,7 +77,7 @@ def predict_masks(
             mode="gaussian",
             padding_mode="replicate" if min(image.shape[1:]) > 1 else "constant",
         )
-    return torch.as_tensor(found)[0].cpu()
+    return torch.as_tensor(probs)[0].cpu()
 
 
 def call_masks(probs: Tensor) -> np.ndarray:
@@ -87,20 +94,20 @@ def mask_overlaps(model: nn.Module, data: MaskSet, sides: Sequence[int], engine:
     """(n, C, 3) int64 of `overlap_counts` of every image at the resolution of the cache.
 
     Args:
-        model: As for `predict_masks`.
+        model: Takes (B, C, *sides), returns logits (B, K, *sides); in evaluation mode afterwards.
         data: Images and their masks.
-        sides: Of a patch.
+        sides: Sides of a patch, px or voxels.
         engine: Device and arithmetic.
 
     Raises:
         RunError: The training diverged.
     """
-    found = []
+    counts = []
     for row in data.rows:
         image = whole_input(data.images[row], data.intensity_max, is_standardised=data.is_standardised)
         probs = predict_masks(model, image, sides, engine, overlap=_QUICK_OVERLAP)
         if not torch.isfinite(probs).all():
             raise RunError("the model's validation outputs became NaN. Lower the learning rate (--set train.lr=…).")
         called = call_masks(probs)
-        found.append(overlap_counts(called, data.masks[row], data.num_classes))
-    return np.stack(found) if found else np.zeros((0, data.num_classes, 3), dtype=np.int64)
+        counts.append(overlap_counts(called, data.masks[row], data.num_classes))
+    return np.stack(counts) if counts else np.zeros((0, data.num_classes, 3), dtype=np.int64)

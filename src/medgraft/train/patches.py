@@ -18,7 +18,7 @@ class PatchSettings:
     """What a training sees of large images.
 
     Args:
-        sides: Of a patch, px or voxels; where an image is smaller, all of that axis.
+        sides: Sides of a patch, px or voxels; where an image is smaller, all of that axis.
         per_image: Patches of one image in an epoch.
         foreground: Share of the patches drawn around a marked pixel, 0 to 1, of each class in the image as often; the
             others lie anywhere.
@@ -47,7 +47,7 @@ def draw_patches(
         data: Training set.
         settings: Size, number and share around what is marked.
         batch_size: Patches at a time; as `medgraft.train.batches.split_batches` divides them for a training.
-        seed: Of the training.
+        seed: Seed of the training.
         epoch: From 0.
 
     Yields:
@@ -61,16 +61,24 @@ def draw_patches(
         images, masks, rows = [], [], data.rows[batch]
         for row in rows:
             corner = _corner(data.masks[row], sides, settings.foreground, data.num_classes, rng)
-            place = tuple(slice(low, low + side) for low, side in zip(corner, sides, strict=True))
-            images.append(data.images[row][(slice(None), *place)].astype(np.float32) / data.intensity_max)
-            masks.append(data.masks[row][place].astype(np.int64))
+            window = tuple(slice(low, low + side) for low, side in zip(corner, sides, strict=True))
+            images.append(data.images[row][(slice(None), *window)].astype(np.float32) / data.intensity_max)
+            masks.append(data.masks[row][window].astype(np.int64))
         yield torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(masks)), rows
 
 
 def _corner(
     mask: np.ndarray, sides: Sequence[int], foreground: float, num_classes: int, rng: np.random.Generator
 ) -> list[int]:
-    """Where a patch begins: around a marked pixel of a random class, or anywhere."""
+    """Where a patch begins: around a marked pixel of a random class, or anywhere.
+
+    Args:
+        mask: (*spatial) class numbers.
+        sides: Sides of the patch, none longer than that of the mask.
+        foreground: Share of the patches drawn around a marked pixel, 0 to 1.
+        num_classes: Classes beside the background.
+        rng: What is drawn with.
+    """
     free = [full - side for full, side in zip(mask.shape, sides, strict=True)]
     corner = [int(rng.integers(room + 1)) for room in free]
     if rng.random() >= foreground:

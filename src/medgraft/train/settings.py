@@ -39,8 +39,8 @@ class TrainSettings:
         augment: Applied to training batches only.
         average: Share of the training's steps over which weights are averaged for validation and keeping, 0 for none.
         patches: What is seen of images with masks; None where there are none.
-        loss: Of masks.
-        seed: Of order, augmentation and dropout.
+        loss: Loss of masks.
+        seed: Seeds order, augmentation and dropout.
     """
 
     epochs: int
@@ -63,6 +63,6 @@ class TrainSettings:
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}.")
         choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "imbalance": IMBALANCE, "loss": MASK_LOSSES}
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}, got {getattr(self, name)!r}.")
+        for name, options in choices.items():
+            if getattr(self, name) not in options:
+                raise ConfigError(f"{name} must be one of {', '.join(options)}, got {getattr(self, name)!r}.")

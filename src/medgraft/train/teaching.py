@@ -39,11 +39,11 @@ class Teaching:
     Args:
         num_items: Images, or patches of them, in an epoch.
         num_steps: Optimiser steps of an epoch in one of so many processes: the batches that `batches` yields.
-        batches: Of an epoch (from 0) and one process, augmented: images (B, C, *spatial) on the scale 0 to 1, or
-            patches on that of `medgraft.train.batches.whole_input`, and targets, on the training device.
+        batches: Batches of an epoch (from 0) in one process, augmented: images (B, C, *spatial) on the scale 0 to 1,
+            or patches on that of `medgraft.train.batches.whole_input`, and targets, on the training device.
         objective: Loss of logits and targets.
         outputs: What a model says of the validation set, as the trial keeps it.
-        scores: Of such outputs, by name; the first chooses.
+        scores: Scores of such outputs, by name; the first chooses.
     """
 
     num_items: int
@@ -60,7 +60,7 @@ def teach(train: ImageSet, val: ImageSet, settings: TrainSettings, engine: Engin
     Args:
         train: Training set.
         val: Validation set, of the same kind.
-        settings: Of the training.
+        settings: How the model is trained.
         engine: Device and arithmetic.
 
     Raises:
@@ -70,6 +70,14 @@ def teach(train: ImageSet, val: ImageSet, settings: TrainSettings, engine: Engin
 
 
 def _labels(train: ImageSet, val: ImageSet, settings: TrainSettings, engine: Engine) -> Teaching:
+    """A training on labels: whole images, and probabilities on validation.
+
+    Args:
+        train: Training set.
+        val: Validation set.
+        settings: How the model is trained.
+        engine: Device and arithmetic.
+    """
     return Teaching(
         num_items=len(train),
         num_steps=functools.partial(steps_of_an_epoch, len(train), settings),
@@ -81,6 +89,14 @@ def _labels(train: ImageSet, val: ImageSet, settings: TrainSettings, engine: Eng
 
 
 def _masks(train: MaskSet, val: MaskSet, settings: TrainSettings, engine: Engine) -> Teaching:
+    """A training on masks: patches of images, and overlaps on validation.
+
+    Args:
+        train: Training set.
+        val: Validation set.
+        settings: How the model is trained.
+        engine: Device and arithmetic.
+    """
     patches = settings.patches
     if patches is None:
         raise ConfigError("expected the size of patches for a training on masks, got none. Set TrainSettings.patches.")
@@ -113,11 +129,24 @@ def _predictions(probs: np.ndarray, data: ImageSet) -> Predictions:
 
 
 def _draws(settings: TrainSettings, epoch: int, share: Share) -> torch.Generator:
+    """The random numbers with which one process augments one epoch.
+
+    Args:
+        settings: Their seed is taken.
+        epoch: From 0.
+        share: Each process draws on its own.
+    """
     return torch.Generator().manual_seed(seed_for(settings.seed, "augment", epoch) + share.process)
 
 
 def _in_share(order: np.ndarray, settings: TrainSettings, share: Share) -> tuple[np.ndarray, int]:
-    """Which of an epoch's items one process sees, equally many in each, and how many at a time."""
+    """Which of an epoch's items one process sees, equally many in each, and how many at a time.
+
+    Args:
+        order: (n,) positions of the items, in the order of the epoch.
+        settings: Their batch size is that of all processes together.
+        share: Which process, and how many there are.
+    """
     if share.num_processes > 1:
         order = order[: len(order) // share.num_processes * share.num_processes]
         order = order[share.process :: share.num_processes]
@@ -129,8 +158,8 @@ def steps_of_an_epoch(num_items: int, settings: TrainSettings, num_processes: in
 
     Args:
         num_items: Images or patches of an epoch.
-        settings: Of the training.
-        num_processes: That share them.
+        settings: How the model is trained.
+        num_processes: How many processes share them.
     """
     order, batch_size = _in_share(np.arange(num_items), settings, Share(num_processes=num_processes))
     return len(split_batches(order, batch_size, drop_single=True))
@@ -139,6 +168,15 @@ def steps_of_an_epoch(num_items: int, settings: TrainSettings, num_processes: in
 def _image_batches(
     data: ImageSet, settings: TrainSettings, engine: Engine, epoch: int, share: Share
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented images and targets of one epoch in one process, on the training device.
+
+    Args:
+        data: Training set.
+        settings: How the model is trained.
+        engine: Device and arithmetic.
+        epoch: From 0.
+        share: Which process, and how many there are.
+    """
     draws = _draws(settings, epoch, share)
     order = epoch_order(data, settings.seed, epoch, is_balanced=settings.imbalance == "sampler")
     order, batch_size = _in_share(order, settings, share)
@@ -155,6 +193,17 @@ def _patch_batches(
     epoch: int,
     share: Share,
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented, standardised patches and their masks of one epoch, on the training device.
+
+    Args:
+        data: Training set with masks.
+        scale_of: Row of the cache to mean and deviation of its image.
+        patches: Size, number and share around what is marked.
+        settings: How the model is trained.
+        engine: Device and arithmetic.
+        epoch: From 0.
+        share: One process alone.
+    """
     if share.num_processes > 1:
         raise ConfigError("expected one process for a training on masks, got several. Use one device.")
     draws = _draws(settings, epoch, share)

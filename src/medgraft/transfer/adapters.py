@@ -14,8 +14,8 @@ def add_lora(network: nn.Module, name: str, rank: int) -> None:
 
     Args:
         network: A transformer.
-        name: For messages.
-        rank: Of the adapters, at least 1.
+        name: Name of the network, for messages.
+        rank: Rank of the adapters, at least 1.
 
     Raises:
         ConfigError: The library peft is not installed.

@@ -31,6 +31,11 @@ class Frozen:
 def block_index(source: Source, name: str, num_blocks: int) -> int:
     """The position in a plan of `num_blocks` blocks (the head last) of the model's parameter `name`.
 
+    Args:
+        source: What the model was made from.
+        name: As in the model, e.g. ``trunk.network.layer1.0.conv1.weight``.
+        num_blocks: Blocks of the plan, the head among them.
+
     Raises:
         ConfigError: The parameter belongs to no block.
     """
@@ -43,20 +48,32 @@ def block_index(source: Source, name: str, num_blocks: int) -> int:
     # Adapters stand inside the module whose weight they change.
     while path:
         path = path.rpartition(".")[0]
-        inside = [index for known, index in source.block_of.items() if path and known.startswith(f"{path}.")]
+        inside = [index for parameter, index in source.block_of.items() if path and parameter.startswith(f"{path}.")]
         if inside:
             return min(inside) - 1
     raise ConfigError(f"expected every parameter to belong to a block of the plan, got {name}.")
 
 
 def own_blocks(source: Source, path: str, module: nn.Module) -> list[int]:
-    """Which cuts first need the parameters that the module at `path` itself holds; 0 for one that none needs."""
+    """Which cuts first need the parameters that the module at `path` itself holds; 0 for one that none needs.
+
+    Args:
+        source: Says which block a parameter belongs to.
+        path: Path of the module in the network; empty for the network itself.
+        module: The module that stands there.
+    """
     names = [f"{path}.{name}".lstrip(".") for name, _ in module.named_parameters(recurse=False)]
     return [source.block_of.get(name, 0) for name in names]
 
 
 def tensor_block(source: Source, network: nn.Module, tensor: str) -> int:
-    """Which cut first needs a parameter or a buffer, or the module that a buffer belongs to; 0 where none does."""
+    """Which cut first needs a parameter or a buffer, or the module that a buffer belongs to; 0 where none does.
+
+    Args:
+        source: Says which block a parameter belongs to.
+        network: A network with the source's names.
+        tensor: Name of a parameter or a buffer in it.
+    """
     if tensor in source.block_of:
         return source.block_of[tensor]
     owner = tensor.rpartition(".")[0]
@@ -80,7 +97,7 @@ def frozen_under(model: nn.Module, source: Source, lrs: Sequence[float]) -> Froz
 
     Args:
         model: A `TransferModel` of `source`.
-        source: That it was made from.
+        source: What the model was made from.
         lrs: One per block of the plan.
     """
     if not any(lrs[:-1]):

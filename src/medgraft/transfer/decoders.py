@@ -34,7 +34,7 @@ class MaskHead(nn.Module):
 
     Args:
         kind: One of `DECODERS`; volumes take ``unet`` alone.
-        levels: Of the encoder, finest first.
+        levels: Levels of the encoder, finest first.
         input_shape: (C, *spatial) of the network's input, of two or three axes.
         num_outputs: K.
 
@@ -50,8 +50,8 @@ class MaskHead(nn.Module):
         super().__init__()
         dims = len(input_shape) - 1
         if kind not in DECODERS or (dims == 3 and kind != "unet"):
-            known = DECODERS if dims == 2 else DECODERS[:1]
-            raise ConfigError(f"expected a decoder among {', '.join(known)}, got {kind!r}. See --decoder.")
+            kinds = DECODERS if dims == 2 else DECODERS[:1]
+            raise ConfigError(f"expected a decoder among {', '.join(kinds)}, got {kind!r}. See --decoder.")
         if len(levels) < _FEWEST_LEVELS[kind]:
             raise ConfigError(
                 f"{kind} needs an encoder of {_FEWEST_LEVELS[kind]} halvings of the resolution, got {len(levels)}. "
@@ -70,7 +70,7 @@ class MaskHead(nn.Module):
         self.decoder = _monai_unet(channels, widths) if dims == 3 else _smp(kind, channels, widths)
         last = {"fpn": 128, "upernet": _WIDEST}.get(kind, widths[-1])
         convolution = nn.Conv2d if dims == 2 else nn.Conv3d
-        # Those that double up to the input look around once more; the others are interpolated afterwards.
+        # Decoders that double up to the input look around once more; the others are interpolated afterwards.
         size = 3 if kind in ("unet", "unet++") else 1
         self.last = convolution(last, num_outputs, size, padding=size // 2)
 
@@ -96,7 +96,7 @@ class MaskHead(nn.Module):
 
 def _lacking(kind: str, levels: Sequence[Level]) -> list[int]:
     """Strides at which this decoder takes features and the encoder has none; a U-Net does without skip connections."""
-    first = next(place for place, level in enumerate(levels) if level.channels)
+    first = next(index for index, level in enumerate(levels) if level.channels)
     read = {"fpn": levels[-4:], "upernet": levels[1:], "unet++": levels[first:]}.get(kind, ())
     return [level.stride for level in read if not level.channels]
 
@@ -123,21 +123,25 @@ def decoders_at_cuts(source: Source, kind: str, num_outputs: int = 1) -> dict[in
 
     # The whole network first: what cannot be decoded there cannot be anywhere.
     head_at(source.cuts[-1])
-    found = {}
+    heads = {}
     for cut in source.cuts:
         # Some are too shallow for this decoder.
         with contextlib.suppress(ConfigError, CutError):
-            found[cut.index] = head_at(cut)
-    return found
+            heads[cut.index] = head_at(cut)
+    return heads
 
 
 def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int, tuple[int, int]]:
     """(parameters, multiply-accumulates) of encoder and decoder together, by the index of the cut where it can end.
 
     Args:
-        source: As for `decoders_at_cuts`, with the same errors.
+        source: The network and its cuts.
         kind: One of `DECODERS`.
         num_outputs: 1 for one class beside the background, else one for each and the background.
+
+    Raises:
+        ConfigError: No such decoder, or the extra is not installed.
+        CutError: The network can have none.
     """
     heads = decoders_at_cuts(source, kind, num_outputs)
     return {
@@ -150,6 +154,13 @@ def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int
 
 
 def _smp(kind: str, channels: Sequence[int], widths: Sequence[int]) -> nn.Module:
+    """The decoder of that kind for images, from segmentation-models-pytorch.
+
+    Args:
+        kind: One of `DECODERS`.
+        channels: Channels of the input and of every level, finest first.
+        widths: Channels of each step of the decoder, the one next to the encoder's end first.
+    """
     try:
         from segmentation_models_pytorch import decoders
     except ImportError as error:
@@ -176,8 +187,8 @@ class _Volumes(nn.Module):
         self.num_skips = num_skips
 
     def forward(self, features: list[Tensor]) -> Tensor:
-        found: Tensor = self.decoder(features, self.num_skips)
-        return found
+        decoded: Tensor = self.decoder(features, self.num_skips)
+        return decoded
 
 
 def _monai_unet(channels: Sequence[int], widths: Sequence[int]) -> nn.Module:

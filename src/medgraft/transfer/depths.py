@@ -41,7 +41,7 @@ def renamed(strategy: str, cut: int, num_cuts: int) -> str:
     Args:
         strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
         cut: Index of its depth.
-        num_cuts: Of the network.
+        num_cuts: How many cuts the network has.
 
     Examples:
         >>> renamed("ttl", 8, 9), renamed("ttl", 9, 9), renamed("frozen", 9, 9)

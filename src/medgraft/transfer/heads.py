@@ -158,9 +158,9 @@ class ClassicalHead(nn.Module):
 
     Args:
         kind: ``svm`` (RBF kernel), ``random-forest``, ``logistic``, ``knn`` (cosine) or ``gradient-boosting``.
-        task: Of the cohort.
-        channel_axis: Of the features.
-        tensors: As `medgraft.transfer.classical.fit_classical` fills them; all start with the same names.
+        task: Task of the cohort.
+        channel_axis: Where the channels of the features lie: 1 or -1.
+        tensors: As `medgraft.train.classical.fit_classical` fills them; all start with the same names.
     """
 
     def __init__(self, kind: str, task: Task, channel_axis: int, tensors: Mapping[str, Tensor]) -> None:
@@ -193,7 +193,14 @@ class ClassicalHead(nn.Module):
 
 
 def empty_classical(head: HeadSettings, task: Task, cut: Cut, weights: Mapping[str, Tensor]) -> ClassicalHead:
-    """A classical head of the shapes in `weights` (names as in a `TransferModel`), to be filled from them."""
+    """A classical head of the shapes in `weights` (names as in a `TransferModel`), to be filled from them.
+
+    Args:
+        head: Its kind is one of `CLASSICAL`.
+        task: Task of the cohort.
+        cut: Where the features come from.
+        weights: Tensors by name; those under ``head.`` give the shapes.
+    """
     tensors = {
         name.removeprefix("head."): torch.empty_like(value)
         for name, value in weights.items()

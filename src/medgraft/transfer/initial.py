@@ -48,6 +48,11 @@ def reset_layers(network: nn.Module, source: Source, depth: int) -> None:
 
     Layers are convolutions, linear layers and norms; a slimmed layer has another fan-in than the one its random
     weights were drawn for.
+
+    Args:
+        network: Holds its parameters under the source's names.
+        source: Says which block a layer belongs to.
+        depth: Cut up to which nothing changes, 0 for none.
     """
     for path, module in network.named_modules():
         blocks = own_blocks(source, path, module)

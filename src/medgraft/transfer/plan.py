@@ -25,8 +25,8 @@ def lr_of(plan: TransferPlan, source: Source, name: str, phase: int = 0) -> floa
     """The learning rate the plan gives to a parameter of the model (0 when frozen).
 
     Args:
-        plan: Of the model.
-        source: That the model was made from.
+        plan: Plan of the model.
+        source: What the model was made from.
         name: As in the model, e.g. ``trunk.network.layer1.0.conv1.weight`` or ``head.linear.weight``.
         phase: Which of the plan's phases; 0 where it has none.
     """
@@ -46,6 +46,12 @@ def parameter_groups(
     Weight decay acts on the matrices and kernels of layers alone, not on vectors (biases, norms, scales), tokens and
     position tables; under L2-SP the pull towards the source takes its place. Each group lists its parameters'
     `names` and its learning rate in each phase, `lrs`; its `lr` is the highest of these.
+
+    Args:
+        model: What is trained; its gradients are switched as the plan's first phase says.
+        plan: Plan of the model.
+        source: What the model was made from.
+        weight_decay: Decay of matrices and kernels, 0 or more.
     """
     phases = phases_of(plan)
     decay_of_layers = 0.0 if any(plan.l2sp) else weight_decay
@@ -82,8 +88,8 @@ def plan_line(plan: TransferPlan) -> str:
     parts = []
     for (treatment, lr), run in itertools.groupby(plan.blocks, key=lambda block: (block.treatment, block.lr)):
         names = [block.name for block in run]
-        place = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
-        parts.append(f"{place} {treatment}" + (f" {lr:.1e}" if lr else ""))
+        span = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+        parts.append(f"{span} {treatment}" + (f" {lr:.1e}" if lr else ""))
     # Rates that fall from block to block would fill the screen.
     if len(parts) > 6:
         parts = [*parts[:2], "…", *parts[-3:]]

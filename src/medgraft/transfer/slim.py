@@ -86,7 +86,7 @@ def _watched(trunk: Trunk, images: torch.Tensor) -> torch.Tensor:
 
 
 def _first_go(group: object, **_: object) -> torch.Tensor:
-    """The same importance for equal positions: the lowest go, which is as good as any."""
+    """Importance by the position of a channel alone: the first ones go, which is as good a choice as any."""
     layer, indices = group[0].dep.target.module, group[0].idxs  # type: ignore[index]
     del layer
     return torch.arange(len(indices), dtype=torch.float32)

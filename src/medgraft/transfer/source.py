@@ -37,8 +37,8 @@ class SourceSpec:
 
     Args:
         backbone: The network and its weights.
-        sides: Of its input: (H, W) in px or (D, H, W) in voxels.
-        sha256: Of the weights file, empty where there is none.
+        sides: Sides of its input: (H, W) in px or (D, H, W) in voxels.
+        sha256: Hash of the weights file, empty where there is none.
     """
 
     backbone: BackboneSpec
@@ -53,7 +53,7 @@ class Source:
     Args:
         backbone: With its weights and the judged load report.
         trace: At the run's input size.
-        cuts: Of that trace, stem first.
+        cuts: Cuts of the trace, stem first.
         block_of: Parameter name in the network to the index of the cut that first needs it.
     """
 
@@ -64,7 +64,7 @@ class Source:
 
     @property
     def spec(self) -> SourceSpec:
-        """From which `open_source` makes this source again."""
+        """The specification from which `open_source` makes this source again."""
         backbone = self.backbone
         return SourceSpec(backbone=backbone.spec, sides=backbone.sides or (), sha256=backbone.report.sha256)
 
@@ -148,8 +148,8 @@ def cuts_of(
     """The cuts of a network by name, from its structure alone.
 
     Args:
-        name: As for `medgraft.backbones.BackboneSpec`.
-        args: Of its constructor.
+        name: Name of the network, see `medgraft.backbones.BackboneSpec`.
+        args: Arguments of its constructor.
         size: Input side in px or (D, H, W); None for the network's own; where it names none, 224, of volumes 64.
         lift: How a network for images reads volumes.
     """
@@ -157,7 +157,14 @@ def cuts_of(
 
 
 def random_source(name: str, args: dict[str, Any], size: int | tuple[int, ...] | None, lift: Lift = "none") -> Source:
-    """A network by name, for what its structure tells, as if its weights were known; arguments as `cuts_of`."""
+    """A network by name, for what its structure tells, as if its weights were known.
+
+    Args:
+        name: Name of the network, see `medgraft.backbones.BackboneSpec`.
+        args: Arguments of its constructor.
+        size: Input side in px or (D, H, W); None for the network's own; where it names none, 224, of volumes 64.
+        lift: How a network for images reads volumes.
+    """
     backbone = build_backbone(BackboneSpec(name=name, args=args, weights="none", size=size, lift=lift))
     check_size(backbone)
     source = prepare_source(backbone, backbone.sides or _DEFAULT_SIDES[backbone.dims])

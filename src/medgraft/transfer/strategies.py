@@ -1,4 +1,7 @@
-"""Strategies: one small function each, from a source and a depth to the trunk that is kept and its plan."""
+"""Strategies: one small function each, from a source and a depth to the trunk that is kept and its plan.
+
+All take the source, a cut, the learning rate at full speed (> 0) and the settings, which some ignore.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -36,7 +39,7 @@ class StrategySettings:
         unfreeze_share: Share of the epochs after which `gradual` has unfrozen all it will.
         width: Share of the channels that `tf` leaves above the cut.
         l2sp: Pull towards the source weights, and of the head towards zero (`l2sp`).
-        lora_rank: Of the adapters (`lora`).
+        lora_rank: Rank of the adapters (`lora`).
     """
 
     low_lr: float = 0.1
@@ -54,6 +57,12 @@ Made = tuple[Trunk, TransferPlan]
 def ttl(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
     """Truncated transfer learning: keep the bottom up to `cut`, remove the rest, train all that is kept.
 
+    Args:
+        source: The network with its weights and cuts.
+        cut: Where the trunk ends.
+        lr: Learning rate of all that is kept, > 0.
+        _: No setting matters.
+
     References:
         Peng, Liang, Luo, Li, Sun. Rethinking transfer learning for medical image classification. BMVC 2023.
     """
@@ -62,24 +71,51 @@ def ttl(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
 
 
 def ftl(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
-    """Full transfer learning: everything up to the last cut, trained at one learning rate."""
+    """Full transfer learning: everything up to the last cut, trained at one learning rate.
+
+    Args:
+        source: The network with its weights and cuts.
+        cut: The last cut.
+        lr: Learning rate, > 0.
+        _: No setting matters.
+    """
     return _trunk(source, cut), _plan("ftl", source, cut, lambda _: ("reused", lr))
 
 
 def scratch(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
-    """The same network from random weights."""
+    """Training from scratch: the network of the source with random weights, everything trained.
+
+    Args:
+        source: The network with its weights and cuts.
+        cut: The last cut.
+        lr: Learning rate, > 0.
+        _: No setting matters.
+    """
     plan = _plan("scratch", source, cut, lambda _: ("re-initialised", lr))
     return truncate_traced(random_network(source), source.trace, cut), plan
 
 
 def frozen(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
-    """Linear probe: the layers up to `cut` neither learn nor move; only the new head is trained."""
+    """Linear probe: the layers up to `cut` neither learn nor move; only the new head is trained.
+
+    Args:
+        source: The network with its weights and cuts.
+        cut: Where the trunk ends.
+        lr: Not used here: only the head learns.
+        _: No setting matters.
+    """
     plan = _plan("frozen", source, cut, lambda c: ("frozen" if c.index <= cut.index else "removed", 0.0))
     return _trunk(source, cut), plan
 
 
 def hybrid(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
     """Frozen layers up to `cut` and a classical classifier on their pooled features.
+
+    Args:
+        source: The network with its weights and cuts.
+        cut: Where the trunk ends.
+        lr: Not used here: nothing of the trunk learns.
+        settings: No setting matters.
 
     References:
         Kim et al. Transfer learning for medical image classification: a literature review. BMC Med Imaging 2022.
@@ -90,6 +126,12 @@ def hybrid(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> M
 
 def lwft(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
     """Layer-wise fine-tuning: frozen up to `cut`, a tenth of the learning rate above it, the head at full rate.
+
+    Args:
+        source: The network with its weights and cuts.
+        cut: Last frozen cut, 0 for none.
+        lr: Learning rate of the head, > 0; blocks above `cut` get a share of it.
+        settings: `low_lr` matters.
 
     References:
         Tajbakhsh et al. Convolutional neural networks for medical image analysis: full training or fine tuning?
@@ -102,6 +144,12 @@ def lwft(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Mad
 
 def tf(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
     """TransFusion: pretrained up to `cut`, above it layers of half the width with random weights; all is trained.
+
+    Args:
+        source: The network with its weights and cuts.
+        cut: Last pretrained cut, 0 for none.
+        lr: Learning rate, > 0.
+        settings: `width` matters.
 
     References:
         Raghu et al. Transfusion: understanding transfer learning for medical imaging. NeurIPS 2019.
@@ -127,6 +175,12 @@ def tf(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
 def wtst(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
     """Weights transferred up to `cut`; above it every tensor drawn from its pretrained mean and deviation.
 
+    Args:
+        source: The network with its weights and cuts.
+        cut: Last cut whose weights are kept, 0 for none.
+        lr: Learning rate, > 0.
+        _: No setting matters.
+
     References:
         Matsoukas et al. What makes transfer learning work for medical images. CVPR 2022.
     """
@@ -138,6 +192,12 @@ def wtst(source: Source, cut: Cut, lr: float, _: StrategySettings) -> Made:
 
 def gradual(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
     """Gradual unfreezing: the head first, then block after block from the top down to the one above `cut`.
+
+    Args:
+        source: The network with its weights and cuts.
+        cut: Last cut that is never unfrozen, 0 for none.
+        lr: Learning rate of the head, > 0; blocks above `cut` get a share of it.
+        settings: `low_lr` and `unfreeze_share` matter.
 
     References:
         Kim et al., BMC Med Imaging 2022 (recommended); Howard, Ruder. ULMFiT. ACL 2018.
@@ -158,6 +218,12 @@ def gradual(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> 
 def lp_ft(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
     """Probe, then tune: the head alone first, then everything, so that a random head distorts no feature.
 
+    Args:
+        source: The network with its weights and cuts.
+        cut: The last cut.
+        lr: Learning rate, > 0.
+        settings: `probe_share` matters.
+
     References:
         Kumar et al. Fine-tuning can distort pretrained features and underperform out-of-distribution. ICLR 2022.
     """
@@ -170,6 +236,12 @@ def lp_ft(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Ma
 def discriminative(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
     """Everything is trained, each block slower than the one above it.
 
+    Args:
+        source: The network with its weights and cuts.
+        cut: The last cut.
+        lr: Learning rate of the head, > 0; every block below has less.
+        settings: `layer_decay` matters.
+
     References:
         Howard, Ruder. ULMFiT. ACL 2018; layer-wise decay as in Bao et al., BEiT, ICLR 2022.
     """
@@ -181,6 +253,12 @@ def discriminative(source: Source, cut: Cut, lr: float, settings: StrategySettin
 def l2sp(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
     """Full fine-tuning that is pulled towards the source weights instead of towards zero.
 
+    Args:
+        source: The network with its weights and cuts.
+        cut: The last cut.
+        lr: Learning rate, > 0.
+        settings: `l2sp` matters.
+
     References:
         Li, Grandvalet, Davoine. Explicit inductive bias for transfer learning. ICML 2018.
     """
@@ -190,6 +268,12 @@ def l2sp(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Mad
 
 def lora(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Made:
     """Low-rank adapters beside the frozen linear layers of a transformer; merged when the model is stored.
+
+    Args:
+        source: The network with its weights and cuts.
+        cut: The last cut.
+        lr: Learning rate of the adapters and the head, > 0.
+        settings: `lora_rank` matters.
 
     References:
         Hu et al. LoRA: low-rank adaptation of large language models. ICLR 2022.
@@ -256,11 +340,11 @@ def apply_strategy(
     Args:
         name: A key of `STRATEGIES`.
         source: Where the pretrained part comes from.
-        cut: Of `source`; strategies without a depth take the last.
+        cut: A cut of `source`; strategies without a depth take the last.
         head: The new head.
         lr: Learning rate of the head and of whatever the strategy trains at full speed, > 0.
-        seed: Of everything that is initialised anew.
-        settings: Of the strategy; None for the usual ones.
+        seed: Seeds everything that is initialised anew.
+        settings: Settings of the strategy; None for the usual ones.
 
     Raises:
         ConfigError: An unknown strategy, a depth where there is none, or an impossible learning rate.
@@ -295,6 +379,13 @@ def apply_strategy(
 
 
 def _model(source: Source, trunk: Trunk, head: HeadSettings) -> TransferModel:
+    """The model of a trunk with a new head; weights that adapters stand beside are never trained.
+
+    Args:
+        source: What the trunk was taken from.
+        trunk: The kept part.
+        head: The new head; in the place of a classical one stands a linear one.
+    """
     backbone = source.backbone
     normalise = Normalise(backbone.in_channels, backbone.normalisation, backbone.mean, backbone.std)
     never = frozenset(f"trunk.network.{name}" for name in base_weights(trunk.network))
@@ -315,11 +406,11 @@ def with_head(
 
     Args:
         normalise: First step; before a decoder whole images are normalised by the caller where each is by itself.
-        source: That the trunk is of; of a decoder its trace tells the levels.
+        source: What the trunk was taken from; its trace tells the levels of a decoder.
         trunk: The kept part.
         head: No classical one.
-        frozen: As for `TransferModel`.
-        never_trained: As for `TransferModel`.
+        frozen: Paths of frozen modules inside `trunk`, see `TransferModel`.
+        never_trained: Names of parameters that stay as they are, see `TransferModel`.
     """
     if head.kind not in DECODERS:
         return TransferModel(normalise, trunk, build_head(trunk.cut, head), frozen, never_trained)
@@ -345,7 +436,14 @@ def _trunk(source: Source, cut: Cut) -> Trunk:
 
 
 def _plan(name: str, source: Source, cut: Cut, treat: Callable[[Cut], tuple[Treatment, float]]) -> TransferPlan:
-    """A plan without its head: what `treat` says of each block, as far as its weights are pretrained at all."""
+    """A plan without its head: what `treat` says of each block, as far as its weights are pretrained at all.
+
+    Args:
+        name: Name of the strategy.
+        source: The network and its cuts.
+        cut: Depth of the strategy.
+        treat: Cut to treatment and learning rate of the block that ends there.
+    """
     sizes = block_sizes(source)
     blocks = []
     for c in source.cuts:
@@ -357,6 +455,13 @@ def _plan(name: str, source: Source, cut: Cut, treat: Callable[[Cut], tuple[Trea
 
 
 def _with_head(plan: TransferPlan, model: TransferModel, lr: float) -> TransferPlan:
+    """The plan with the new head as its last block.
+
+    Args:
+        plan: A plan of the blocks of the trunk alone.
+        model: Its head gives the number of parameters.
+        lr: Learning rate of the head in every phase, > 0.
+    """
     size = sum(parameter.numel() for parameter in model.head.parameters())
     head = BlockPlan(name="head", treatment="new", lr=lr, num_params=size)
     phases = tuple(dataclasses.replace(phase, lrs=(*phase.lrs, lr)) for phase in plan.phases)
