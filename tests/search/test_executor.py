@@ -73,7 +73,8 @@ def test_what_a_process_refuses_is_refused_here_in_the_same_words(context, spec_
         list(executor(context, specs, Watch()))
 
 
-def test_a_process_that_dies_is_told_and_the_rest_goes_on_later(context, spec_of) -> None:
+@pytest.mark.usefixtures("writes_always")
+def test_a_process_that_dies_is_told_and_the_rest_goes_on_later(context, spec_of, tmp_path: Path) -> None:
     specs = [spec_of(cut, epochs=40) for cut in (1, 2, 3)]
 
     def kill(_spec: TrialSpec, _done: int, _all: int) -> None:
@@ -86,8 +87,12 @@ def test_a_process_that_dies_is_told_and_the_rest_goes_on_later(context, spec_of
     ):
         list(executor(context, specs, Watch(on_epoch=kill)))
     assert not psutil.Process().children()
+    # What was trained before goes on where it stood, to the bit.
     trials = list(here(context, specs, Watch()))
     assert [len(trial.history) for trial in trials] == [40, 40, 40]
+    whole = list(here(in_folder(context, tmp_path / "whole"), specs, Watch()))
+    for one, other in zip(trials, whole, strict=True):
+        np.testing.assert_array_equal(one.val_outputs, other.val_outputs)
 
 
 def test_processes_end_when_the_one_that_asked_is_killed(context, spec_of, tmp_path: Path) -> None:
