@@ -83,7 +83,7 @@ def segment(
         inputs: Files and folders.
         out: Folder.
         kind: ``auto`` (as the images are), ``png``, ``nifti``, ``npy`` or ``dicom-seg``.
-        device: As for `predict`.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     """
     model, cases = _opened(run, inputs)
     return segment_files(model, cases, Path(out), kind=kind, device=pick_device(device))

@@ -42,7 +42,7 @@ Preset = Literal["fast", "balanced", "thorough", "paper"]
 MAX_MASK_CLASSES: Final = 64
 """More different numbers than these are no classes, but a mask that was smoothed."""
 MAX_MASK_NUMBER: Final = 65535
-"""In the file of a mask: what 16 bits hold."""
+"""Largest number in the file of a mask: what 16 bits hold."""
 
 
 class _Frozen(BaseModel):
@@ -119,23 +119,23 @@ class DataConfig(_Frozen):
             pairs = [(name.strip(), number.strip()) for name, _, number in parts]
         else:
             pairs = [(str(name).strip(), str(number)) for name, number in dict(value).items()]
-        found = {name: int(number) for name, number in pairs if name and number.isdigit()}
-        is_sound = len(found) == len(pairs) == len(set(found.values())) and len(found) <= MAX_MASK_CLASSES
-        if not is_sound or not all(0 < number <= MAX_MASK_NUMBER for number in found.values()):
+        numbers = {name: int(number) for name, number in pairs if name and number.isdigit()}
+        is_sound = len(numbers) == len(pairs) == len(set(numbers.values())) and len(numbers) <= MAX_MASK_CLASSES
+        if not is_sound or not all(0 < number <= MAX_MASK_NUMBER for number in numbers.values()):
             raise ValueError("expected different names with different numbers from 1, such as vessel=255,lesion=128")
-        return found
+        return numbers
 
     @field_validator("spacing_mm", mode="before")
     @classmethod
     def _as_spacing(cls, value: Any) -> Any:
         values = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
         try:
-            found = tuple(float(number) for number in values)
+            spacing = tuple(float(number) for number in values)
         except TypeError as error:
             raise ValueError("expected one or three distances in mm (slices, rows, columns)") from error
-        if len(found) not in (0, 1, 3) or not all(0 < number < 1000 for number in found):
+        if len(spacing) not in (0, 1, 3) or not all(0 < number < 1000 for number in spacing):
             raise ValueError("expected one or three distances in mm (slices, rows, columns)")
-        return found * 3 if len(found) == 1 else found
+        return spacing * 3 if len(spacing) == 1 else spacing
 
     @field_validator("windows", mode="before")
     @classmethod
@@ -433,20 +433,20 @@ def _number(text: str) -> str | float:
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
-        place = ".".join(str(part) for part in item["loc"])
+        setting = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
-            near = _nearest(place)
-            known = f" Nearest: {', '.join(near)}." if near else ""
-            lines.append(f"unknown setting {place}.{known}")
+            near = _nearest(setting)
+            advice = f" Nearest: {', '.join(near)}." if near else ""
+            lines.append(f"unknown setting {setting}.{advice}")
         else:
-            lines.append(f"{place}: {item['msg']}, got {item['input']!r}.")
+            lines.append(f"{setting}: {item['msg']}, got {item['input']!r}.")
     return " ".join(lines)
 
 
-def _nearest(place: str) -> list[str]:
+def _nearest(setting: str) -> list[str]:
     keys = _all_keys(RunConfig)
-    same = [key for key in keys if key.rpartition(".")[2] == place.rpartition(".")[2]]
-    close = difflib.get_close_matches(place, [*RunConfig.model_fields, *keys], n=3)
+    same = [key for key in keys if key.rpartition(".")[2] == setting.rpartition(".")[2]]
+    close = difflib.get_close_matches(setting, [*RunConfig.model_fields, *keys], n=3)
     return list(dict.fromkeys([*same, *close]))[:3]
 
 

@@ -48,19 +48,19 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     `medgraft fit`; `search_` says which it was. No test set is opened: that is the caller's, e.g. `cross_val_score`'s.
 
     Args:
-        backbone: As for `medgraft fit`.
+        backbone: Name of the network, as `medgraft fit` takes it.
         weights: ``hub``, ``none`` or a path.
-        backbone_args: Of the network's constructor.
+        backbone_args: Arguments of the network's constructor.
         cut: ``auto``, an index or a name.
         rule: ``compact`` or ``best``.
-        search: As for `medgraft fit`.
+        search: How the depth is found, as `medgraft fit` takes it.
         strategy: A key of `medgraft.transfer.STRATEGIES`.
         head: ``pooled``, ``flattened``, or a classical one for ``hybrid``; None for the strategy's own.
         size: Input side in px, or (D, H, W) in voxels; None for the network's own.
-        lift: As for `medgraft fit`.
+        lift: How the network reads volumes, as `medgraft fit` takes it.
         preset: ``fast``, ``balanced``, ``thorough`` or ``paper``.
         epochs: None for the preset's.
-        seed: Of everything.
+        seed: Seeds everything.
         device: ``auto``, ``cpu``, ``cuda`` …
         offline: Never touch the network.
     """
@@ -125,8 +125,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         refuse_early(config, "fit")
         if groups is None and not isinstance(X, np.ndarray):
             groups = patients_of_files([volume_of(Path(path))[0] for path in X])
-        with tempfile.TemporaryDirectory(prefix="medgraft-") as place:
-            folder = Path(place)
+        with tempfile.TemporaryDirectory(prefix="medgraft-") as temporary:
+            folder = Path(temporary)
             material = _material(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
             quiet = Listener()
             plan, engine = on_this_machine(config, plan_run(config, material, quiet), material, folder, quiet)
@@ -182,6 +182,15 @@ def _cohort(
     groups: Sequence[Any] | None,
     seed: int,
 ) -> Cohort:
+    """The images as a cohort, a fifth of them (whole groups) held back for validation.
+
+    Args:
+        X: Images or names of files, as `TransferClassifier.fit` takes them.
+        classes: (C,) class names, sorted.
+        targets: (N,) class indices; nothing is held back where all are equal.
+        groups: N patients, whose images stay together; None: each image for itself.
+        seed: Draws what is held back.
+    """
     names = tuple(str(name) for name in classes)
     files: dict[str, tuple[str, ...]] = {}
     dims: Literal[2, 3] = 2
@@ -222,6 +231,14 @@ def _cohort(
 
 
 def _material(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[Any] | None) -> Material:
+    """Decoded images and prepared network for the search.
+
+    Args:
+        config: Settings of the estimator.
+        cohort: The images, divided.
+        folder: Decoded images are kept below it.
+        groups: N patients, whose images stay together; None: each image for itself.
+    """
     network = network_of(config.backbone, seed=config.seed, is_offline=config.offline)
     backbone, sides = fitted(network, cohort, config.backbone.lift)
     source = prepare_source(backbone, sides)

@@ -258,6 +258,11 @@ def write_table(table: pd.DataFrame, path: Path) -> Path:
 def write_rows(path: Path, columns: list[str], rows: list[dict[str, Any]]) -> Path:
     """`path`, after writing dictionaries with these `columns` to it as CSV.
 
+    Args:
+        path: The file.
+        columns: Names of the columns, in order.
+        rows: A dictionary for each row, with no other keys than `columns`.
+
     Raises:
         RunError: It cannot be written.
     """

@@ -77,10 +77,11 @@ class Cohort:
         taught: (N, C) float32: what a training is told, by the policy for uncertain labels; None where `targets` say
             it.
         judged_by: What a ``unit`` is where DICOM headers tell it.
-        masks: Of a segmentation: for each row, for each observer who votes, the files whose marks are united, relative
+        masks: For each row of a segmentation, for each observer who votes, the files whose marks are united, relative
             to `root`.
-        observers: Of a segmentation with several: each other observer's files for every row, none where there is none.
-        mask_values: Of a segmentation: the numbers in the files that stand for `classes`; 0 is the background.
+        observers: Each other observer's files for every row of a segmentation that has several; none where there is no
+            mask.
+        mask_values: Numbers in the files of a segmentation that stand for `classes`; 0 is the background.
         is_phantom: Whether the images were drawn by this program, as a file beside them says.
     """
 
@@ -140,9 +141,9 @@ class Cohort:
             return np.arange(len(rows))
         import pandas as pd
 
-        given = self.table["unit"].iloc[rows].reset_index(drop=True)
+        names = self.table["unit"].iloc[rows].reset_index(drop=True)
         alone = pd.Series([f"\0{row}" for row in range(len(rows))], dtype=object)
-        return np.asarray(pd.factorize(given.where(given.notna(), alone))[0], dtype=np.int64)
+        return np.asarray(pd.factorize(names.where(names.notna(), alone))[0], dtype=np.int64)
 
     def case_rows(self, split: str | None = None) -> np.ndarray:
         """Row numbers of one split (of all), of each unit its first: one for each case that is judged."""
@@ -173,7 +174,7 @@ class Cohort:
 
 
 def _picked(values: tuple[T, ...], keep: np.ndarray) -> tuple[T, ...]:
-    """Those of the rows in `keep` (row numbers or a mask); nothing of nothing."""
+    """The values of the rows in `keep` (row numbers or a mask); nothing where there are no values."""
     return tuple(values[row] for row in np.arange(len(values))[keep]) if values else ()
 
 
@@ -188,10 +189,10 @@ class ImageFacts:
         channels: 1 (grey) or 3 (RGB).
         bits: Bits of the integers that decoding hands on (8 or 16).
         mode: The decoder's own word for the pixel format, e.g. ``I;16``, or ``DICOM``, ``NIfTI``.
-        modality: Of DICOM, e.g. ``CT``; else empty.
+        modality: Modality in the DICOM header, e.g. ``CT``; else empty.
         steps: What was done to the stored numbers, in order, e.g. ``rescaled``, ``window``, ``inverted``.
         spacing_mm: Between rows and columns (of volumes slices, rows, columns); empty when unknown.
-        stored_mm: The same before volumes were resampled.
+        stored_mm: Distances in the file, before volumes were resampled.
         is_at_detector: The spacing was measured there (ImagerPixelSpacing), where the body is magnified.
     """
 
@@ -235,7 +236,7 @@ class Preprocessing:
     """Everything needed to turn a file into the network's input, stored in the artefact.
 
     Args:
-        sides: Of the network's input: (height, width) in px, or (depth, height, width) in voxels.
+        sides: Sides of the network's input: (height, width) in px, or (depth, height, width) in voxels.
         channels: Channels after decoding: 1 (grey) or 3 (RGB, windows).
         intensity_max: Integers are divided by this, 2^n - 1 with n = 8, 10, 12, 14 or 16.
         resize: ``squash`` (each axis on its own), ``pad`` (keep the aspect, pad with the minimum) or ``crop`` (keep the
@@ -270,7 +271,7 @@ class LoadReport:
         key: Dictionaries and prefixes that lead to the network in its file, joined by dots, as ``FILE#key`` names it;
             empty where nothing surrounds it.
         licence: As far as known, else an empty string.
-        sha256: Of the file, else an empty string.
+        sha256: SHA-256 of the file, else an empty string.
         matched: Number of the trunk's tensors that were filled.
         missing: Names of trunk tensors that the file lacks.
         unexpected: Names in the file that the network lacks (a source head is expected here).
@@ -301,11 +302,11 @@ class Cut:
         index: Counted from 1 at the stem.
         name: The network's own name of the block that ends here, e.g. ``layer3.2``.
         stage: Counted from 0; cuts of one stage share a resolution (or a module, in isotropic networks).
-        channels: Of the tensor.
+        channels: Channels of the tensor.
         stride: Input side divided by the tensor's side (largest spatial axis), rounded.
         num_params: All parameters executed up to here, no head.
         macs: Multiply-accumulates up to here for one input at the traced size.
-        shape: Of the tensor for one input, without the batch axis.
+        shape: Shape of the tensor for one input, without the batch axis.
         channel_axis: 1 for (B, C, *spatial), -1 for (B, *spatial, C) and (B, N, C).
         tap: Module whose output (or input) is the tensor.
         tap_side: Whether the tensor is the tap's ``output`` or ``input``.
@@ -465,15 +466,15 @@ def from_json(kind: type[T], value: Any) -> T:
     from pydantic import ValidationError
 
     try:
-        found: T = _adapter(cast("Any", kind)).validate_python(value)
+        instance: T = _adapter(cast("Any", kind)).validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"])
         raise RunError(
             f"expected a {kind.__name__} as this version writes it, got {first['msg'].lower()} at "
-            f"{place or 'the top'}. Was it written by another version, or by hand?"
+            f"{field or 'the top'}. Was it written by another version, or by hand?"
         ) from error
-    return found
+    return instance
 
 
 @functools.cache

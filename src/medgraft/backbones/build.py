@@ -216,8 +216,8 @@ def _timm(spec: BackboneSpec) -> Backbone:
     statistics = (facts["mean"], facts["std"])
     if first_channels(network) == 1 and len(facts["mean"]) != 1:
         statistics = ((sum(facts["mean"]) / 3,), (sum(facts["std"]) / 3,))
-    found = _backbone(spec, network, _sides(side or facts["size"], 2), "weights", statistics, report)
-    return dataclasses.replace(found, is_fixed=facts["is_fixed"])
+    backbone = _backbone(spec, network, _sides(side or facts["size"], 2), "weights", statistics, report)
+    return dataclasses.replace(backbone, is_fixed=facts["is_fixed"])
 
 
 def _backbone(
@@ -228,6 +228,16 @@ def _backbone(
     statistics: tuple[tuple[float, ...], tuple[float, ...]],
     report: LoadReport,
 ) -> Backbone:
+    """The backbone of a built network, its mean and std checked.
+
+    Args:
+        spec: What the user asked for.
+        network: With its weights.
+        sides: Sides of its input, px or voxels; None when neither the user nor the network names them.
+        normalisation: ``weights`` or ``image``; ``weights`` wherever the user gave mean or std.
+        statistics: Mean and std per input channel, where the user gave none.
+        report: What loading the weights did.
+    """
     channels = first_channels(network)
     mean, std = spec.mean or statistics[0], spec.std or statistics[1]
     if spec.mean or spec.std:

@@ -41,7 +41,7 @@ def lift_network(network: nn.Module, kind: Lift, *, name: str = "the network") -
     its own is refused instead of being fooled.
 
     Args:
-        network: Of convolutions; changed in place unless `kind` is ``none``.
+        network: A network of convolutions; changed in place unless `kind` is ``none``.
         kind: A key of `medgraft.backbones.spec.LIFTS`.
         name: For errors.
 
@@ -83,7 +83,7 @@ class ACSConv(FlatConv):
         """The convolved volume; strides hold for all three axes."""
         if self.kernel_size == (1, 1):
             return _convolve(self, x, self.weight.unsqueeze(2), self.bias, self.groups, depth_stride=self.stride[0])
-        found, start = [], 0
+        parts, start = [], 0
         units = self.groups if self.groups > 1 else self.weight.shape[0]
         outputs = self.weight.shape[0] // units
         inputs = x.shape[1] // units if self.groups > 1 else 0
@@ -94,9 +94,9 @@ class ACSConv(FlatConv):
                 bias = self.bias[part] if self.bias is not None else None
                 groups = count if self.groups > 1 else 1
                 kernel = self.weight[part].unsqueeze(axis + 2)
-                found.append(_convolve(self, seen, kernel, bias, groups, depth_stride=self.stride[0], flat=axis))
+                parts.append(_convolve(self, seen, kernel, bias, groups, depth_stride=self.stride[0], flat=axis))
             start += count
-        return torch.cat(found, 1)
+        return torch.cat(parts, 1)
 
 
 def _convolve(
@@ -109,7 +109,17 @@ def _convolve(
     depth_stride: int = 1,
     flat: int = 0,
 ) -> Tensor:
-    """A convolution with a kernel that is one voxel thick along the spatial axis `flat`."""
+    """A convolution with a kernel that is one voxel thick along the spatial axis `flat`.
+
+    Args:
+        layer: Tells stride, padding and dilation of the axes of images.
+        x: (B, C, D, H, W).
+        kernel: (C', C / groups, *three sides), one voxel thick along `flat`.
+        bias: (C',), or None.
+        groups: Groups of channels.
+        depth_stride: Stride along the slices, voxels.
+        flat: 0 (slices), 1 (rows) or 2 (columns).
+    """
     stride = (depth_stride, *layer.stride)
     # Strings were refused when the layer was lifted.
     dilation, padding = list(layer.dilation), [int(side) for side in layer.padding]
@@ -121,6 +131,15 @@ def _convolve(
 
 
 def _pad_same(x: Tensor, kernel: Any, stride: Any, dilation: Any, value: float = 0.0) -> Tensor:
+    """A volume padded as TensorFlow does it: a convolution leaves its side / stride, rounded up.
+
+    Args:
+        x: (B, C, D, H, W).
+        kernel: Sides of the kernel along D, H and W, voxels.
+        stride: Along D, H and W, voxels.
+        dilation: Along D, H and W.
+        value: What lies around.
+    """
     sizes: list[int] = []
     for side, k, s, d in reversed(list(zip(x.shape[2:], kernel, stride, dilation, strict=True))):
         extra = int(get_same_padding(side, k, s, d))
@@ -158,7 +177,7 @@ class ShortAvgPool3d(nn.AvgPool3d):
 
 
 class ShortMaxPool3d(nn.MaxPool3d):
-    """Likewise, of the largest value."""
+    """A max pool that, where the volume is thinner than its kernel, takes what there is."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The pooled volume."""
@@ -167,6 +186,13 @@ class ShortMaxPool3d(nn.MaxPool3d):
 
 
 def _at_most(kernel: Any, x: Tensor, padding: Any) -> list[int]:
+    """Sides of a kernel, none longer than the padded volume.
+
+    Args:
+        kernel: Wished sides along D, H and W, voxels.
+        x: (B, C, D, H, W).
+        padding: On either side along D, H and W, voxels.
+    """
     return [min(k, side + 2 * pad) for k, side, pad in zip(kernel, x.shape[2:], padding, strict=True)]
 
 
@@ -174,8 +200,8 @@ class SamePool(nn.Module):
     """A pool that pads as TensorFlow does.
 
     Args:
-        pool: Of three axes, without padding.
-        value: Of what is padded.
+        pool: A pool of three axes, without padding of its own.
+        value: What lies around the volume.
     """
 
     def __init__(self, pool: nn.MaxPool3d | nn.AvgPool3d, value: float) -> None:
@@ -216,12 +242,12 @@ def _conv(layer: nn.Conv2d, kind: Lift) -> nn.Module:
     is_same = isinstance(layer, Conv2dSame)
     if layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise BackboneError(f"expected convolutions padded with zeros, got {layer.padding_mode} {layer.padding!r}")
-    given = (layer.in_channels, layer.out_channels)
+    channels = (layer.in_channels, layer.out_channels)
     rest: dict[str, Any] = {"groups": layer.groups, "bias": layer.bias is not None, "device": "meta"}
     if kind != "i3d":
         flat: Any = SliceConv if kind == "slices" else ACSConv
         sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-        new: Any = flat(*given, *sizes, **rest)
+        new: Any = flat(*channels, *sizes, **rest)
         new.weight, new.bias, new.is_same = layer.weight, layer.bias, is_same
         return _in_mode(new, layer)
     # A kernel that is no square looks along one axis alone.
@@ -237,7 +263,7 @@ def _conv(layer: nn.Conv2d, kind: Lift) -> nn.Module:
         )
     ]
     solid: Any = SameConv3d if is_same else nn.Conv3d
-    new = solid(*given, *sizes3, **rest)
+    new = solid(*channels, *sizes3, **rest)
     kernel = layer.weight.detach().unsqueeze(2).repeat(1, 1, thick, 1, 1) / thick
     new.weight, new.bias = nn.Parameter(kernel, layer.weight.requires_grad), layer.bias
     return _in_mode(new, layer)
@@ -318,6 +344,13 @@ _LAYERS: Final[dict[type[nn.Module], Callable[[Any, Lift], nn.Module]]] = {
 
 
 def _lifted(network: nn.Module, kind: Lift, name: str) -> nn.Module:
+    """`network` with every layer replaced that looks at axes of images; changed in place.
+
+    Args:
+        network: Reads (B, C, H, W).
+        kind: A key of `medgraft.backbones.spec.LIFTS` other than ``none``.
+        name: For errors.
+    """
     done: dict[int, nn.Module] = {}
 
     def descend(parent: nn.Module, path: str) -> None:
@@ -342,7 +375,13 @@ _OTHERS: Final = "Use a network of convolutions (resnet18, densenet121 …) or o
 
 
 def _check_slices(images: nn.Module, volumes: nn.Module, name: str) -> None:
-    """Refuse a network whose slices, read one by one, give other features than images do."""
+    """Refuse a network whose slices, read one by one, give other features than images do.
+
+    Args:
+        images: Reads (B, C, H, W).
+        volumes: The same network lifted by slices.
+        name: For the error.
+    """
     channels = next((m.in_channels for m in images.modules() if isinstance(m, nn.Conv2d)), 3)
     device = next((p.device for p in images.parameters()), torch.device("cpu"))
     entry = "forward_features" if callable(getattr(images, "forward_features", None)) else "forward"
@@ -350,11 +389,11 @@ def _check_slices(images: nn.Module, volumes: nn.Module, name: str) -> None:
     example = torch.rand(1, channels, _CHECK_SIDE, _CHECK_SIDE, generator=side).to(device)
     try:
         with torch.no_grad():
-            one = getattr(images, entry)(example)
+            features = getattr(images, entry)(example)
             both = getattr(volumes, entry)(example.unsqueeze(2).expand(-1, -1, 2, -1, -1))
-        shapes = tuple(one.shape), tuple(both.shape)
-        first = both[:, :, 0] if both.ndim == one.ndim + 1 else both
-        is_same = first.shape == one.shape and torch.allclose(first, one, rtol=_TOLERANCE, atol=_TOLERANCE)
+        shapes = tuple(features.shape), tuple(both.shape)
+        first = both[:, :, 0] if both.ndim == features.ndim + 1 else both
+        is_same = first.shape == features.shape and torch.allclose(first, features, rtol=_TOLERANCE, atol=_TOLERANCE)
         reason = f"features {shapes[0]} of an image against {shapes[1]} of two equal slices"
     except (RuntimeError, ValueError, AssertionError, TypeError, IndexError, AttributeError) as error:
         is_same, reason = False, (str(error).splitlines() or [type(error).__name__])[0][:200]

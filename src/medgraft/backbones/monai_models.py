@@ -34,7 +34,7 @@ class MonaiEncoder(nn.Module):
     """A network of MONAI that hands on its last features alone: (B, C, D, H, W) to those of its kind.
 
     Args:
-        name: Of the network inside, as in published weights of whole UNETRs.
+        name: Name of the network inside, as in published weights of whole UNETRs.
         net: Returns a list, or features and hidden states.
         pick: Which of these.
     """
@@ -91,8 +91,8 @@ def monai_sides(name: str, sides: tuple[int, ...] | None) -> tuple[int, ...] | N
 
 
 def _parts(name: str) -> tuple[str, int]:
-    found = re.fullmatch(r"monai/([a-z_]+?)(\d+)?", name)
-    return (found[1], int(found[2] or 0)) if found else ("", 0)
+    match = re.fullmatch(r"monai/([a-z_]+?)(\d+)?", name)
+    return (match[1], int(match[2] or 0)) if match else ("", 0)
 
 
 def medicalnet_flags(depth: int) -> dict[str, Any]:
@@ -108,8 +108,8 @@ def medicalnet_flags(depth: int) -> dict[str, Any]:
 def _resnet(depth: int, args: dict[str, Any]) -> nn.Module:
     from monai.networks import nets
 
-    given = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False, **medicalnet_flags(depth), **args}
-    network: nn.Module = getattr(nets, f"resnet{depth}")(**given)
+    settings = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False, **medicalnet_flags(depth), **args}
+    network: nn.Module = getattr(nets, f"resnet{depth}")(**settings)
     return network
 
 
@@ -148,8 +148,8 @@ def _unet(args: dict[str, Any]) -> nn.Module:
 def _vit(args: dict[str, Any], sides: tuple[int, ...] | None) -> nn.Module:
     from monai.networks.nets import ViT
 
-    given = {"in_channels": 1, "img_size": monai_sides("monai/vit", sides), "patch_size": (_PATCH,) * 3, **args}
-    return MonaiEncoder("vit", ViT(**{**given, "classification": False}), 0)
+    settings = {"in_channels": 1, "img_size": monai_sides("monai/vit", sides), "patch_size": (_PATCH,) * 3, **args}
+    return MonaiEncoder("vit", ViT(**{**settings, "classification": False}), 0)
 
 
 def medicalnet_file(name: str, *, is_offline: bool) -> tuple[Path, str]:
@@ -164,7 +164,7 @@ def medicalnet_file(name: str, *, is_offline: bool) -> tuple[Path, str]:
     from huggingface_hub import hf_hub_download
 
     hub = _HUB.format(depth=depth)
-    # Of the shallow ones there are two; that of 23 data sets saw more.
+    # There are two of each shallow network; the one trained on 23 data sets saw more.
     file = f"resnet_{depth}_23dataset.pth" if depth in (10, 18, 34, 50) else f"resnet_{depth}.pth"
     try:
         path = hf_hub_download(hub, file, local_files_only=is_offline)

@@ -34,14 +34,14 @@ def build_own(name: str, args: dict[str, Any]) -> nn.Module:
     Raises:
         BackboneError: No such module, file or callable; or it returns no `torch.nn.Module`.
     """
-    place, _, attribute = name.rpartition(":")
-    module = _load_file(Path(place)) if place.endswith(".py") else _import(place)
+    source, _, attribute = name.rpartition(":")
+    module = _load_file(Path(source)) if source.endswith(".py") else _import(source)
     function: Callable[..., Any] | None = getattr(module, attribute, None)
     if not callable(function):
-        known = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
-        near = difflib.get_close_matches(attribute, known, n=_SHOWN, cutoff=0.3) or known[:_SHOWN]
+        names = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+        near = difflib.get_close_matches(attribute, names, n=_SHOWN, cutoff=0.3) or names[:_SHOWN]
         raise BackboneError(
-            f"expected a callable {attribute!r} in {place}, got none. Nearest of its {len(known)}: {', '.join(near)}."
+            f"expected a callable {attribute!r} in {source}, got none. Nearest of its {len(names)}: {', '.join(near)}."
         )
     try:
         network = function(**args)
@@ -57,8 +57,8 @@ def build_own(name: str, args: dict[str, Any]) -> nn.Module:
 
 def source_file(name: str) -> Path | None:
     """The file behind ``file.py:callable``, so that an artefact can carry it; None for installed modules."""
-    place = name.rpartition(":")[0]
-    return Path(place) if place.endswith(".py") else None
+    source = name.rpartition(":")[0]
+    return Path(source) if source.endswith(".py") else None
 
 
 def first_channels(network: nn.Module) -> int:

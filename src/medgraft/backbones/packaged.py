@@ -97,10 +97,10 @@ def packaged_state() -> dict[str, Tensor]:
         <All keys matched successfully>
     """
     path, expected = packaged_weights(), packaged_manifest()["sha256"]
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != expected:
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != expected:
         raise WeightsError(
-            f"Expected sha256 {expected}, got {found} ({path}). Install medgraft again; the file was changed."
+            f"Expected sha256 {expected}, got {digest} ({path}). Install medgraft again; the file was changed."
         )
     state: dict[str, Tensor] = load_file(path)
     return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}

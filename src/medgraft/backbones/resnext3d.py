@@ -41,8 +41,8 @@ class ResNeXt3D(nn.Module):
     """Stem and four stages: (B, 3, D, H, W) to (B, 2 048, D / 16, H / 32, W / 32).
 
     Args:
-        blocks: Per stage.
-        groups: Of the grouped convolutions.
+        blocks: Number of blocks per stage.
+        groups: Number of groups of the grouped convolutions.
     """
 
     def __init__(self, blocks: tuple[int, int, int, int], groups: int) -> None:

@@ -33,7 +33,7 @@ class BackboneSpec:
         std: Per input channel on the scale 0 to 1; empty for what belongs to the weights.
         lift: A key of `LIFTS`; how a network for images is made to read volumes.
         is_offline: Forbid any attempt to reach a network.
-        seed: Of weights that are random.
+        seed: Seeds weights that are random.
     """
 
     name: str
@@ -54,9 +54,10 @@ class Backbone:
     Args:
         spec: What was asked for.
         network: With its weights; its head, where it has one, is cut off later.
-        sides: Of the input: (H, W) in px or (D, H, W) in voxels; None when neither the user nor the network names them.
+        sides: Sides of the input: (H, W) in px or (D, H, W) in voxels; None when neither the user nor the network
+            names them.
         dims: 2 for images, 3 for volumes.
-        in_channels: Of the network's input.
+        in_channels: Channels of the network's input.
         normalisation: ``weights`` (mean and std below) or ``image`` (z-score of each image).
         mean: Per input channel.
         std: Per input channel.

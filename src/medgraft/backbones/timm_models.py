@@ -41,7 +41,7 @@ def build_timm(name: str, args: dict[str, Any], size: int | None) -> nn.Module:
     """The architecture without a head and with random weights.
 
     Args:
-        name: Of timm.
+        name: An architecture of timm.
         args: Passed on to timm.
         size: Input side in px; given to networks that are built for one size (ViT, Swin).
 
@@ -55,6 +55,12 @@ def build_timm_from_hub(
     name: str, args: dict[str, Any], size: int | None, *, is_offline: bool
 ) -> tuple[nn.Module, LoadReport]:
     """The architecture with the weights timm names for it, from the local hub cache or the hub.
+
+    Args:
+        name: An architecture of timm, with or without a tag of published weights.
+        args: Passed on to timm.
+        size: Input side in px; given to networks that are built for one size (ViT, Swin); None for their own.
+        is_offline: Forbid any attempt to reach the hub.
 
     Raises:
         WeightsError: There are none, they cannot be reached, or `is_offline` and they are not cached.
@@ -120,11 +126,18 @@ def _config_of(name: str) -> Any:
 
 
 def _create(name: str, args: dict[str, Any], *, pretrained: bool) -> nn.Module:
+    """The architecture without a head.
+
+    Args:
+        name: An architecture of timm, with or without a tag of published weights.
+        args: Passed on to timm.
+        pretrained: Whether it gets its published weights.
+    """
     _config_of(name)
     try:
         network: nn.Module = timm.create_model(name, pretrained=pretrained, **{"num_classes": 0, **args})
     except OSError:
-        raise  # of the hub; in some of its versions such an error is a ValueError too
+        raise  # the hub's; in some of its versions such an error is a ValueError too
     except (TypeError, ValueError, AssertionError, KeyError, RuntimeError) as error:
         if pretrained and isinstance(error, RuntimeError):
             raise
@@ -136,6 +149,13 @@ def _create(name: str, args: dict[str, Any], *, pretrained: bool) -> nn.Module:
 
 
 def _with_size(name: str, args: dict[str, Any], size: int | None) -> dict[str, Any]:
+    """`args` with the input size, where the network is built for one size and that is another.
+
+    Args:
+        name: An architecture of timm.
+        args: Arguments of its constructor.
+        size: Input side in px, or None for the network's own.
+    """
     config = timm.get_pretrained_cfg(name.partition(".")[0])
     is_fixed = config is not None and config.fixed_input_size
     if size is None or not is_fixed or "img_size" in args or size == config.input_size[-1]:

@@ -56,8 +56,8 @@ class Candidate:
     Args:
         key: Where it lies.
         state: Tensors, by the names they were read as.
-        fits: Those of them that fit.
-        under: Those of them that also lie under the key; others were found beside it.
+        fits: Tensors of `state` that fit the network.
+        under: Tensors of `fits` that also lie under the key; others were found beside it.
     """
 
     key: str
@@ -121,7 +121,13 @@ def _candidates(
     own: dict[str, Tensor],
     convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None,
 ) -> list[Candidate]:
-    """Every network of a file that fits somewhere, the best reading of each, in the order of the file."""
+    """Every network of a file that fits somewhere, the best reading of each, in the order of the file.
+
+    Args:
+        contents: Every dictionary of tensors in the file.
+        own: The network's tensors by name.
+        convert: Renames and reshapes foreign keys; tried where keys differ. None where the family has no such function.
+    """
     best: dict[str, Candidate] = {}
     for content in contents:
         for prefix, inner, beside in _renamings(content.tensors, own):
@@ -139,6 +145,12 @@ def _candidates(
 
 def _the_one_meant(candidates: Sequence[Candidate], key: str | None, file: Path) -> Candidate:
     """The network with this key, or without one the network that fits best.
+
+    Args:
+        candidates: At least one.
+        key: Dictionaries and prefixes that lead to the network, joined by dots, or their beginning; None where the user
+            gave none.
+        file: For errors.
 
     Raises:
         WeightsError: Others fit as well and hold other numbers, or none has this key.
@@ -176,6 +188,13 @@ def _holds_same(item: Candidate, other: Candidate) -> bool:
 
 
 def _report(path: Path, own: dict[str, Tensor], candidate: Candidate) -> LoadReport:
+    """What loading a network of a file did.
+
+    Args:
+        path: The weights file; a ``.json`` beside it may tell its licence.
+        own: The network's tensors by name.
+        candidate: What was loaded.
+    """
     state, fits = candidate.state, candidate.fits
     counted = [name for name in own if not name.endswith("num_batches_tracked")]
     missing = [name for name in counted if name not in fits]

@@ -180,9 +180,9 @@ def check(
     with listening(console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
     is_whole = not audit.has_leaks and not audit.num_broken
-    doubtful = [found for found in audit.findings if found.kind.startswith("mask-") and found.severity == "warn"]
-    for found in doubtful:
-        typer.echo(f"{found.kind}: {', '.join(found.paths)}{' …' if found.count > len(found.paths) else ''}")
+    doubtful = [issue for issue in audit.findings if issue.kind.startswith("mask-") and issue.severity == "warn"]
+    for issue in doubtful:
+        typer.echo(f"{issue.kind}: {', '.join(issue.paths)}{' …' if issue.count > len(issue.paths) else ''}")
     if is_whole and not doubtful:
         typer.echo("clean: no leaks, no broken files.")
     else:
@@ -216,7 +216,7 @@ def predict(
     if (is_masks and unit is not None) or (not is_masks and kind != "auto"):
         raise ConfigError(f"{'--unit is for labels' if is_masks else '--format is for masks'}. Leave it out.")
     # Not "masks": there people keep the truth.
-    place = out or Path("predicted_masks" if is_masks else "predictions.csv")
+    target = out or Path("predicted_masks" if is_masks else "predictions.csv")
     with listening(console) as listener:
 
         def progress(done: int, total: int) -> None:
@@ -224,13 +224,13 @@ def predict(
 
         used = pick_device(device or "auto")
         if is_masks:
-            table = segment_files(model, cases, place, kind=kind, device=used, progress=progress)
-            place = place / MASK_LIST
+            table = segment_files(model, cases, target, kind=kind, device=used, progress=progress)
+            target = target / MASK_LIST
         else:
             table = predict_files(model, cases, unit=unit, device=used, progress=progress)
-            write_table(table, place)
+            write_table(table, target)
     bad = int((table["status"] != "ok").sum())
-    typer.echo(f"{len(table)} cases, {bad} with a remark in the column status: {place}")
+    typer.echo(f"{len(table)} cases, {bad} with a remark in the column status: {target}")
 
 
 @app.command()
@@ -413,14 +413,14 @@ def analyze(
         raise ConfigError("--out is for one cohort without --gain and --against, which need finished runs.")
     if sets and out is None:
         raise ConfigError("--set is for a cohort (--out); a finished run keeps its settings. Leave it out.")
-    given = {
+    options = {
         "data": cohort_options(locals()),
         "backbone": network_options(locals()),
         "seed": seed,
         "device": device,
         "offline": offline,
     }
-    config = make_config(str(inputs[0]), options=given, sets=sets)
+    config = make_config(str(inputs[0]), options=options, sets=sets)
 
     from medgraft.cli.printing import print_analysis
     from medgraft.cli.terminal import listening
@@ -436,8 +436,8 @@ def analyze(
             }  # fmt: skip
             results = analyze_runs(inputs, **settings, listener=listener)
     pages = [out / "analysis.html"] if out is not None else [run / "report.html" for run in inputs]
-    for found, page in zip(results, pages, strict=True):
-        print_analysis(console, found, page)
+    for result, page in zip(results, pages, strict=True):
+        print_analysis(console, result, page)
 
 
 @app.command()

@@ -38,8 +38,8 @@ def cuts(
 
         costs = segmenter_costs(source, decoder)
     if as_json:
-        told = [{**to_json(cut), **_with_decoder(costs.get(cut.index))} for cut in source.cuts]
-        typer.echo(json.dumps(told, indent=1))
+        entries = [{**to_json(cut), **_with_decoder(costs.get(cut.index))} for cut in source.cuts]
+        typer.echo(json.dumps(entries, indent=1))
         return
     names = ["cut", "name", "stage", "channels", "stride", "params", "MACs"]
     columns = [(head, head != "name") for head in [*names, *((f"with {decoder}: params", "MACs") if decoder else ())]]
@@ -74,7 +74,7 @@ def doctor() -> None:
     from medgraft.run.doctor import doctor as run_doctor
 
     diagnosis = run_doctor()
-    rows = [[found.status, found.name, found.message] for found in diagnosis.checks]
+    rows = [[check.status, check.name, check.message] for check in diagnosis.checks]
     print_table(console, [("", False), ("check", False), ("found", False)], rows)
     raise typer.Exit(0 if diagnosis.is_healthy else 1)
 

@@ -129,7 +129,7 @@ Device = Annotated[str | None, option(RUNNING, "auto, cpu, cuda, cuda:1 or mps."
 Offline = Annotated[bool, option(RUNNING, "Never touch the network.", "--offline")]
 
 
-def cohort_options(given: Mapping[str, Any]) -> dict[str, Any]:
+def cohort_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The options about the cohort, which several commands share, out of those that were given."""
     names = (
         "path_column",
@@ -147,18 +147,18 @@ def cohort_options(given: Mapping[str, Any]) -> dict[str, Any]:
         "observer",
         "cache",
     )
-    return {name: str(given[name]) for name in names if given.get(name) is not None}
+    return {name: str(arguments[name]) for name in names if arguments.get(name) is not None}
 
 
-def network_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Likewise about the network."""
-    args = backbone_args(given["backbone_arg"])
+def network_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The options about the network, which several commands share, out of those that were given."""
+    args = backbone_args(arguments["backbone_arg"])
     return {
-        "name": given["backbone"],
+        "name": arguments["backbone"],
         "args": args,
-        "weights": given["weights"],
-        "size": size_of(given["size"]),
-        "lift": given["lift"],
+        "weights": arguments["weights"],
+        "size": size_of(arguments["size"]),
+        "lift": arguments["lift"],
     }
 
 
@@ -197,16 +197,16 @@ def backbone_args(pairs: list[str]) -> dict[str, Any]:
     """
     import yaml
 
-    found: dict[str, Any] = {}
+    args: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key.isidentifier():
             raise ConfigError(f"expected --backbone-arg NAME=VALUE, got {pair!r}.")
         try:
-            found[key] = float(value) if "e" in value.lower() and _is_number(value) else yaml.safe_load(value)
+            args[key] = float(value) if "e" in value.lower() and _is_number(value) else yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise ConfigError(f"expected a plain value after {key}=, got {value!r}.") from error
-    return found
+    return args
 
 
 def _is_number(text: str) -> bool:

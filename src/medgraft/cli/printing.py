@@ -24,11 +24,17 @@ from medgraft.types import kind_of
 __all__ = ["observer_lines", "print_analysis", "print_comparison", "print_external", "print_results"]
 
 SHOWN: Final = {"labels": ("auroc", "auprc"), "masks": ("dice", "surface_dice")}
-"""By kind of truth; further kinds show what their measure compares first."""
+"""Metrics that are printed, by kind of truth; further kinds show what their measure compares first."""
 
 
 def print_results(console: Console, result: RunResult, out: Path) -> None:
-    """Print what the test set said of the chosen model and of full fine-tuning."""
+    """Print what the test set said of the chosen model and of full fine-tuning.
+
+    Args:
+        console: Where to print.
+        result: Result of the run.
+        out: The run's folder.
+    """
     shown = SHOWN.get(kind_of(result.task), result.measure.compared[:2])
     columns = [
         ("test set", False),
@@ -53,8 +59,8 @@ def observer_lines(observers: Mapping[str, ObserverResult], left_out: Mapping[st
     """How well other observers agree with the truth, or why nothing is known of it, one line each."""
     return [
         *(
-            f"{name} against the same truth: Dice {with_interval(one.scores['dice'])}, {one.num_cases} cases."
-            for name, one in observers.items()
+            f"{name} against the same truth: Dice {with_interval(observer.scores['dice'])}, {observer.num_cases} cases."
+            for name, observer in observers.items()
         ),
         *(f"warn: {name} cannot be compared with the truth ({reason})." for name, reason in left_out.items()),
     ]
@@ -93,16 +99,22 @@ def print_external(console: Console, result: ExternalResult) -> None:
     first = next(iter(result.result.scores))
     lines = observer_lines(result.observers, result.observers_left_out)
     for name, site in result.sites.items():
-        told = site.reason or (
+        summary = site.reason or (
             f"{site.num_cases} images, {METRIC_NAMES.get(first, first)} {with_interval(site.scores[first])}"
         )
-        lines.append(f"{name}: {told}")
+        lines.append(f"{name}: {summary}")
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_analysis(console: Console, result: AnalysisResult, page: Path) -> None:
-    """Print similarity and worth of every cut, and the decision where there is one."""
+    """Print similarity and worth of every cut, and the decision where there is one.
+
+    Args:
+        console: Where to print.
+        result: Result of the analysis.
+        page: Page that shows it.
+    """
     rows = reuse_rows(result)
     last = ("tuned", "probe_after") if result.decision else ("random", "probe_random")
     heads = [("cut", False), ("SVCCA", True), ("to chance", True), ("CKA", True), ("probe", True), (last[0], True)]
@@ -114,7 +126,13 @@ def print_analysis(console: Console, result: AnalysisResult, page: Path) -> None
 
 
 def print_comparison(console: Console, result: ComparisonResult, out: Path) -> None:
-    """Print what fits 80 columns of a comparison's table, the largest fraction first; the page has the rest."""
+    """Print what fits 80 columns of a comparison's table, the largest fraction first; the page has the rest.
+
+    Args:
+        console: Where to print.
+        result: Result of the comparison.
+        out: The comparison's folder.
+    """
     heads = [("strategy", False), ("AUROC", True), ("difference [95 %]", True), ("verdict", False), ("params", True)]
     for fraction in result.fractions:
         rows = comparison_rows(result.at(fraction))

@@ -41,7 +41,14 @@ def listening(console: Console) -> Iterator[Listener]:
 def print_table(
     console: Console, columns: Sequence[tuple[str, bool]], rows: Sequence[Sequence[str]], title: str = ""
 ) -> None:
-    """Print a table; each column is (heading, whether its cells are numbers)."""
+    """Print a table; each column is (heading, whether its cells are numbers).
+
+    Args:
+        console: Where to print.
+        columns: Heading of each column, and whether its cells are numbers.
+        rows: Cells in the order of the columns.
+        title: Line above the table; empty for none.
+    """
     table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for name, is_number in columns:
         table.add_column(name, justify="right" if is_number else "left", no_wrap=is_number)

@@ -77,6 +77,13 @@ class _Forest:
         return row
 
     def join(self, first: int, second: int, *, cap: int) -> None:
+        """Unite the sets of two rows, unless they would be too large together.
+
+        Args:
+            first: A row.
+            second: Another row.
+            cap: Most rows of a united set.
+        """
         a, b = self.root(first), self.root(second)
         if a == b or self.size[a] + self.size[b] > cap:
             return

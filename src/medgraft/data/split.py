@@ -34,7 +34,7 @@ def split_cohort(
     Args:
         cohort: N images; its notes grow by what was done.
         groups: (N,) from `groups_of`.
-        seed: Of the shuffling; the same seed gives the same split.
+        seed: Seeds the shuffling; the same seed gives the same split.
         fractions: Shares of train, val and test, sum 1.
 
     Raises:
@@ -51,9 +51,9 @@ def split_cohort(
     _check(cohort, groups)
     if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ConfigError(f"fractions must be three positive shares with sum 1, got {tuple(fractions)}.")
-    given = cohort.table["split"].to_numpy(dtype=object)
-    present = {split for split in SPLITS if (given == split).any()}
-    parts = given.copy()
+    splits = cohort.table["split"].to_numpy(dtype=object)
+    present = {split for split in SPLITS if (splits == split).any()}
+    parts = splits.copy()
     if present == set(SPLITS):
         how = "The given split was kept"
     elif present <= {"train"}:
@@ -82,7 +82,7 @@ def fold_splits(cohort: Cohort, groups: np.ndarray, folds: int, seed: int) -> tu
         cohort: N images; a given split is ignored.
         groups: (N,) from `groups_of`.
         folds: Number of outer folds, at least 3.
-        seed: Of the shuffling.
+        seed: Seeds the shuffling.
 
     Raises:
         ConfigError: Too few folds, or more folds than groups.
@@ -116,7 +116,7 @@ def train_fractions(cohort: Cohort, groups: np.ndarray, fractions: Sequence[floa
         cohort: Divided.
         groups: (N,) from `groups_of`.
         fractions: Shares of the training groups, above 0 and at most 1, in any order.
-        seed: Of the dealing.
+        seed: Seeds the dealing.
 
     Raises:
         ConfigError: A fraction is outside that range, or leaves a class without training images.
@@ -207,6 +207,16 @@ def _check(cohort: Cohort, groups: np.ndarray) -> None:
 def _carve(
     cohort: Cohort, groups: np.ndarray, parts: np.ndarray, missing: str, fractions: Sequence[float], seed: int
 ) -> np.ndarray:
+    """`parts` with a missing split carved from train by group.
+
+    Args:
+        cohort: N images.
+        groups: (N,) from `groups_of`.
+        parts: (N,) split of each row; changed in place.
+        missing: ``val`` or ``test``.
+        fractions: Shares of train, val and test.
+        seed: Seeds the dealing.
+    """
     rows = np.flatnonzero(parts == "train")
     share = fractions[SPLITS.index(missing)] / (fractions[0] + fractions[SPLITS.index(missing)])
     dealt = _deal(_strata(cohort)[rows], groups[rows], (1 - share, share), seed)
@@ -225,6 +235,12 @@ def _deal(matrix: np.ndarray, groups: np.ndarray, fractions: Sequence[float], se
 
     The largest groups go first, equal ones in shuffled order, so that the small ones even out what those
     left.
+
+    Args:
+        matrix: (N, K) bool: which classes each row shows.
+        groups: (N,) group of each row.
+        fractions: Share of each part, sum 1.
+        seed: Seeds the order of equal groups.
     """
     _, inverse = np.unique(groups, return_inverse=True)
     counts = np.zeros((int(inverse.max()) + 1, matrix.shape[1]))
@@ -248,7 +264,13 @@ def _deal(matrix: np.ndarray, groups: np.ndarray, fractions: Sequence[float], se
 
 
 def _reserve(counts: np.ndarray, order: np.ndarray, num_parts: int) -> list[tuple[int, int]]:
-    """One group of every rare class for every part, the smallest groups first, evaluation parts first."""
+    """One group of every rare class for every part, the smallest groups first, evaluation parts first.
+
+    Args:
+        counts: (G, K) rows of each group in each class.
+        order: (G,) groups, the largest first.
+        num_parts: Number of parts, those for evaluation last.
+    """
     taken: dict[int, int] = {}
     per_class = (counts > 0).sum(axis=0)
     for column in np.argsort(per_class, kind="stable"):
@@ -280,6 +302,13 @@ def _check_classes(cohort: Cohort) -> None:
 
 
 def _counts(parts: np.ndarray, groups: np.ndarray, noun: str) -> str:
+    """Rows and groups of each split, in words.
+
+    Args:
+        parts: (N,) split of each row.
+        groups: (N,) group of each row.
+        noun: What rows are called, e.g. ``images``.
+    """
     texts = []
     for split in SPLITS:
         rows = parts == split

@@ -55,9 +55,9 @@ class Artefact:
         frozen: Frozen module paths.
         slim: For slimmed networks the ``depth`` above which they are and the ``width`` they have, else empty.
         judged_by: What was judged as one: the probabilities of its images are averaged.
-        patch: Of a segmentation, sides of what its network sees at once; of others empty.
-        mask_values: Of a segmentation, the numbers that stand for `classes` in masks.
-        tolerance_mm: Of a segmentation, that of surface Dice.
+        patch: For a segmentation, sides of what its network sees at once; for others empty.
+        mask_values: For a segmentation, the numbers that stand for `classes` in masks.
+        tolerance_mm: For a segmentation, the tolerance of surface Dice.
     """
 
     task: Task
@@ -83,7 +83,7 @@ class Artefact:
 class LoadedModel:
     """A deployed model in memory: `network` returns logits of images on the scale 0 to 1.
 
-    Of a segmentation it takes patches of `medgraft.train.batches.whole_input`.
+    For a segmentation it takes patches of `medgraft.train.batches.whole_input`.
     """
 
     artefact: Artefact
@@ -95,6 +95,12 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
     """Write the model to `folder` (replaced in one step) and return it.
 
     A user's own network from a file is copied beside the weights, so that the artefact is whole.
+
+    Args:
+        folder: Where the model goes.
+        model: Its tensors are written.
+        artefact: Everything else about the model.
+        backbone: Network that the model was made from.
 
     Raises:
         RunError: The folder cannot be written.
@@ -167,6 +173,15 @@ def load_artefact(path: Path) -> LoadedModel:
 def _network(
     artefact: Artefact, source: Source, trunk: Trunk, tensors: dict[str, Tensor], in_channels: int
 ) -> TransferModel:
+    """The deployed model with its weights.
+
+    Args:
+        artefact: Everything about the model but its tensors.
+        source: Untrained network that the trunk was cut from.
+        trunk: The layers that the model keeps.
+        tensors: Weights by name.
+        in_channels: Channels that the network takes.
+    """
     settings = artefact.preprocessing
     normalise = Normalise(in_channels, settings.normalisation, settings.mean, settings.std)
     if artefact.head.kind in CLASSICAL:

@@ -76,12 +76,12 @@ def predict_files(
         for row in range(start, stop):
             try:
                 members[row] = files_of_case(cases[row], dims)
-                found, facts = read_files(members[row], dims, settings.reading)
+                image, facts = read_files(members[row], dims, settings.reading)
             except MedgraftError as error:
                 status[row] = f"{UNREADABLE}: {error}"
                 continue
-            status[row] = range_status(int(found.max()), facts.bits, model)
-            pixels.append(prepare(found, settings, facts.spacing_mm))
+            status[row] = range_status(int(image.max()), facts.bits, model)
+            pixels.append(prepare(image, settings, facts.spacing_mm))
             rows.append(row)
         if rows:
             probs[rows] = predict_pixels(model, np.stack(_same_type(pixels)), device=device)
@@ -115,10 +115,10 @@ def _said(model: LoadedModel, probs: np.ndarray) -> Predictions:
 
 def _gathered(status: Sequence[str], units: np.ndarray) -> list[list[str]]:
     """The words on each unit's images."""
-    found: list[list[str]] = [[] for _ in range(int(units.max()) + 1)]
+    by_unit: list[list[str]] = [[] for _ in range(int(units.max()) + 1)]
     for number, word in zip(units.tolist(), status, strict=True):
-        found[number].append(word)
-    return found
+        by_unit[number].append(word)
+    return by_unit
 
 
 def _remark(words: Sequence[str], noun: str) -> str:
@@ -159,7 +159,13 @@ def predict_pixels(model: LoadedModel, images: np.ndarray, *, device: str = "cpu
 
 
 def predictions_table(predictions: Predictions, paths: Sequence[str], patients: Sequence[str]) -> pd.DataFrame:
-    """``path, patient, label, prob_<class>…, pred, status`` of known cases."""
+    """``path, patient, label, prob_<class>…, pred, status`` of known cases.
+
+    Args:
+        predictions: Probabilities and truth of the cases.
+        paths: Name of each case.
+        patients: Pseudonym of the patient of each case.
+    """
     table = pd.DataFrame({"path": list(paths), "patient": list(patients)})
     table["label"] = called_names(predictions.targets, predictions.classes)
     return _with_probs(table, predictions).assign(status="ok")
@@ -193,7 +199,13 @@ def _label(name: str, value: float) -> str:
 
 
 def range_status(maximum: int, bits: int, model: LoadedModel) -> str:
-    """What is odd about the intensities of an image, or ``ok``."""
+    """What is odd about the intensities of an image, or ``ok``.
+
+    Args:
+        maximum: Highest value in the image.
+        bits: Bits of a pixel in its file.
+        model: Tells the training range.
+    """
     limit = model.artefact.preprocessing.intensity_max
     if maximum > limit:
         return f"above the training range ({maximum} > {limit}): check the export of this image"

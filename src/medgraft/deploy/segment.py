@@ -47,10 +47,10 @@ def segment_image(
     """(*sides) uint8 class numbers, 0 the background: probabilities patch by patch, brought to the size of the file.
 
     Args:
-        network: Of a segmentation; takes patches of `medgraft.train.batches.whole_input`.
+        network: Network of a segmentation; takes patches of `medgraft.train.batches.whole_input`.
         image: (C, *preprocessing.sides) integers, as `medgraft.io.prepare` makes them.
-        sides: Of the image in its file.
-        preprocessing: Of the image.
+        sides: Sides of the image in its file.
+        preprocessing: How the image was prepared.
         patch: Sides of what the network sees at once.
         engine: Device and arithmetic.
         spacing_mm: Distance of the pixels in the file along each axis; empty where it is unknown.
@@ -65,9 +65,9 @@ def segment_image(
     highest = restore(probs[0], sides, preprocessing, spacing_mm, fill=1.0)
     called = np.zeros(highest.shape, dtype=np.uint8)
     for number, plane in enumerate(probs[1:], 1):
-        found = restore(plane, sides, preprocessing, spacing_mm)
-        is_higher = found > highest
-        called[is_higher], highest[is_higher] = number, found[is_higher]
+        restored = restore(plane, sides, preprocessing, spacing_mm)
+        is_higher = restored > highest
+        called[is_higher], highest[is_higher] = number, restored[is_higher]
     return called
 
 
@@ -87,8 +87,8 @@ def segment_files(
     image; no other file is ever overwritten.
 
     Args:
-        model: Of a segmentation.
-        cases: As for `medgraft.deploy.predict.predict_files`.
+        model: Model of a segmentation.
+        cases: Files and folders, as `medgraft.deploy.predict.predict_files` takes them.
         out: Folder.
         kind: See `medgraft.io.mask_files.mask_format`.
         device: Where to compute.
@@ -149,11 +149,18 @@ def _first(case: Path | tuple[Path, ...]) -> Path:
 def _targets(
     cases: Sequence[Path | tuple[Path, ...]], out: Path, dims: int, kind: MaskFormat
 ) -> list[tuple[Path, str]]:
-    """Where the mask of each case goes, and its format; one that it cannot have is a wrong call, not a broken file."""
+    """Where the mask of each case goes, and its format; one that it cannot have is a wrong call, not a broken file.
+
+    Args:
+        cases: Files, of volumes also folders of slices or all files of one.
+        out: Folder of the masks.
+        dims: 2 for images, 3 for volumes.
+        kind: See `medgraft.io.mask_files.mask_format`.
+    """
     files = [case if isinstance(case, tuple) else (case,) for case in cases]
-    kinds = [mask_format(one, dims, kind) for one in files]
+    kinds = [mask_format(members, dims, kind) for members in files]
     stems = _stems([_first(case) for case in cases])
-    targets = [(mask_path(out / stem, found), found) for stem, found in zip(stems, kinds, strict=True)]
+    targets = [(mask_path(out / stem, mask_kind), mask_kind) for stem, mask_kind in zip(stems, kinds, strict=True)]
     owners: dict[Path, Path] = {}
     for (path, _), case in zip(targets, cases, strict=True):
         if path in owners:
@@ -177,7 +184,13 @@ def _earlier(out: Path) -> pd.DataFrame:
 
 
 def _refuse_others(cases: Sequence[Path | tuple[Path, ...]], targets: Sequence[Path], own: Mapping[Path, Path]) -> None:
-    """Refuse to overwrite what no earlier call wrote, and the mask of another image (`own`: image of each mask)."""
+    """Refuse to overwrite what no earlier call wrote, and the mask of another image (`own`: image of each mask).
+
+    Args:
+        cases: Files, of volumes also folders of slices or all files of one.
+        targets: Path of each case's mask.
+        own: Masks that earlier calls wrote, each with its image.
+    """
     for case, target in zip(cases, targets, strict=True):
         if not target.exists():
             continue
@@ -191,7 +204,13 @@ def _refuse_others(cases: Sequence[Path | tuple[Path, ...]], targets: Sequence[P
 
 
 def _write_list(kept: pd.DataFrame, table: pd.DataFrame, out: Path) -> None:
-    """The list of all masks below `out`: those of earlier calls that are still there, and these; status last."""
+    """Write the list of all masks below `out`: those of earlier calls that are still there, and these; status last.
+
+    Args:
+        kept: Rows of earlier calls whose masks are still there.
+        table: Rows of this call.
+        out: Folder of the masks.
+    """
     both = pd.concat([kept, table.astype(object)]) if len(kept) else table
     write_table(both[[*(name for name in both if name != "status"), "status"]], out / MASK_LIST)
 
@@ -199,7 +218,15 @@ def _write_list(kept: pd.DataFrame, table: pd.DataFrame, out: Path) -> None:
 def _segmented(
     model: LoadedModel, case: Path | tuple[Path, ...], target: Path, written_as: str, device: str
 ) -> dict[str, object]:
-    """The row of one case, whose mask is written."""
+    """The row of one case, whose mask is written.
+
+    Args:
+        model: Model of a segmentation.
+        case: A file, of a volume also a folder of slices or all its files.
+        target: Path of the mask.
+        written_as: Format of the mask.
+        device: Where to compute.
+    """
     artefact, settings = model.artefact, model.artefact.preprocessing
     row: dict[str, object] = {"path": _first(case).as_posix(), "mask": None}
     try:
@@ -244,6 +271,6 @@ def _stems(paths: Sequence[Path]) -> list[Path]:
     short = [path.with_name(name) for path, name in zip(below, names, strict=True)]
     taken = collections.Counter(short)
     return [
-        one if taken[one] == 1 else path.with_name(path.name.replace(".", "_"))
-        for one, path in zip(short, below, strict=True)
+        stem if taken[stem] == 1 else path.with_name(path.name.replace(".", "_"))
+        for stem, path in zip(short, below, strict=True)
     ]

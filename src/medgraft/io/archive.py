@@ -61,6 +61,13 @@ def read_archive(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """The array of one member, read where it is small and else mapped from disk.
+
+    Args:
+        path: The archive.
+        archive: The same archive, open.
+        info: The member to read.
+    """
     with archive.open(info) as stream:
         shape, fortran, dtype = _array_header(stream, f"{path}: {info.filename}")
         start = stream.tell()

@@ -58,6 +58,13 @@ def _volume_facts(files: Sequence[Path], _is_spaced: bool) -> ImageFacts:
 
 
 def _mask(path: Path, images: Sequence[Path], _segments: Mapping[str, int]) -> np.ndarray:
+    """Labels of a mask that is stored as an array.
+
+    Args:
+        path: A ``.npy`` file, (H, W) or (D, H, W).
+        images: Files of its image; a volume is refused where its image says how it is turned (DICOM, NIfTI).
+        _segments: Not used, because arrays have no segments.
+    """
     values = read_array(path)
     if values.ndim == 3 and any(is_nifti_name(image.name) or is_dicom(image) for image in images[:1]):
         raise DataError(f"{path}: an array does not tell how it is turned, which its image does. Export it as NIfTI.")
@@ -68,11 +75,22 @@ def _write(
     numbers: np.ndarray,
     _mask: np.ndarray,
     _files: Sequence[Path],
-    _place: Place,
+    _geometry: Place,
     path: Path,
     _classes: Sequence[str],
     _version: str,
 ) -> None:
+    """Write the numbers of a mask as an array.
+
+    Args:
+        numbers: (H, W) or (D, H, W) as they stand in the file.
+        _mask: Not used; the same as class numbers.
+        _files: Not used; files of the image.
+        _geometry: Not used, because an array keeps no geometry.
+        path: The file to write.
+        _classes: Not used; names of the classes.
+        _version: Not used; version of the program.
+    """
     with path.open("wb") as stream:
         np.save(stream, numbers)
 

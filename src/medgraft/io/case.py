@@ -46,19 +46,19 @@ def read_case(path: Path, reading: Reading) -> tuple[np.ndarray, ImageFacts]:
     Raises:
         DataError: The file cannot be read, holds several frames, or is no CT while a window for CT was asked for.
     """
-    known = format_of(path)
+    file_format = format_of(path)
     # What is none of ours is read as a picture, which says what it is instead.
-    return read_image(path) if known is None or known.image is None else known.image(path, reading)
+    return read_image(path) if file_format is None or file_format.image is None else file_format.image(path, reading)
 
 
 def read_case_facts(path: Path) -> ImageFacts:
     """What the header alone declares; no pixel is decoded.
 
     Args:
-        path: As for `read_case`.
+        path: As in `read_case`.
 
     Raises:
         DataError: As in `read_case`, as far as the header shows it.
     """
-    known = format_of(path)
-    return read_facts(path) if known is None or known.image_facts is None else known.image_facts(path)
+    file_format = format_of(path)
+    return read_facts(path) if file_format is None or file_format.image_facts is None else file_format.image_facts(path)

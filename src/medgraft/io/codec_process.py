@@ -43,7 +43,7 @@ def decode_apart(path: Path, plugin: str) -> np.ndarray:
     """All frames of a DICOM file as stored, decoded by `plugin` of pydicom in another process.
 
     Args:
-        path: Of the file.
+        path: The DICOM file.
         plugin: Name of pydicom's decoding plugin.
 
     Raises:
@@ -67,15 +67,22 @@ def decode_apart(path: Path, plugin: str) -> np.ndarray:
 
 
 def _asked(child: _Child, path: Path, plugin: str) -> tuple[dict[str, Any], bytes]:
+    """What the child answers for one file: a description, and the bytes of its pixels.
+
+    Args:
+        child: A running decoder.
+        path: The DICOM file.
+        plugin: Name of pydicom's decoding plugin.
+    """
     stream = child.process.stdin
     if stream is None:
         raise EOFError
     stream.write(json.dumps({"path": os.fspath(path), "plugin": plugin}).encode() + b"\n")
     stream.flush()
-    found = child.answers.get(timeout=_SECONDS)
-    if found is None:
+    answer = child.answers.get(timeout=_SECONDS)
+    if answer is None:
         raise EOFError
-    return found
+    return answer
 
 
 def _started() -> _Child:
@@ -143,9 +150,9 @@ def _serve() -> None:
         request = json.loads(line)
         data, answer = b"", {}
         try:
-            found = np.ascontiguousarray(stored_pixels(Path(request["path"]), request["plugin"]))
-            data = found.tobytes()
-            answer = {"shape": found.shape, "dtype": found.dtype.str, "bytes": len(data)}
+            pixels = np.ascontiguousarray(stored_pixels(Path(request["path"]), request["plugin"]))
+            data = pixels.tobytes()
+            answer = {"shape": pixels.shape, "dtype": pixels.dtype.str, "bytes": len(data)}
         except (*BROKEN, MemoryError) as error:
             answer = {"error": " ".join(str(error).split())[:160]}
         out.write(json.dumps(answer).encode() + b"\n" + data)

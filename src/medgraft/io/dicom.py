@@ -108,6 +108,11 @@ def read_dicom(
 def asked_windows(names: Sequence[str], header: DicomFile, path: Path) -> Windows | None:
     """What `names` of a `medgraft.types.Reading` mean for a file: None for its own window, else centres and widths.
 
+    Args:
+        names: ``file`` alone, keys of `medgraft.io.intensity.CT_WINDOWS`, or empty for no window.
+        header: What the file says of itself.
+        path: The file, for the error.
+
     Raises:
         DataError: Windows for CT, and the file is none.
     """
@@ -124,7 +129,7 @@ def to_integers(header: DicomFile, frame: FrameValues, scaling: Literal["auto"] 
     """Integers 0 to 65535 of decoded values on the scale that suits the modality, or on the wished one.
 
     Args:
-        header: Of the file.
+        header: What the file of the frame says of itself.
         frame: A frame, or a volume of them.
         scaling: As in `medgraft.types.Reading`; what a window, a LUT or a palette scaled already stays as it is.
     """
@@ -163,7 +168,15 @@ def stored_pixels(path: Path, plugin: str) -> np.ndarray:
 
 
 def _pixels(dataset: Dataset, path: Path, syntax: str) -> np.ndarray:
-    """By the plugin that is safe for the syntax; where only a crashing one is left, in a process of its own."""
+    """Stored numbers of all frames, decoded by the plugin that is safe for the syntax.
+
+    Where only a plugin is left that may crash, it decodes in a process of its own.
+
+    Args:
+        dataset: The file as pydicom reads it, with its pixels.
+        path: The file.
+        syntax: Name of its transfer syntax, for the error.
+    """
     uid = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
     if uid not in COMPRESSED:
         return np.asarray(pixel_array(dataset, allow_excess_frames=False))
@@ -179,6 +192,17 @@ def _pixels(dataset: Dataset, path: Path, syntax: str) -> np.ndarray:
 def _values(
     dataset: Dataset, header: DicomFile, frame: Frame, stored: np.ndarray, rescale: Rescale, windows: Windows | None
 ) -> FrameValues:
+    """One frame as real values: modality transform, then LUT or window, then the inversion of MONOCHROME1.
+
+    Args:
+        dataset: The file as pydicom reads it, for its lookup tables.
+        header: What the file says of itself.
+        frame: Rescaling and window of the frame.
+        stored: (H, W) or (H, W, 3) numbers of the frame as they stand in the file.
+        rescale: Whether the modality transform is applied where no window or LUT asks for it.
+        windows: None for the file's own VOI LUT, else its first window; else centres and widths in rescaled units, each
+            of several a channel; empty for none.
+    """
     if header.photometric == "PALETTE COLOR":
         colours = apply_color_lut(stored, dataset)[..., :3]
         # Entries of 8 bits may lie in words of 16.
@@ -224,9 +248,9 @@ def _through_lut(values: np.ndarray, item: Dataset, low: float, dataset: Dataset
 
     Args:
         values: What looks up; fractions are rounded.
-        item: Of a modality or VOI LUT sequence.
+        item: Item of a modality or VOI LUT sequence.
         low: Smallest value there can be: below zero the first mapped value is signed, whatever its coding says.
-        dataset: That holds the item, for the order of bytes.
+        dataset: Holds the item; tells the order of its bytes.
     """
     count, first, bits = (int(number) for number in item.LUTDescriptor)
     data, count = item.LUTData, count or 2**16
@@ -238,8 +262,8 @@ def _through_lut(values: np.ndarray, item: Dataset, low: float, dataset: Dataset
         raise ValueError(f"lookup table of {len(entries)} entries instead of {count}")
     if low < 0 and first >= 2**15:
         first -= 2**16
-    places = np.rint(values).astype(np.int64) - first
-    return entries[places.clip(0, count - 1)], 2.0**bits - 1
+    indices = np.rint(values).astype(np.int64) - first
+    return entries[indices.clip(0, count - 1)], 2.0**bits - 1
 
 
 def _range(header: DicomFile, stored: np.ndarray) -> tuple[float, float]:

@@ -57,6 +57,13 @@ def _image_facts(path: Path) -> ImageFacts:
 
 
 def _image_facts_of(header: DicomFile, channels: int, steps: tuple[str, ...]) -> ImageFacts:
+    """Facts of an image of one frame.
+
+    Args:
+        header: What the file says of itself; its first frame tells the spacing.
+        channels: 1 (grey) or 3 (RGB).
+        steps: What was done to the stored numbers, in order.
+    """
     return ImageFacts(
         height=header.rows,
         width=header.columns,
@@ -99,7 +106,16 @@ def _volume(files: Sequence[Path], reading: Reading) -> Pixels:
 
 
 def _stacked(stack: Stack, headers: dict[Path, DicomFile], rescale: Rescale, windows: Windows | None) -> FrameValues:
-    """The slices of a stack in its order, all read alike: one window and one decision on rescaling for all."""
+    """The slices of a stack in its order, all read alike: one window and one decision on rescaling for all.
+
+    Args:
+        stack: The slices of one volume.
+        headers: What each file of the stack says of itself.
+        rescale: Whether the modality transform is applied where no window asks for it; slices with different transforms
+            always get theirs.
+        windows: None for the window of the slices, that of the middle one where they differ; else centres and widths in
+            rescaled units; empty for none.
+    """
     frames = [headers[path].frames[number] for path, number in stack.slices]
     if len({(frame.slope, frame.intercept) for frame in frames}) > 1:
         rescale = "always"
@@ -115,16 +131,16 @@ def _stacked(stack: Stack, headers: dict[Path, DicomFile], rescale: Rescale, win
     for path in dict.fromkeys(path for path, _ in stack.slices):
         decoded[path] = read_dicom(path, rescale=rescale, windows=windows)[1]
     slices = [decoded[path][number] for path, number in stack.slices]
-    if len({found.steps for found in slices}) > 1 or any(found.values.shape[2:] for found in slices if not windows):
-        kinds = sorted({", ".join(found.steps) or "nothing" for found in slices})
+    if len({plane.steps for plane in slices}) > 1 or any(plane.values.shape[2:] for plane in slices if not windows):
+        kinds = sorted({", ".join(plane.steps) or "nothing" for plane in slices})
         raise DataError(
             f"{where}: slices stored unlike each other (steps: {'; '.join(kinds)}) or coloured. "
             "Read them with --set data.windows=none."
         )
     return FrameValues(
-        values=np.stack([found.values for found in slices]),
-        low=min(found.low for found in slices),
-        high=max(found.high for found in slices),
+        values=np.stack([plane.values for plane in slices]),
+        low=min(plane.low for plane in slices),
+        high=max(plane.high for plane in slices),
         steps=slices[0].steps,
     )
 
@@ -151,6 +167,13 @@ def _volume_facts(files: Sequence[Path], is_spaced: bool) -> ImageFacts:
 
 
 def _mask(path: Path, images: Sequence[Path], segments: Mapping[str, int]) -> np.ndarray:
+    """Labels of a mask: those of a segmentation object, or the numbers in a grey file.
+
+    Args:
+        path: The DICOM file of the mask.
+        images: Files of the image, which a segmentation object points at.
+        segments: Number by label of the object's segments; empty: their own numbers.
+    """
     if not is_seg(path):
         return whole_numbers(stored_numbers(path), path)
     if not images or not all(is_dicom(file) for file in images):
@@ -171,16 +194,22 @@ def _mask(path: Path, images: Sequence[Path], segments: Mapping[str, int]) -> np
 
 
 def _by_label(numbers: np.ndarray, path: Path, segments: Mapping[str, int]) -> np.ndarray:
-    """The numbers that stand for the labels of an object's segments, in the place of its own."""
+    """The numbers that stand for the labels of an object's segments, in the place of its own.
+
+    Args:
+        numbers: Segment numbers of any shape, 0 where no segment lies.
+        path: The segmentation object.
+        segments: Number by label; empty leaves `numbers` as they are.
+    """
     if not segments:
         return numbers
-    found, labels = np.zeros(int(numbers.max()) + 1, dtype=np.uint16), segment_labels(path)
+    lookup, labels = np.zeros(int(numbers.max()) + 1, dtype=np.uint16), segment_labels(path)
     for number in np.unique(numbers[numbers > 0]).tolist():
         label = labels.get(int(number), "")
         if label not in segments:
             raise DataError(f"{path}: holds the segment {label!r}, expected one of {', '.join(segments)}.")
-        found[int(number)] = segments[label]
-    return np.asarray(found[numbers])
+        lookup[int(number)] = segments[label]
+    return np.asarray(lookup[numbers])
 
 
 def _place(files: Sequence[Path], dims: int) -> Place:
@@ -194,20 +223,31 @@ def _write(
     _numbers: np.ndarray,
     mask: np.ndarray,
     files: Sequence[Path],
-    place: Place,
+    geometry: Place,
     path: Path,
     classes: Sequence[str],
     version: str,
 ) -> None:
-    if place.stack is None or place.affine is None:
+    """Write a mask as a segmentation object.
+
+    Args:
+        _numbers: Not used, because DICOM-SEG counts classes from 1.
+        mask: (H, W) or (D, H, W) class numbers, 0 the background, as the image is read.
+        files: Files of the image.
+        geometry: Affine and slices of a volume; a mask without them is that of an image.
+        path: The file to write.
+        classes: Names of the class numbers from 1.
+        version: Version of the program.
+    """
+    if geometry.stack is None or geometry.affine is None:
         write_seg(mask[None], files, classes, path, version=version, slice_mm=None)
         return
-    frames = from_ras(mask.transpose(2, 1, 0), place.affine).transpose(2, 1, 0)
-    sources = [file for file, _ in place.stack.slices]
+    frames = from_ras(mask.transpose(2, 1, 0), geometry.affine).transpose(2, 1, 0)
+    sources = [file for file, _ in geometry.stack.slices]
     if len(set(sources)) == 1:
         # One file of many frames: in their order there.
-        frames, sources = frames[np.argsort([number for _, number in place.stack.slices])], sources[:1]
-    slice_mm = float(np.linalg.norm(place.affine[:3, 2]))
+        frames, sources = frames[np.argsort([number for _, number in geometry.stack.slices])], sources[:1]
+    slice_mm = float(np.linalg.norm(geometry.affine[:3, 2]))
     write_seg(np.ascontiguousarray(frames), sources, classes, path, version=version, slice_mm=slice_mm)
 
 

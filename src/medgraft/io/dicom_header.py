@@ -74,13 +74,13 @@ class Frame:
     """Where one frame lies and what turns its stored numbers into what is shown.
 
     Args:
-        position: Of the centre of the first voxel, patient's left, posterior, superior, mm; empty when unknown.
+        position: Centre of the first voxel: patient's left, posterior, superior, mm; empty when unknown.
         orientation: Direction of a row, then of a column; 6 numbers, or empty.
         spacing_mm: Between rows, between columns; empty when unknown.
         spacing_of: Where the spacing comes from: ``PixelSpacing`` (patient), ``ImagerPixelSpacing`` (detector) …
         stack: What tells frames at one place apart (time point, b-value, echo …), as text.
-        slope: Of the rescaling, or None.
-        intercept: Of the rescaling, or None.
+        slope: Slope of the rescaling, or None.
+        intercept: Intercept of the rescaling, or None.
         window: Centre and width of the first window, or None.
         window_function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
     """
@@ -108,8 +108,8 @@ class DicomFile:
         sop_uid: SOPInstanceUID.
         modality: E.g. ``CT``.
         syntax: Name of the transfer syntax.
-        rows: Of a frame.
-        columns: Of a frame.
+        rows: Rows of a frame.
+        columns: Columns of a frame.
         samples: 1 (grey, palette) or 3 (colour).
         bits_stored: Bits that count.
         is_signed: Whether stored numbers may be negative.
@@ -176,7 +176,7 @@ def read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
 
 
 def _refuse_inflation(path: Path) -> None:
-    """A deflated file may unpack to anything, and pydicom unpacks it whole."""
+    """Refuse a deflated file that unpacks to too much, because pydicom unpacks it whole."""
     if not is_dicom(path):
         return
     meta = read_file_meta_info(path)
@@ -228,7 +228,7 @@ def header_of(dataset: Dataset, path: Path) -> DicomFile:
 
 
 def _frames(dataset: Dataset, count: int) -> tuple[Frame, ...]:
-    """Of an enhanced file each by its functional groups, else all alike."""
+    """Frames of a data set: each by its functional groups in an enhanced file, else all alike."""
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
     shared_groups = dataset.get("SharedFunctionalGroupsSequence")
     if not per_frame and not shared_groups:
@@ -240,8 +240,8 @@ def _frames(dataset: Dataset, count: int) -> tuple[Frame, ...]:
     shared = (shared_groups or [empty])[0]
 
     def group(own: Dataset, name: str) -> Dataset:
-        found = own.get(name) or shared.get(name)
-        return found[0] if found else empty
+        sequence = own.get(name) or shared.get(name)
+        return sequence[0] if sequence else empty
 
     return tuple(
         _frame(
@@ -257,23 +257,33 @@ def _frames(dataset: Dataset, count: int) -> tuple[Frame, ...]:
 
 
 def _frame(
-    place: Dataset,
+    position: Dataset,
     plane: Dataset,
     measures: Dataset,
     transform: Dataset,
     voi: Dataset,
-    others: tuple[Dataset, ...] = (),
+    groups: tuple[Dataset, ...] = (),
 ) -> Frame:
+    """One frame, from the data sets that hold its attributes; a file without functional groups holds all itself.
+
+    Args:
+        position: Holds ImagePositionPatient.
+        plane: Holds ImageOrientationPatient.
+        measures: Holds the spacing of rows and columns, mm.
+        transform: Holds slope and intercept of the rescaling.
+        voi: Holds the window and its function.
+        groups: Hold what tells frames at one position apart (time point, b-value, echo); empty where `position` does.
+    """
     spacings = {name: _numbers(measures.get(name), 2) for name in SPACINGS}
-    source = next((name for name, found in spacings.items() if found), "")
+    source = next((name for name, spacing in spacings.items() if spacing), "")
     slope, intercept = (_number(transform.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
     centre, width = (_number(next(iter(_many(voi.get(name))), None)) for name in ("WindowCenter", "WindowWidth"))
     return Frame(
-        position=_numbers(place.get("ImagePositionPatient"), 3),
+        position=_numbers(position.get("ImagePositionPatient"), 3),
         orientation=_numbers(plane.get("ImageOrientationPatient"), 6),
         spacing_mm=spacings.get(source, ()),
         spacing_of=source,
-        stack=tuple(_stack(*(others or (place,)))),
+        stack=tuple(_stack(*(groups or (position,)))),
         slope=slope if slope is not None and intercept is not None else None,
         intercept=intercept if slope is not None else None,
         window=(centre, width) if centre is not None and width is not None else None,
@@ -284,8 +294,8 @@ def _frame(
 def _stack(*sources: Dataset) -> Iterator[str]:
     """What may tell frames at one place apart, the strongest first."""
     for name in STACKS:
-        found = next((source.get(name) for source in sources if source.get(name) is not None), None)
-        yield f"{name} {found}" if found is not None else ""
+        value = next((source.get(name) for source in sources if source.get(name) is not None), None)
+        yield f"{name} {value}" if value is not None else ""
 
 
 def _syntax(dataset: Dataset) -> str:
@@ -312,7 +322,7 @@ def _number(value: Any) -> float | None:
 
 
 def _numbers(value: Any, count: int) -> tuple[float, ...]:
-    numbers = tuple(number for one in _many(value) if (number := _number(one)) is not None)
+    numbers = tuple(number for item in _many(value) if (number := _number(item)) is not None)
     return numbers if len(numbers) == count else ()
 
 
@@ -339,7 +349,7 @@ _readers: "list[warnings.catch_warnings[Any]]" = []
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Pydicom warns of every oddity of real files; what matters is refused here by name.
+    """Silence pydicom's warnings of every oddity of real files; what matters is refused here by name.
 
     The filters belong to the process and several threads read: the first to enter sets them, the last restores them.
     """

@@ -16,7 +16,7 @@ from medgraft.io.dicom_header import quiet, read_dataset
 __all__ = ["demand_highdicom", "is_seg", "read_seg", "segment_labels", "write_seg"]
 
 _SERIES: Final = 9000
-# Of type 2: they have to be there, and may be empty.
+# Attributes of type 2 have to be there, and may be empty.
 _MAY_BE_EMPTY: Final = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyID", "StudyDate", "StudyTime",
     "AccessionNumber", "ReferringPhysicianName",
@@ -38,17 +38,17 @@ def segment_labels(path: Path) -> dict[int, str]:
     Raises:
         DataError: It cannot be read.
     """
-    found = read_dataset(path, stop_before_pixels=True).get("SegmentSequence", [])
-    return {int(item.SegmentNumber): " ".join(str(item.get("SegmentLabel", "")).split()) for item in found}
+    segments = read_dataset(path, stop_before_pixels=True).get("SegmentSequence", [])
+    return {int(item.SegmentNumber): " ".join(str(item.get("SegmentLabel", "")).split()) for item in segments}
 
 
 def read_seg(path: Path, files: Sequence[Path], num_frames: int = 1) -> np.ndarray:
-    """(F, H, W) numbers of the segments of a segmentation object, a frame for each of its images'; 0 where none lies.
+    """(F, H, W) segment numbers of a segmentation object, for each frame of its images; 0 where no segment lies.
 
     Args:
-        path: Of the object.
+        path: The segmentation object.
         files: Single-frame images in the wished order, or one multi-frame file.
-        num_frames: Of that file.
+        num_frames: Frames of the multi-frame file; 1 for single-frame images.
 
     Raises:
         ConfigError: highdicom is not installed.
@@ -61,13 +61,13 @@ def read_seg(path: Path, files: Sequence[Path], num_frames: int = 1) -> np.ndarr
     }  # fmt: skip
     try:
         with quiet():
-            found = hd.seg.segread(path)
-            if not {sop for _, _, sop in found.get_source_image_uids()} & set(uids):
+            segmentation = hd.seg.segread(path)
+            if not {sop for _, _, sop in segmentation.get_source_image_uids()} & set(uids):
                 raise ValueError("it points at other images")
             if len(uids) > 1 or num_frames == 1:
-                pixels = found.get_pixels_by_source_instance(uids, **common)
+                pixels = segmentation.get_pixels_by_source_instance(uids, **common)
             else:
-                pixels = found.get_pixels_by_source_frame(uids[0], list(range(1, num_frames + 1)), **common)
+                pixels = segmentation.get_pixels_by_source_frame(uids[0], list(range(1, num_frames + 1)), **common)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"{path}: no segmentation of its images that can be read ({reason}).") from error
@@ -84,7 +84,7 @@ def write_seg(
         files: Single-frame images in the order of the frames, or one multi-frame file.
         classes: Names of the numbers from 1.
         path: To be written.
-        version: Of the program.
+        version: Version of the program.
         slice_mm: Distance of the slices of a volume; None of images.
 
     Raises:
@@ -123,7 +123,7 @@ def write_seg(
 
 
 def demand_highdicom() -> Any:
-    """The library.
+    """The highdicom library.
 
     Raises:
         ConfigError: It is not installed.
@@ -136,7 +136,14 @@ def demand_highdicom() -> Any:
 
 
 def _segment(hd: Any, number: int, name: str, version: str) -> Any:
-    """One class: what it means in the body is known to the user alone."""
+    """The description of one class; what it means in the body is known to the user alone.
+
+    Args:
+        hd: The highdicom library.
+        number: Number of the segment, from 1.
+        name: Name of the class.
+        version: Version of the program.
+    """
     return hd.seg.SegmentDescription(
         segment_number=number,
         segment_label=name,
@@ -165,5 +172,5 @@ def _complete(image: Dataset, slice_mm: float | None) -> Dataset:
 def _measures(image: Dataset) -> list[Dataset]:
     """Where the thickness of slices stands: in the image, or in the shared or own groups of its frames."""
     groups = [*image.get("SharedFunctionalGroupsSequence", []), *image.get("PerFrameFunctionalGroupsSequence", [])]
-    found = [item for group in groups for item in group.get("PixelMeasuresSequence", [])]
-    return found or [image]
+    measures = [item for group in groups for item in group.get("PixelMeasuresSequence", [])]
+    return measures or [image]

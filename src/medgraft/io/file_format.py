@@ -25,7 +25,7 @@ class Place:
 
 
 NOWHERE: Final = Place()
-"""Of files that do not tell."""
+"""The place of files that do not tell where they lie."""
 
 
 def _nowhere(_files: Sequence[Path], _dims: int) -> Place:
@@ -38,7 +38,7 @@ class MaskWriter:
 
     Args:
         name: As ``--format`` names it.
-        suffix: Of the files.
+        suffix: Ending of the files, with its dot.
         write: Writes class numbers (H, W) or (D, H, W) as they stand in files beside the files of their image: called
             with these numbers, the same as indices from 0, the image's files, its place, the path, the names of the
             classes and the program's version.
@@ -67,7 +67,7 @@ class FileFormat:
         volume_facts: What their headers declare; the second argument: whether the distance of slices is wanted.
         mask: Numbers of a mask's file, beside the files of its image and the segments by label.
         mask_suffixes: Endings of files that are masks.
-        place: Of the voxels of a case with so many axes.
+        place: Where the voxels of a case with so many axes lie.
         writes: Formats in which a mask of such a case may be written, by number of axes, the usual one first.
     """
 

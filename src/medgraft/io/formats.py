@@ -12,12 +12,12 @@ from medgraft.io.picture_files import PICTURE
 __all__ = ["FORMATS", "format_of", "named_format", "names_of_formats"]
 
 FORMATS: Final[dict[str, FileFormat]] = {"nifti": NIFTI, "array": ARRAY, "dicom": DICOM, "picture": PICTURE}
-"""In the order in which they are asked: endings that say everything first, then beginnings, then pictures."""
+"""Formats in the order in which they are asked: endings that say everything first, then beginnings, then pictures."""
 
 
 def named_format(name: str) -> FileFormat | None:
     """The format of files that are called so; None where an ending says nothing."""
-    return next((known for known in FORMATS.values() if known.is_named(name)), None)
+    return next((file_format for file_format in FORMATS.values() if file_format.is_named(name)), None)
 
 
 def format_of(path: Path) -> FileFormat | None:
@@ -33,9 +33,9 @@ def format_of(path: Path) -> FileFormat | None:
     """
     if path.is_dir():
         return FORMATS["picture"]
-    for known in FORMATS.values():
-        if known.is_named(path.name) if known.begins is None else known.begins(path):
-            return known
+    for file_format in FORMATS.values():
+        if file_format.is_named(path.name) if file_format.begins is None else file_format.begins(path):
+            return file_format
     return None
 
 
@@ -47,7 +47,7 @@ def names_of_formats(dims: int) -> str:
         ('DICOM, PNG, JPEG, TIFF, BMP', 'NIfTI, npy, DICOM, or a folder of slices')
     """
     if dims == 2:
-        return ", ".join(known.name for known in FORMATS.values() if known.image)
+        return ", ".join(file_format.name for file_format in FORMATS.values() if file_format.image)
     # A picture alone is no volume.
-    names = [known.name for known in FORMATS.values() if known.volume and known is not PICTURE]
+    names = [file_format.name for file_format in FORMATS.values() if file_format.volume and file_format is not PICTURE]
     return ", ".join([*names, "or a folder of slices"])

@@ -76,7 +76,7 @@ def read_image(path: str | Path, *, keeps_numbers: bool = False) -> tuple[np.nda
 
     Args:
         path: PNG, JPEG, TIFF (one page) or BMP.
-        keeps_numbers: Of a picture with a palette take the numbers of its entries (masks), not its colours.
+        keeps_numbers: Whether a picture with a palette gives the numbers of its entries (masks), not its colours.
 
     Returns:
         (H, W) or (H, W, 3) uint8 or uint16, and the facts after orientation.
@@ -178,7 +178,7 @@ def _stranger(magic: bytes) -> str:
 
 
 def _bits(image: ImageFile.ImageFile, path: Path) -> int:
-    """8 or 16, from the file's own declaration: Pillow squashes 16-bit colour to 8 without a word."""
+    """Bits of a picture, 8 or 16, by its own declaration: Pillow squashes 16-bit colour to 8 without a word."""
     if image.mode == "F":
         raise DataError(f"{path}: holds floating-point pixels, which have no fixed range. Save it as 16-bit PNG.")
     if isinstance(image, TiffImageFile):
@@ -192,6 +192,13 @@ def _bits(image: ImageFile.ImageFile, path: Path) -> int:
 
 
 def _pixels(image: ImageFile.ImageFile, path: Path, keeps_numbers: bool) -> np.ndarray:
+    """Pixels of an opened picture without loss; what is transparent is laid over black.
+
+    Args:
+        image: The picture, of which only the header was read.
+        path: Its file, for errors.
+        keeps_numbers: Whether a palette gives the numbers of its entries, not its colours.
+    """
     image.load()
     if image.mode == "P" and keeps_numbers:
         return np.asarray(image)
@@ -219,7 +226,7 @@ def _as_uint16(values: np.ndarray, path: Path) -> np.ndarray:
 
 
 def _deep_png(path: Path) -> np.ndarray:
-    """16-bit colour, or 16-bit grey with alpha, of which Pillow by itself keeps the upper bytes only."""
+    """Pixels of a PNG of 16-bit colour, or 16-bit grey with alpha, of which Pillow keeps the upper bytes only."""
     data = path.read_bytes()
     colour_type = data[25]
     if colour_type == 4:

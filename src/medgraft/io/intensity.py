@@ -19,7 +19,7 @@ CT_WINDOWS: Final[dict[str, tuple[float, float]]] = {
     "brain": (40.0, 80.0),
     "abdomen": (60.0, 400.0),
 }
-"""Centre and width in Hounsfield units."""
+"""Centre and width of each window in Hounsfield units."""
 _PERCENTILES: Final = (0.5, 99.5)
 _DEVIATIONS: Final = 5.0
 _ENOUGH: Final = 2**24
@@ -46,7 +46,7 @@ def to_sixteen_bits(values: np.ndarray, low: float, high: float, scaling: Scalin
     """Integers 0 to 65535 of `values`; what lies outside is clipped.
 
     Args:
-        values: Of any shape; finite.
+        values: Finite numbers of any shape.
         low: What becomes 0 where `scaling` is ``range``.
         high: What becomes 65535 there.
         scaling: ``range`` (between `low` and `high`), ``percentile`` (between the 0.5th and the 99.5th of these values)
@@ -57,30 +57,30 @@ def to_sixteen_bits(values: np.ndarray, low: float, high: float, scaling: Scalin
         [0, 32768, 65535]
     """
     if scaling == "percentile":
-        # Of a large volume every so-many-th voxel tells as much.
+        # Every so-many-th voxel of a large volume tells as much.
         some = values.reshape(-1)[:: max(1, values.size // _ENOUGH)]
         low, high = (float(value) for value in np.percentile(some, _PERCENTILES))
     elif scaling == "z-score":
         middle, reach = float(values.mean(dtype=np.float64)), _DEVIATIONS * float(values.std(dtype=np.float64))
         low, high = middle - reach, middle + reach
-    found = np.zeros(values.shape, dtype=np.uint16)
+    integers = np.zeros(values.shape, dtype=np.uint16)
     if not high > low:
-        return found  # a constant image has no contrast to keep
+        return integers  # a constant image has no contrast to keep
     step = max(1, _BLOCK * len(values) // max(1, values.size))
     for start in range(0, len(values), step):
         part = slice(start, start + step)
         shares = (values[part].astype(np.float64) - low) / (high - low)
-        found[part] = np.rint(shares.clip(0, 1) * FULL_SCALE)
-    return found
+        integers[part] = np.rint(shares.clip(0, 1) * FULL_SCALE)
+    return integers
 
 
 def through_window(values: np.ndarray, centre: float, width: float, function: str = "LINEAR") -> np.ndarray:
     """`values` through a window, 0 to 1, float64.
 
     Args:
-        values: Of any shape.
-        centre: Of the window.
-        width: Of the window; at least 1 for LINEAR, else above 0.
+        values: Numbers of any shape, in the unit of the window.
+        centre: Centre of the window.
+        width: Width of the window; at least 1 for LINEAR, else above 0.
         function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
 
     Raises:

@@ -20,13 +20,13 @@ NO_NAMES: Final[Mapping[str, int]] = MappingProxyType({})
 
 def is_mask_name(name: str) -> bool:
     """Whether a file is called as those that hold masks are; a JPEG is, too, and refused when it is read."""
-    return any(known.is_named(name, known.mask_suffixes) for known in FORMATS.values())
+    return any(file_format.is_named(name, file_format.mask_suffixes) for file_format in FORMATS.values())
 
 
 def read_mask(path: Path, images: Sequence[Path] = (), segments: Mapping[str, int] = NO_NAMES) -> np.ndarray:
     """The numbers of a mask: (H, W) of a picture, or (D, H, W) of a volume, turned as images are.
 
-    Of a picture with a palette these are the numbers of its entries; 1-bit pictures hold 0 and 255. Voxels of NIfTI
+    A picture with a palette gives the numbers of its entries; 1-bit pictures hold 0 and 255. Voxels of NIfTI
     that are no number are background.
 
     Args:
@@ -41,11 +41,14 @@ def read_mask(path: Path, images: Sequence[Path] = (), segments: Mapping[str, in
         DataError: It cannot be read, is coloured or lossy (JPEG), tells how it is turned where its image does not or
             the other way round, or holds other than whole numbers from 0.
     """
-    named = next((known for known in FORMATS.values() if known.is_named(path.name, known.mask_suffixes)), None)
-    known = named or format_of(path)
-    if known is None or known.mask is None:
+    named = next(
+        (file_format for file_format in FORMATS.values() if file_format.is_named(path.name, file_format.mask_suffixes)),
+        None,
+    )
+    file_format = named or format_of(path)
+    if file_format is None or file_format.mask is None:
         return read_image(path, keeps_numbers=True)[0]  # says what the file is instead
-    return known.mask(path, images, segments)
+    return file_format.mask(path, images, segments)
 
 
 def is_seg_file(path: Path) -> bool:

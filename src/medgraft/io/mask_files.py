@@ -17,9 +17,12 @@ from medgraft.io.nifti import is_nifti_name, nifti_facts, ras_order
 __all__ = ["MASK_WRITERS", "cell_mm", "mask_format", "mask_path", "native_sides", "write_mask"]
 
 MASK_WRITERS: Final[dict[str, MaskWriter]] = {
-    writer.name: writer for known in FORMATS.values() for writers in known.writes.values() for writer in writers
+    writer.name: writer
+    for file_format in FORMATS.values()
+    for writers in file_format.writes.values()
+    for writer in writers
 }
-"""By name, as ``--format`` takes it."""
+"""Writers by name, as ``--format`` takes it."""
 
 
 def mask_format(files: Sequence[Path], dims: int, wanted: MaskFormat) -> str:
@@ -28,7 +31,7 @@ def mask_format(files: Sequence[Path], dims: int, wanted: MaskFormat) -> str:
     ``auto``: DICOM-SEG of DICOM, NIfTI of NIfTI, PNG of other images, ``.npy`` of arrays and of folders of slices.
 
     Args:
-        files: Of a case.
+        files: Files of a case.
         dims: 2 or 3.
         wanted: ``auto`` or a key of `MASK_WRITERS`.
 
@@ -55,8 +58,8 @@ def native_sides(files: Sequence[Path], pixels: np.ndarray, dims: int, *, is_res
     """(H, W) or (D, H, W) of a case in its files, turned as it is read.
 
     Args:
-        files: Of the case.
-        pixels: As they were read.
+        files: Files of the case.
+        pixels: Its pixels or voxels as they were read.
         dims: 2 or 3.
         is_resampled: Whether volumes were brought to a common spacing.
     """
@@ -78,8 +81,8 @@ def cell_mm(files: Sequence[Path], spacing_mm: Sequence[float], dims: int) -> fl
     A voxel of a tilted gantry is smaller than the product of its sides.
 
     Args:
-        files: Of the case.
-        spacing_mm: Of its pixels or voxels.
+        files: Files of the case.
+        spacing_mm: Distance of its pixels or voxels along each axis; empty where it is unknown.
         dims: 2 or 3.
     """
     if len(spacing_mm) != dims:
@@ -107,12 +110,12 @@ def write_mask(
 
     Args:
         mask: (H, W) or (D, H, W) uint8 class numbers, as its image is read.
-        files: Of the image.
+        files: Files of the image.
         path: From `mask_path`.
         kind: From `mask_format`.
         values: Numbers that stand for the classes in the file; DICOM-SEG counts them from 1.
         classes: Their names.
-        version: Of the program.
+        version: Version of the program.
 
     Raises:
         ConfigError: A library is missing.
@@ -120,7 +123,7 @@ def write_mask(
         RunError: The place cannot be written.
     """
     numbers = np.array([0, *values], dtype=np.uint8 if max(values) < 256 else np.uint16)[mask]
-    place = _format(files).place(files, mask.ndim)
+    geometry = _format(files).place(files, mask.ndim)
     with replacing(path) as temporary:
-        MASK_WRITERS[kind].write(numbers, mask, files, place, temporary, classes, version)
+        MASK_WRITERS[kind].write(numbers, mask, files, geometry, temporary, classes, version)
     return path

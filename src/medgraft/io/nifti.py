@@ -126,6 +126,11 @@ def read_nifti(path: Path, outside: float | None = None) -> tuple[np.ndarray, np
 def write_nifti(values: np.ndarray, affine: np.ndarray, path: Path) -> None:
     """Write (X, Y, Z) voxels; the same bytes for the same voxels.
 
+    Args:
+        values: (X, Y, Z).
+        affine: (4, 4) from voxel to millimetres, right, anterior, superior.
+        path: ``.nii``, or ``.nii.gz`` to compress.
+
     Raises:
         OSError: The file cannot be written.
     """
@@ -136,6 +141,11 @@ def write_nifti(values: np.ndarray, affine: np.ndarray, path: Path) -> None:
 
 def write_like(values: np.ndarray, original: Path, path: Path) -> None:
     """Write whole numbers (X, Y, Z) with the place, the units and the codes of another file's header.
+
+    Args:
+        values: (X, Y, Z) in the order of the voxels of `original`.
+        original: The NIfTI file whose header is taken.
+        path: The file to write, gzip-compressed whatever it is called.
 
     Raises:
         OSError: The file cannot be written.

@@ -43,6 +43,13 @@ def _volume_facts(files: Sequence[Path], _is_spaced: bool) -> ImageFacts:
 
 
 def _mask(path: Path, images: Sequence[Path], _segments: Mapping[str, int]) -> np.ndarray:
+    """Labels of a NIfTI mask, turned as volumes are read.
+
+    Args:
+        path: The NIfTI file of the mask.
+        images: Files of its image, which has to say how it is turned (NIfTI, DICOM).
+        _segments: Not used, because NIfTI has no segments.
+    """
     if images and not (is_nifti_name(images[0].name) or is_dicom(images[0])):
         raise DataError(
             f"{path}: says how it is turned, which its image ({images[0].suffix or images[0].name}) does not. "
@@ -56,18 +63,29 @@ def _write(
     numbers: np.ndarray,
     _mask: np.ndarray,
     files: Sequence[Path],
-    place: Place,
+    geometry: Place,
     path: Path,
     _classes: Sequence[str],
     _version: str,
 ) -> None:
-    if place.affine is None:
+    """Write the numbers of a mask as NIfTI, on the voxels of its image.
+
+    Args:
+        numbers: (D, H, W) as they stand in the file, turned as the image is read.
+        _mask: Not used; the same as class numbers.
+        files: Files of the image; the header of a NIfTI file is taken over.
+        geometry: Affine of the image; one without is refused.
+        path: The file to write.
+        _classes: Not used; names of the classes.
+        _version: Not used; version of the program.
+    """
+    if geometry.affine is None:
         raise DataError(f"{files[0]}: has no place in the patient, which NIfTI needs. Leave --format out.")
-    values = from_ras(numbers.transpose(2, 1, 0), place.affine)
+    values = from_ras(numbers.transpose(2, 1, 0), geometry.affine)
     if is_nifti_name(files[0].name):
         write_like(values, files[0], path)
     else:
-        write_nifti(values, place.affine, path)
+        write_nifti(values, geometry.affine, path)
 
 
 NIFTI_MASKS = MaskWriter(name="nifti", suffix=".nii.gz", write=_write)

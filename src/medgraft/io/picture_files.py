@@ -28,15 +28,15 @@ def _image(path: Path, _reading: Reading) -> Pixels:
 
 def _slices(folder: Path) -> list[Path]:
     try:
-        found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+        files = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror or error}). Check its rights.") from error
-    if len(found) < 2:
+    if len(files) < 2:
         raise DataError(
             f"{folder}: expected the slices of one volume, pictures side by side or one DICOM series, "
-            f"got {len(found)} pictures. Name the file or folder of one volume."
+            f"got {len(files)} pictures. Name the file or folder of one volume."
         )
-    return sorted(found, key=natural)
+    return sorted(files, key=natural)
 
 
 def _volume(files: Sequence[Path], reading: Reading) -> Pixels:
@@ -66,6 +66,13 @@ def _volume_facts(files: Sequence[Path], _is_spaced: bool) -> ImageFacts:
 
 
 def _mask(path: Path, _images: Sequence[Path], _segments: Mapping[str, int]) -> np.ndarray:
+    """Labels of a mask that is stored as a picture; with a palette, the numbers of its entries.
+
+    Args:
+        path: A PNG, TIFF or BMP file.
+        _images: Not used; files of its image.
+        _segments: Not used, because pictures have no segments.
+    """
     if path.suffix.lower() in _LOSSY:
         raise DataError(f"{path}: a JPEG changes the numbers of a mask. Export it as PNG.")
     pixels, _ = read_image(path, keeps_numbers=True)
@@ -78,11 +85,22 @@ def _write(
     numbers: np.ndarray,
     _mask: np.ndarray,
     _files: Sequence[Path],
-    _place: Place,
+    _geometry: Place,
     path: Path,
     _classes: Sequence[str],
     _version: str,
 ) -> None:
+    """Write the numbers of a mask as a picture.
+
+    Args:
+        numbers: (H, W) as they stand in the file.
+        _mask: Not used; the same as class numbers.
+        _files: Not used; files of the image.
+        _geometry: Not used, because a picture keeps no geometry.
+        path: The file to write.
+        _classes: Not used; names of the classes.
+        _version: Not used; version of the program.
+    """
     Image.fromarray(numbers).save(path)
 
 

@@ -74,7 +74,7 @@ def prepare_mask(mask: np.ndarray, preprocessing: Preprocessing, spacing_mm: Seq
 
     Args:
         mask: (H, W) or (D, H, W) class numbers of any size that covers what its image covers.
-        preprocessing: Of the image.
+        preprocessing: Preprocessing of the image.
         spacing_mm: Distance of the pixels in the file along each axis; empty where it is unknown.
 
     Examples:
@@ -89,8 +89,8 @@ def prepare_mask(mask: np.ndarray, preprocessing: Preprocessing, spacing_mm: Seq
         ratios, spacing_mm = np.array(common) / spacing_mm, common
     for axis, side in enumerate(_scaled(read, preprocessing, spacing_mm)):
         # Both steps at once: a number is taken from the nearest voxel of the file.
-        places = ((np.arange(side) + 0.5) * (read[axis] / side) - 0.5) * ratios[axis]
-        nearest = np.clip(np.floor(places + 0.5), 0, mask.shape[axis] - 1).astype(np.int64)
+        positions = ((np.arange(side) + 0.5) * (read[axis] / side) - 0.5) * ratios[axis]
+        nearest = np.clip(np.floor(positions + 0.5), 0, mask.shape[axis] - 1).astype(np.int64)
         mask = mask.take(nearest, axis=axis)
     return np.ascontiguousarray(_centred(mask, preprocessing.sides, fill=0))
 
@@ -107,9 +107,9 @@ def restore(
 
     Args:
         values: (*preprocessing.sides), e.g. probabilities of one class.
-        sides: Of the image, before it was resampled.
-        preprocessing: That `values` were made under.
-        spacing_mm: As for `prepare_mask`.
+        sides: Sides of the image before it was resampled, px or voxels.
+        preprocessing: The one that `values` were made under.
+        spacing_mm: As in `prepare_mask`.
         fill: Where `prepare` had cut something off and nothing was seen.
 
     Examples:
@@ -124,36 +124,48 @@ def restore(
     if _is_resampled(wished, preprocessing, spacing_mm):
         common = preprocessing.reading.spacing_mm
         unread = dataclasses.replace(preprocessing, reading=USUAL_READING)
-        found = restore(values, resampled_sides(wished, spacing_mm, common), unread, common, fill=fill)
+        resampled = restore(values, resampled_sides(wished, spacing_mm, common), unread, common, fill=fill)
         steps = zip(wished, spacing_mm, common, strict=True)
-        return _at_places(found, [np.arange(side) * (old / new) for side, old, new in steps])
+        return _at_places(resampled, [np.arange(side) * (old / new) for side, old, new in steps])
     scaled = _scaled(wished, preprocessing, spacing_mm)
-    known = np.ascontiguousarray(_centred(values, scaled, fill=fill), dtype=np.float32)
+    centred = np.ascontiguousarray(_centred(values, scaled, fill=fill), dtype=np.float32)
     if scaled == wished:
-        return known
+        return centred
     mode = "bilinear" if len(scaled) == 2 else "trilinear"
-    interpolated = F.interpolate(from_numpy(known)[None, None], wished, mode=mode, align_corners=False)
+    interpolated = F.interpolate(from_numpy(centred)[None, None], wished, mode=mode, align_corners=False)
     return np.asarray(interpolated[0, 0].numpy())
 
 
 def _is_resampled(sides: Sequence[int], preprocessing: Preprocessing, stored_mm: Sequence[float]) -> bool:
-    """Whether reading brings such a volume to a common spacing before it is prepared."""
+    """Whether reading brings such a volume to a common spacing before it is prepared.
+
+    Args:
+        sides: Sides of the image or mask in its file, px or voxels.
+        preprocessing: Its reading names the common spacing.
+        stored_mm: Distance of the pixels in the file along each axis; empty where it is unknown.
+    """
     return len(sides) == len(stored_mm) == len(preprocessing.reading.spacing_mm) == 3
 
 
-def _at_places(values: np.ndarray, places: Sequence[np.ndarray]) -> np.ndarray:
+def _at_places(values: np.ndarray, positions: Sequence[np.ndarray]) -> np.ndarray:
     """`values` at places along each axis, linearly interpolated; outside the value at the edge."""
-    for axis, wished in enumerate(places):
+    for axis, wished in enumerate(positions):
         inside = np.clip(wished, 0, values.shape[axis] - 1)
         low = np.floor(inside).astype(np.int64)
         high = np.minimum(low + 1, values.shape[axis] - 1)
-        share = (inside - low).astype(np.float32).reshape([-1 if one == axis else 1 for one in range(values.ndim)])
+        share = (inside - low).astype(np.float32).reshape([-1 if dim == axis else 1 for dim in range(values.ndim)])
         values = values.take(low, axis=axis) * (1 - share) + values.take(high, axis=axis) * share
     return values
 
 
 def _scaled(sides: Sequence[int], preprocessing: Preprocessing, spacing_mm: Sequence[float]) -> tuple[int, ...]:
-    """The size to which an image is brought before it is cut or padded to the input."""
+    """The size to which an image is brought before it is cut or padded to the input.
+
+    Args:
+        sides: Sides of the image, px or voxels.
+        preprocessing: `sides` and `resize` are used.
+        spacing_mm: Distance of the pixels along each axis, so that ``pad`` keeps the aspect; empty where it is unknown.
+    """
     wished = preprocessing.sides
     if preprocessing.resize == "squash":
         return tuple(wished)
@@ -163,8 +175,8 @@ def _scaled(sides: Sequence[int], preprocessing: Preprocessing, spacing_mm: Sequ
     if len(spacing_mm) == len(sides):
         # As caches store it: a rounding apart, image and mask would differ by a row.
         lengths *= np.asarray(spacing_mm, dtype=np.float32)
-    found = np.clip(np.rint(lengths * (np.array(wished) / lengths).min()), 1, wished)
-    return tuple(int(side) for side in found)
+    scaled = np.clip(np.rint(lengths * (np.array(wished) / lengths).min()), 1, wished)
+    return tuple(int(side) for side in scaled)
 
 
 def _check(pixels: np.ndarray, preprocessing: Preprocessing) -> None:
@@ -189,7 +201,13 @@ def _luminance(pixels: np.ndarray) -> np.ndarray:
 
 
 def _centred(pixels: np.ndarray, sides: Sequence[int], *, fill: float | None = None) -> np.ndarray:
-    """`pixels` cut or padded with `fill` (their minimum) to `sides`, around the centre."""
+    """`pixels` cut or padded with `fill` (their minimum) to `sides`, around the centre.
+
+    Args:
+        pixels: (H, W) or (D, H, W), with or without channels behind.
+        sides: The wished sides, px or voxels.
+        fill: What lies around; None for the minimum of `pixels`.
+    """
     for axis, side in enumerate(sides):
         extra = side - pixels.shape[axis]
         if extra < 0:
@@ -202,7 +220,7 @@ def _centred(pixels: np.ndarray, sides: Sequence[int], *, fill: float | None = N
 
 
 def _resize(pixels: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
-    """Axis by axis, as Pillow does it; a volume in its slices first, then across them."""
+    """`pixels` resized axis by axis, as Pillow does it; a volume in its slices first, then across them."""
     if pixels.shape[: len(sides)] == sides:
         return pixels
     if len(sides) == 2:
@@ -212,6 +230,13 @@ def _resize(pixels: np.ndarray, sides: tuple[int, ...]) -> np.ndarray:
 
 
 def _resize_image(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A picture at another size by antialiased linear interpolation, in its own depth.
+
+    Args:
+        pixels: (H, W) or (H, W, 3), uint8 or uint16.
+        height: The wished rows, px.
+        width: The wished columns, px.
+    """
     if pixels.dtype == np.uint8:
         return np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling.BILINEAR))
     if pixels.ndim == 3:

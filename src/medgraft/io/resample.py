@@ -55,6 +55,6 @@ def resampled(
 
     channels = values[None] if values.ndim == 3 else np.moveaxis(values, -1, 0)
     image = MetaTensor(torch.from_numpy(np.ascontiguousarray(channels, dtype=np.float32)), affine=torch.tensor(affine))
-    found = Spacing(pixdim=tuple(spacing_mm[::-1]), mode="bilinear", padding_mode="border")(image)
-    turned = np.moveaxis(np.asarray(found.numpy()), 0, -1)
-    return turned[..., 0] if values.ndim == 3 else turned, np.asarray(found.affine, dtype=np.float64)
+    volume = Spacing(pixdim=tuple(spacing_mm[::-1]), mode="bilinear", padding_mode="border")(image)
+    turned = np.moveaxis(np.asarray(volume.numpy()), 0, -1)
+    return turned[..., 0] if values.ndim == 3 else turned, np.asarray(volume.affine, dtype=np.float64)

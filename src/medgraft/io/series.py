@@ -62,19 +62,26 @@ def stacks_of(series: Mapping[Path, DicomFile]) -> tuple[Stack, ...]:
     _check_alike(series, slices, where)
     row, column = np.array(slices[0][2].orientation).reshape(2, 3)
     normal = np.cross(row, column)
-    places = np.array([np.dot(frame.position, normal) for _, _, frame in slices])
-    found = []
-    for name, members in _apart(slices, places).items():
-        order = members[np.argsort(places[members], kind="stable")]
-        _check_spacing([slices[i] for i in order], places[order], where, name)
-        found.append(_stack(name, [slices[i] for i in order], normal))
-    return tuple(found)
+    positions = np.array([np.dot(frame.position, normal) for _, _, frame in slices])
+    stacks = []
+    for name, members in _apart(slices, positions).items():
+        order = members[np.argsort(positions[members], kind="stable")]
+        _check_spacing([slices[i] for i in order], positions[order], where, name)
+        stacks.append(_stack(name, [slices[i] for i in order]))
+    return tuple(stacks)
 
 
 _Slice = tuple[Path, int, Frame]
 
 
 def _check_alike(series: Mapping[Path, DicomFile], slices: Sequence[_Slice], where: Path) -> None:
+    """Refuse slices that differ in size, direction or spacing of pixels.
+
+    Args:
+        series: What each file says of itself.
+        slices: File, number of frame and frame of each slice.
+        where: File or folder, for the error.
+    """
     sizes = {(series[path].rows, series[path].columns) for path, _, _ in slices}
     if len(sizes) > 1:
         raise DataError(f"{where}: slices of different sizes {sorted(sizes)} in one series. Split it.")
@@ -87,10 +94,10 @@ def _check_alike(series: Mapping[Path, DicomFile], slices: Sequence[_Slice], whe
         raise DataError(f"{where}: slices of different pixel spacing in one series ({_named(wide)}). Split it.")
 
 
-def _apart(slices: Sequence[_Slice], places: np.ndarray) -> dict[str, np.ndarray]:
+def _apart(slices: Sequence[_Slice], positions: np.ndarray) -> dict[str, np.ndarray]:
     """Rows of each stack by its name. Slices at one place are told apart by what differs between them."""
     everyone = np.arange(len(slices))
-    if not _has_repeats(places):
+    if not _has_repeats(positions):
         return {"": everyone}
     keys = [frame.stack for _, _, frame in slices]
     columns = [column for column in zip(*keys, strict=True) if 1 < len(set(column)) <= len(slices) // 2]
@@ -101,22 +108,30 @@ def _apart(slices: Sequence[_Slice], places: np.ndarray) -> dict[str, np.ndarray
             groups.setdefault(", ".join(filter(None, key)), []).append(i)
         # A time that differs from slice to slice tells no volumes apart.
         is_split = min(len(rows) for rows in groups.values()) > 1
-        if is_split and not any(_has_repeats(places[rows]) for rows in groups.values()):
+        if is_split and not any(_has_repeats(positions[rows]) for rows in groups.values()):
             return {name: np.array(groups[name]) for name in sorted(groups)}
     return {"": everyone}
 
 
-def _has_repeats(places: np.ndarray) -> bool:
-    steps = np.diff(np.sort(places))
+def _has_repeats(positions: np.ndarray) -> bool:
+    steps = np.diff(np.sort(positions))
     positive = steps[steps > 0]
     return bool(len(steps)) and (not len(positive) or bool((steps <= _SAME_PLACE * np.median(positive)).any()))
 
 
-def _check_spacing(slices: Sequence[_Slice], places: np.ndarray, where: Path, name: str) -> None:
+def _check_spacing(slices: Sequence[_Slice], positions: np.ndarray, where: Path, name: str) -> None:
+    """Refuse a single slice, two slices at one place, and a gap.
+
+    Args:
+        slices: File, number of frame and frame of each slice, in the order of the normal.
+        positions: (N,) mm along the normal, ascending.
+        where: File or folder, for the error.
+        name: Name of the stack, for the error; empty where it is the only one.
+    """
     title = f"{where}{f' ({name})' if name else ''}"
     if len(slices) < 2:
         raise DataError(f"{title}: holds one slice, expected a volume. Name the folder of its series.")
-    steps = np.diff(places)
+    steps = np.diff(positions)
     usual = float(np.median(steps))
     for number, step in enumerate(steps):
         if step <= _SAME_PLACE * usual or usual == 0:
@@ -130,11 +145,21 @@ def _check_spacing(slices: Sequence[_Slice], places: np.ndarray, where: Path, na
 
 def _pair(slices: Sequence[_Slice], number: int) -> str:
     """Two neighbours by file and, of several frames in one file, by frame."""
-    (one, first, _), (two, second, _) = slices[number : number + 2]
-    return f"{one.name} frame {first + 1}, {two.name} frame {second + 1}" if one == two else f"{one.name}, {two.name}"
+    (file, first, _), (next_file, second, _) = slices[number : number + 2]
+    return (
+        f"{file.name} frame {first + 1}, {next_file.name} frame {second + 1}"
+        if file == next_file
+        else f"{file.name}, {next_file.name}"
+    )
 
 
-def _stack(name: str, slices: Sequence[_Slice], normal: np.ndarray) -> Stack:
+def _stack(name: str, slices: Sequence[_Slice]) -> Stack:
+    """A stack of sorted slices, with its affine.
+
+    Args:
+        name: What tells it from other stacks of its series, empty where it is the only one.
+        slices: File, number of frame and frame of each slice, in the order of the normal.
+    """
     first, last = slices[0][2], slices[-1][2]
     row, column = np.array(first.orientation).reshape(2, 3)
     step = (np.array(last.position) - np.array(first.position)) / (len(slices) - 1)

@@ -15,7 +15,7 @@ __all__ = ["is_volume_name", "read_volume", "read_volume_facts"]
 
 def is_volume_name(name: str) -> bool:
     """Whether a file is called as those that hold a whole volume are."""
-    return any(known.is_whole and known.is_named(name) for known in FORMATS.values())
+    return any(file_format.is_whole and file_format.is_named(name) for file_format in FORMATS.values())
 
 
 def read_volume(files: Sequence[Path], reading: Reading) -> tuple[np.ndarray, ImageFacts]:
@@ -46,7 +46,7 @@ def read_volume_facts(files: Sequence[Path], *, is_spaced: bool = False) -> Imag
     """What the headers alone declare, turned as `read_volume` turns; no voxel is decoded.
 
     Args:
-        files: Of one volume.
+        files: Files of one volume, as `read_volume` takes them.
         is_spaced: Whether the distance of slices is wanted, for which every header of a DICOM series is read.
 
     Raises:
@@ -59,11 +59,11 @@ def read_volume_facts(files: Sequence[Path], *, is_spaced: bool = False) -> Imag
 
 
 def _format_of(files: Sequence[Path]) -> FileFormat:
-    known = format_of(files[0])
+    file_format = format_of(files[0])
     # A picture alone is no volume; a folder of them is.
-    if known is None or (known is FORMATS["picture"] and not files[0].is_dir()):
+    if file_format is None or (file_format is FORMATS["picture"] and not files[0].is_dir()):
         raise _no_volume(files)
-    return known
+    return file_format
 
 
 def _no_volume(files: Sequence[Path]) -> DataError:

@@ -22,7 +22,7 @@ _large = threading.BoundedSemaphore(1)
 
 
 def one_at_a_time(num_voxels: int, reading: Reading) -> contextlib.AbstractContextManager[Any]:
-    """Large volumes wait for each other: real values take some twenty bytes a voxel on their way."""
+    """A context in which large volumes wait for each other: real values take some twenty bytes a voxel on their way."""
     return _large if num_voxels > LARGE or reading.spacing_mm else contextlib.nullcontext()
 
 
@@ -51,7 +51,7 @@ def real_volume(
         values: (X, Y, Z).
         affine: (4, 4) of these.
         reading: Windows, scaling, spacing.
-        mode: Of the facts.
+        mode: What the facts call the format, e.g. ``NIfTI``.
         where: File, for the error.
         is_placed: Whether the affine means millimetres.
 
@@ -76,10 +76,10 @@ def real_volume(
 def placed(
     values: np.ndarray, affine: np.ndarray, reading: Reading, where: Path
 ) -> tuple[np.ndarray, tuple[float, ...], tuple[float, ...]]:
-    """(X, Y, Z, …) in any orientation to (D, H, W, …) of the usual one and the wished spacing; that, and the stored.
+    """Voxels (X, Y, Z, …) turned to (D, H, W, …) and brought to the wished spacing; that spacing, and the stored one.
 
     Args:
-        values: Of the voxels.
+        values: (X, Y, Z, …) in any orientation.
         affine: (4, 4) of these.
         reading: Spacing.
         where: File, for the error.
@@ -114,10 +114,10 @@ def facts_of(
     Args:
         pixels: uint8 or uint16.
         mode: Where it comes from.
-        modality: Of DICOM.
+        modality: Modality in the DICOM header, else empty.
         steps: What was done to the stored numbers.
-        spacing_mm: Of the voxels.
-        stored_mm: Of the voxels in the file.
+        spacing_mm: Distance of slices, rows and columns; empty where it is unknown.
+        stored_mm: Distance of slices, rows and columns in the file, before anything was resampled.
     """
     depth, height, width = pixels.shape[:3]
     return ImageFacts(

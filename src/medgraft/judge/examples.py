@@ -29,7 +29,7 @@ def example_pictures(
         dataset: The images.
         trial: Not needed for labels.
         context: Not needed for labels.
-        predictions: Of the chosen model on the test set.
+        predictions: The chosen model's predictions on the test set.
     """
     rows = dataset.cohort.case_rows("test")
     probs, called = predictions.probs, predicted_targets(predictions)
@@ -63,9 +63,9 @@ def picture(folder: Path, dataset: Dataset, row: int) -> str:
     """The name of a small picture of a decoded image, after it was written; four views of a volume.
 
     Args:
-        folder: It lies here.
+        folder: The picture is written here.
         dataset: The images.
-        row: Of the cache.
+        row: Row of the cache.
     """
     pixels = np.asarray(dataset.decoded.images[row], dtype=np.float64)
     low, high = pixels.min(), pixels.max()
@@ -87,7 +87,7 @@ def _four_views(volume: np.ndarray) -> np.ndarray:
     # the left.
     shown = [image[::-1, ::-1] for image in (coronal, sagittal, axial, mean)]
     height, width = (max(image.shape[axis] for image in shown) for axis in (0, 1))
-    one, two, three, four = (
+    front, side, feet, averaged = (
         np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0))) for image in shown
     )
-    return np.concatenate([np.concatenate([one, two], axis=1), np.concatenate([three, four], axis=1)])
+    return np.concatenate([np.concatenate([front, side], axis=1), np.concatenate([feet, averaged], axis=1)])

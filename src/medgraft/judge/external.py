@@ -27,16 +27,16 @@ class ExternalResult:
 
     Args:
         result: Metrics with intervals; operating points keep the thresholds chosen on validation.
-        classes: Those that were judged.
+        classes: Classes that were judged.
         unlabelled: Labels of the model that the cohort does not have.
         judged_by: What was judged as one.
         num_images: Readable images.
         num_cases: Cases judged.
         num_above_training_range: Images with values above those of the training images.
-        findings: Of the audit.
-        sites: By name, where the cohort tells them.
-        unit: In which surfaces are measured; empty for labels.
-        tolerance: Of surface Dice; None for labels.
+        findings: Findings of the audit.
+        sites: Results by name of the site, where the cohort tells them.
+        unit: Unit in which surfaces are measured; empty for labels.
+        tolerance: Tolerance of surface Dice; None for labels.
         observers: Other observers of masks.
         observers_left_out: Those who cannot be compared, and why.
     """
@@ -68,10 +68,10 @@ def judge_external(
     """What the cases say of the model, and what it says of them.
 
     Args:
-        model: Finished.
+        model: A finished model.
         dataset: The other cohort, in terms of the model's classes.
         rows: Images that are judged, every one of each unit among them.
-        findings: Of its audit.
+        findings: Findings of the cohort's audit.
         plan: Bootstrap and tolerance.
         device: From `medgraft.train.engine.pick_device`.
         listener: Told how far it is, and what is odd.
@@ -93,7 +93,7 @@ def judge_external(
     result = summarise(labelled, bootstrap_weights(labelled, plan.replicates, plan.seed))
     cases = rows[np.unique(dataset.cohort.units(rows), return_index=True)[1]]
     sites = dataset.cohort.sites(cases)
-    found = ExternalResult(
+    external = ExternalResult(
         result=dataclasses.replace(result, points=_points(labelled, model)),
         classes=labelled.classes,
         unlabelled=unlabelled,
@@ -105,24 +105,24 @@ def judge_external(
         sites=site_results(labelled, sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
         **judge.beside(dataset, rows, judged, plan),
     )
-    return found, judged
+    return external, judged
 
 
 def external_to_json(result: ExternalResult) -> dict[str, Any]:
     """The content of `evaluation.json`."""
-    told = to_json(result)
+    facts = to_json(result)
     model = model_to_json(result.result)
-    del told["result"], told["findings"]
+    del facts["result"], facts["findings"]
     metrics = {name: to_json(score) for name, score in result.result.scores.items()}
-    told |= {"metrics": metrics, "audit": to_json(result.findings)}
+    facts |= {"metrics": metrics, "audit": to_json(result.findings)}
     if result.result.per_class:
-        told["per_class"] = model["per_class"]
+        facts["per_class"] = model["per_class"]
     if result.result.points:
-        told["operating_point"] = to_json(result.result.points)
+        facts["operating_point"] = to_json(result.result.points)
     for name in ("sites", "observers"):
-        told[name] = {key: part | part.pop("scores") for key, part in told[name].items()}
+        facts[name] = {key: part | part.pop("scores") for key, part in facts[name].items()}
     unused = ("unit", "tolerance", "observers", "observers_left_out") if result.tolerance is None else ("judged_by",)
-    return {name: value for name, value in told.items() if name not in unused}
+    return {name: value for name, value in facts.items() if name not in unused}
 
 
 def _points(judged: Judged, model: LoadedModel) -> dict[str, ClassPoint]:
@@ -132,7 +132,7 @@ def _points(judged: Judged, model: LoadedModel) -> dict[str, ClassPoint]:
 
 
 def _labelled(judged: Judged, dataset: Dataset) -> tuple[Judged, tuple[str, ...]]:
-    """What is said of the labels that the cohort has, and the names of the others; of single labels all."""
+    """What is said of the labels that the cohort has, and the names of the others; of single labels all are kept."""
     if not isinstance(judged, Predictions) or judged.task != "multilabel":
         return judged, ()
     has = ~np.isnan(dataset.cohort.targets).all(0)

@@ -34,9 +34,9 @@ def merge_folds(plan: JudgePlan, folder: Path, dataset: Dataset, results: Sequen
 
     Args:
         plan: How folds are judged.
-        folder: Of the run; fold k lies in ``fold_k`` below it.
+        folder: The run's folder; fold k lies in ``fold_k`` below it.
         dataset: The cohort before any division.
-        results: Of the folds, in their order.
+        results: Results of the folds, in their order.
 
     Raises:
         RunError: A fold tested a case that the cohort lacks, or a file cannot be written.
@@ -120,6 +120,16 @@ def _test(
     results: Sequence[RunResult],
     weights: np.ndarray,
 ) -> TestResult:
+    """What the test cases of all folds together say, with mean and sd over the folds.
+
+    Args:
+        plan: How folds are judged.
+        dataset: The cohort before any division.
+        rows: Row in the cohort of every test case.
+        judged: What the models say of these cases, by role.
+        results: Results of the folds, in their order.
+        weights: (replicates, N) bootstrap weights of these cases.
+    """
     chosen = judged["chosen"]
     pair = (
         _over_folds(summarise(chosen, weights), [result.test.chosen for result in results]),
@@ -133,7 +143,15 @@ def _test(
 def _further(
     plan: JudgePlan, role: str, judged: Mapping[str, Judged], parts: Sequence[FurtherModel | None], weights: np.ndarray
 ) -> FurtherModel | None:
-    """A further baseline on the test cases of all folds; None where a fold has none."""
+    """A further baseline on the test cases of all folds; None where a fold has none.
+
+    Args:
+        plan: How folds are judged.
+        role: One of `medgraft.judge.test.ROLES`.
+        judged: What the models say of the test cases, by role.
+        parts: Each fold's own result of this baseline.
+        weights: (replicates, N) bootstrap weights of these cases.
+    """
     there = [part for part in parts if part is not None]
     if role not in judged or len(there) < len(parts):
         return None
@@ -156,14 +174,19 @@ def _over_folds(pooled: ModelResult, parts: Sequence[ModelResult]) -> ModelResul
 
 
 def _pooled(folder: Path, places: Sequence[Path], dataset: Dataset) -> tuple[np.ndarray, dict[str, Judged]]:
-    """Rows of the cohort of the test cases of all folds, and what is said of them by role, as far as every fold has it.
+    """Cohort rows of the test cases of all folds, and what is said of them by role, as far as every fold has it.
 
     Their tables are written for the whole, too.
+
+    Args:
+        folder: The run's folder.
+        places: Folders of the folds.
+        dataset: The cohort before any division.
     """
     tables = {
         role: concatenated(places, table_name(role))
         for role in ROLES
-        if all((place / table_name(role)).is_file() for place in places)
+        if all((path / table_name(role)).is_file() for path in places)
     }
     for role, table in tables.items():
         write_table(table, folder / table_name(role))
@@ -189,24 +212,24 @@ def rows_in(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
 
 def concatenated(places: Sequence[Path], name: str) -> pd.DataFrame:
     """A table of all folds; names that look like numbers stay names."""
-    return pd.concat([pd.read_csv(place / name, keep_default_na=False, dtype=_TEXTS) for place in places])
+    return pd.concat([pd.read_csv(path / name, keep_default_na=False, dtype=_TEXTS) for path in places])
 
 
 def _merge_files(folder: Path, places: Sequence[Path]) -> None:
     for name in ("search.csv", "history.csv"):
         # The fold takes the place of the seed, so that curves show their spread over folds.
-        tables = [pd.read_csv(place / name).assign(seed=number) for number, place in enumerate(places, 1)]
+        tables = [pd.read_csv(path / name).assign(seed=number) for number, path in enumerate(places, 1)]
         write_table(pd.concat(tables), folder / name)
-    if all((place / "signals.csv").exists() for place in places):
-        signals = pd.concat([pd.read_csv(place / "signals.csv") for place in places])
+    if all((path / "signals.csv").exists() for path in places):
+        signals = pd.concat([pd.read_csv(path / "signals.csv") for path in places])
         write_table(signals.groupby(["cut", "name"], as_index=False).mean(), folder / "signals.csv")
-    if all((place / "predictions_val.csv").exists() for place in places):
+    if all((path / "predictions_val.csv").exists() for path in places):
         write_table(concatenated(places, "predictions_val.csv"), folder / "predictions_val.csv")
     for name in ("choice.json", "audit.json"):
         shutil.copyfile(places[0] / name, folder / name)
     splits = [
-        pd.read_csv(place / "splits.csv", dtype=str, keep_default_na=False).assign(fold=number)
-        for number, place in enumerate(places, 1)
+        pd.read_csv(path / "splits.csv", dtype=str, keep_default_na=False).assign(fold=number)
+        for number, path in enumerate(places, 1)
     ]
     write_table(pd.concat(splits), folder / "splits.csv")
     shutil.rmtree(folder / "model", ignore_errors=True)

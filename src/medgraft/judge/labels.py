@@ -35,7 +35,7 @@ def call(
     Args:
         model: Moved to the device of `engine`.
         dataset: The images.
-        rows: Of the cohort, every image of each unit among them.
+        rows: Rows of the cohort, every image of each unit among them.
         plan: Not needed for labels.
         engine: Device and arithmetic.
         on_case: Not called for labels.
@@ -62,16 +62,28 @@ def call(
 
 
 def table(dataset: Dataset, rows: np.ndarray, judged: Predictions) -> pd.DataFrame:
-    """``path, patient, label, prob_<class>…, pred, status`` of the cases `rows`."""
+    """``path, patient, label, prob_<class>…, pred, status`` of the cases `rows`.
+
+    Args:
+        dataset: The cohort.
+        rows: Rows of the cohort, one per case.
+        judged: What a model says of these cases.
+    """
     cases = dataset.cohort.table.iloc[rows]
     return predictions_table(judged, list(cases["path"]), pseudonyms(cases))
 
 
-def from_table(told: pd.DataFrame, dataset: Dataset, rows: np.ndarray) -> Predictions:
-    """What `table` was made from."""
+def from_table(stored: pd.DataFrame, dataset: Dataset, rows: np.ndarray) -> Predictions:
+    """What a model says of some cases, read back from what `table` made of it.
+
+    Args:
+        stored: The table.
+        dataset: The cohort of its cases.
+        rows: Rows of the cohort, one per line of the table.
+    """
     cohort = dataset.cohort
     return Predictions(
-        probs=told[[f"prob_{name}" for name in cohort.classes]].to_numpy(np.float64),
+        probs=stored[[f"prob_{name}" for name in cohort.classes]].to_numpy(np.float64),
         targets=cohort.targets[rows],
         groups=dataset.groups[rows],
         classes=cohort.classes,
@@ -82,7 +94,14 @@ def from_table(told: pd.DataFrame, dataset: Dataset, rows: np.ndarray) -> Predic
 
 
 def finished(result: ModelResult, judged: Predictions, val: Predictions, plan: JudgePlan) -> ModelResult:
-    """The result with operating points and temperature, which validation fixes."""
+    """The result with operating points and temperature, which validation fixes.
+
+    Args:
+        result: Metrics on the test cases.
+        judged: What the model says of the test cases.
+        val: What it says of the validation cases.
+        plan: Tells the rule of operating points.
+    """
     return with_points(result, judged, val, plan.operating_point)
 
 

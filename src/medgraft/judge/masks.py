@@ -65,7 +65,7 @@ def call(
     Args:
         model: Moved to the device of `engine`.
         dataset: The images.
-        rows: Of the cohort.
+        rows: Rows of the cohort.
         plan: Tells the tolerance of surface Dice.
         engine: Device and arithmetic.
         on_case: Called with the number of cases done.
@@ -81,7 +81,16 @@ def call(
 def _agreement(
     dataset: Dataset, row: int, truth: np.ndarray, called: np.ndarray, tolerance: float, *, is_spaced: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(C, 3) counts and (C, 2) surfaces of one case."""
+    """(C, 3) counts and (C, 2) surfaces of one case.
+
+    Args:
+        dataset: The images.
+        row: Row of the cohort.
+        truth: (*sides) class numbers, 0 the background.
+        called: (*sides) class numbers that are judged.
+        tolerance: Tolerance of surface Dice: mm, or px without spacing.
+        is_spaced: Whether surfaces are measured in mm.
+    """
     classes = range(1, len(dataset.cohort.classes) + 1)
     spacing = stored_spacing(dataset.decoded, int(dataset.rows[row])) if is_spaced else (1.0,) * truth.ndim
     surfaces = [surface_scores(called == c, truth == c, spacing, tolerance) for c in classes]
@@ -89,12 +98,25 @@ def _agreement(
 
 
 def _overlaps(dataset: Dataset, rows: np.ndarray, cases: Sequence[tuple[np.ndarray, np.ndarray]]) -> Overlaps:
+    """Counts and surfaces of several cases as one value.
+
+    Args:
+        dataset: The cohort.
+        rows: Rows of the cohort, one per case.
+        cases: (C, 3) counts and (C, 2) surfaces of each case.
+    """
     counts, surfaces = (np.stack(parts) for parts in zip(*cases, strict=True))
     return Overlaps(counts=counts, surfaces=surfaces, groups=dataset.groups[rows], classes=dataset.cohort.classes)
 
 
 def table(dataset: Dataset, rows: np.ndarray, judged: Overlaps) -> pd.DataFrame:
-    """``path, patient`` and for every class ``dice_…, jaccard_…, hd95_…, surface_dice_…`` and its pixels."""
+    """``path, patient`` and for every class ``dice_…, jaccard_…, hd95_…, surface_dice_…`` and its pixels.
+
+    Args:
+        dataset: The cohort.
+        rows: Rows of the cohort, one per case.
+        judged: What a model says of these cases.
+    """
     cases = dataset.cohort.table.iloc[rows]
     out = pd.DataFrame({"path": list(cases["path"]), "patient": pseudonyms(cases)})
     for index, name in enumerate(judged.classes):
@@ -106,18 +128,31 @@ def table(dataset: Dataset, rows: np.ndarray, judged: Overlaps) -> pd.DataFrame:
     return out
 
 
-def from_table(told: pd.DataFrame, dataset: Dataset, rows: np.ndarray) -> Overlaps:
-    """What `table` was made from, surfaces included."""
+def from_table(stored: pd.DataFrame, dataset: Dataset, rows: np.ndarray) -> Overlaps:
+    """What a model says of some cases, surfaces included, read back from what `table` made of it.
+
+    Args:
+        stored: The table.
+        dataset: The cohort of its cases.
+        rows: Rows of the cohort, one per line of the table.
+    """
     classes = dataset.cohort.classes
-    counts = [told[[f"called_{name}", f"true_{name}", f"both_{name}"]].to_numpy(np.int64) for name in classes]
-    surfaces = [told[[f"hd95_{name}", f"surface_dice_{name}"]].to_numpy(np.float64) for name in classes]
+    counts = [stored[[f"called_{name}", f"true_{name}", f"both_{name}"]].to_numpy(np.int64) for name in classes]
+    surfaces = [stored[[f"hd95_{name}", f"surface_dice_{name}"]].to_numpy(np.float64) for name in classes]
     return Overlaps(
         counts=np.stack(counts, 1), surfaces=np.stack(surfaces, 1), groups=dataset.groups[rows], classes=classes
     )
 
 
 def finished(result: ModelResult, judged: Overlaps, val: Overlaps, plan: JudgePlan) -> ModelResult:
-    """The result as it is: masks have no operating point."""
+    """The result as it is: masks have no operating point.
+
+    Args:
+        result: Metrics on the test cases.
+        judged: Not needed for masks.
+        val: Not needed for masks.
+        plan: Not needed for masks.
+    """
     return result
 
 
@@ -131,7 +166,7 @@ def beside(dataset: Dataset, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan
 
     Args:
         dataset: The images.
-        rows: Of the cohort.
+        rows: Rows of the cohort.
         chosen: What the model says of these rows.
         plan: Tolerance and bootstrap.
     """
@@ -140,13 +175,13 @@ def beside(dataset: Dataset, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan
     is_spaced = dataset.surface_unit == "mm"
     for name in dataset.cohort.observers:
         places, cases, reason = [], [], "too few of these cases have a mask of theirs"
-        for place, row in enumerate(rows.tolist()):
+        for position, row in enumerate(rows.tolist()):
             both = with_truth(dataset.cohort, name, row)
             if isinstance(both, str):
                 reason = f"e.g. {dataset.cohort.table['path'].iat[row]}: {both}"
             elif both is not None:
                 mask, truth = both
-                places.append(place)
+                places.append(position)
                 cases.append(_agreement(dataset, row, truth, mask, plan.tolerance, is_spaced=is_spaced))
         if len(places) < _FEWEST:
             left_out[name] = reason

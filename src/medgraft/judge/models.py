@@ -29,9 +29,9 @@ def store_models(
     """Costs of the chosen model and of full fine-tuning, after both were stored below `folder`.
 
     Args:
-        folder: Of the run.
+        folder: The run's folder.
         dataset: Its cohort.
-        context: Of its trials.
+        context: Context of its trials.
         trials: ``chosen`` and ``baseline``.
         facts: For each of the two what its `Artefact` knows of its judging.
 
@@ -61,9 +61,9 @@ def artefact_of(dataset: Dataset, trial: Trial, model: TransferModel, backbone: 
 
     Args:
         dataset: Its cohort.
-        trial: It was trained by.
+        trial: Training of the model.
         model: Its network.
-        backbone: It was made from.
+        backbone: Network that the model was made from.
         facts: Thresholds, temperature or tolerance, as far as it was judged.
     """
     report, cohort = backbone.report, dataset.cohort

@@ -33,8 +33,8 @@ def overlay_pictures(
         folder: Pictures are written here.
         dataset: The images.
         trial: Whose model draws.
-        context: Of the trial.
-        overlaps: Of that model on the test set.
+        context: Context of the trial.
+        overlaps: Overlaps of that model with the truth of the test set.
     """
     rows, scores = dataset.cohort.rows("test"), dice(overlaps.counts).mean(1)
     order = np.argsort(-scores, kind="stable")
@@ -64,12 +64,12 @@ def overlay(
 ) -> tuple[Image.Image, Image.Image]:
     """An image, and it with what is rightly called (green), missed (blue) and wrongly called (red), classes together.
 
-    Of a volume the slice where most is marked.
+    A volume is shown by the slice where most is marked.
 
     Args:
         pixels: (H, W[, 3]) or (D, H, W[, 3]) integers.
         called: (H, W) or (D, H, W) class numbers of the model.
-        truth: Likewise.
+        truth: (H, W) or (D, H, W) class numbers of the truth.
         is_placed: Whether a volume's axes are known to run to the right, the front and the head.
     """
     if called.ndim == 3:

@@ -22,7 +22,7 @@ def write_pictures(folder: Path, material: Material, trial: Trial, context: Tria
         folder: The run.
         material: Its images.
         trial: Whose model was judged.
-        context: Of the trial.
+        context: Context of the trial.
         judged: What that model says of the test set.
 
     Raises:
@@ -36,7 +36,7 @@ def write_pictures(folder: Path, material: Material, trial: Trial, context: Tria
 
 def _duplicates(folder: Path, material: Material) -> list[dict[str, Any]]:
     """Pictures of duplicates, those across splits first, as the report's index names them."""
-    exact = [(one[0], one[1], 1.0, "exact") for one in material.audit.exact_duplicates]
+    exact = [(copies[0], copies[1], 1.0, "exact") for copies in material.audit.exact_duplicates]
     near = [(a, b, similarity, "near") for a, b, similarity in material.audit.near_duplicates]
     splits = material.given.table["split"].to_numpy(dtype=object)
     pairs = sorted([*exact, *near], key=lambda pair: splits[pair[0]] == splits[pair[1]])[:_MAX_PAIRS]

@@ -11,10 +11,10 @@ class JudgePlan:
 
     Args:
         margin: Non-inferiority margin, in units of the metric that judges.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
+        replicates: Replicates of the bootstrap.
+        seed: Seeds the bootstrap.
         operating_point: ``youden`` or ``sensitivity=S``, for labels.
-        tolerance: Of surface Dice, for masks: mm, or px where the spacing is unknown.
+        tolerance: Tolerance of surface Dice, for masks: mm, or px where the spacing is unknown.
     """
 
     margin: float = 0.02

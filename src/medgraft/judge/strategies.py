@@ -39,13 +39,13 @@ class TunedStrategy:
     Args:
         name: As the table calls it.
         strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
-        fraction: Of the training groups.
+        fraction: Share of the training groups.
         uncertain: Policy for uncertain labels, empty where none was asked for.
-        choice: Of depth and learning rate.
-        trials: With these, one per seed.
-        tuning: That led to the choice.
+        choice: Choice of depth and learning rate.
+        trials: Trainings with the chosen depth and learning rate, one per seed.
+        tuning: Trainings that led to the choice.
         dataset: Its images.
-        context: Of its trials.
+        context: Context of its trials.
     """
 
     name: str
@@ -83,7 +83,7 @@ def judge_strategies(plan: JudgePlan, tuned: Sequence[TunedStrategy]) -> tuple[S
 
 
 def _latencies(entries: Sequence[TunedStrategy], settings: Preprocessing) -> dict[str, dict[str, float]]:
-    """By `_key` of strategy and fraction, taking turns: milliseconds on the CPU and, where there is one, the GPU."""
+    """Milliseconds on the CPU and, where there is one, the GPU, taking turns; by `_key` of strategy and fraction."""
     models = {_key(entry): load_trial_model(entry.trials[0], entry.context)[0] for entry in entries}
     example = torch.rand(1, settings.channels, *settings.sides)
     times = {name: {"cpu_ms": value} for name, value in latency_ms(models, example).items()}
@@ -101,6 +101,15 @@ def _key(entry: TunedStrategy) -> str:
 def _row(
     plan: JudgePlan, entry: TunedStrategy, judged: Sequence[Judged], weights: np.ndarray, times: Mapping[str, float]
 ) -> StrategyResult:
+    """The result of one strategy, not yet compared with the baseline.
+
+    Args:
+        plan: Seeds the bootstrap.
+        entry: The strategy as it was tuned.
+        judged: What its models say of the test cases, one per seed.
+        weights: (replicates, N) bootstrap weights of the test cases.
+        times: Milliseconds for one image: ``cpu_ms`` and, where there is a GPU, ``gpu_ms``.
+    """
     first, depth = entry.trials[0], entry.choice.depth
     return StrategyResult(
         strategy=entry.name,
@@ -124,7 +133,15 @@ def _row(
 
 
 def _over_seeds(plan: JudgePlan, judged: Sequence[Judged], name: str, weights: np.ndarray) -> MetricOverSeeds:
-    values = [measured(one, name) for one in judged]
+    """A metric over seeds, with an interval where strategies are compared by it.
+
+    Args:
+        plan: Seeds the bootstrap.
+        judged: What the models say of the test cases, one per seed.
+        name: Name of the metric.
+        weights: (replicates, N) bootstrap weights of the test cases.
+    """
+    values = [measured(outputs, name) for outputs in judged]
     return MetricOverSeeds(
         mean=float(np.mean(values)),
         sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
@@ -135,10 +152,16 @@ def _over_seeds(plan: JudgePlan, judged: Sequence[Judged], name: str, weights: n
 def _compared(
     plan: JudgePlan, rows: Sequence[StrategyResult], predictions: Sequence[Sequence[Judged]], weights: np.ndarray
 ) -> tuple[StrategyResult, ...]:
-    """The rows with what they differ from full fine-tuning of the same fraction.
+    """The rows with their differences to full fine-tuning on the same fraction.
 
     Where the weights lack the tail of the network, full fine-tuning trains that tail from random weights, which
     flatters truncation; so every strategy is compared with full fine-tuning of the pretrained part, too.
+
+    Args:
+        plan: Tells the margin and seeds the bootstrap.
+        rows: Results, one per strategy and fraction.
+        predictions: What the models of each row say of the test cases, one per seed.
+        weights: (replicates, N) bootstrap weights of the test cases.
     """
     compared = list(rows)
     for fraction in sorted({row.fraction for row in rows}):
@@ -168,7 +191,16 @@ def _gaps(
     predictions: Sequence[Sequence[Judged]],
     weights: np.ndarray,
 ) -> dict[str, dict[int, Gap]]:
-    """By metric and row: the difference to the baseline, Holm's adjustment over all strategies of a fraction."""
+    """Differences to the baseline by metric and row, with Holm's adjustment over all strategies of a fraction.
+
+    Args:
+        plan: Seeds the bootstrap.
+        at: Indices of the rows of one fraction.
+        base: Index of the row of full fine-tuning.
+        rows: Results, one per strategy and fraction.
+        predictions: What the models of each row say of the test cases, one per seed.
+        weights: (replicates, N) bootstrap weights of the test cases.
+    """
     asked = [i for i in at if i != base]
     family = [i for i in asked if rows[i].strategy != SECOND]
     gaps: dict[str, dict[int, Gap]] = {}

@@ -43,8 +43,8 @@ class Tested:
     """What the opening of a test set found out.
 
     Args:
-        test: Of the chosen model and full fine-tuning.
-        further: Of further baselines, by role.
+        test: Result of the chosen model and of full fine-tuning.
+        further: Results of further baselines, by role.
         efficiency: What the two stored models cost.
         judged: What every model says of the test cases, one per seed, by role.
     """
@@ -67,9 +67,9 @@ def open_test_set(
 
     Args:
         plan: Fixed beforehand.
-        folder: Of the run.
+        folder: The run's folder.
         dataset: Its cohort.
-        context: Of its trials.
+        context: Context of its trials.
         trials: By role (`ROLES`), one per seed, the first seed's first.
         listener: Told how far it is.
 
@@ -115,10 +115,10 @@ def test_result(
     Args:
         plan: Fixed beforehand.
         dataset: The cohort.
-        rows: Of its test cases.
+        rows: Rows of its test cases.
         judged: What the chosen model says of them.
-        results: Of the chosen model and of full fine-tuning.
-        comparison: Of the two.
+        results: Results of the chosen model and of full fine-tuning.
+        comparison: Comparison of the two.
     """
     sites = dataset.cohort.sites(rows)
     return TestResult(
@@ -137,7 +137,15 @@ def test_result(
 def _judged(
     plan: JudgePlan, dataset: Dataset, context: TrialContext, trials: Mapping[str, Sequence[Trial]], listener: Listener
 ) -> dict[str, list[Judged]]:
-    """What every trained model says of the test set, by role; a trial of two roles is asked once."""
+    """What every trained model says of the test set, by role; a trial of two roles is asked once.
+
+    Args:
+        plan: Fixed beforehand.
+        dataset: The cohort.
+        context: Context of the trials.
+        trials: Trials by role (`ROLES`), one per seed.
+        listener: Told how far it is.
+    """
     said: dict[str, Judged] = {}
     for trial in (trial for seeds in trials.values() for trial in seeds):
         if trial.spec.key() not in said:
@@ -154,16 +162,17 @@ def judged_by_trial(
         plan: Fixed beforehand.
         trial: With its weights.
         dataset: The cohort.
-        context: Of the trial.
+        context: Context of the trial.
         split: ``val`` or ``test``.
         listener: Told how far it is.
     """
     engine = exact_engine(context.engine.device, is_deterministic=context.engine.is_deterministic)
     rows = dataset.cohort.rows(split)
-    told, label = listener or Listener(), f"{trial.spec.strategy} at cut {trial.cut.index} on the {split} set"
+    label = f"{trial.spec.strategy} at cut {trial.cut.index} on the {split} set"
+    step = (listener or Listener()).step
     call = JUDGES[dataset.cohort.kind].call
     judged: Judged = call(
-        load_trial_model(trial, context)[0], dataset, rows, plan, engine, lambda done: told.step(label, done, len(rows))
+        load_trial_model(trial, context)[0], dataset, rows, plan, engine, lambda done: step(label, done, len(rows))
     )
     return judged
 
@@ -171,7 +180,14 @@ def judged_by_trial(
 def _compared(
     plan: JudgePlan, judged: Mapping[str, list[Judged]], trials: Mapping[str, Sequence[Trial]], weights: np.ndarray
 ) -> Comparison:
-    """The chosen model against full fine-tuning, in words of its own where they are one."""
+    """The chosen model against full fine-tuning, in words of its own where they are one.
+
+    Args:
+        plan: Tells the margin.
+        judged: What the models say of the test cases, by role, one per seed.
+        trials: Trials by role (`ROLES`), one per seed.
+        weights: (replicates, N) bootstrap weights of the test cases.
+    """
     first = trials["chosen"][0].spec
     name = judged_name(first.strategy)
     compared = compare(judged["chosen"], judged["baseline"], plan.margin, weights, name)
@@ -182,7 +198,13 @@ def _compared(
 
 
 def further_model(trial: Trial, result: ModelResult, comparison: Comparison) -> FurtherModel:
-    """A further baseline with what it is."""
+    """A further baseline as a value: what it is, its result and its comparison.
+
+    Args:
+        trial: Training of the baseline with the first seed.
+        result: What the test cases say of it.
+        comparison: The chosen model less this baseline.
+    """
     return FurtherModel(
         cut=cut_facts(trial.cut),
         result=result,
@@ -208,8 +230,8 @@ def count_openings(dataset: Dataset, run_id: str, folder: Path) -> int:
 
     Args:
         dataset: The cohort.
-        run_id: Of the run that opens them.
-        folder: Of the run.
+        run_id: Name of the run that opens them.
+        folder: The run's folder.
     """
     rows = dataset.rows[dataset.cohort.rows("test")]
     return open_test([str(dataset.decoded.facts["sha256"][row]) for row in rows], run_id, folder)
@@ -222,7 +244,15 @@ def _write_tables(
     trials: Mapping[str, Sequence[Trial]],
     judged: Mapping[str, list[Judged]],
 ) -> None:
-    """A table of the test cases for every model, one of the validation cases, and the course of training."""
+    """A table of the test cases for every model, one of the validation cases, and the course of training.
+
+    Args:
+        folder: The run's folder.
+        dataset: The cohort.
+        context: Context of the trials.
+        trials: Trials by role (`ROLES`), one per seed.
+        judged: What the models say of the test cases, by role, one per seed.
+    """
     judge = JUDGES[dataset.cohort.kind]
     rows = dataset.cohort.case_rows("test")
     for role, seeds in judged.items():

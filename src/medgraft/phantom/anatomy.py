@@ -106,7 +106,13 @@ def draw_anatomy(rng: np.random.Generator, ndim: int) -> Anatomy:
 def _draw_vessels(
     rng: np.random.Generator, centre: np.ndarray, radii: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Starts, ends and widths of one lung's vessels, fanning out from its hilum."""
+    """Starts, ends and widths of one lung's vessels, fanning out from its hilum.
+
+    Args:
+        rng: Draws everything.
+        centre: (D,) centre of the lung.
+        radii: (D,) radii of the lung.
+    """
     hilum = centre.copy()
     hilum[-2], hilum[-1] = hilum[-2] + 0.08, hilum[-1] * 0.45
     num = _VESSELS_PER_LUNG
@@ -197,10 +203,22 @@ def _rib_profile(phase: np.ndarray) -> np.ndarray:
 
 
 def _place(ndim: int, row: float, column: float) -> np.ndarray:
-    """(D,) position; axes before the last two are depth, centred."""
+    """(D,) position; axes before the last two are depth, centred.
+
+    Args:
+        ndim: Number of axes, 2 or more.
+        row: From head (-1) to foot (1).
+        column: From the image's left (-1) to its right (1).
+    """
     return np.array([0.0] * (ndim - 2) + [row, column])
 
 
 def _extent(ndim: int, row: float, column: float) -> np.ndarray:
-    """(D,) radii; along depth a chest reaches less far than across."""
+    """(D,) radii; along depth a chest reaches less far than across.
+
+    Args:
+        ndim: Number of axes, 2 or more.
+        row: Radius from head to foot, 2 = the whole image.
+        column: Radius from left to right, 2 = the whole image.
+    """
     return np.array([0.8] * (ndim - 2) + [row, column])

@@ -17,7 +17,13 @@ _KNOT_REACH = 1.4
 
 
 def between(rng: np.random.Generator, low: float, high: float) -> float:
-    """A uniform draw as a Python float, which never promotes float32 arrays."""
+    """A uniform draw as a Python float, which never promotes float32 arrays.
+
+    Args:
+        rng: Draws the number.
+        low: Smallest number.
+        high: Largest number.
+    """
     return float(rng.uniform(low, high))
 
 
@@ -45,7 +51,7 @@ def moved(points: np.ndarray, shift: np.ndarray, angle: float, scale: float) -> 
         points: (D, …) coordinates.
         shift: (D,) of the frame's origin.
         angle: Turn of the frame, radians.
-        scale: Of the frame; 1.1 shows the content 10 % larger.
+        scale: Scale of the frame; 1.1 shows the content 10 % larger.
 
     Examples:
         >>> moved(np.array([[0.0], [1.0]]), np.zeros(2), np.pi / 2, 1.0).round(3).tolist()
@@ -92,7 +98,13 @@ def inside(level: np.ndarray, softness: float) -> np.ndarray:
 
 
 def spot(points: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:
-    """A Gaussian hill of height 1; `radius` is its standard deviation."""
+    """A Gaussian hill of height 1.
+
+    Args:
+        points: (D, …) coordinates.
+        centre: (D,).
+        radius: Standard deviation of the hill, in coordinates.
+    """
     squared = np.square(points - _column(centre, points)).sum(axis=0)
     hill: np.ndarray = np.exp(squared * (-0.5 / radius**2))
     return hill
@@ -126,9 +138,9 @@ def smooth_noise(knots: np.ndarray, points: np.ndarray) -> np.ndarray:
         points: (D, …) coordinates.
     """
     counts = np.array(knots.shape, dtype=np.float32) - 1.0
-    places = (points + _KNOT_REACH) * (_column(counts, points) / (2.0 * _KNOT_REACH))
+    positions = (points + _KNOT_REACH) * (_column(counts, points) / (2.0 * _KNOT_REACH))
     noise: np.ndarray = ndimage.map_coordinates(
-        knots, places, output=np.float32, order=3, prefilter=False, mode="nearest"
+        knots, positions, output=np.float32, order=3, prefilter=False, mode="nearest"
     )
     return noise
 

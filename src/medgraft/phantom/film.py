@@ -22,7 +22,7 @@ class Site:
     Args:
         grain: Standard deviation of the noise at mid-grey, share of the full range.
         blur: Standard deviation of its sharpness, share of the image side.
-        gamma: Of its display curve.
+        gamma: Exponent of its display curve.
         marker_rate: Share of films with a side marker, 0 to 1.
     """
 
@@ -44,10 +44,10 @@ class Acquisition:
     """Everything random about one film.
 
     Args:
-        shift: (D,) of the patient, 2 = the whole image.
-        angle: Of the patient, radians.
-        scale: Of the patient.
-        gamma: Of the film.
+        shift: (D,) shift of the patient, 2 = the whole image.
+        angle: Turn of the patient, radians.
+        scale: Scale of the patient; 1.1 shows the body 10 % larger.
+        gamma: Exponent of the film's display curve.
         exposure: Brightness added, share of the full range.
         latitude: Range of attenuation that the film shows.
         scatter: Share of the beam that is scattered, 0 to 1.
@@ -57,7 +57,7 @@ class Acquisition:
         wire_end: (K, D).
         wire_width: (K,).
         wire_amount: Attenuation of a wire.
-        seed: Of the grain.
+        seed: Seeds the grain.
     """
 
     shift: np.ndarray

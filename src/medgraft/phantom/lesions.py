@@ -27,12 +27,12 @@ class Lesion:
     Args:
         kind: Key of `LESIONS`.
         centre: (D,).
-        radius: Of the core, 2 = the whole image.
+        radius: Radius of the core, 2 = the whole image.
         strength: Multiplies the contrast, about 1.
-        stretch: (D,) of the core per axis, about 1.
+        stretch: (D,) stretch of the core along each axis, about 1.
         spikes: (K, D) unit vectors.
         reach: (K,) length of each spike in core radii.
-        knots: Of the lesion's own texture.
+        knots: Knots of the lesion's own texture.
     """
 
     kind: str
@@ -70,17 +70,23 @@ def draw_lesion(rng: np.random.Generator, kind: str, anatomy: Anatomy) -> Lesion
 
 
 def _place_in_lung(rng: np.random.Generator, anatomy: Anatomy, radius: float) -> np.ndarray:
-    """The first random place whose core lies in the lung, else the place that comes nearest to it."""
+    """The first random position whose core lies in the lung, else the one that comes nearest to it.
+
+    Args:
+        rng: Draws the positions.
+        anatomy: The patient.
+        radius: Radius of the core, 2 = the whole image.
+    """
     ndim = len(anatomy.heart_centre)
     lung = rng.integers(0, 2, _NUM_CANDIDATES)
     spread = rng.uniform(-1.0, 1.0, (_NUM_CANDIDATES, ndim)) * anatomy.lung_radii[lung]
-    places = anatomy.lung_centres[lung] + spread
+    centres = anatomy.lung_centres[lung] + spread
     offsets = np.concatenate([np.zeros((1, ndim)), np.eye(ndim), -np.eye(ndim)]) * (0.8 * radius)
-    points = (places[:, None, :] + offsets[None, :, :]).astype(np.float32)
+    points = (centres[:, None, :] + offsets[None, :, :]).astype(np.float32)
     aerated = lung_field(anatomy, np.moveaxis(points, -1, 0)).min(axis=1)
     chosen = int(np.argmax(aerated > 0.8)) if (aerated > 0.8).any() else int(np.argmax(aerated))
-    place: np.ndarray = places[chosen]
-    return place
+    centre: np.ndarray = centres[chosen]
+    return centre
 
 
 def lesion_profile(lesion: Lesion, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -98,12 +104,25 @@ def lesion_profile(lesion: Lesion, points: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def _smooth(lesion: Lesion, local: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth blob, which extends as far as it is seen.
+
+    Args:
+        lesion: The lesion.
+        local: (D, …) coordinates from its centre, in radii of the core.
+        points: Not used; the same points in the patient's frame.
+    """
     profile = _core(lesion, local, 1.0)
     return profile, profile
 
 
 def _spiculated(lesion: Lesion, local: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A core with thin straight spikes that taper outwards and pull its margin out."""
+    """A core with thin straight spikes that taper outwards and pull its margin out.
+
+    Args:
+        lesion: The lesion.
+        local: (D, …) coordinates from its centre, in radii of the core.
+        points: Not used; the same points in the patient's frame.
+    """
     shape = (-1, *[1] * (local.ndim - 1))
     squared = np.square(local).sum(axis=0)
     spikes = np.zeros_like(squared)
@@ -117,7 +136,13 @@ def _spiculated(lesion: Lesion, local: np.ndarray, points: np.ndarray) -> tuple[
 
 
 def _reticular(lesion: Lesion, local: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A net: ridges where smooth noise crosses zero, inside a soft round window."""
+    """A net: ridges where smooth noise crosses zero, inside a soft round window.
+
+    Args:
+        lesion: The lesion.
+        local: (D, …) coordinates from its centre, in radii of the core.
+        points: (D, …) the same points in the patient's frame.
+    """
     noise = smooth_noise(lesion.knots, points)
     window = inside(2.0 - np.sqrt(np.square(local).sum(axis=0)), 0.6)
     # A net covers more than a nodule does, so each of its threads is fainter.
@@ -125,6 +150,13 @@ def _reticular(lesion: Lesion, local: np.ndarray, points: np.ndarray) -> tuple[n
 
 
 def _core(lesion: Lesion, local: np.ndarray, size: float) -> np.ndarray:
+    """A hill of height 1 with a soft margin around the centre of a lesion.
+
+    Args:
+        lesion: The lesion.
+        local: (D, …) coordinates from its centre, in radii of the core.
+        size: Multiplies the radius.
+    """
     shape = (-1, *[1] * (local.ndim - 1))
     stretched = local / (size * lesion.stretch).astype(np.float32).reshape(shape)
     core: np.ndarray = np.exp(-1.1 * np.power(np.square(stretched).sum(axis=0), 1.3))

@@ -77,7 +77,7 @@ class PhantomSettings:
     label_noise: float = 0.0
 
     def __post_init__(self) -> None:
-        known = ("normal", *LESIONS)
+        names = ("normal", *LESIONS)
         _require(
             len(self.shape) in (2, 3) and all(32 <= n <= 1024 for n in self.shape),
             f"shape must have two or three axes of 32 to 1024 px, got {self.shape}. The demo uses (64, 64).",
@@ -96,8 +96,8 @@ class PhantomSettings:
             f"images_per_patient must be 1 <= fewest <= most, got {self.images_per_patient}.",
         )
         _require(
-            len(self.classes) >= 2 and len(set(self.classes)) == len(self.classes) and set(self.classes) <= set(known),
-            f"classes must be two or more different ones of {', '.join(known)}, got {self.classes}.",
+            len(self.classes) >= 2 and len(set(self.classes)) == len(self.classes) and set(self.classes) <= set(names),
+            f"classes must be two or more different ones of {', '.join(names)}, got {self.classes}.",
         )
         _require(
             0.0 < self.contrast <= 1.0,
@@ -179,7 +179,14 @@ def phantom_case(settings: PhantomSettings, patient_seed: int, image_index: int)
 def _lesion(
     settings: PhantomSettings, patient_seed: int, anatomy: Anatomy, points: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Attenuation and mask of the patient's lesion; both empty for normal."""
+    """Attenuation and mask of the patient's lesion; both empty for normal.
+
+    Args:
+        settings: What the phantom contains.
+        patient_seed: 0 or more.
+        anatomy: The patient.
+        points: (D, …) coordinates in the patient's frame.
+    """
     kind = settings.classes[patient_seed % len(settings.classes)]
     if kind == "normal":
         return np.zeros(points.shape[1:], dtype=np.float32), np.zeros(points.shape[1:], dtype=bool)
@@ -202,6 +209,13 @@ def _num_images(settings: PhantomSettings, patient_seed: int) -> int:
 
 
 def _stream(patient_seed: int, purpose: int, index: int = 0) -> np.random.Generator:
+    """The random numbers of one patient for one purpose.
+
+    Args:
+        patient_seed: 0 or more.
+        purpose: What they are for: ``_ANATOMY``, ``_LESION``, ``_VISITS`` or ``_FILM``.
+        index: Which film of this patient, where each has its own.
+    """
     return np.random.default_rng((patient_seed, purpose, index))
 
 
@@ -248,11 +262,18 @@ def _save(pixels: np.ndarray, path: Path) -> None:
 
 
 def _write_split(folder: Path, settings: PhantomSettings, seed: int, split: str) -> list[list[str]]:
-    """Write the files of one split; returns its table rows."""
+    """Write the files of one split; returns its table rows.
+
+    Args:
+        folder: Holds ``images`` and ``masks``.
+        settings: What the phantom contains.
+        seed: 0 or more; different seeds share no patient.
+        split: ``train``, ``val`` or ``test``.
+    """
     suffix = ".png" if len(settings.shape) == 2 else ".nii"
-    place, num = SPLITS.index(split), settings.num_patients[split]
-    before = sum(settings.num_patients[other] for other in SPLITS[:place])
-    rng = np.random.default_rng((seed, place))
+    split_index, num = SPLITS.index(split), settings.num_patients[split]
+    before = sum(settings.num_patients[other] for other in SPLITS[:split_index])
+    rng = np.random.default_rng((seed, split_index))
     seeds = seed * _PATIENTS_PER_SEED + before + rng.permutation(num)
     noisy = rng.random(num) < settings.label_noise if split == "train" else np.zeros(num, dtype=bool)
     rows = []

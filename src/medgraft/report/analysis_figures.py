@@ -38,7 +38,7 @@ def reuse_figure(analysis: AnalysisResult, val_auprc: Mapping[int, float]) -> st
     2023, Fig. 4: one distribution per cut, the random reference of the same size beside it.
 
     Args:
-        analysis: Of a run, or of a cohort.
+        analysis: A run's analysis, or a cohort's.
         val_auprc: Cut index to the score of the model trained there, as far as the search did.
     """
     cuts = [cut.index for cut in analysis.cuts]
@@ -79,7 +79,7 @@ def curves_figure(analysis: AnalysisResult) -> str:
     """SVCCA coefficients over their index, a panel per cut: after transfer, a random network, random features.
 
     Args:
-        analysis: Of a run, or of a cohort.
+        analysis: A run's analysis, or a cohort's.
     """
     cuts = analysis.cuts
     step = -(-len(cuts) // _MAX_PANELS)
@@ -111,7 +111,7 @@ def heat_figure(analysis: AnalysisResult) -> str:
     """Linear CKA of every cut with every other one: before against after transfer, and within the fine-tuned network.
 
     Args:
-        analysis: Of a run, or of a cohort.
+        analysis: A run's analysis, or a cohort's.
     """
     indices = [cut.index for cut in analysis.cuts]
     figure = new_figure(1000, 460)
@@ -136,7 +136,7 @@ def change_figure(analysis: AnalysisResult) -> str:
     """Per block: how far its weights moved, and what putting it back to its pretrained state costs.
 
     Args:
-        analysis: Of a run, or of a cohort.
+        analysis: A run's analysis, or a cohort's.
     """
     cuts = [cut.index for cut in analysis.cuts]
     figure = new_figure(1000, 300)
@@ -171,7 +171,7 @@ def gain_figure(rows: Sequence[DepthGain]) -> str:
     As Matsoukas et al., CVPR 2022, Fig. 4 (WT-ST).
 
     Args:
-        rows: Of an analysis, depth 0 first.
+        rows: Rows of an analysis, depth 0 first.
     """
     depths, gains = [row.depth for row in rows], [row.gain for row in rows]
     figure = new_figure(1000, 260)
@@ -211,7 +211,7 @@ def other_figure(other: OtherRun, cuts: Sequence[CutFacts]) -> str:
 
     Args:
         other: The second run beside this one.
-        cuts: Of the network.
+        cuts: The cuts of the network.
     """
     indices = [cut.index for cut in cuts]
     figure = new_figure(1000, 340)

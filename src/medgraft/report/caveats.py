@@ -52,8 +52,8 @@ def find_caveats(run: RunFiles) -> tuple[Caveat, ...]:
     Args:
         run: The run folder's content.
     """
-    found = [caveat for rule in RULES for caveat in rule(run)]
-    return tuple(sorted(found, key=lambda caveat: caveat.weight != "strong"))
+    caveats = [caveat for rule in RULES for caveat in rule(run)]
+    return tuple(sorted(caveats, key=lambda caveat: caveat.weight != "strong"))
 
 
 def is_patient_known(run: RunFiles) -> bool:

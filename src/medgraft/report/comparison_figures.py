@@ -30,7 +30,7 @@ def differences_figure(rows: Sequence[StrategyResult], margin: float) -> str:
     """Difference in test AUROC to full fine-tuning, one line per strategy, beside the margin.
 
     Args:
-        rows: Of one fraction; the baseline has no difference and no line.
+        rows: Strategies at one fraction; the baseline has no difference and no line.
         margin: Non-inferiority margin in AUROC.
     """
     compared = sorted((row for row in rows if row.difference), key=lambda row: row.difference["auroc"].value)
@@ -63,7 +63,7 @@ def pareto_figure(rows: Sequence[StrategyResult]) -> str:
     """Test AUPRC against multiply-accumulates, with intervals; the line joins what nothing cheaper beats.
 
     Args:
-        rows: Of one fraction.
+        rows: Strategies at one fraction.
     """
     figure = new_figure(1000, 380)
     axes = figure.subplots()
@@ -110,7 +110,7 @@ def learning_figure(rows: Sequence[StrategyResult]) -> str:
     """Test AUROC against the size of the training set, one line per strategy.
 
     Args:
-        rows: Of all fractions.
+        rows: Strategies at all fractions.
     """
     figure = new_figure(1000, 360)
     axes = figure.subplots()

@@ -58,8 +58,8 @@ def headline(rows: Sequence[StrategyResult], margin: float) -> str:
     """One sentence: which strategies are at least as good as full fine-tuning, and the smallest of them.
 
     Args:
-        rows: Of one fraction.
-        margin: Of non-inferiority, in AUROC.
+        rows: Strategies at one fraction.
+        margin: Non-inferiority margin, in AUROC.
     """
     good = [row for row in rows if row.verdict in ("better", "non-inferior")]
     if not good:
@@ -86,7 +86,7 @@ def comparison_rows(rows: Sequence[StrategyResult]) -> list[dict[str, str]]:
     """One row of text per strategy, best AUROC first.
 
     Args:
-        rows: Of one fraction.
+        rows: Strategies at one fraction.
     """
     return [_cells(row) for row in sorted(rows, key=lambda row: -row.test["auroc"].mean)]
 

@@ -29,7 +29,7 @@ def ranking_figure(chosen: Predictions, baseline: Predictions | None) -> str:
     """ROC and precision–recall side by side, one colour per class, full fine-tuning thin and dashed.
 
     Args:
-        chosen: On test.
+        chosen: The chosen model's predictions on test.
         baseline: Full fine-tuning on the same cases, or None.
 
     Examples:
@@ -43,8 +43,8 @@ def ranking_figure(chosen: Predictions, baseline: Predictions | None) -> str:
     parts = one_vs_rest(chosen)
     colours = _colours(parts)
     if baseline is not None:
-        others = colours if 1 < len(parts) <= MAX_NAMED_CLASSES else [COLOURS["baseline"]] * len(parts)
-        for part, colour in zip(one_vs_rest(baseline), others, strict=True):
+        baseline_colours = colours if 1 < len(parts) <= MAX_NAMED_CLASSES else [COLOURS["baseline"]] * len(parts)
+        for part, colour in zip(one_vs_rest(baseline), baseline_colours, strict=True):
             _draw_curves(roc, precision, part, colour, is_thin=True)
     for part, colour in zip(parts, colours, strict=True):
         _draw_curves(roc, precision, part, colour, is_thin=False)
@@ -64,6 +64,15 @@ def _colours(parts: Sequence[OneVsRest]) -> list[str]:
 
 
 def _draw_curves(roc: Axes, precision: Axes, part: OneVsRest, colour: str, *, is_thin: bool) -> None:
+    """Draw the ROC and the precision–recall curve of one class.
+
+    Args:
+        roc: Axes of the ROC curve, changed in place.
+        precision: Axes of the precision–recall curve, changed in place.
+        part: Scores and labels of one class against the rest.
+        colour: Colour of both curves.
+        is_thin: Whether lines are thin and dashed, without the share of the class.
+    """
     look: dict[str, Any] = {"color": colour, "linewidth": 0.9 if is_thin else 1.8}
     dashes = THIN_DASHES if is_thin else "-"
     false_rate, true_rate, _ = roc_curve_points(part.scores, part.labels)
@@ -76,6 +85,14 @@ def _draw_curves(roc: Axes, precision: Axes, part: OneVsRest, colour: str, *, is
 
 
 def _legend(axes: Axes, parts: Sequence[OneVsRest], colours: Sequence[str], *, has_baseline: bool) -> None:
+    """Name the classes by their colours, and full fine-tuning by its dashes.
+
+    Args:
+        axes: Changed in place.
+        parts: The classes.
+        colours: Colour of each class.
+        has_baseline: Whether full fine-tuning is drawn, too.
+    """
     if len(parts) <= MAX_NAMED_CLASSES:
         for part, colour in zip(parts, colours, strict=True):
             axes.plot([], [], color=colour, label=_short(part.name))
@@ -91,7 +108,7 @@ def reliability_figure(chosen: Predictions, baseline: Predictions | None) -> str
     """How often it was right against how sure it was, over the bins of ECE, above the cases per bin.
 
     Args:
-        chosen: On test.
+        chosen: The chosen model's predictions on test.
         baseline: Full fine-tuning on the same cases, or None.
 
     References:

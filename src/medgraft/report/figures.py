@@ -43,7 +43,7 @@ def answer_figure(
 
     Args:
         chosen: The chosen model's metric.
-        baseline: That of full fine-tuning.
+        baseline: Full fine-tuning's metric.
         difference: Chosen minus baseline.
         margin: Non-inferiority margin, or None where none was set.
         names: What the two rows are called.
@@ -89,6 +89,15 @@ def answer_figure(
 def _interval_row(
     axes: Axes, height: float, metric: Estimate | Difference, colour: str, *, is_signed: bool = False
 ) -> None:
+    """Draw a metric as a dot on the line of its interval, with its number above.
+
+    Args:
+        axes: Changed in place.
+        height: Where on the vertical axis.
+        metric: Not drawn where it has no value.
+        colour: Colour of dot, line and number.
+        is_signed: Whether the number is written with its sign.
+    """
     value = value_of(metric)
     if value is None:
         return
@@ -171,7 +180,7 @@ def plan_figure(blocks: Sequence[BlockPlan]) -> str:
     shares = sizes / max(sizes.sum(), 1.0)
     seen: set[str] = set()
     top = max(float(shares.max()), 0.01) if len(shares) else 1.0
-    for place, (block, part) in enumerate(zip(blocks, shares, strict=True)):
+    for index, (block, part) in enumerate(zip(blocks, shares, strict=True)):
         treatment = block.treatment
         colour, hatch = TREATMENTS.get(treatment, (COLOURS["line"], ""))
         is_removed = treatment == "removed"
@@ -183,12 +192,12 @@ def plan_figure(blocks: Sequence[BlockPlan]) -> str:
             "linestyle": (0, (2, 2)) if is_removed else "-",
         }
         label = None if treatment in seen else treatment
-        axes.add_patch(Rectangle((place + 0.06, -0.2 * top), 0.88, 0.14 * top, label=label, **look))
-        axes.add_patch(Rectangle((place + 0.06, 0), 0.88, part, **look))
+        axes.add_patch(Rectangle((index + 0.06, -0.2 * top), 0.88, 0.14 * top, label=label, **look))
+        axes.add_patch(Rectangle((index + 0.06, 0), 0.88, part, **look))
         seen.add(treatment)
     step = max(1, -(-len(blocks) // 24))
     axes.set_xticks(
-        [place + 0.5 for place in range(0, len(blocks), step)],
+        [index + 0.5 for index in range(0, len(blocks), step)],
         [block.name for block in blocks[::step]],
         rotation=45 if len(blocks) > 8 else 0,
         ha="right" if len(blocks) > 8 else "center",

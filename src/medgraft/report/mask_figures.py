@@ -21,7 +21,7 @@ def cases_figure(chosen: pd.DataFrame, baseline: pd.DataFrame | None, classes: t
 
     Args:
         chosen: Columns ``path`` and for every class ``dice_…``.
-        baseline: Likewise, the same cases in the same order; None where there is none.
+        baseline: Full fine-tuning's table, the same columns and cases in the same order; None where there is none.
         classes: Names.
 
     Examples:
@@ -37,8 +37,8 @@ def cases_figure(chosen: pd.DataFrame, baseline: pd.DataFrame | None, classes: t
         if baseline is not None:
             other = baseline[f"dice_{name}"]
             joined = zip(places, chosen[f"dice_{name}"], other, strict=True) if len(places) <= _MOST_JOINED else ()
-            for at, one, two in joined:
-                axes.plot([one, two], [at + 0.14, at - 0.14], color=COLOURS["line"], linewidth=0.7, zorder=1)
+            for at, score, base in joined:
+                axes.plot([score, base], [at + 0.14, at - 0.14], color=COLOURS["line"], linewidth=0.7, zorder=1)
             axes.plot(other, places - 0.14, "D", color=COLOURS["baseline"], markersize=4, alpha=0.8,
                       label="full fine-tuning" if not height else None)  # fmt: skip
         axes.plot(chosen[f"dice_{name}"], places + 0.14, "o", color=COLOURS["chosen"], markersize=5, alpha=0.8,

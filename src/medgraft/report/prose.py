@@ -97,7 +97,7 @@ def citation(versions: Mapping[str, str]) -> str:
     """How to cite the program.
 
     Args:
-        versions: Of a run or a comparison.
+        versions: Versions of a run or of a comparison.
     """
     version = versions.get("medgraft", "")
     name = f"medgraft {version}" if version else "medgraft"
@@ -108,7 +108,7 @@ def decision_sentence(analysis: AnalysisResult | None) -> str:
     """Where the features would cut, in a sentence, and how right that was; empty without a decision.
 
     Args:
-        analysis: Of a run; None where it was not analysed.
+        analysis: A run's analysis; None where it was not analysed.
     """
     if analysis is None or analysis.decision is None:
         return ""
@@ -205,8 +205,8 @@ def _search(run: RunFiles, cite: Cite) -> str:
     if not was_searched(run):
         return f"{depth_sentence(chosen, is_searched=False)}.{budget}"
     is_warm = search.method == "guided" and search.start == "ftl"
-    known = SEARCHES.get("guided from ftl" if is_warm else search.method)
-    words, reference = known or (f"by the search {search.method}", "")
+    wording = SEARCHES.get("guided from ftl" if is_warm else search.method)
+    words, reference = wording or (f"by the search {search.method}", "")
     score = "average precision" if run.measure.chooses == "auprc" else run.measure.chooses_name
     judge = "from training images alone, " if search.method == "svcca" else f"on validation alone by {score}, "
     text = f"The depth was chosen {judge}{words}{cite(reference) if reference else ''}"

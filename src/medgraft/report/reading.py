@@ -183,9 +183,16 @@ def image_data_uri(run: Path, name: str) -> str:
 
 
 def _memberships(labels: pd.Series, classes: tuple[str, ...], *, source: str, is_single: bool) -> np.ndarray:
-    """(N, C) float32 of 0 and 1, NaN for a label that stands with a question mark: it is not known."""
-    known = {name: (column, 1.0) for column, name in enumerate(classes)}
-    index = {f"?{name}": (column, np.nan) for column, name in enumerate(classes)} | known
+    """(N, C) float32 of 0 and 1, NaN for a label that stands with a question mark: it is not known.
+
+    Args:
+        labels: (N,) class names, several joined by ``|``, one that is not known behind a question mark.
+        classes: Names in the order of the columns.
+        source: Name of the file, for messages.
+        is_single: Whether every case has exactly one label.
+    """
+    certain = {name: (column, 1.0) for column, name in enumerate(classes)}
+    index = {f"?{name}": (column, np.nan) for column, name in enumerate(classes)} | certain
     out = np.zeros((len(labels), len(classes)), dtype=np.float32)
     for row, label in enumerate(labels.fillna("").astype(str)):
         # A class name may itself contain the separator, so the whole label is tried first.

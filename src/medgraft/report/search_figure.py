@@ -14,7 +14,7 @@ from medgraft.search.rule import Choice
 __all__ = ["cut_figure"]
 
 SEARCHED_ROLES: Final = ("stage", "neighbour", "incremental", "exhaustive", "overlap", "guided", "rung 1", "rung 2")
-# Of the scores below the best; lower ones are told in words at the lower edge.
+# How far below the best scores are shown; lower ones are told in words at the lower edge.
 _MOST_SHOWN: Final = 0.15
 _FULL: Final = "full fine-tuning"
 _PROBE: Final = "probe on fine-tuned features"
@@ -35,11 +35,12 @@ def cut_figure(
     Args:
         search: One row per trial: cut, the column of `measure`, role, and where known stage, seed, num_params, macs,
             is_pretrained.
-        choice: Of the rule; without it nothing is marked.
+        choice: The rule's choice; without it nothing is marked.
         signals: One row per cut with its stage, num_params, macs and is_pretrained, and ``probe`` where a linear
             probe was solved at each.
         measure: Which score chooses.
-        fold: The one (in the place of the seed) that `choice` is of; the others are grey. None: there are none.
+        fold: Fold that `choice` belongs to, counted in the column ``seed``; the others are grey. None: there are no
+            folds.
 
     Examples:
         >>> table = pd.DataFrame({"cut": [1, 2], "val_auprc": [0.7, 0.8], "role": ["stage", "stage"]})
@@ -86,6 +87,13 @@ def cut_figure(
 
 
 def _stage_bands(axes: Axes, seen: pd.DataFrame, *, is_named: bool) -> None:
+    """Shade every other stage, and hatch cuts whose weights are partly random.
+
+    Args:
+        axes: Changed in place.
+        seen: Cuts that were looked at, with stage and is_pretrained where known.
+        is_named: Whether stages are named and the hatching is labelled.
+    """
     if "stage" in seen.columns and len(seen):
         spans = seen.groupby("stage")["cut"].agg(["min", "max"]).sort_index()
         edges = [
@@ -131,7 +139,16 @@ def _score_axes(
     *,
     is_dense: bool,
 ) -> None:
-    """The line of the means and full fine-tuning, each seed in grey; or those of one fold, and in grey the others."""
+    """The line of the means and full fine-tuning, each seed in grey; or those of one fold, and in grey the others.
+
+    Args:
+        axes: Changed in place.
+        trials: One row per trial: cut, seed, score.
+        baseline: Trials of full fine-tuning.
+        probes: Scores of probes by cut; None where none were solved.
+        fold: Fold that stands in colour; None: there are no folds.
+        is_dense: Whether a line joins the means.
+    """
     dots, label = trials, "each seed"
     if fold is not None:
         dots, label = trials[trials["seed"] != fold], "other folds"
@@ -166,20 +183,36 @@ def _limits(axes: Axes, scores: "pd.Series[float]") -> float:
 
 
 def _marks(axes: Axes, scores: "pd.Series[float]", lowest: float, colour: str, **look: Any) -> None:
-    """Scores at their cuts; those far below the best are told in words at the lower edge, the highest of each cut."""
+    """Scores at their cuts; those far below the best are told in words at the lower edge, the highest of each cut.
+
+    Args:
+        axes: Changed in place.
+        scores: Scores by cut.
+        lowest: Lowest score that is marked at its place.
+        colour: Colour of marks and words.
+        look: Further arguments of `Axes.plot`.
+    """
     shown, below = scores[scores >= lowest], scores[scores < lowest]
     axes.plot(shown.index, shown, color=colour, **look)
     edge = axes.get_ylim()[0] + 0.02 * (lowest - axes.get_ylim()[0])
     for cut, value in below.groupby(level=0).max().items():
         if cut not in shown.index:
-            place = (float(str(cut)), edge)
-            axes.annotate(f"▾ {value:.2f}", place, ha="center", va="bottom", color=colour, fontsize=7.5)
+            position = (float(str(cut)), edge)
+            axes.annotate(f"▾ {value:.2f}", position, ha="center", va="bottom", color=colour, fontsize=7.5)
 
 
 def _mark_choice(axes: Axes, choice: Choice, measure: Measure, *, is_dense: bool) -> None:
-    candidates = sorted(choice.candidates, key=lambda one: one.cut)
+    """Mark the chosen and the best cut, the deviations of the differences, and the threshold of ``compact``.
+
+    Args:
+        axes: Changed in place.
+        choice: The rule's choice with all candidates.
+        measure: Tells whether the tolerance alone decides.
+        is_dense: Whether a band shows the deviations instead of single bars.
+    """
+    candidates = sorted(choice.candidates, key=lambda candidate: candidate.cut)
     cuts, scores, sd = (
-        np.array([getattr(one, name) for one in candidates]) for name in ("cut", "score", "sd_difference")
+        np.array([getattr(candidate, name) for candidate in candidates]) for name in ("cut", "score", "sd_difference")
     )
     label = "± 1 SD of the difference to the best"
     if is_dense:
@@ -207,6 +240,13 @@ def _mark_choice(axes: Axes, choice: Choice, measure: Measure, *, is_dense: bool
 
 
 def _size_axes(axes: Axes, sizes: pd.DataFrame, baseline: pd.DataFrame) -> None:
+    """Draw parameters and multiply-accumulates at each cut as shares of the full network.
+
+    Args:
+        axes: Changed in place.
+        sizes: num_params and macs by cut.
+        baseline: Trials of full fine-tuning; without any the largest cut is the full network.
+    """
     for column, colour, label in (
         ("num_params", COLOURS["good"], "parameters"),
         ("macs", COLOURS["second"], "MACs"),
@@ -214,8 +254,8 @@ def _size_axes(axes: Axes, sizes: pd.DataFrame, baseline: pd.DataFrame) -> None:
         whole = baseline[column].mean() if len(baseline) and column in baseline else sizes[column].max()
         if not whole or np.isnan(whole):
             continue
-        known = 100 * sizes[column].dropna() / whole
-        shares = dict(zip(known.index.tolist(), known.tolist(), strict=True))
+        percentages = 100 * sizes[column].dropna() / whole
+        shares = dict(zip(percentages.index.tolist(), percentages.tolist(), strict=True))
         if len(baseline):
             shares[int(baseline["cut"].mean())] = 100.0
         axes.plot(list(shares), list(shares.values()), "o-", color=colour, markersize=3.5, label=label)

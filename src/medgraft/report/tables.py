@@ -56,7 +56,7 @@ CLASS_METRICS: Final = {
     "labels": ("auroc", "auprc"),
     "masks": ("dice", "pooled_dice", "jaccard", "hd95", "surface_dice"),
 }
-"""By kind of truth; further kinds show what their measure compares."""
+"""Metrics told of each class, by kind of truth; further kinds show what their measure compares."""
 OBSERVER_METRICS: Final = ("dice", "pooled_dice", "hd95", "surface_dice")
 SIZES: Final = (
     ("num_params", "parameters", fmt.si),
@@ -88,7 +88,7 @@ def headline(result: RunResult) -> list[dict[str, Any]]:
 
 
 def _seen_at_once(result: RunResult) -> str:
-    """``image``, ``volume``, or of a network for masks its patch."""
+    """What a network sees at once: ``image``, ``volume``, or for masks its patch."""
     return f"patch of {fmt.sides(result.patch)}" if result.patch else result.noun.removesuffix("s")
 
 
@@ -123,6 +123,14 @@ def class_rows(result: RunResult) -> list[dict[str, Any]]:
 
 
 def _class_cells(result: RunResult, model: ModelResult, part: ClassScores, name: str) -> list[str]:
+    """Metrics of one class with their intervals, then sensitivity and specificity where it has an operating point.
+
+    Args:
+        result: Tells which metrics are shown.
+        model: Has the operating points.
+        part: Scores of the class.
+        name: Name of the class.
+    """
     cells = [fmt.with_interval(part.scores[key]) for key in _class_metrics(result)]
     point = model.points.get(name)
     return cells + ([fmt.with_interval(point.sensitivity), fmt.with_interval(point.specificity)] if point else [])
@@ -157,7 +165,7 @@ def metric_rows(result: RunResult) -> list[dict[str, str]]:
         if chosen is None and baseline is None:
             continue
         difference = test.comparison.difference.get(key)
-        others = {role: _metric(model.result, key) if model else None for role, model in further.items()}
+        further_values = {role: _metric(model.result, key) if model else None for role, model in further.items()}
         rows.append(
             {
                 "name": name,
@@ -166,8 +174,8 @@ def metric_rows(result: RunResult) -> list[dict[str, str]]:
                 "chosen_seeds": fmt.sd_over_seeds(chosen),
                 "baseline": fmt.with_interval(baseline),
                 "baseline_seeds": fmt.sd_over_seeds(baseline),
-                "second": fmt.with_interval(others["second_baseline"]) if further["second_baseline"] else "",
-                "continued": fmt.with_interval(others["continued"]) if further["continued"] else "",
+                "second": fmt.with_interval(further_values["second_baseline"]) if further["second_baseline"] else "",
+                "continued": fmt.with_interval(further_values["continued"]) if further["continued"] else "",
                 "difference": fmt.signed_with_interval(difference) if difference else "",
                 "p": fmt.p_value(difference) if difference else "",
             }
@@ -245,7 +253,7 @@ def cut_rows(run: RunFiles) -> list[dict[str, Any]]:
     if choice is None:
         return []
     rows = []
-    for candidate in sorted(choice.candidates, key=lambda one: one.cut):
+    for candidate in sorted(choice.candidates, key=lambda entry: entry.cut):
         marks = [mark for mark in ("chosen", "best") if candidate.cut == getattr(choice, mark)]
         behind = f"{fmt.number(candidate.mean_difference)} ± {fmt.number(candidate.sd_difference)}"
         rows.append(
@@ -268,7 +276,7 @@ def distance_rows(analysis: AnalysisResult) -> list[dict[str, str]]:
     """One row per cut at which the distance to the source was measured.
 
     Args:
-        analysis: Of a run, or of a cohort.
+        analysis: A run's analysis, or a cohort's.
     """
     measured = analysis.distance.cuts if analysis.distance else {}
     return [
@@ -286,10 +294,10 @@ def reuse_rows(analysis: AnalysisResult) -> list[dict[str, Any]]:
     """One row per cut: similarity before and after transfer (or to random weights), and what frozen features promise.
 
     Args:
-        analysis: Of a run, or of a cohort.
+        analysis: A run's analysis, or a cohort's.
     """
     alike = analysis.after or analysis.random
-    others = {"after": analysis.worth_after, "random": analysis.worth_random}
+    worths = {"after": analysis.worth_after, "random": analysis.worth_random}
     return [
         {
             "cut": f"{cut.index} {cut.name}",
@@ -301,7 +309,7 @@ def reuse_rows(analysis: AnalysisResult) -> list[dict[str, Any]]:
                 f"{key}_before": fmt.number(getattr(analysis.worth[cut.index], key))
                 for key in ("probe", "knn", "logme", "h_score", "nleep")
             },
-            **{f"probe_{key}": fmt.number(worth[cut.index].probe) for key, worth in others.items() if worth},
+            **{f"probe_{key}": fmt.number(worth[cut.index].probe) for key, worth in worths.items() if worth},
         }
         for cut in analysis.cuts
     ]

@@ -44,7 +44,7 @@ class Wording:
         words: Name and definition; fields of `StrategySettings`, ``head`` and ``solved`` may stand in braces.
         references: Keys of `medgraft.report.prose.REFERENCES`.
         depth: What its depth does, with ``cut`` in braces; empty where it has none.
-        nothing: The same for depth 0.
+        nothing: What depth 0 does, in the same form as `depth`.
     """
 
     words: str
@@ -171,7 +171,7 @@ def depth_sentence(chosen: Chosen, *, is_searched: bool) -> str:
     """What the chosen depth did to the network and who chose it; without a full stop.
 
     Args:
-        chosen: Of the run.
+        chosen: The run's chosen model.
         is_searched: Whether several depths were tried.
 
     Examples:

@@ -30,7 +30,7 @@ class Recommendation:
         strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
         why: A sentence.
         source: The paper that says so.
-        cut: Where; None where the strategy has no depth, or any will do.
+        cut: Depth to begin with; None where the strategy has no depth, or any will do.
     """
 
     strategy: str
@@ -45,9 +45,9 @@ class Advice:
 
     Args:
         facts: Sentences.
-        probes: At the ends of the stages.
-        domain_distance: From the source's images, in standard deviations; None where nothing remembers these.
-        advice: The first first.
+        probes: Linear probes at the ends of the stages.
+        domain_distance: Distance from the source's images, in standard deviations; None where nothing remembers these.
+        advice: Strategies to try, the most advised first.
     """
 
     facts: tuple[str, ...]

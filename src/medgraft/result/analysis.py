@@ -31,12 +31,12 @@ class CutDecision:
     """Where the probes on fine-tuned features would cut, by the run's rule, and how right that was.
 
     Args:
-        cut: That they name.
-        rule: Of the run.
+        cut: The cut that the probes name.
+        rule: The rule of the run.
         is_truncated: Whether the run's depths are cuts, so that its scores say something about this one.
-        probe: Score of the probe there.
+        probe: Score of the probe at that cut.
         best: Index of the cut with the best probe.
-        best_probe: Its score.
+        best_probe: Score of the probe at the cut `best`.
         chosen: Index of the cut that the run chose.
         trained: Score of the model that the run trained there; None where it trained none.
         best_trained: Best score of the run.
@@ -100,21 +100,21 @@ class AnalysisResult:
     Args:
         num_images: Training images that similarities were measured on.
         num_probed: Training images that probes were solved on.
-        cuts: Of the network.
+        cuts: The cuts of the network.
         random: Similarity of the pretrained network to one with random weights.
-        worth: What frozen features promise, by index of the cut: of the pretrained network, …
-        worth_after: … of the fine-tuned one, …
-        worth_random: … and of one with random weights.
+        worth: What frozen features of the pretrained network promise, by index of the cut.
+        worth_after: What frozen features of the fine-tuned network promise, by index of the cut.
+        worth_random: What frozen features of a network with random weights promise, by index of the cut.
         after: Similarity before and after transfer; empty without a run.
         cka_before_after: CKA of every cut before with every cut after transfer.
         cka_after: CKA of every cut with every other one after transfer.
-        cka_before: The same of the pretrained network.
+        cka_before: CKA of every cut with every other one in the pretrained network.
         decision: Where probes on fine-tuned features would cut; None without a run.
         weights: How far each layer moved.
         importance: What validation AUPRC loses when a block is put back, by index of the cut.
         other: A second run, where one was given.
-        distance: To the images of the pretraining, where these were given.
-        gain: Of pretrained weights by depth, where it was asked for.
+        distance: Distance to the images of the pretraining, where these were given.
+        gain: What pretrained weights bring by depth, where it was asked for.
         points: This run among several.
         network: Name of the network; empty for a run.
         data: Name of the cohort; empty for a run.
@@ -153,8 +153,8 @@ def write_analysis_result(result: AnalysisResult, folder: Path) -> None:
     Raises:
         RunError: It cannot be written.
     """
-    told: dict[str, Any] = to_json(result)
-    write_json(folder / ANALYSIS, {"schema": SCHEMA, **told})
+    facts: dict[str, Any] = to_json(result)
+    write_json(folder / ANALYSIS, {"schema": SCHEMA, **facts})
 
 
 def read_analysis(folder: Path) -> AnalysisResult:

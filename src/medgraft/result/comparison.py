@@ -32,9 +32,9 @@ class MetricOverSeeds:
     """A test metric of one strategy.
 
     Args:
-        mean: Over seeds.
-        sd: Over seeds; None with a single one.
-        ci95: Over groups and seeds, for the metrics that are compared.
+        mean: Mean over seeds.
+        sd: Standard deviation over seeds; None with a single one.
+        ci95: Interval over groups and seeds, for the metrics that are compared.
     """
 
     mean: float
@@ -47,7 +47,7 @@ class Gap(Difference):
     """A strategy less the baseline, paired.
 
     Args:
-        p_holm: Adjusted for all strategies of a fraction; None outside that family.
+        p_holm: p-value adjusted by Holm's method for all strategies of a fraction; None outside that family.
     """
 
     p_holm: float | None = None
@@ -67,27 +67,28 @@ class StrategyResult:
 
     Args:
         strategy: Its name, with the policy for uncertain labels where there are several.
-        fraction: Of the training groups.
+        fraction: Share of the training groups.
         uncertain: Policy for uncertain labels, empty where none was asked for.
         num_train: Training images.
         cut: Its depth; None where it has none.
-        head: On the trunk.
-        lr: That validation chose; None where the head was solved.
+        head: Kind of the head on the trunk.
+        lr: Learning rate that validation chose; None where the head was solved.
         tried: (depth, learning rate, validation score) of every training of the tuning.
-        val_score: Mean over seeds.
-        test: By name of the metric.
-        num_params: Of the deployed model, head included.
-        macs: Of one image.
-        cpu_ms: Of one image on the CPU.
-        gpu_ms: Of one image on the GPU, where there is one.
-        train_seconds: Of one training, mean over seeds.
-        train_macs: Likewise.
-        tuning_macs: Of all trainings of the tuning.
+        val_score: Validation score, mean over seeds.
+        test: Test metrics by name.
+        num_params: Parameters of the deployed model, head included.
+        macs: Multiply-accumulates of one image.
+        cpu_ms: Milliseconds for one image on the CPU.
+        gpu_ms: Milliseconds for one image on the GPU, where there is one.
+        train_seconds: Seconds of one training, mean over seeds.
+        train_macs: Multiply-accumulates of one training, mean over seeds.
+        tuning_macs: Multiply-accumulates of all trainings of the tuning.
         cost_in_ftl: Multiply-accumulates of a training in units of full fine-tuning.
-        seconds_in_ftl: Seconds likewise.
-        difference: To full fine-tuning, by name of the metric; empty for the baseline itself.
-        verdict: From the difference in AUROC; None for the baseline.
-        second_difference: In AUROC to full fine-tuning of the pretrained part, where the weights lack the tail.
+        seconds_in_ftl: Seconds of a training in units of full fine-tuning.
+        difference: Difference to full fine-tuning, by name of the metric; empty for the baseline itself.
+        verdict: Verdict from the difference in AUROC; None for the baseline.
+        second_difference: Difference in AUROC to full fine-tuning of the pretrained part, where the weights lack the
+            tail.
     """
 
     strategy: str
@@ -132,26 +133,26 @@ class ComparisonResult:
 
     Args:
         task: What is predicted.
-        classes: Their names.
+        classes: Names of the classes.
         positive: The positive class of a binary task.
         backbone: Name of the network.
-        weights: What loading them did.
-        sides: Of the input, px or voxels.
-        seeds: Of the trainings.
+        weights: What loading the pretrained weights did.
+        sides: Sides of the input, px or voxels.
+        seeds: Seeds of the trainings.
         num_trials: Trainings of every strategy over depth and learning rate.
-        epochs: Of every training.
-        margin: Of non-inferiority, in AUROC.
+        epochs: Epochs of every training.
+        margin: Non-inferiority margin, in AUROC.
         rows: Every strategy at every fraction.
         ledger: How often the test cases were opened.
         num_test: Test cases.
         num_test_groups: Groups (patients) among them.
         noun: ``images`` or ``volumes``.
         case_noun: What is judged.
-        advice: Of probes before anything was trained.
-        outcome: How right its first word was; None where that strategy was not compared.
+        advice: Advice of probes before anything was trained.
+        outcome: How right the first word of the advice was; None where that strategy was not compared.
         left_out: Strategies that this network cannot do, and why.
         notes: What was inferred while reading.
-        versions: Of the programs.
+        versions: Versions of the programs.
         command: As the user typed it.
     """
 
@@ -184,7 +185,7 @@ class ComparisonResult:
 
     @property
     def fractions(self) -> tuple[float, ...]:
-        """Of the training groups, the largest first."""
+        """Fractions of the training groups, the largest first."""
         return tuple(sorted({row.fraction for row in self.rows}, reverse=True))
 
 
@@ -194,8 +195,8 @@ def write_comparison_result(result: ComparisonResult, folder: Path) -> None:
     Raises:
         RunError: It cannot be written.
     """
-    told: dict[str, Any] = to_json(result)
-    write_json(folder / COMPARISON, {"schema": SCHEMA, **told})
+    facts: dict[str, Any] = to_json(result)
+    write_json(folder / COMPARISON, {"schema": SCHEMA, **facts})
 
 
 def read_comparison(folder: Path) -> ComparisonResult:

@@ -13,21 +13,21 @@ def read_finished(folder: Path, name: str, schema: int) -> dict[str, Any]:
     """What stands in the result file `name` of a finished job.
 
     Args:
-        folder: Of the job.
-        name: Of the file.
-        schema: That this version reads.
+        folder: The job's folder.
+        name: The file's name.
+        schema: Number of the schema that this version reads.
 
     Raises:
         RunError: It is not there, broken, or of another schema.
     """
     if not (folder / name).is_file():
         raise RunError(f"expected a finished job with {name}, got {folder}. Run it again: it continues.")
-    found: Any = read_json(folder / name)
-    if not isinstance(found, dict):
-        raise RunError(f"expected a JSON object in {folder / name}, got {type(found).__name__}. Run the step again.")
-    if found.get("schema") != schema:
+    stored: Any = read_json(folder / name)
+    if not isinstance(stored, dict):
+        raise RunError(f"expected a JSON object in {folder / name}, got {type(stored).__name__}. Run the step again.")
+    if stored.get("schema") != schema:
         raise RunError(
-            f"expected {name} of schema {schema}, got {found.get('schema')!r}. Another version wrote it: run the step "
+            f"expected {name} of schema {schema}, got {stored.get('schema')!r}. Another version wrote it: run the step "
             "again with this one, or read it with that one."
         )
-    return {key: value for key, value in found.items() if key != "schema"}
+    return {key: value for key, value in stored.items() if key != "schema"}

@@ -70,13 +70,13 @@ class Chosen:
     """What was chosen, and how.
 
     Args:
-        strategy: Its name.
+        strategy: Name of the strategy.
         head: Kind of the head.
-        solver: Of a head on frozen features.
-        settings: Of the strategy.
-        rule: That chose among cuts: ``compact``, ``best`` or ``overlap``.
+        solver: How a head on frozen features was found: solved (``exact``) or trained (``gradient``).
+        settings: Settings of the strategy.
+        rule: Rule that chose among cuts: ``compact``, ``best`` or ``overlap``.
         init: Where the weights came from: ``pretrained``, ``ftl`` (it went on from full fine-tuning) or ``none``.
-        cut: Its depth.
+        cut: Depth of the strategy.
     """
 
     strategy: str
@@ -112,10 +112,10 @@ class FurtherModel:
     """A further baseline on the same cases, and the chosen model against it.
 
     Args:
-        cut: Where it ends.
-        epochs: It was trained for; 0 where folds differ.
+        cut: Where the baseline ends.
+        epochs: Epochs that it was trained for; 0 where folds differ.
         result: What the test cases say of it.
-        comparison: The chosen model less it.
+        comparison: The chosen model less this baseline.
     """
 
     cut: CutFacts
@@ -131,16 +131,16 @@ class SearchCost:
     """How the depth was searched and what that took.
 
     Args:
-        method: Its name; ``given`` where nothing was searched.
+        method: Name of the search; ``given`` where nothing was searched.
         num_trials: Trainings up to the chosen model of the first seed.
-        seeds: Per cut.
-        epochs: Per seed.
-        seconds: Of these trainings and what is beside them.
-        baseline_seconds: Of one full fine-tuning.
+        seeds: Seeds per cut.
+        epochs: Epochs per seed.
+        seconds: Seconds of these trainings and of what is beside them.
+        baseline_seconds: Seconds of one full fine-tuning.
         cost_in_ftl: Training-step multiply-accumulates in units of full fine-tuning.
-        beyond_ftl: The same without the baseline itself.
-        start: Of a guided search: ``source`` or ``ftl``.
-        fold: Whose choice is shown, of several; from 1.
+        beyond_ftl: Training-step multiply-accumulates without the baseline itself, in units of full fine-tuning.
+        start: Where a guided search began: ``source`` or ``ftl``.
+        fold: Number of the fold, from 1, whose choice is shown where there are several.
     """
 
     method: str
@@ -160,7 +160,7 @@ class SplitFacts:
     """How the cohort was divided.
 
     Args:
-        sha256: Of ``splits.csv``.
+        sha256: Digest of ``splits.csv``.
         groups: Independent groups by split.
         group_kind: What a group is: ``patient`` where patients are known, else the noun of a case.
         counts: Split to class to number of images with it.
@@ -228,13 +228,13 @@ class RunResult:
         splits: How the cohort was divided; of folds what was tested.
         audit: What was found in the cohort.
         ledger: Openings of the test cases.
-        versions: Of this program and what decides its numbers.
+        versions: Versions of this program and of what decides its numbers.
         command: As the user typed it.
         backbone: Network and weights.
         preprocessing: From a file to the network's input.
         plan: What happened to every block.
-        seeds: Of the trainings.
-        seed: Of the split and the first training.
+        seeds: Seeds of the trainings.
+        seed: Seed of the split and of the first training.
         train: How every model was trained, with what was left open filled in.
         engine: Device and arithmetic.
         late_gain: By role how much the best validation score rose in the last quarter of the epochs.
@@ -301,30 +301,30 @@ def mean_of_those_there(values: Sequence[float | None]) -> float | None:
 
 def result_to_json(result: RunResult) -> dict[str, Any]:
     """Plain JSON types with the keys of docs/contract.md, ``schema`` first."""
-    told: dict[str, Any] = {"schema": SCHEMA, **to_json(dataclasses.replace(result, train=TrainConfig()))}
-    told["train"] = result.train.model_dump(mode="json")
-    told["test"] = judged_to_json(result.test)
+    facts: dict[str, Any] = {"schema": SCHEMA, **to_json(dataclasses.replace(result, train=TrainConfig()))}
+    facts["train"] = result.train.model_dump(mode="json")
+    facts["test"] = judged_to_json(result.test)
     for name in ("second_baseline", "continued"):
         model: FurtherModel | None = getattr(result, name)
-        told[name] = None if model is None else _further_to_json(model)
-    return told
+        facts[name] = None if model is None else _further_to_json(model)
+    return facts
 
 
-def result_from_json(told: Mapping[str, Any]) -> RunResult:
+def result_from_json(stored: Mapping[str, Any]) -> RunResult:
     """The value that `result_to_json` wrote.
 
     Raises:
         RunError: It was written by another version, or by hand.
     """
-    if told.get("schema") != SCHEMA:
+    if stored.get("schema") != SCHEMA:
         raise RunError(
-            f"expected results of schema {SCHEMA}, got {told.get('schema')!r}. Another version wrote them: fit again "
+            f"expected results of schema {SCHEMA}, got {stored.get('schema')!r}. Another version wrote them: fit again "
             "with this one, or read them with that one."
         )
     try:
-        nested = dict(told) | {"test": judged_from_json(told["test"])}
+        nested = dict(stored) | {"test": judged_from_json(stored["test"])}
         for name in ("second_baseline", "continued"):
-            nested[name] = None if told.get(name) is None else _further_from_json(told[name])
+            nested[name] = None if stored.get(name) is None else _further_from_json(stored[name])
     except (KeyError, TypeError, AttributeError) as error:
         raise RunError(f"expected results of this version, got some without {error}. Fit again.") from error
     return from_json(RunResult, nested)
@@ -350,10 +350,10 @@ def read_result(folder: Path) -> RunResult:
             f"expected a finished run with {RESULTS}, got {folder}. "
             "Give the folder of a finished `medgraft fit`, or run it again: it continues where it stopped."
         )
-    told = read_json(folder / RESULTS)
-    if not isinstance(told, dict):
-        raise RunError(f"expected a JSON object in {folder / RESULTS}, got {type(told).__name__}. Fit again.")
-    return result_from_json(told)
+    stored = read_json(folder / RESULTS)
+    if not isinstance(stored, dict):
+        raise RunError(f"expected a JSON object in {folder / RESULTS}, got {type(stored).__name__}. Fit again.")
+    return result_from_json(stored)
 
 
 def _further_to_json(model: FurtherModel) -> dict[str, Any]:
@@ -361,12 +361,12 @@ def _further_to_json(model: FurtherModel) -> dict[str, Any]:
     return {**facts, **model_to_json(model.result), **comparison_to_json(model.comparison)}
 
 
-def _further_from_json(told: Mapping[str, Any]) -> FurtherModel:
+def _further_from_json(stored: Mapping[str, Any]) -> FurtherModel:
     return FurtherModel(
-        cut=from_json(CutFacts, told["cut"]),
-        result=model_from_json(told),
-        comparison=comparison_from_json(told),
-        num_params=told["num_params"],
-        macs=told["macs"],
-        epochs=told["epochs"],
+        cut=from_json(CutFacts, stored["cut"]),
+        result=model_from_json(stored),
+        comparison=comparison_from_json(stored),
+        num_params=stored["num_params"],
+        macs=stored["macs"],
+        epochs=stored["epochs"],
     )

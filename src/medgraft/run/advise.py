@@ -40,7 +40,7 @@ def advise(config: RunConfig, *, listener: Listener | None = None) -> Advice:
     """Facts, probes and advice for a cohort; nothing is trained but linear probes, and the test set stays shut.
 
     Args:
-        config: As for `medgraft.run.fit.fit`.
+        config: Settings, as `medgraft.run.fit.fit` takes them.
         listener: Told how things go.
 
     Raises:
@@ -66,9 +66,9 @@ def advice_from(material: Material, recipe: Recipe, trainer: Trainer, replicates
 
     Args:
         material: Cohort and network.
-        recipe: Of the probes.
+        recipe: Recipe of the probes.
         trainer: Solves them.
-        replicates: Of the bootstrap of the rule.
+        replicates: Replicates of the rule's bootstrap.
     """
     probes = _probes(recipe, trainer)
     distance = domain_distance(trainer.context)
@@ -154,6 +154,13 @@ def _probes(recipe: Recipe, trainer: Trainer) -> dict[int, Trial]:
 
 
 def _facts(material: Material, probes: dict[int, float], distance: float | None) -> tuple[str, ...]:
+    """What was measured, in sentences.
+
+    Args:
+        material: Cohort and network.
+        probes: Cut index to the validation AUPRC of its probe.
+        distance: Distance from the source, in standard deviations; None where it cannot be measured.
+    """
     cohort, cuts = material.dataset.cohort, material.source.cuts
     num_train = len(cohort.rows("train"))
     targets = cohort.targets[cohort.rows("train")]
@@ -176,6 +183,14 @@ def _facts(material: Material, probes: dict[int, float], distance: float | None)
 
 
 def _advice(material: Material, compact: int, best: int, distance: float | None) -> tuple[Recommendation, ...]:
+    """Strategies to try, the most advised first, and why.
+
+    Args:
+        material: Cohort and network.
+        compact: Index of the cut that the rule ``compact`` picks among the probes.
+        best: Index of the cut with the best probe.
+        distance: Distance from the source, in standard deviations; None where it cannot be measured.
+    """
     cuts = material.source.cuts
     num_train = len(material.dataset.cohort.rows("train"))
     is_transformer = cuts[-1].channel_axis == -1

@@ -110,7 +110,15 @@ def analyze(
 def _transferred(
     plan: SearchPlan, folder: Path, context: TrialContext, num_images: int, listener: Listener
 ) -> AnalysisResult:
-    """What transfer did to the features of every cut: of the network before, after, and with random weights."""
+    """What transfer did to the features of every cut: of the network before, after, and with random weights.
+
+    Args:
+        plan: The run's plan.
+        folder: The run's folder.
+        context: Network and images.
+        num_images: Training images to compare on, at most.
+        listener: Told how things go.
+    """
     source, cuts, study, engine = context.source, context.source.cuts, context.study, context.engine
     before, random = _untrained(source, plan.seed)
     after = load_artefact(folder / "baseline").network
@@ -182,7 +190,14 @@ def analyze_cohort(
 
 
 def _untouched(seed: int, context: TrialContext, num_images: int, listener: Listener) -> AnalysisResult:
-    """The pretrained network beside one with random weights."""
+    """The pretrained network beside one with random weights.
+
+    Args:
+        seed: Draws images and random weights.
+        context: Network and images.
+        num_images: Training images to compare on, at most.
+        listener: Told how things go.
+    """
     cuts, study, engine = context.source.cuts, context.study, context.engine
     before, random = _untrained(context.source, seed)
     rows = _drawn(study.train, num_images, seed)
@@ -210,7 +225,7 @@ def analyze_runs(runs: Sequence[str | Path], **options: Any) -> list[AnalysisRes
 
     Args:
         runs: Folders of `medgraft fit`.
-        options: Of `analyze`.
+        options: Options of `analyze`.
 
     References:
         Matsoukas et al. What makes transfer learning work for medical images. CVPR 2022, Fig. 2.
@@ -252,7 +267,13 @@ def _config_of(folder: Path) -> RunConfig:
 
 
 def _second_run(folder: Path, config: RunConfig, other: Path) -> tuple[str, LoadedModel]:
-    """Name and fully fine-tuned network of the other run, which must be one of the same images and architecture."""
+    """Name and fully fine-tuned network of the other run, which must be one of the same images and architecture.
+
+    Args:
+        folder: The run's folder.
+        config: Settings of the run.
+        other: Folder of the other run.
+    """
     second = _config_of(other)
     if read_result(folder).splits.sha256 != read_result(other).splits.sha256:
         raise RunError(
@@ -275,7 +296,16 @@ def _compared(
     plan: SearchPlan,
     listener: Listener,
 ) -> OtherRun:
-    """The fully fine-tuned networks of two runs beside one another."""
+    """The fully fine-tuned networks of two runs beside one another.
+
+    Args:
+        folder: The run's folder.
+        second: Name and fully fine-tuned network of the other run.
+        context: Network and images.
+        num_images: Training images to compare on, at most.
+        plan: Tells the seed that draws them.
+        listener: Told how things go.
+    """
     name, loaded = second
     listener.say(f"Comparing the fine-tuned network with that of {name}.")
     train = context.study.train
@@ -286,6 +316,13 @@ def _compared(
 
 
 def _check_same(folder: Path, material: Material, temporary: Path) -> None:
+    """Refuse images or a split that the run was not made with.
+
+    Args:
+        folder: The run's folder.
+        material: Cohort as it is read now.
+        temporary: Folder that takes its table of splits.
+    """
     digest = write_splits(material.dataset.cohort, material.dataset.groups, temporary / "splits.csv")
     if digest != read_result(folder).splits.sha256:
         raise RunError(
@@ -304,10 +341,25 @@ def _untrained(source: Source, seed: int) -> tuple[TransferModel, TransferModel]
 
 
 def _drawn(data: ImageSet, num_images: int, seed: int) -> np.ndarray:
+    """Rows of a sample of images, rising.
+
+    Args:
+        data: The images.
+        num_images: How many to draw, at most.
+        seed: Draws them.
+    """
     return np.sort(np.random.default_rng(seed).permutation(len(data))[:num_images])
 
 
 def _decision(plan: SearchPlan, folder: Path, source: Source, probes: Mapping[int, Predictions]) -> CutDecision:
+    """Where probes on fine-tuned features would cut, beside what the search of the run found.
+
+    Args:
+        plan: The run's plan.
+        folder: The run's folder.
+        source: The network with its cuts.
+        probes: Cut index to the validation predictions of its probe.
+    """
     choice = choose_probe(plan, source.cuts, probes)
     scores = {candidate.cut: candidate.score for candidate in choice.candidates}
     searched: Choice = from_json(Choice, read_json(folder / "choice.json"))
@@ -330,7 +382,15 @@ def _decision(plan: SearchPlan, folder: Path, source: Source, probes: Mapping[in
 def _far(
     source: str | Path | None, material: Material, num_images: int, seed: int, listener: Listener
 ) -> tuple[str, ImageSet | dict[int, FeatureStatistics]] | None:
-    """The source by name, read before anything is computed: what cannot be read is told at once."""
+    """The source by name, read before anything is computed: what cannot be read is told at once.
+
+    Args:
+        source: Images of the pretraining, or their stored statistics; None where none were given.
+        material: Tells the network, and how images are prepared.
+        num_images: Images to read, at most.
+        seed: Draws them.
+        listener: Told how things go.
+    """
     if source is None:
         return None
     network, preprocessing = source_name(material.source), material.dataset.preprocessing
@@ -344,7 +404,15 @@ def _distance(
     seed: int,
     listener: Listener,
 ) -> SourceDistance:
-    """From the source to the training images, in pretrained features at the ends of the stages."""
+    """The distance from the source to the training images, in pretrained features at the ends of the stages.
+
+    Args:
+        context: Network and images.
+        far: Name of the source, with its images or the statistics of their features.
+        num_images: Training images to compare on, at most.
+        seed: Draws them.
+        listener: Told how things go.
+    """
     name, other = far
     before, _ = _untrained(context.source, seed)
     ends = tuple(stage_ends(context.source.cuts))
@@ -353,7 +421,14 @@ def _distance(
 
 
 def _gain(plan: SearchPlan, folder: Path, material: Material, listener: Listener) -> tuple[DepthGain, ...]:
-    """Validation scores with the weights of the first blocks, at the ends of the stages; random ones are depth 0."""
+    """Validation scores with the weights of the first blocks, at the ends of the stages; random ones are depth 0.
+
+    Args:
+        plan: The run's plan.
+        folder: The run's folder; the trainings are kept there.
+        material: Cohort and network.
+        listener: Told how things go.
+    """
     engine: Engine = from_json(Engine, read_json(folder / "engine.json"))
     if engine.device.partition(":")[0] != "cpu" and not _has_device(engine.device):
         listener.say(
@@ -392,6 +467,14 @@ def _has_device(device: str) -> bool:
 
 
 def _write_statistics(path: Path, context: TrialContext, num_images: int, seed: int) -> None:
+    """Write mean and covariance of the pretrained features at every cut.
+
+    Args:
+        path: The file.
+        context: Network and images.
+        num_images: A fifth of the training images that are used, at most.
+        seed: Draws them.
+    """
     before, _ = _untrained(context.source, seed)
     train = context.study.sample(_PROBED_PER_COMPARED * num_images, seed).train
     features = features_at_cuts(before, context.source.cuts, train, context.engine)

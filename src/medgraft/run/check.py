@@ -26,22 +26,22 @@ def check(config: DataConfig, *, seed: int = 0, listener: Listener | None = None
 
     Args:
         config: Where the cohort is.
-        seed: Of the split.
+        seed: Seeds the split.
         listener: Told what is found.
 
     Raises:
         DataError: The cohort cannot be used at all.
     """
-    told = listener or Listener()
-    cohort = open_cohort(config, told)
+    listener = listener or Listener()
+    cohort = open_cohort(config, listener)
     with tempfile.TemporaryDirectory(prefix="medgraft-check-") as folder:
-        readable, _, audit = audited(cohort, config, _SIDES[cohort.dims], None, told, folder=Path(folder))
+        readable, _, audit = audited(cohort, config, _SIDES[cohort.dims], None, listener, folder=Path(folder))
     for words in _agreement(readable):
-        told.say(words)
+        listener.say(words)
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)
     divided = split_cohort(readable, groups, seed)
     for note in divided.notes[len(readable.notes) :]:
-        told.say(note)
+        listener.say(note)
     return audit, divided
 
 
@@ -56,11 +56,11 @@ def _agreement(cohort: Cohort) -> Iterator[str]:
             elif both is not None:
                 counts.append(overlap_counts(*both, len(cohort.classes)))
         if counts:
-            found = np.stack(counts)
+            cases = np.stack(counts)
             per_class = ", ".join(
                 f"{name} {mean:.3f} (pooled {pooled:.3f})"
-                for name, mean, pooled in zip(cohort.classes, dice(found).mean(0), pooled_dice(found), strict=True)
+                for name, mean, pooled in zip(cohort.classes, dice(cases).mean(0), pooled_dice(cases), strict=True)
             )
-            yield f"{observer} against the truth, mean Dice of {len(found)} images: {per_class}."
+            yield f"{observer} against the truth, mean Dice of {len(cases)} images: {per_class}."
         if reason:
             yield f"Masks of {observer} that cannot be compared were left out, e.g.: {reason}"

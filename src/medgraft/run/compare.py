@@ -156,7 +156,14 @@ def _wanted(settings: CompareConfig) -> list[str]:
 def _possible(
     config: RunConfig, material: Material, names: list[str], listener: Listener
 ) -> tuple[list[str], dict[str, str]]:
-    """The strategies that this network can do, and why not the others; one asked for by name must be possible."""
+    """The strategies that this network can do, and why not the others; one asked for by name must be possible.
+
+    Args:
+        config: Settings of the comparison.
+        material: Cohort and network.
+        names: Strategies that are wanted.
+        listener: Told what is left out.
+    """
     is_all = config.compare is not None and config.compare.strategies == ("all",)
     possible, left_out = [], {}
     source, cohort, recipe = material.source, material.dataset.cohort, recipe_of(config, material)
@@ -193,7 +200,13 @@ def _check_classes(parts: Sequence[Part], names: Sequence[str]) -> None:
 
 
 def _depths(source: Source, name: str, num: int) -> list[Cut]:
-    """At most `num` depths to try for a strategy, the most promising first; one where it has none."""
+    """At most `num` depths to try for a strategy, the most promising first; one where it has none.
+
+    Args:
+        source: The network with its cuts.
+        name: A key of `medgraft.transfer.strategies.STRATEGIES`.
+        num: Depths to return, at most.
+    """
     usual = usual_depth(source, name)
     if not STRATEGIES[name].has_depth:
         return [usual]
@@ -206,6 +219,14 @@ def _depths(source: Source, name: str, num: int) -> list[Cut]:
 
 
 def _trained(config: RunConfig, parts: Sequence[Part], names: Sequence[str], job: Job) -> list[TunedStrategy]:
+    """Every strategy, tuned and repeated on all training data.
+
+    Args:
+        config: Settings of the comparison.
+        parts: All training data, by fraction and policy.
+        names: Strategies to train.
+        job: Where the trainings run and are kept.
+    """
     settings = config.compare or CompareConfig()
     firsts = [part for part in parts if not part.number]
     second = second_cut(parts[0].material.source, recipe_of(config, parts[0].material))
@@ -236,7 +257,13 @@ def _trained(config: RunConfig, parts: Sequence[Part], names: Sequence[str], job
 
 
 def _label(prefix: str, spec: TrialSpec, context: TrialContext) -> str:
-    """Words for a trial of a comparison, whose learning rates differ."""
+    """Words for a trial of a comparison, whose learning rates differ.
+
+    Args:
+        prefix: Put first; names the fraction.
+        spec: The trial's specification.
+        context: The trial's context.
+    """
     lr = "" if spec.is_solved else f", lr {spec.lr:.1e}"
     return f"{prefix}{label_of(spec, context)}{lr}"
 
@@ -244,7 +271,16 @@ def _label(prefix: str, spec: TrialSpec, context: TrialContext) -> str:
 def _entry(
     config: RunConfig, part: Part, recipe: Recipe, trainer: Trainer, name: str, *, fixed: Cut | None = None
 ) -> TunedStrategy:
-    """Tune one strategy and repeat its choice; `fixed` makes it full fine-tuning of the pretrained part alone."""
+    """Tune one strategy and repeat its choice; `fixed` makes it full fine-tuning of the pretrained part alone.
+
+    Args:
+        config: Settings of the comparison.
+        part: The training data.
+        recipe: What all trainings have in common.
+        trainer: Runs the trainings.
+        name: A key of `medgraft.transfer.strategies.STRATEGIES`.
+        fixed: Last fully pretrained cut; None tunes the depth.
+    """
     num_trials, source = (config.compare or CompareConfig()).trials, part.material.source
     depths = [fixed] if fixed else _depths(source, name, num_trials)
     has_lr = not recipe.spec(name, depths[0].index, config.seed).is_solved
@@ -261,7 +297,7 @@ def _entry(
         trainer.progress.total -= num_trials - len(tuning)
     first = next(t for t in tuning if t.cut.index == choice.depth.index and t.spec.lr == choice.lr)
     seeds = range(config.seed + 1, config.seed + config.seeds)
-    others = trainer.run([(recipe.spec(name, choice.depth.index, seed, lr=choice.lr), "seed") for seed in seeds])
+    repeats = trainer.run([(recipe.spec(name, choice.depth.index, seed, lr=choice.lr), "seed") for seed in seeds])
     second = second_cut(source, recipe)
     for trial in tuning:
         # A trial at the last pretrained cut is one of the second baseline's, too.
@@ -275,7 +311,7 @@ def _entry(
         fraction=part.fraction,
         uncertain=part.policy,
         choice=choice,
-        trials=(first, *others),
+        trials=(first, *repeats),
         tuning=tuple(tuning),
         dataset=part.material.dataset,
         context=trainer.context,
@@ -283,7 +319,13 @@ def _entry(
 
 
 def _open_test_set(dataset: Dataset, folder: Path, listener: Listener) -> int:
-    """How often the test set was opened on this machine, this time included."""
+    """How often the test set was opened on this machine, this time included.
+
+    Args:
+        dataset: The cohort.
+        folder: The comparison's folder.
+        listener: Told so.
+    """
     openings = count_openings(dataset, run_id_of(folder), folder)
     listener.say(
         f"Opening the test set ({len(dataset.cohort.case_rows('test'))} {dataset.cohort.case_noun}) for all; on this "
@@ -315,6 +357,15 @@ def _outcome(advice: Advice, rows: Sequence[StrategyResult]) -> AdviceOutcome | 
 def _result(
     config: RunConfig, recipe: Recipe, material: Material, rows: tuple[StrategyResult, ...], advice: Advice
 ) -> ComparisonResult:
+    """The result of a comparison; the caller fills in ledger, command and what was left out.
+
+    Args:
+        config: Settings of the comparison.
+        recipe: Tells the epochs.
+        material: Cohort and network.
+        rows: Every strategy at every fraction.
+        advice: What probes advised before.
+    """
     dataset, cohort = material.dataset, material.dataset.cohort
     tested = cohort.case_rows("test")
     return ComparisonResult(

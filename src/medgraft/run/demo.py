@@ -36,17 +36,17 @@ def demo(
 
     Args:
         out: Folder for the phantom and the run.
-        seed: Of phantom, split and training.
+        seed: Seeds phantom, split and training.
         weights: ``packaged``, or ``none`` to see what the pretraining is worth.
         volumes: Draw chests of 32 × 32 × 32 voxels instead of films; the packaged network is lifted to them.
         task: What is learned: which kind of lesion a film shows, or where it lies.
         listener: Told how things go.
     """
     folder = Path(out)
-    told = listener or Listener()
+    listener = listener or Listener()
     data, settings = folder / f"phantom{_kind(volumes, task)}", _SETTINGS[task, volumes]
     if not (data / "cases.csv").exists():
-        told.say("Drawing the phantom …")
+        listener.say("Drawing the phantom …")
         write_phantom(data, settings, seed)
     # A decoder of volumes takes ten times as long as the head of a classifier, and with fewer epochs full fine-tuning
     # has not learned what it can: three cuts beside it, then, with the epochs of the others.
@@ -64,11 +64,20 @@ def demo(
     )
     command = f"medgraft demo --out {out} --seed {seed}" + (" --volumes" if volumes else "")
     command += " --task segmentation" if task == "segmentation" else ""
-    return fit(config, demo_run(folder, volumes=volumes, task=task, weights=weights), listener=told, command=command)
+    return fit(
+        config, demo_run(folder, volumes=volumes, task=task, weights=weights), listener=listener, command=command
+    )
 
 
 def demo_run(folder: Path, *, volumes: bool, task: str, weights: str = "packaged") -> Path:
-    """Where below `folder` a demo keeps its run."""
+    """Where below `folder` a demo keeps its run.
+
+    Args:
+        folder: Folder for the phantom and the run.
+        volumes: Whether volumes are drawn.
+        task: ``classification`` or ``segmentation``.
+        weights: ``packaged`` or ``none``.
+    """
     return folder / f"run{_kind(volumes, task)}{'' if weights == 'packaged' else '-scratch'}"
 
 

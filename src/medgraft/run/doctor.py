@@ -82,10 +82,10 @@ def doctor() -> Diagnosis:
 
 def _python() -> list[Check]:
     wanted = _metadata().get("Requires-Python") or ""
-    found = platform.python_version()
-    if wanted and not SpecifierSet(wanted).contains(found, prereleases=True):
-        return [_fail("python", f"expected Python {wanted}, got {found}. Make a new environment with a newer one.")]
-    return [_ok("python", f"{found} ({platform.system()} {platform.machine()}) at {sys.executable}")]
+    version = platform.python_version()
+    if wanted and not SpecifierSet(wanted).contains(version, prereleases=True):
+        return [_fail("python", f"expected Python {wanted}, got {version}. Make a new environment with a newer one.")]
+    return [_ok("python", f"{version} ({platform.system()} {platform.machine()}) at {sys.executable}")]
 
 
 def _metadata() -> Any:
@@ -102,12 +102,12 @@ def _packages() -> list[Check]:
         return [_warn("packages", "medgraft is not installed, only importable. Run: pip install .")]
     versions, wrong = [], []
     for requirement in needed:
-        found = _version(requirement.name)
-        if found is None or not requirement.specifier.contains(found, prereleases=True):
-            state = "none" if found is None else found
+        version = _version(requirement.name)
+        if version is None or not requirement.specifier.contains(version, prereleases=True):
+            state = "none" if version is None else version
             message = f"expected {requirement}, got {state}. Run: pip install --upgrade '{requirement}'"
             wrong.append(_fail(f"package {requirement.name}", message))
-        versions.append(f"{requirement.name} {found}")
+        versions.append(f"{requirement.name} {version}")
     return wrong or [_ok("packages", f"medgraft {_version('medgraft')}; {', '.join(versions)}")]
 
 
@@ -268,14 +268,14 @@ def _dicom() -> list[Check]:
     try:
         from medgraft.io.dicom import decoders
 
-        found = decoders()
+        by_syntax = decoders()
     except _BROKEN_IMPORT as error:
         return [_fail("dicom", f"pydicom cannot be imported ({error}). Run: pip install --force-reinstall pydicom")]
     return [
         _ok("dicom", f"{syntax}: {', '.join(plugins)}")
         if plugins
         else _warn("dicom", f"{syntax}: no decoder. Run: pip install 'medgraft[dicom]'")
-        for syntax, plugins in found.items()
+        for syntax, plugins in by_syntax.items()
     ]
 
 
@@ -289,17 +289,17 @@ def _packaged() -> list[Check]:
         weights = manifest.with_suffix(".safetensors")
         try:
             expected = str(json.loads(manifest.read_text(encoding="utf-8"))["sha256"])
-            found = hashlib.sha256(weights.read_bytes()).hexdigest()
+            digest = hashlib.sha256(weights.read_bytes()).hexdigest()
         except (OSError, ValueError, KeyError, TypeError) as error:
             message = f"{manifest.stem} cannot be read ({_reason(error)}). Install medgraft again."
             checks.append(_fail("packaged weights", message))
             continue
-        if found != expected:
-            message = f"expected sha256 {expected}, got {found} ({weights}). Install medgraft again."
+        if digest != expected:
+            message = f"expected sha256 {expected}, got {digest} ({weights}). Install medgraft again."
             checks.append(_fail("packaged weights", message))
         else:
             size = weights.stat().st_size / 1e6
-            checks.append(_ok("packaged weights", f"{manifest.stem} ({size:.1f} MB, sha256 {found[:12]}…)"))
+            checks.append(_ok("packaged weights", f"{manifest.stem} ({size:.1f} MB, sha256 {digest[:12]}…)"))
     return checks
 
 
@@ -330,11 +330,11 @@ def _disk() -> list[Check]:
 
 
 def _space(name: str, path: Path) -> Check:
-    place = _nearest(path)
+    nearest = _nearest(path)
     try:
-        free = shutil.disk_usage(place).free
+        free = shutil.disk_usage(nearest).free
     except OSError as error:
-        return _fail(name, f"{place} cannot be looked at ({_reason(error)}). Choose another folder.")
+        return _fail(name, f"{nearest} cannot be looked at ({_reason(error)}). Choose another folder.")
     text = f"{free / _GIB:.1f} GiB free at {path}"
     if free < _NO_DISK:
         return _fail(name, f"{text}. Free space or choose another folder.")
@@ -343,9 +343,9 @@ def _space(name: str, path: Path) -> Check:
 
 def _home() -> list[Check]:
     folder = home()
-    place = _nearest(folder)
+    nearest = _nearest(folder)
     try:
-        with tempfile.TemporaryFile(dir=place) as file:
+        with tempfile.TemporaryFile(dir=nearest) as file:
             file.write(b"0")
     except OSError as error:
         message = f"{folder} cannot be written ({_reason(error)}). Set MEDGRAFT_HOME to a folder of your own."
@@ -357,7 +357,7 @@ def _nearest(path: Path) -> Path:
     """`path`, or the first folder above it that exists."""
     full = path.absolute()
     # Path.exists raises where a folder above may not be searched.
-    return next((one for one in (full, *full.parents) if os.access(one, os.F_OK)), full)
+    return next((folder for folder in (full, *full.parents) if os.access(folder, os.F_OK)), full)
 
 
 def _reason(error: object) -> str:

@@ -47,8 +47,8 @@ def evaluate(
         out: Folder for `evaluation.json` and `predictions.csv`; None writes nothing.
         unit: What is judged as one; None: what the model was judged by.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
+        replicates: Replicates of the bootstrap.
+        seed: Seeds the bootstrap.
         listener: Told how things go.
 
     Raises:
@@ -56,14 +56,14 @@ def evaluate(
         ConfigError: The truth are masks and the model classifies, or the machine has no such device.
         DataError: The cohort has other classes, or one of the model's classes is absent.
     """
-    told, used = listener or Listener(), pick_device(device)
+    listener, used = listener or Listener(), pick_device(device)
     model = load_artefact(Path(run))
-    place = None if out is None else output_folder(Path(out))
+    folder = None if out is None else output_folder(Path(out))
     settings, kind = model.artefact.preprocessing, kind_of(model.artefact.task)
     # As in training, whatever the options say.
     config = config.model_copy(update={"resize": settings.resize, **dataclasses.asdict(settings.reading)})
-    cohort = _OPENED[kind](model, config, unit, told)
-    readable, decoded, audit = audited(cohort, config, settings.sides, settings.channels, told)
+    cohort = _OPENED[kind](model, config, unit, listener)
+    readable, decoded, audit = audited(cohort, config, settings.sides, settings.channels, listener)
     dataset = Dataset(
         cohort=readable,
         decoded=decoded,
@@ -74,27 +74,34 @@ def evaluate(
     )
     plan = JudgePlan(replicates=replicates, seed=seed, tolerance=model.artefact.tolerance_mm)
     rows = _USABLE[kind](dataset)
-    result, judged = judge_external(model, dataset, rows, audit.findings, plan, used, told)
-    if place is not None:
+    result, judged = judge_external(model, dataset, rows, audit.findings, plan, used, listener)
+    if folder is not None:
         cases = rows[np.unique(readable.units(rows), return_index=True)[1]]
-        write_json(place / "evaluation.json", external_to_json(result))
-        write_table(JUDGES[kind].table(dataset, cases, judged), place / "predictions.csv")
+        write_json(folder / "evaluation.json", external_to_json(result))
+        write_table(JUDGES[kind].table(dataset, cases, judged), folder / "predictions.csv")
     return result
 
 
-def _opened_labels(model: LoadedModel, config: DataConfig, unit: Unit | None, told: Listener) -> Cohort:
-    """The cohort in terms of the model's classes; its cases are what the model was judged by unless `unit` is given."""
+def _opened_labels(model: LoadedModel, config: DataConfig, unit: Unit | None, listener: Listener) -> Cohort:
+    """The cohort in terms of the model's classes; its cases are what the model was judged by unless `unit` is given.
+
+    Args:
+        model: A finished model.
+        config: The external cohort.
+        unit: What is judged as one.
+        listener: Told what is inferred.
+    """
     if config.task == "segmentation":
         raise ConfigError("a model that classifies understands labels alone, got --task segmentation. Leave it out.")
     artefact = model.artefact
     wanted = unit or (config.unit if config.unit != "image" else artefact.judged_by)
     update: dict[str, Any] = {"dims": artefact.preprocessing.dims}
     if config.labels is not None:
-        return _with_labels(artefact, open_cohort(config.model_copy(update=update | {"unit": wanted}), told))
-    cohort = open_cohort(config.model_copy(update=update | {"unit": "image"}), told)
+        return _with_labels(artefact, open_cohort(config.model_copy(update=update | {"unit": wanted}), listener))
+    cohort = open_cohort(config.model_copy(update=update | {"unit": "image"}), listener)
     divided = with_units(cohort, wanted)
     for note in divided.notes[len(cohort.notes) :]:
-        told.say(note)
+        listener.say(note)
     return _with_labels(artefact, divided)
 
 
@@ -125,11 +132,18 @@ def _with_labels(artefact: Artefact, cohort: Cohort) -> Cohort:
     )
 
 
-def _opened_masks(model: LoadedModel, config: DataConfig, unit: Unit | None, told: Listener) -> Cohort:
-    """The cohort in terms of the model's classes."""
+def _opened_masks(model: LoadedModel, config: DataConfig, unit: Unit | None, listener: Listener) -> Cohort:
+    """The cohort in terms of the model's classes.
+
+    Args:
+        model: A finished model.
+        config: The external cohort.
+        unit: None: it is for labels, and refused.
+        listener: Told what is inferred.
+    """
     if unit is not None:
         raise ConfigError("--unit is for labels, and the model marks masks. Leave it out.")
-    cohort = open_cohort(config.model_copy(update={"task": "segmentation"}), told)
+    cohort = open_cohort(config.model_copy(update={"task": "segmentation"}), listener)
     dims = model.artefact.preprocessing.dims
     if cohort.dims != dims:
         wanted = "volumes" if dims == 3 else "images"
@@ -160,7 +174,7 @@ _USABLE: Final[dict[Kind, Callable[[Dataset], np.ndarray]]] = {"labels": _all_ro
 def _in_terms_of(artefact: Artefact, cohort: Cohort) -> Cohort:
     """The cohort with the model's classes: by their names, or by their numbers where one side has no names.
 
-    Of one class each neither matters.
+    Where both sides have one class, neither matters.
     """
     if len(artefact.classes) == len(cohort.classes) == 1:
         return dataclasses.replace(cohort, classes=artefact.classes)
@@ -191,7 +205,14 @@ def _are_numbers(classes: tuple[str, ...]) -> bool:
 
 
 def _with_classes(cohort: Cohort, artefact: Artefact, places: list[int], numbers: tuple[int, ...]) -> Cohort:
-    """The cohort whose classes lie at these places among the model's, which the files write as these numbers."""
+    """The cohort whose classes lie at these places among the model's, which the files write as these numbers.
+
+    Args:
+        cohort: Its classes are among those of the model.
+        artefact: Tells the model's classes.
+        places: Index of each class of the cohort among the model's.
+        numbers: Number of each of the model's classes in the cohort's files.
+    """
     targets = np.zeros((len(cohort), len(artefact.classes)), dtype=np.float32)
     targets[:, places] = cohort.targets
     targets[np.isnan(cohort.targets).any(1)] = np.nan

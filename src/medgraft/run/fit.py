@@ -85,11 +85,11 @@ def fit_split(
     """The result of the main job on one division: search, test, report.
 
     Args:
-        config: Of the run.
+        config: Settings of the run.
         executor: Where trainings are computed.
         command: As the user typed it.
         listener: Told how things go.
-        folder: Of the run, or of one of its folds.
+        folder: The run's folder, or that of one of its folds.
         material: Divided.
     """
     dataset = material.dataset
@@ -125,7 +125,15 @@ def fit_split(
 
 
 def _trainer(plan: RunPlan, context: TrialContext, executor: Executor, folder: Path, listener: Listener) -> Trainer:
-    """A trainer that writes every new trial down in the run folder."""
+    """A trainer that writes every new trial down in the run folder.
+
+    Args:
+        plan: Tells whether a depth is searched.
+        context: Where trials run.
+        executor: Where trainings are computed.
+        folder: The run's folder.
+        listener: Told how things go.
+    """
     written: list[tuple[Trial, str]] = []
 
     def write(trial: Trial, role: str) -> None:
@@ -173,6 +181,15 @@ def _write_audit(folder: Path, material: Material) -> AuditResult:
 
 
 def _result(train: TrainConfig, plan: RunPlan, material: Material, searched: Searched, tested: Tested) -> RunResult:
+    """The result of a run; the caller fills in splits, audit, ledger and command.
+
+    Args:
+        train: Settings of the trainings.
+        plan: Plan of the run.
+        material: Material of the run.
+        searched: What the search settled.
+        tested: What the test set said.
+    """
     dataset, backbone, cohort = material.dataset, material.source.backbone, material.dataset.cohort
     return RunResult(
         task=cohort.task,
@@ -240,7 +257,7 @@ def _split_facts(material: Material, digest: str) -> SplitFacts:
 
 
 def _late_gain(trials: Sequence[Trial]) -> float | None:
-    """Mean over seeds; None where nothing was trained by gradient, or for one epoch."""
+    """Mean late gain over seeds; None where nothing was trained by gradient, or for one epoch."""
     return mean_of_those_there([late_gain(trial.history) for trial in trials])
 
 

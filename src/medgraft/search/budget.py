@@ -25,7 +25,7 @@ from medgraft.types import from_json
 __all__ = ["FEWEST_EPOCHS", "costs_at_cuts", "within_minutes"]
 
 FEWEST_EPOCHS: Final = 3
-"""Of a training that a time budget leaves."""
+"""Fewest epochs of a training that a time budget leaves."""
 _NEIGHBOURS: Final = 4
 _SHARE: Final = 0.85
 _STEPS: Final = 3
@@ -58,7 +58,7 @@ def within_minutes(
     Args:
         plan: What is wished for.
         minutes: The budget.
-        engine: It will be trained with.
+        engine: Device and arithmetic of the trainings.
         source: The network.
         dataset: Its images.
         path: File that keeps the decision, so that a run continues as it began.
@@ -83,6 +83,14 @@ def within_minutes(
 
 
 def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Source) -> Decision:
+    """The most cuts that the budget pays for, with as many epochs as it then allows.
+
+    Args:
+        plan: What is wished for.
+        minutes: The budget.
+        epoch_seconds: Seconds of one epoch of full fine-tuning on this machine.
+        source: The network with its cuts.
+    """
     cost = costs_at_cuts(plan, source)
     cuts = tuple(source.depth(index) for index in plan.depths)
     ends = sorted((cost[cut.index] for cut in stage_ends(cuts)[:-1]), reverse=True) if plan.is_searched else [1.0]
@@ -133,7 +141,14 @@ def costs_at_cuts(plan: SearchPlan, source: Source) -> dict[int, float]:
 
 
 def _epoch_seconds(plan: SearchPlan, engine: Engine, source: Source, dataset: Dataset) -> float:
-    """Seconds of one epoch of full fine-tuning with its validation, from a few steps."""
+    """Seconds of one epoch of full fine-tuning with its validation, from a few steps.
+
+    Args:
+        plan: Tells head, learning rate and training settings.
+        engine: Device and arithmetic of the steps.
+        source: The network with its cuts.
+        dataset: Training and validation images.
+    """
     cut = source.cuts[-1]
     spec = plan.recipe.spec("ftl", cut.index, plan.seed)
     model, _ = apply_strategy("ftl", source, cut, spec.head, lr=spec.lr, seed=spec.seed)

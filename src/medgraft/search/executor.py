@@ -133,6 +133,13 @@ class _Pool:
         yield from here(context, specs, watch)
 
     def _train(self, context: TrialContext, specs: Sequence[TrialSpec], watch: Watch) -> None:
+        """Train `specs` in the worker processes.
+
+        Args:
+            context: Where the trials run; the workers open its study from its folder.
+            specs: What to train, none of it finished yet.
+            watch: Told how far the trials are.
+        """
         if context.folder not in self.saved:
             save_study(context.study, context.folder)
             self.saved.add(context.folder)
@@ -187,7 +194,13 @@ class _Worker:
             )
 
     def serve(self, context: TrialContext, asked: Asked, heard: Heard) -> None:
-        """Have the process train what is `asked` until that is None or something failed, and pass on what it says."""
+        """Have the process train what is `asked` until that is None or something failed, and pass on what it says.
+
+        Args:
+            context: Where the trials run.
+            asked: Queue of what to train; None ends the work.
+            heard: Queue that takes every message with its specification, and (None, {}) when the work ends.
+        """
         while (spec := asked.get()) is not None:
             request = {"folder": str(context.folder.absolute()), "engine": to_json(context.engine)}
             for message in self._answers({**request, "spec": to_json(spec)}):

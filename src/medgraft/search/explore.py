@@ -36,12 +36,12 @@ class Explored:
     """What a search found out, from validation alone.
 
     Args:
-        choice: The rule's.
+        choice: The rule's choice.
         warm: Epochs of each warm start, from the trunk of full fine-tuning, that made the chosen model; empty where
             it started from the source's weights.
         signals: Cut index to what its features said before it was trained, by name; empty where nothing was asked.
         pass_macs: Multiply-accumulates of forward passes beside the trainings.
-        pass_seconds: Of these, with what was computed from them.
+        pass_seconds: Seconds of these forward passes, with what was computed from them.
     """
 
     choice: Choice
@@ -157,8 +157,8 @@ def choose_probe(plan: SearchPlan, cuts: tuple[Cut, ...], probes: Mapping[int, P
     """The run's rule among the probes at these cuts, by what each cut keeps of the network.
 
     Args:
-        plan: Its rule.
-        cuts: Of the network.
+        plan: Tells rule, tolerance and bootstrap.
+        cuts: The cuts of the network.
         probes: Cut index to the validation predictions of a probe.
     """
     return choose(
@@ -173,7 +173,15 @@ def choose_probe(plan: SearchPlan, cuts: tuple[Cut, ...], probes: Mapping[int, P
 
 
 def _trained_within(plan: SearchPlan, trainer: Trainer, ftl: Trial, wanted: Sequence[int], budget: float) -> Choice:
-    """The wanted cuts from the source's weights, with all epochs, as far as the budget goes."""
+    """The wanted cuts from the source's weights, with all epochs, as far as the budget goes.
+
+    Args:
+        plan: Recipe, seed and rule.
+        trainer: Runs the trainings.
+        ftl: Full fine-tuning, trained already.
+        wanted: Cut indices, the most wanted first.
+        budget: Multiply-accumulates that the trainings may take together.
+    """
     cuts = trainer.context.source.cuts
     cost = {cut.index: ftl.train_macs * cut.macs / cuts[-1].macs for cut in cuts[:-1]}
     affordable = within_budget(wanted, cost, budget)
@@ -184,7 +192,15 @@ def _trained_within(plan: SearchPlan, trainer: Trainer, ftl: Trial, wanted: Sequ
 def _halved(
     plan: SearchPlan, trainer: Trainer, ftl: Trial, wanted: Sequence[int], budget: float
 ) -> tuple[Choice, tuple[int, ...]]:
-    """Short trainings from the fine-tuned trunk in two rungs; also the epochs of each that made the chosen model."""
+    """Short trainings from the fine-tuned trunk in two rungs; also the epochs of each that made the chosen model.
+
+    Args:
+        plan: Recipe, seed and rule.
+        trainer: Runs the trainings.
+        ftl: Full fine-tuning, trained already.
+        wanted: Cut indices, the most wanted first.
+        budget: Multiply-accumulates that the trainings may take together.
+    """
     cuts = trainer.context.source.cuts
     per_epoch = ftl.train_macs / len(ftl.history)
     # A training step costs three times its forward pass at every cut alike.
@@ -193,10 +209,10 @@ def _halved(
 
     def judged(asked: Sequence[ShortTraining]) -> Choice:
         specs = [
-            plan.recipe.spec("ttl", one.cut, plan.seed, epochs=one.epochs, parent=latest.get(one.cut, ftl))
-            for one in asked
+            plan.recipe.spec("ttl", short.cut, plan.seed, epochs=short.epochs, parent=latest.get(short.cut, ftl))
+            for short in asked
         ]
-        trials = trainer.run([(spec, f"rung {one.rung}") for spec, one in zip(specs, asked, strict=True)])
+        trials = trainer.run([(spec, f"rung {short.rung}") for spec, short in zip(specs, asked, strict=True)])
         latest.update({trial.cut.index: trial for trial in trials})
         return _choose(plan, trainer, {index: [trial] for index, trial in latest.items()})
 
@@ -248,6 +264,13 @@ def _mean_score(trials: Sequence[Trial]) -> float:
 
 
 def _choose(plan: SearchPlan, trainer: Trainer, tried: Mapping[int, Sequence[Trial]]) -> Choice:
+    """The choice of the plan's rule among the trained cuts, by their validation predictions.
+
+    Args:
+        plan: Tells rule, tolerance and bootstrap.
+        trainer: Its context tells the study and the network's cuts.
+        tried: Cut index to its trials, one per seed.
+    """
     study, cuts = trainer.context.study, trainer.context.source.cuts
     return choose(
         {index: [study.val_judged(trial.val_outputs) for trial in trials] for index, trials in tried.items()},

@@ -28,9 +28,9 @@ def depths_to_try(cuts: tuple[Cut, ...], usual: Cut, num: int) -> list[Cut]:
     """The usual depth, then ends of stages from the top down, then the cuts between them.
 
     Args:
-        cuts: That the strategy may use, stem first.
+        cuts: Cuts that the strategy may use, stem first.
         usual: Tried first when it is not the last of the network and so among `cuts`.
-        num: At most so many.
+        num: Depths to return, at most.
     """
     ends = sorted(stage_ends(cuts), key=lambda cut: -cut.index)
     between = [cut for cut in reversed(cuts) if cut not in ends]

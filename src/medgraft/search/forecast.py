@@ -26,7 +26,7 @@ _WORKSPACE: Final = 6
 _NAMED_MINUTES: Final = 2.0
 _FEWEST: Final = 2
 _STEP: Final = 8
-# Of the sides, that are tried where no batch fits.
+# Shares of the sides that are tried where no batch fits.
 _SHARES: Final = (0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
 
 
@@ -39,7 +39,7 @@ class MemoryForecast:
         per_case: What is kept of each image or volume between forward and backward pass, with its share of what
             operations need while they run.
         working: What operations need for each image or volume while a batch is looked at, of which nothing is kept.
-        sides: Of the input.
+        sides: Sides of the input.
     """
 
     fixed: int
@@ -52,7 +52,7 @@ class MemoryForecast:
         return self.fixed + max(batch_size * self.per_case, evaluation_batch(self.sides) * self.working)
 
     def scaled(self, sides: tuple[int, ...]) -> "MemoryForecast":
-        """The same for inputs of other sides, of which every tensor grows and shrinks alike."""
+        """The forecast for inputs of other sides, with which every tensor grows and shrinks alike."""
         share = math.prod(sides) / math.prod(self.sides)
         return dataclasses.replace(
             self, per_case=math.ceil(share * self.per_case), working=math.ceil(share * self.working), sides=sides
@@ -85,7 +85,7 @@ def forecast_memory(model: nn.Module, input_shape: tuple[int, ...], engine: Engi
         shadow = copy.deepcopy(model).to("meta").train()
         own = {tensor.untyped_storage()._cdata for tensor in [*shadow.parameters(), *shadow.buffers()]}
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            # Of two, because batch normalisation refuses one; the names are kept, so that no storage is used twice.
+            # Two inputs: batch normalisation refuses one. The names are kept, so that no storage is used twice.
             outputs = forward(
                 shadow, torch.empty(2, *input_shape, device="meta"), dataclasses.replace(engine, device="cpu")
             )
@@ -110,7 +110,7 @@ def refuse_memory(
 
     Args:
         forecast: From `forecast_memory`.
-        batch_size: Of the training to come.
+        batch_size: Images or volumes in a batch of the training to come.
         device: As torch spells it.
         listener: Told what a training on volumes needs.
         num_at_once: Trainings that share the memory.
@@ -137,7 +137,13 @@ def refuse_memory(
 
 
 def _what_fits(forecast: MemoryForecast, batch_size: int, free: float) -> str:
-    """The batch size that would do; else the largest input, with its batch size; else a smaller network."""
+    """The batch size that would do; else the largest input, with its batch size; else a smaller network.
+
+    Args:
+        forecast: Bytes of a training step.
+        batch_size: Images or volumes in the batch that does not fit.
+        free: Bytes that may be used.
+    """
     if (fits := forecast.largest_batch(free)) >= _FEWEST:
         return f"Use --set train.batch_size={fits}"
     for share in _SHARES:
@@ -175,7 +181,7 @@ def say_time(engine: Engine, epochs: int, num_train: int, noun: str, listener: L
 
     Args:
         engine: With measured speeds; without them nothing is said.
-        epochs: Of one training.
+        epochs: Epochs of one training.
         num_train: Images or volumes.
         noun: ``images`` or ``volumes``.
         listener: Told so.

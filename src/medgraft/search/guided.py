@@ -43,8 +43,8 @@ def cuts_to_try(choice: Choice, num_cuts: int) -> list[int]:
     fine-tuning, which is trained already.
 
     Args:
-        choice: Of the rule, on the probes.
-        num_cuts: Of the network.
+        choice: The rule's choice among the probes.
+        num_cuts: Number of the network's cuts.
 
     Examples:
         >>> from medgraft.search.rule import Choice
@@ -63,8 +63,8 @@ def within_budget(wanted: Sequence[int], cost: Mapping[int, float], budget: floa
 
     Args:
         wanted: Cut indices, the most wanted first.
-        cost: Of a whole training at each cut, in any unit.
-        budget: In the same unit.
+        cost: Cost of a whole training at each cut, in any unit.
+        budget: What may be spent, in the same unit.
 
     Raises:
         ConfigError: The budget pays for no cut below the first.
@@ -76,17 +76,17 @@ def within_budget(wanted: Sequence[int], cost: Mapping[int, float], budget: floa
     """
     if not wanted:
         return []
-    found: list[int] = []
+    cuts: list[int] = []
     for cut in wanted:
-        if sum(cost[one] for one in (*found, cut)) <= budget:
-            found.append(cut)
+        if sum(cost[index] for index in (*cuts, cut)) <= budget:
+            cuts.append(cut)
     fallback = [cut for cut in cost if cut < wanted[0] and cost[cut] <= budget]
-    if not found and not fallback:
+    if not cuts and not fallback:
         raise ConfigError(
             f"expected a budget for the training of one truncated network, got {max(0.0, budget):.3g} against "
             f"{min(cost.values()):.3g}. Raise search.extra, or use --search two-stage."
         )
-    return found or [max(fallback)]
+    return cuts or [max(fallback)]
 
 
 def affordable(wanted: Sequence[int], epoch_cost: Mapping[int, float], budget: float) -> Rung:
@@ -94,8 +94,8 @@ def affordable(wanted: Sequence[int], epoch_cost: Mapping[int, float], budget: f
 
     Args:
         wanted: Cut indices, the most wanted first; at most four are taken.
-        epoch_cost: Of one epoch at each cut, in any unit.
-        budget: In the same unit.
+        epoch_cost: Cost of one epoch at each cut, in any unit.
+        budget: What may be spent, in the same unit.
 
     Examples:
         >>> affordable([3, 2, 4], {2: 1.0, 3: 2.0, 4: 3.0}, 7.0), affordable([3, 2, 4], {2: 1.0, 3: 2.0, 4: 3.0}, 4.0)
@@ -118,8 +118,8 @@ def halving(
 
     Args:
         wanted: From `cuts_to_try`.
-        epoch_cost: Of one epoch at each cut.
-        budget: For all of it, in the same unit.
+        epoch_cost: Cost of one epoch at each cut.
+        budget: What all of it may cost, in the same unit.
 
     Raises:
         ConfigError: The budget pays for no epoch of any cut.

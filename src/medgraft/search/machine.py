@@ -88,6 +88,13 @@ def engine_for(
 
 
 def _say_engine(engine: Engine, noun: str, listener: Listener) -> None:
+    """Say which engine was chosen, and the speeds that were measured.
+
+    Args:
+        engine: Device and arithmetic; without measured speeds none are said.
+        noun: What speeds count: ``images``, ``volumes`` or ``patches``.
+        listener: Told so.
+    """
     speeds = ", ".join(f"{name} {speed:.3g} {noun}/s" for name, speed in engine.measured.items())
     choices = [engine.precision, *(["channels last"] if engine.is_channels_last else [])]
     choices += ["one thread"] if engine.num_threads == 1 else []

@@ -29,11 +29,11 @@ def overlap_share(coefficients: np.ndarray, reference: np.ndarray) -> float:
         >>> overlap_share(np.array([0.8, 0.9]), np.array([0.1, 0.2])), overlap_share(np.ones(3), np.ones(3))
         (0.0, 1.0)
     """
-    one, two = np.sort(coefficients), np.sort(reference)
-    if not len(one) or not len(two):
-        raise DataError(f"expected coefficients to compare, got {len(one)} and {len(two)}.")
-    places = np.concatenate([one, two])
-    shares = [np.searchsorted(values, places, side="right") / len(values) for values in (one, two)]
+    observed, by_chance = np.sort(coefficients), np.sort(reference)
+    if not len(observed) or not len(by_chance):
+        raise DataError(f"expected coefficients to compare, got {len(observed)} and {len(by_chance)}.")
+    places = np.concatenate([observed, by_chance])
+    shares = [np.searchsorted(values, places, side="right") / len(values) for values in (observed, by_chance)]
     return float(1 - np.abs(shares[0] - shares[1]).max())
 
 

@@ -23,7 +23,7 @@ METHODS: Final[dict[Method, str]] = {
 }
 """Ways to find a depth."""
 AFTER_FTL: Final[tuple[Method, ...]] = ("guided", "svcca")
-"""Of these, those that begin with full fine-tuning and judge cuts by its features."""
+"""Ways that begin with full fine-tuning and judge cuts by its features."""
 _MIN_EPOCHS: Final = 5
 
 
@@ -33,13 +33,13 @@ class Recipe:
 
     Args:
         source: Network and weights.
-        num_cuts: Of the network.
+        num_cuts: Number of the network's cuts.
         lr: Base learning rate.
-        weight_decay: Of AdamW.
-        head: On every trunk but that of ``hybrid``.
-        hybrid_head: A classical one.
+        weight_decay: Weight decay of AdamW.
+        head: Head on every trunk but that of ``hybrid``.
+        hybrid_head: Head of ``hybrid``, a classical one.
         train: With the epochs of a whole training; its seed is that of each trial.
-        settings: Of the strategies that have any.
+        settings: Settings of the strategies that have any.
         solver: ``exact`` solves heads on frozen features, ``gradient`` trains them.
     """
 
@@ -68,7 +68,7 @@ class Recipe:
         Args:
             strategy: A key of `medgraft.transfer.strategies.STRATEGIES`; where it is full fine-tuning, that is meant.
             cut: Index of its depth.
-            seed: Of the trial.
+            seed: Seed of the trial.
             epochs: None for those of a whole training.
             lr: None for the recipe's own.
             parent: A finished trial whose trunk is the start instead of the source's weights.
@@ -94,24 +94,24 @@ class SearchPlan:
     """What a run trains, in which order it may look at depths, and the rule that chooses.
 
     Args:
-        recipe: Of every training.
+        recipe: Recipe of every training.
         strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
         method: How its depth is found.
         depths: Indices of the cuts that may be tried, rising.
         given: Index of the depth where nothing is searched, 0 for none.
         second: Index of the last fully pretrained cut where the weights lack the network's tail: full fine-tuning of
             that part is a second baseline.
-        seeds: Of the final models; the first is that of the search.
-        num_seeds: Of every cut that the search trains, whose mean is its score.
-        epochs: Of every training of the search; 0: those of a whole one, shared out.
-        num_shares: Seeds that share them.
+        seeds: Seeds of the final models; the first is that of the search.
+        num_seeds: Number of seeds that the search trains at every cut; their mean is the cut's score.
+        epochs: Epochs of every training of the search; 0: those of a whole one, shared out.
+        num_shares: Number of seeds that share the epochs of a whole training.
         start: Where guided begins: the source's weights, or the fine-tuned trunk.
         extra: What guided may spend beyond full fine-tuning, in units of it.
         level: Validation score that ends incremental; None: that of full fine-tuning.
         max_trials: Most cuts besides the last one; 0 for no bound.
-        rule: That chooses.
+        rule: Rule that chooses.
         tolerance: Validation score that ``compact`` may give up.
-        replicates: Of the rule's bootstrap.
+        replicates: Replicates of the rule's bootstrap.
     """
 
     recipe: Recipe
@@ -134,7 +134,7 @@ class SearchPlan:
 
     @property
     def seed(self) -> int:
-        """Of the search."""
+        """Seed of the search."""
         return self.seeds[0]
 
     @property
@@ -149,12 +149,12 @@ class SearchPlan:
 
     @property
     def search_epochs(self) -> int:
-        """Of every training of the search; see `shared_epochs`."""
+        """Epochs of every training of the search; see `shared_epochs`."""
         whole = self.recipe.train.epochs
         return shared_epochs(whole, self.epochs, self.num_shares) if self.is_searched else whole
 
     def with_epochs(self, epochs: int, max_trials: int | None = None) -> "SearchPlan":
-        """The same plan with whole trainings of so many epochs, and a bound of the cuts tried.
+        """The plan with whole trainings of so many epochs, and a bound of the cuts tried.
 
         Args:
             epochs: At least 1.
@@ -173,8 +173,8 @@ def shared_epochs(whole: int, asked: int, num_shares: int) -> int:
     counts; the search costs the same, and the chosen model is trained with all epochs afterwards.
 
     Args:
-        whole: Of a training outside the search.
-        asked: By the user; 0 leaves it to the shares.
+        whole: Epochs of a training outside the search.
+        asked: Epochs that the user asked for; 0 leaves them to the shares.
         num_shares: Seeds that share the epochs of a training.
 
     Examples:

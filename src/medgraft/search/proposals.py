@@ -33,5 +33,5 @@ def drive(search: Search[Proposal, Answer, Found], answer: Callable[[Sequence[Pr
         while True:
             batch = search.send(answer(batch))
     except StopIteration as end:
-        found: Found = end.value
-        return found
+        result: Found = end.value
+        return result

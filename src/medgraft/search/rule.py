@@ -71,10 +71,10 @@ def choose(
         rule: ``compact`` or ``best``. Where all cuts deploy the same parameters, ``compact`` is ``best``.
         macs: Cut index to multiply–accumulates of the deployed model; None where it ends at the cut.
         tolerance: Mean loss of that score which ``compact`` accepts at most.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
+        replicates: Replicates of the bootstrap.
+        seed: Seeds the bootstrap.
     """
-    scores = {index: float(np.mean([_score(one) for one in predictions])) for index, predictions in tried.items()}
+    scores = {index: float(np.mean([_score(judged) for judged in predictions])) for index, predictions in tried.items()}
     best = max(scores, key=lambda index: (scores[index], -num_params[index]))
     first = next(iter(tried.values()))[0]
     weights = bootstrap_weights(first, num=replicates, seed=seed)
@@ -111,19 +111,19 @@ def _score(judged: Judged) -> float:
     return measured(judged, measure_of(judged).chooses)
 
 
-def is_clearly_behind(one: Judged, best: Judged, *, replicates: int = 2000, seed: int = 0) -> bool:
-    """Whether further seeds could hardly bring `one` up to `best`, by the validation score.
+def is_clearly_behind(judged: Judged, best: Judged, *, replicates: int = 2000, seed: int = 0) -> bool:
+    """Whether further seeds could hardly bring `judged` up to `best`, by the validation score.
 
     Its paired bootstrap difference exceeds three of its SDs and 0.05: several times what another seed changes.
 
     Args:
-        one: Validation predictions of one training.
-        best: Of another, on the same cases.
-        replicates: Of the bootstrap.
-        seed: Of the bootstrap.
+        judged: Validation predictions of one training.
+        best: Validation predictions of another training, on the same cases.
+        replicates: Replicates of the bootstrap.
+        seed: Seeds the bootstrap.
     """
-    weights = bootstrap_weights(one, num=replicates, seed=seed)
-    metric = measure_of(one).chooses
-    difference = metric_replicates([best], metric, weights) - metric_replicates([one], metric, weights)
+    weights = bootstrap_weights(judged, num=replicates, seed=seed)
+    metric = measure_of(judged).chooses
+    difference = metric_replicates([best], metric, weights) - metric_replicates([judged], metric, weights)
     mean, sd = float(difference.mean()), float(difference.std(ddof=1))
     return mean > max(_CLEAR_SDS * sd, _CLEAR_LOSS)

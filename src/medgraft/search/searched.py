@@ -29,9 +29,9 @@ class Searched:
         continued_seeds: Full fine-tuning trained on for what the search cost beyond it, one per seed; empty unless
             the chosen model started from it.
         trials: Everything that was trained.
-        plan: Of the chosen model.
+        plan: Plan of the chosen model.
         explored: What the search found out.
-        cost: What it took.
+        cost: What the search took.
         engine: Device and arithmetic.
     """
 
@@ -99,7 +99,7 @@ def search_cut(plan: SearchPlan, trainer: Trainer) -> Searched:
 
 
 def best_trial(plan: SearchPlan, trainer: Trainer) -> Trial:
-    """The same search without further seeds or baselines: the model at the chosen depth as `search_cut` makes it.
+    """The model at the chosen depth, found and made as `search_cut` does, without further seeds or baselines.
 
     Args:
         plan: What may be trained, and the rule.
@@ -115,7 +115,15 @@ def best_trial(plan: SearchPlan, trainer: Trainer) -> Trial:
 def _chosen(
     plan: SearchPlan, trainer: Trainer, explored: Explored, seeds: Sequence[int], role: str
 ) -> tuple[Trial, ...]:
-    """The models of the chosen depth with these seeds, made as the search made its own."""
+    """The models of the chosen depth with these seeds, made as the search made its own.
+
+    Args:
+        plan: What may be trained, and the rule.
+        trainer: Runs the trainings.
+        explored: What the search found out.
+        seeds: Seeds of the models.
+        role: Role of the trainings in the table of trials.
+    """
     cut, whole = explored.choice.chosen, plan.recipe.num_cuts
     if not explored.warm:
         return tuple(trainer.run([(plan.recipe.spec(plan.strategy, cut, seed), role) for seed in seeds]))
@@ -130,7 +138,13 @@ def _chosen(
 
 
 def _baselines(plan: SearchPlan, trainer: Trainer, final: str) -> tuple[tuple[Trial, ...], tuple[Trial, ...]]:
-    """Full fine-tuning, and that of the pretrained part where the weights lack the tail, one per seed."""
+    """Full fine-tuning, and that of the pretrained part where the weights lack the tail, one per seed.
+
+    Args:
+        plan: What may be trained, and the rule.
+        trainer: Runs the trainings.
+        final: Put before the role: ``final`` and a space where models train longer than in the search, else empty.
+    """
     recipe = plan.recipe
     whole = [(recipe.spec("ftl", recipe.num_cuts, seed), f"{final}baseline") for seed in plan.seeds]
     part = [
@@ -143,7 +157,14 @@ def _baselines(plan: SearchPlan, trainer: Trainer, final: str) -> tuple[tuple[Tr
 
 
 def _continued(plan: SearchPlan, trainer: Trainer, baseline: Sequence[Trial], extra: float) -> tuple[Trial, ...]:
-    """Full fine-tuning trained on for what the search cost beyond it, so that time is not mistaken for truncation."""
+    """Full fine-tuning trained on for what the search cost beyond it, so that time is not mistaken for truncation.
+
+    Args:
+        plan: What may be trained, and the rule.
+        trainer: Runs the trainings.
+        baseline: Full fine-tuning, one trial per seed.
+        extra: What the search cost beyond the baseline, in units of full fine-tuning.
+    """
     specs = [
         plan.recipe.spec(
             "ftl", ftl.cut.index, ftl.spec.seed, epochs=max(1, math.ceil(extra * len(ftl.history))), parent=ftl
@@ -161,7 +182,14 @@ def _plan_of(trainer: Trainer, chosen: Trial) -> TransferPlan:
 
 
 def _cost(plan: SearchPlan, search: Sequence[Trial], baseline: Trial, explored: Explored) -> SearchCost:
-    """Everything up to the chosen model of the first seed, in seconds and in units of the baseline."""
+    """Everything up to the chosen model of the first seed, in seconds and in units of the baseline.
+
+    Args:
+        plan: How was searched.
+        search: Trials up to the chosen model of the first seed.
+        baseline: Full fine-tuning with the first seed.
+        explored: Tells what forward passes beside the trainings took.
+    """
     macs = sum(trial.train_macs for trial in search) + explored.pass_macs
     own = baseline.train_macs if any(trial.spec == baseline.spec for trial in search) else 0.0
     return SearchCost(

@@ -29,7 +29,7 @@ def settled(
         study: Training and validation images.
         listener: Told where another search takes the place of guided.
         is_guided_asked: Whether the user named guided, or settings of it, so that nothing else may take its place.
-        fewest_epochs: Of a whole training, which a time budget may lower later.
+        fewest_epochs: Fewest epochs that a whole training may have once a time budget has lowered them.
 
     Raises:
         ConfigError: Guided was asked for and is not possible.
@@ -47,7 +47,14 @@ def settled(
 def _obstacle(
     plan: SearchPlan, source: Source, study: Study, fewest_epochs: int
 ) -> tuple[type[ConfigError] | type[DataError], str] | None:
-    """What stands in the way of a guided search: what could not be probed or paid for after the first training."""
+    """What stands in the way of a guided search: what could not be probed or paid for after the first training.
+
+    Args:
+        plan: What is wished for.
+        source: The network with its cuts.
+        study: Training and validation images.
+        fewest_epochs: Fewest epochs that a whole training may have.
+    """
     if plan.recipe.head.kind == "flattened":
         return ConfigError, "expected a pooled head to judge cuts by probes on pooled features, got --head flattened."
     sample = study.sample(PROBED_IMAGES, plan.seed)
@@ -71,7 +78,14 @@ def _obstacle(
 
 
 def _least_extra(plan: SearchPlan, source: Source, study: Study, epochs: int) -> float:
-    """What guided needs beyond full fine-tuning, in units of it: the pass for signals and the cheapest training."""
+    """What guided needs beyond full fine-tuning, in units of it: the pass for signals and the cheapest training.
+
+    Args:
+        plan: Tells where guided begins.
+        source: The network with its cuts.
+        study: Training and validation images.
+        epochs: Fewest epochs that a whole training may have.
+    """
     cuts, num_train = source.cuts, len(study.train)
     passes = (min(num_train, PROBED_IMAGES) + len(study.val)) / (3 * num_train * epochs)
     # The cheapest whole training, or one epoch of the dearest short one.

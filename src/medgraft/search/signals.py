@@ -21,7 +21,7 @@ def probe_cuts(
     Args:
         model: Untruncated.
         context: Training images to solve the probes on, validation images to score them on.
-        seed: Of the divisions that choose each probe's penalty.
+        seed: Seeds the divisions that choose each probe's penalty.
 
     Raises:
         DataError: A class has too few groups for a division, or a feature is not finite.
@@ -43,6 +43,11 @@ def reuse_at_cuts(before: TransferModel, after: TransferModel, context: TrialCon
     Features are pooled to one row per image. Both sides keep the principal components of 99 % of their variance, at
     most one per ten images.
 
+    Args:
+        before: Untruncated network before transfer.
+        after: The network after transfer.
+        context: Tells the cuts, the training images and the engine.
+
     Raises:
         DataError: Too few images for a stable CCA, constant features, or activations that are not finite.
 
@@ -51,6 +56,6 @@ def reuse_at_cuts(before: TransferModel, after: TransferModel, context: TrialCon
         BMVC 2023.
     """
     cuts, moments = context.source.cuts, dict[int, Moments]()
-    one, two = (features_at_cuts(model, cuts, context.study.train, context.engine) for model in (before, after))
-    add_cuts(moments, one, two, {cut.index: cut.name for cut in cuts})
+    old, new = (features_at_cuts(model, cuts, context.study.train, context.engine) for model in (before, after))
+    add_cuts(moments, old, new, {cut.index: cut.name for cut in cuts})
     return {index: reuse_of(pair) for index, pair in moments.items()}

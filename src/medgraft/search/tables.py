@@ -14,7 +14,7 @@ def trial_table(trials: Sequence[tuple[Trial, str]]) -> pd.DataFrame:
     """One row for each trial, with its depth, validation scores, cost and role: `search.csv`.
 
     Args:
-        trials: With their roles.
+        trials: Trials with their roles.
     """
     return pd.DataFrame(
         [
@@ -44,7 +44,7 @@ def signal_table(signals: Mapping[int, Mapping[str, float]], cuts: Sequence[Cut]
 
     Args:
         signals: Cut index to values by name.
-        cuts: Of the network.
+        cuts: The cuts of the network.
     """
     rows = [
         {

@@ -21,7 +21,7 @@ class Progress:
     """How many of the trainings of a job are done, and how long those to come will take.
 
     Args:
-        total: Of all trainings; 0 where nobody knows.
+        total: Number of all trainings; 0 where nobody knows.
     """
 
     def __init__(self, total: int = 0) -> None:
@@ -29,7 +29,7 @@ class Progress:
         self.start = time.perf_counter()
 
     def left(self) -> str:
-        """In words; what was read back says nothing about time."""
+        """Time left in words; empty before the first training, because what is read back says nothing about time."""
         if not self.num_trained:
             return ""
         each = (time.perf_counter() - self.start) / self.num_trained
@@ -45,8 +45,8 @@ class Trainer:
         executor: Where they are computed.
         on_trial: Called with every new trial and its role.
         is_detailed: Whether plans are told block by block instead of in a line.
-        progress: Of the job, where it knows how many trainings there will be; otherwise a trial that was told of
-            once is not told of again.
+        progress: Progress of the job, where it knows how many trainings there will be; otherwise a trial that was told
+            of once is not told of again.
         label: Words for a specification.
     """
 
@@ -93,6 +93,13 @@ class Trainer:
         return self.run([(spec, role)])[0]
 
     def _tell(self, trial: Trial, role: str, *, is_new: bool) -> None:
+        """Keep a trial and say what came of it; where trainings are not counted only the first time.
+
+        Args:
+            trial: Finished.
+            role: Its role in the table of trials.
+            is_new: Whether it was trained now instead of read back.
+        """
         was_told = any(trial.spec == other.spec for other, _ in self.trials)
         if not was_told:
             self.trials.append((trial, role))
@@ -110,13 +117,20 @@ class Trainer:
         )
 
     def _step(self, spec: TrialSpec, done: int, total: int) -> None:
+        """Tell how far a training is, with its number and the time left where trainings are counted.
+
+        Args:
+            spec: What is trained.
+            done: Epochs done.
+            total: Epochs in all.
+        """
         label = self.label(spec, self.context)
         if self.progress is not None:
             label = f"training {self.progress.done + 1} of {self.progress.total}: {label}{self.progress.left()}"
         self.listener.step(label, done, total)
 
     def _say_plan(self, spec: TrialSpec, plan: TransferPlan) -> None:
-        """Further seeds have the same plan."""
+        """Tell of a plan once: further seeds have the same."""
         if plan in self.plans:
             return
         self.plans.append(plan)
@@ -130,8 +144,8 @@ def label_of(spec: TrialSpec, context: TrialContext) -> str:
     """Words for a trial: strategy, depth where it has one, seed, and whether it goes on from another.
 
     Args:
-        spec: Of the trial.
-        context: Whose cuts are meant.
+        spec: The trial's specification.
+        context: The trial's context, whose cuts are meant.
     """
     cut = context.source.depth(spec.cut)
     depth = (
@@ -144,7 +158,7 @@ def say_blocks(plan: TransferPlan, listener: Listener) -> None:
     """Tell what happens to each block.
 
     Args:
-        plan: Of a model.
+        plan: Plan of a model.
         listener: Told so.
     """
     for row in plan_table(plan):

@@ -65,12 +65,12 @@ class TrialSpec:
         source: Network and weights.
         strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
         cut: Index of its depth, 0 for none; what that means is the strategy's own.
-        seed: Of head, order, augmentation and dropout.
+        seed: Seeds head, order, augmentation and dropout.
         lr: Base learning rate.
-        weight_decay: Of AdamW.
+        weight_decay: Weight decay of AdamW.
         head: What is put on the trunk.
         train: How it is trained.
-        settings: Of the strategies that have any.
+        settings: Settings of the strategies that have any.
         solver: ``exact`` solves heads on frozen features, ``gradient`` trains them with augmentation.
         parent: Key of a finished trial of the same run whose trunk is the start (a warm start) instead of the source's
             weights; empty for none.
@@ -117,7 +117,7 @@ class TrialContext:
     folder: Path
 
     def sample(self, num_images: int, seed: int) -> "TrialContext":
-        """The same with a sample of the training images, see `medgraft.study.Study.sample`."""
+        """The context with a sample of the training images, see `medgraft.study.Study.sample`."""
         return dataclasses.replace(self, study=self.study.sample(num_images, seed))
 
 
@@ -128,14 +128,14 @@ class Trial:
     Args:
         spec: What was asked.
         cut: Its depth; what that means is the strategy's own.
-        val_outputs: Of the best epoch on the validation set: probabilities (n, C), of masks overlaps (n, C, 3).
-        scores: Of these, by name; the first decides (of labels macro AUPRC, of masks mean Dice).
+        val_outputs: Outputs of the best epoch on the validation set: probabilities (n, C), of masks overlaps (n, C, 3).
+        scores: Scores of these outputs by name; the first decides (of labels macro AUPRC, of masks mean Dice).
         best_epoch: From 1; 0 where the head was solved.
         history: One row per epoch; empty where the head was solved.
-        seconds: Of training and validation.
+        seconds: Seconds of training and validation.
         train_macs: Multiply-accumulates of all training steps, forward and backward.
-        num_params: Of the deployed model, head included.
-        macs: Likewise, of one image.
+        num_params: Parameters of the deployed model, head included.
+        macs: Multiply-accumulates of the deployed model for one image, head included.
         folder: Its weights lie here.
     """
 
@@ -153,7 +153,7 @@ class Trial:
 
     @property
     def score(self) -> float:
-        """The deciding one."""
+        """The deciding score."""
         return next(iter(self.scores.values()))
 
 
@@ -200,19 +200,19 @@ def run_trial(
         on_plan(plan)
     passed, seconds = _start_from_parent(spec, context, model) if spec.parent else (0.0, 0.0)
     if spec.is_solved:
-        found, train_macs = _solve(spec, context, folder, model)
+        outcome, train_macs = _solve(spec, context, folder, model)
     else:
-        found, train_macs = _train(spec, context, folder, model, plan, on_epoch)
+        outcome, train_macs = _train(spec, context, folder, model, plan, on_epoch)
     result = {
         "spec": to_json(spec),
-        "scores": scores_of(context.study.val_judged(found.val_outputs)),
-        "best_epoch": found.best_epoch,
-        "seconds": seconds + found.seconds,
+        "scores": scores_of(context.study.val_judged(outcome.val_outputs)),
+        "best_epoch": outcome.best_epoch,
+        "seconds": seconds + outcome.seconds,
         "train_macs": passed + train_macs,
         "num_params": num_stored(model),
         "macs": model.trunk.cut.macs + head_macs(model.head),
     }
-    _write(folder, result, found)
+    _write(folder, result, outcome)
     remove_checkpoint(folder)
     return _read(spec, context, folder)
 
@@ -225,19 +225,34 @@ def _train(
     plan: TransferPlan,
     on_epoch: Callable[[int, int], None] | None,
 ) -> tuple[TrainResult, float]:
+    """What a training by gradient came to, and its multiply-accumulates.
+
+    Args:
+        spec: What to train.
+        context: What all trials share.
+        folder: The trial's own folder.
+        model: Trained in place.
+        plan: What happens to each block.
+        on_epoch: Called with (epochs done, epochs in all).
+    """
     groups = parameter_groups(model, plan, context.source, spec.weight_decay)
     course = course_of(model, plan, context.source, groups)
     data = context.study.train, context.study.val
-    found = train_model(model, groups, data, spec.train, context.engine, folder, on_epoch, course)
-    train_macs = found.images_seen * step_macs(plan, context.source, model, spec.train.epochs, len(found.history))
+    outcome = train_model(model, groups, data, spec.train, context.engine, folder, on_epoch, course)
+    train_macs = outcome.images_seen * step_macs(plan, context.source, model, spec.train.epochs, len(outcome.history))
     merge_lora(model.trunk.network)
-    return found, train_macs
+    return outcome, train_macs
 
 
 def _start_from_parent(spec: TrialSpec, context: TrialContext, model: TransferModel) -> tuple[float, float]:
-    """The trunk of the parent, and its head where it ends at the same cut; elsewhere a probe of its features.
+    """Give `model` the parent's trunk, and its head where that ends at the same cut; elsewhere a probe of its features.
 
     Returns the multiply-accumulates of the forward pass, 0 where the features were kept, and the seconds it took.
+
+    Args:
+        spec: Names the parent, a finished trial of the same run.
+        context: What all trials share.
+        model: Changed in place.
     """
     start = time.perf_counter()
     folder = context.folder / spec.parent
@@ -268,14 +283,29 @@ def _below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def feature_path(context: TrialContext, origin: str, cut: int, head: str, split: str) -> Path:
-    """Where features are kept that several trials need; `origin` names the weights they come from."""
+    """Where features are kept that several trials need; `origin` names the weights they come from.
+
+    Args:
+        context: Trials are kept in its folder.
+        origin: Name of the weights.
+        cut: Index of the cut.
+        head: Kind of the head, which decides how features are pooled.
+        split: ``train``, ``val``, or ``sample`` for the sample that probes are solved on.
+    """
     kind = head if head in ("flattened", "attention") else "pooled"
     digest = hashlib.sha256(f"{origin} {cut} {kind}".encode()).hexdigest()[:16]
     return context.folder / "features" / f"{digest}-{split}.npy"
 
 
 def _solve(spec: TrialSpec, context: TrialContext, folder: Path, model: TransferModel) -> tuple[TrainResult, float]:
-    """Features once, then the head to convergence; the best weights are written as a training writes them."""
+    """Features once, then the head to convergence; the best weights are written as a training writes them.
+
+    Args:
+        spec: What to train.
+        context: What all trials share.
+        folder: The trial's own folder.
+        model: Its head is replaced.
+    """
     start = time.perf_counter()
     sets = {"train": context.study.train, "val": context.study.val}
     reader = FeatureReader(model)
@@ -293,12 +323,19 @@ def _solve(spec: TrialSpec, context: TrialContext, folder: Path, model: Transfer
     folder.mkdir(parents=True, exist_ok=True)
     save_best(folder, model.cpu().state_dict(), probs)
     seconds = time.perf_counter() - start
-    found = TrainResult(best_epoch=0, history=(), val_outputs=probs, seconds=seconds, images_seen=len(train))
-    return found, float(len(train) * model.trunk.cut.macs)
+    outcome = TrainResult(best_epoch=0, history=(), val_outputs=probs, seconds=seconds, images_seen=len(train))
+    return outcome, float(len(train) * model.trunk.cut.macs)
 
 
 def course_of(model: TransferModel, plan: TransferPlan, source: Source, groups: list[dict[str, Any]]) -> Course:
-    """What the plan wants changed while the model trains."""
+    """What the plan wants changed while the model trains.
+
+    Args:
+        model: What trains.
+        plan: Its plan.
+        source: Network that it was made from.
+        groups: Groups of the optimiser with their learning rates in each phase, `lrs`.
+    """
     phases = []
     for number, phase in enumerate(plan.phases):
         frozen = frozen_under(model, source, phase.lrs)
@@ -327,11 +364,11 @@ def step_macs(
     more in every block down to the lowest that learns.
 
     Args:
-        plan: Of the model.
-        source: That it was made from.
+        plan: The model's plan.
+        source: Network that the model was made from.
         model: Its head is counted too.
-        epochs: Planned; phases begin with whole ones.
-        num_run: Of these, when the training ended early; None for all.
+        epochs: Planned epochs; phases begin with whole ones.
+        num_run: Epochs that were run, when the training ended early; None for all.
     """
     ends = [0, *(cut.macs for cut in source.cuts)]
     blocks = np.diff(ends).astype(np.float64)[: model.trunk.cut.index]
@@ -378,17 +415,24 @@ def _build(spec: TrialSpec, context: TrialContext) -> tuple[TransferModel, Trans
 
 
 def _read(spec: TrialSpec, context: TrialContext, folder: Path) -> Trial:
+    """The finished trial in `folder`.
+
+    Args:
+        spec: What was asked.
+        context: Its cuts are meant.
+        folder: The trial's own folder.
+    """
     try:
         result: dict[str, Any] = json.loads((folder / "result.json").read_text())
         outputs = np.load(folder / "val_outputs.npy", allow_pickle=False)
         with (folder / "history.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         history = tuple(_epoch_row(row) for row in rows)
-        found = {name: result[name] for name in _RESULTS}
+        stored = {name: result[name] for name in _RESULTS}
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"could not read the finished trial in {folder}: {error}. Delete that folder.") from error
     return Trial(
-        spec=spec, cut=context.source.depth(spec.cut), val_outputs=outputs, history=history, folder=folder, **found
+        spec=spec, cut=context.source.depth(spec.cut), val_outputs=outputs, history=history, folder=folder, **stored
     )
 
 
@@ -405,10 +449,17 @@ def _epoch_row(row: dict[str, str]) -> EpochRow:
     )
 
 
-def _write(folder: Path, result: dict[str, Any], found: TrainResult) -> None:
-    rows = [row.columns() for row in found.history]
+def _write(folder: Path, result: dict[str, Any], outcome: TrainResult) -> None:
+    """Write the files of a finished trial.
+
+    Args:
+        folder: The trial's own folder.
+        result: Content of ``result.json``.
+        outcome: History and validation outputs.
+    """
+    rows = [row.columns() for row in outcome.history]
     write_rows(folder / "history.csv", list(rows[0]) if rows else ["epoch"], rows)
     with replacing(folder / "val_outputs.npy") as temporary, temporary.open("wb") as binary:
-        np.save(binary, found.val_outputs)
+        np.save(binary, outcome.val_outputs)
     # Last: a trial with it is finished.
     write_json(folder / "result.json", result)

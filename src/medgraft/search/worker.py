@@ -70,6 +70,13 @@ class _Opened:
 
 
 def _train(request: dict[str, Any], opened: _Opened, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Train what a request asks for.
+
+    Args:
+        request: Folder, engine and specification, in plain JSON types.
+        opened: Sources and studies that are open already.
+        tell: Called with every message: the plan, epochs done, the end.
+    """
     spec: TrialSpec = from_json(TrialSpec, request["spec"])
     engine: Engine = from_json(Engine, request["engine"])
     folder = Path(request["folder"])

@@ -115,6 +115,13 @@ def _check_config(folder: Path, config: RunConfig) -> None:
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted names of the settings that differ.
+
+    Args:
+        before: Settings, or a part of them.
+        now: Other settings, or the same part of them.
+        prefix: Dotted name of the part; empty for the whole.
+    """
     if isinstance(before, dict) and isinstance(now, dict):
         for key in before.keys() | now.keys():
             yield from _differences(before.get(key), now.get(key), f"{prefix}.{key}" if prefix else str(key))
@@ -128,7 +135,13 @@ def run_id_of(folder: Path) -> str:
 
 
 def log_event(folder: Path, event: str, **facts: Any) -> None:
-    """Append one line to the run's log."""
+    """Append one line to the run's log.
+
+    Args:
+        folder: The run's folder.
+        event: What happened.
+        facts: What is told of it, by name.
+    """
     line = json.dumps({"time": _now(), "event": event, **to_json(facts)}, ensure_ascii=False)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")

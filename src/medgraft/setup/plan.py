@@ -71,7 +71,7 @@ def plan_run(config: RunConfig, material: Material, listener: Listener) -> RunPl
     """The plan of a run, with every choice that the settings leave open made.
 
     Args:
-        config: Of the run, not refused.
+        config: Settings of the run, not refused.
         material: Divided, of one fold where there are several.
         listener: Told where another search takes the place of guided.
 
@@ -121,9 +121,9 @@ def context_of(material: Material, engine: Engine, folder: Path) -> TrialContext
     """Where the trials of a job run.
 
     Args:
-        material: Of the job, divided.
+        material: Material of the job, divided.
         engine: Device and arithmetic.
-        folder: Of the job; trials are kept in ``checkpoints`` below it.
+        folder: The job's folder; trials are kept in ``checkpoints`` below it.
     """
     return TrialContext(
         source=material.source, study=material.dataset.study, engine=engine, folder=folder / "checkpoints"
@@ -137,9 +137,9 @@ def on_this_machine(
 
     Args:
         config: Device, arithmetic and budget.
-        plan: Of the run.
-        material: Of the run.
-        folder: Of the run: `engine.json`, `budget.json` and `plan.json` are kept there.
+        plan: Plan of the run.
+        material: Material of the run.
+        folder: The run's folder: `engine.json`, `budget.json` and `plan.json` are kept there.
         listener: Told what was measured and decided.
 
     Raises:
@@ -187,8 +187,8 @@ def recipe_of(config: RunConfig, material: Material) -> Recipe:
     """What all trainings with these settings have in common.
 
     Args:
-        config: Of the job.
-        material: Of the job; tells how many images train, and what their truth is.
+        config: Settings of the job.
+        material: Material of the job; tells how many images train, and what their truth is.
     """
     train, dataset, source = config.train, material.dataset, material.source
     has_masks = dataset.masks is not None
@@ -223,6 +223,13 @@ def recipe_of(config: RunConfig, material: Material) -> Recipe:
 
 
 def _head(config: RunConfig, material: Material, strategy: str) -> HeadSettings:
+    """A strategy's head: a decoder where the truth are masks.
+
+    Args:
+        config: Settings of the job.
+        material: Material of the job; tells the outputs, and how volumes are read.
+        strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
+    """
     dataset = material.dataset
     num_outputs = dataset.images("train").num_outputs
     if dataset.masks is not None:
@@ -281,7 +288,7 @@ def search_seeds(config: RunConfig, num_val_groups: int) -> tuple[int, int]:
     """Seeds of every cut that is searched, and how many of them share the epochs of a training.
 
     Args:
-        config: Of the run.
+        config: Settings of the run.
         num_val_groups: Groups (patients) in validation.
 
     Examples:
@@ -299,7 +306,13 @@ def search_seeds(config: RunConfig, num_val_groups: int) -> tuple[int, int]:
 
 
 def _possible_depths(source: Source, recipe: Recipe, strategy: str) -> tuple[int, ...]:
-    """The cuts that may be tried: where a segmentation is truncated, those at which its decoder can begin."""
+    """The cuts that may be tried: where a segmentation is truncated, those at which its decoder can begin.
+
+    Args:
+        source: The network with its cuts.
+        recipe: Tells the head, and whether masks are learned.
+        strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
+    """
     if recipe.train.patches is None or strategy not in ("ttl", "frozen"):
         return tuple(cut.index for cut in source.cuts)
     heads = decoders_at_cuts(source, recipe.head.kind)

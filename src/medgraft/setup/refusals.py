@@ -25,7 +25,7 @@ def refuse_early(config: RunConfig, job: Job) -> None:
     """Refuse a call that is known to fail, or to ignore what it was given, before an image is read.
 
     Args:
-        config: Of the call.
+        config: Settings of the call.
         job: What was asked for.
 
     Raises:
@@ -70,8 +70,8 @@ def _refuse_for_labels(config: RunConfig) -> None:
         ("data", "observer"), ("data", "mask_classes"), ("data", "longest"), ("transfer", "decoder"),
         ("train", "loss"), ("train", "patches"), ("train", "foreground"), ("evaluate", "tolerance_mm"),
     )  # fmt: skip
-    for name, given in _given(config, settings):
-        raise ConfigError(f"{name} is about masks, got {given} without them. Give --task segmentation.")
+    for name, value in _given(config, settings):
+        raise ConfigError(f"{name} is about masks, got {value} without them. Give --task segmentation.")
 
 
 def _refuse_for_masks(config: RunConfig) -> None:
@@ -80,8 +80,8 @@ def _refuse_for_masks(config: RunConfig) -> None:
         ("transfer", "head"), ("transfer", "dropout"), ("train", "imbalance"), ("train", "label_smoothing"),
         ("evaluate", "operating_point"),
     )  # fmt: skip
-    for name, given in _given(config, settings):
-        raise ConfigError(f"{name} is about labels, got {given} for a segmentation. Leave it out.")
+    for name, value in _given(config, settings):
+        raise ConfigError(f"{name} is about labels, got {value} for a segmentation. Leave it out.")
     if config.train.batch_size == 1 and config.transfer.decoder == "upernet":
         raise ConfigError(
             "expected train.batch_size of 2 or more for upernet, whose batch normalisation sees one value."
@@ -98,9 +98,9 @@ def _given(config: RunConfig, settings: Sequence[tuple[str, str]]) -> Iterator[t
     """Name and value of those (section, name) that are not as usual."""
     usual = RunConfig(data=DataConfig(source=config.data.source))
     for section, name in settings:
-        given = getattr(getattr(config, section), name)
-        if given != getattr(getattr(usual, section), name):
-            yield f"{section}.{name}", given
+        value = getattr(getattr(config, section), name)
+        if value != getattr(getattr(usual, section), name):
+            yield f"{section}.{name}", value
 
 
 def _refuse_comparison(config: RunConfig) -> None:

@@ -28,7 +28,7 @@ def audit_cohort(cohort: Cohort, decoded: DecodedCohort) -> Audit:
         message = f"cohort ({len(cohort)} images) and cache ({len(decoded)}) list different images"
         raise DataError(f"{message}. Audit cohort.select(decoded.rows).")
     sets = exact_sets(decoded.facts["sha256"])
-    copies = np.array([row for one in sets for row in one[1:]], dtype=np.int64)
+    copies = np.array([row for equal in sets for row in equal[1:]], dtype=np.int64)
     is_constant = decoded.facts["low"] == decoded.facts["high"]
     compared = np.flatnonzero(~is_constant & ~np.isin(np.arange(len(cohort)), copies))
     near = near_duplicates(decoded.facts["hash"], decoded.thumbs, compared, is_quartered=cohort.dims == 3)
@@ -51,17 +51,17 @@ def audit_cohort(cohort: Cohort, decoded: DecodedCohort) -> Audit:
 
 def _exact(cohort: Cohort, sets: tuple[tuple[int, ...], ...]) -> list[Finding]:
     splits = cohort.table["split"].to_numpy(dtype=object)
-    findings, across = [], [one for one in sets if len({splits[row] for row in one} - {None}) > 1]
+    findings, across = [], [equal for equal in sets if len({splits[row] for row in equal} - {None}) > 1]
     if across:
-        spread = between({splits[row] for row in one} for one in across)
+        spread = between({splits[row] for row in equal} for equal in across)
         message = f"{len(across)} {cohort.noun} occur with equal pixels in more than one split ({spread})."
-        rows = [row for one in across for row in one]
+        rows = [row for equal in across for row in equal]
         findings.append(finding_of(cohort, "duplicate-across-splits", "stop", message, len(across), rows))
     per_split: dict[str, int] = {}
     within = []
-    for one in sets:
-        for split in {splits[row] for row in one}:
-            same = [row for row in one if splits[row] == split]
+    for equal in sets:
+        for split in {splits[row] for row in equal}:
+            same = [row for row in equal if splits[row] == split]
             if len(same) > 1:
                 per_split[str(split or "all")] = per_split.get(str(split or "all"), 0) + len(same) - 1
                 within += same
@@ -70,21 +70,30 @@ def _exact(cohort: Cohort, sets: tuple[tuple[int, ...], ...]) -> list[Finding]:
         total = sum(per_split.values())
         message = f"{total} {cohort.noun} are redundant copies within their split ({counts})."
         findings.append(finding_of(cohort, "duplicate-within-split", "info", message, total, within))
-    clashing = [one for one in sets if any(_differ(cohort.targets[one[0]], cohort.targets[row]) for row in one[1:])]
+    clashing = [
+        equal for equal in sets if any(_differ(cohort.targets[equal[0]], cohort.targets[row]) for row in equal[1:])
+    ]
     if clashing:
         message = f"{len(clashing)} {cohort.noun} have equal pixels and different labels; one label must be wrong."
-        rows = [row for one in clashing for row in one]
+        rows = [row for equal in clashing for row in equal]
         findings.append(finding_of(cohort, "duplicate-label-conflict", "warn", message, len(clashing), rows))
     return findings
 
 
 def _differ(first: np.ndarray, second: np.ndarray) -> bool:
     """Whether two truths contradict each other; what is not known contradicts nothing."""
-    one, two = np.atleast_1d(first).astype(np.float64), np.atleast_1d(second).astype(np.float64)
-    return bool(np.any((one != two) & ~np.isnan(one) & ~np.isnan(two)))
+    left, right = np.atleast_1d(first).astype(np.float64), np.atleast_1d(second).astype(np.float64)
+    return bool(np.any((left != right) & ~np.isnan(left) & ~np.isnan(right)))
 
 
 def _near(cohort: Cohort, pairs: tuple[tuple[int, int, float], ...], bits: int) -> list[Finding]:
+    """Findings on nearly equal images that are not known to show one patient.
+
+    Args:
+        cohort: The audited cohort.
+        pairs: (first row, second row, correlation of detail), most alike first.
+        bits: Bits of the hash that could differ in a proposed pair, at least -1.
+    """
     findings = []
     patients = cohort.table["patient"].to_numpy(dtype=object)
     # Two views of one patient may well look alike; they share a group anyway.

@@ -109,7 +109,7 @@ def hash_pairs(hashes: np.ndarray, max_bits: int = MAX_BITS, limit: int = MAX_CA
     cost = sum(int((counts * (counts - 1) // 2).sum()) for counts in map(_counts, pieces))
     if cost > len(hashes) * (len(hashes) - 1) // 2:
         pieces = [np.zeros_like(hashes)]
-    bound, found = max_bits, np.zeros((0, 3), dtype=np.int64)
+    bound, pairs = max_bits, np.zeros((0, 3), dtype=np.int64)
     for number, piece in enumerate(pieces):
         for first, second in _equal_pairs(piece):
             bits = _popcount(hashes[first] ^ hashes[second])
@@ -118,14 +118,14 @@ def hash_pairs(hashes: np.ndarray, max_bits: int = MAX_BITS, limit: int = MAX_CA
             for earlier in pieces[:number]:
                 new &= earlier[first] != earlier[second]
             rows = np.sort(np.stack([first[new], second[new]], axis=1), axis=1)
-            found = np.concatenate([found, np.column_stack([bits[new], rows])])
-            while len(found) > limit and bound >= 0:
+            pairs = np.concatenate([pairs, np.column_stack([bits[new], rows])])
+            while len(pairs) > limit and bound >= 0:
                 bound -= 1
-                found = found[found[:, 0] <= bound] if bound >= 0 else found[:limit]
+                pairs = pairs[pairs[:, 0] <= bound] if bound >= 0 else pairs[:limit]
         if bound < 0:
             break
-    found = found[np.lexsort((found[:, 2], found[:, 1], found[:, 0]))]
-    return found[:limit, 1:], bound
+    pairs = pairs[np.lexsort((pairs[:, 2], pairs[:, 1], pairs[:, 0]))]
+    return pairs[:limit, 1:], bound
 
 
 def _counts(piece: np.ndarray) -> np.ndarray:
@@ -181,8 +181,8 @@ def near_duplicates(
         first, second = thumbs[batch[:, 0]], thumbs[batch[:, 1]]
         views = zip(quarters(first), quarters(second), strict=True) if is_quartered else [(first, second)]
         left, least = np.arange(len(batch)), np.ones(len(batch))
-        for one, two in views:
-            shape, detail = similarity(one[left], two[left])
+        for first_view, second_view in views:
+            shape, detail = similarity(first_view[left], second_view[left])
             least[left] = np.minimum(least[left], detail)
             left = left[(shape >= MIN_SHAPE) & (detail >= MIN_DETAIL)]
         for index in left:
@@ -230,6 +230,13 @@ def similarity(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _window(images: np.ndarray, down: int, right: int) -> np.ndarray:
+    """The part of each thumbnail that a shift leaves, (B, 60, 60).
+
+    Args:
+        images: (B, 64, 64).
+        down: Its first row, 0 to 4.
+        right: Its first column, 0 to 4.
+    """
     side = THUMBNAIL - 2 * SHIFT
     return images[:, down : down + side, right : right + side]
 
@@ -247,9 +254,9 @@ def _blur_matrix() -> np.ndarray:
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / SIGMA) ** 2)
     matrix = np.zeros((THUMBNAIL, THUMBNAIL))
     for row in range(THUMBNAIL):
-        places = np.arange(row - reach, row + reach + 1) % (2 * THUMBNAIL)
-        places = np.where(places >= THUMBNAIL, 2 * THUMBNAIL - 1 - places, places)
-        np.add.at(matrix[row], places, taps / taps.sum())
+        columns = np.arange(row - reach, row + reach + 1) % (2 * THUMBNAIL)
+        columns = np.where(columns >= THUMBNAIL, 2 * THUMBNAIL - 1 - columns, columns)
+        np.add.at(matrix[row], columns, taps / taps.sum())
     return matrix.astype(np.float32)
 
 

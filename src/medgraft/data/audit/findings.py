@@ -48,7 +48,7 @@ class Audit:
         findings: Most severe first.
         exact_duplicates: Sets of rows with equal pixels.
         near_duplicates: Confirmed pairs (row, row, correlation of detail), most alike first.
-        num_images: Audited.
+        num_images: Images that were audited.
         num_broken: Files that could not be read.
     """
 

@@ -98,8 +98,8 @@ def _dicom(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     kinds = ", ".join(
         f"{count} {name.decode() or 'without modality'}" for name, count in zip(names, counts, strict=True)
     )
-    told = ", ".join(f"{step} {mask.sum()}" for step, mask in done.items() if mask.any())
-    message = f"DICOM: {kinds}. Applied: {told or 'nothing'}."
+    applied = ", ".join(f"{step} {mask.sum()}" for step, mask in done.items() if mask.any())
+    message = f"DICOM: {kinds}. Applied: {applied or 'nothing'}."
     findings = [finding_of(cohort, "dicom", "info", message, int(is_dicom.sum()), [])]
     is_shown = done["window"] | done["VOI LUT"] | done["palette"]
     bare = np.flatnonzero(is_dicom & ~is_shown & (decoded.facts["channels"] == 1))
@@ -115,16 +115,16 @@ def _dicom(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
 def _spacing(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     """How far apart pixels are in the body, as far as the files tell."""
     spacing = decoded.facts["spacing_mm"][:, -cohort.dims :]
-    known = (spacing > 0).all(1)
-    if not known.any():
+    is_spaced = (spacing > 0).all(1)
+    if not is_spaced.any():
         return []
     axes = ("slices", "rows", "columns")[-cohort.dims :]
-    ranges = ", ".join(f"{axis} {_span(column)} mm" for axis, column in zip(axes, spacing[known].T, strict=True))
+    ranges = ", ".join(f"{axis} {_span(column)} mm" for axis, column in zip(axes, spacing[is_spaced].T, strict=True))
     at_detector = np.flatnonzero(decoded.facts["is_at_detector"])
-    told = [f"{len(at_detector)} measured at the detector, where the body is magnified"] if len(at_detector) else []
-    told += [f"{int((~known).sum())} without"] if not known.all() else []
-    message = f"Distances: {ranges}{''.join(f'; {part}' for part in told)}."
-    return [finding_of(cohort, "spacing", "info", message, int(known.sum()), [])]
+    parts = [f"{len(at_detector)} measured at the detector, where the body is magnified"] if len(at_detector) else []
+    parts += [f"{int((~is_spaced).sum())} without"] if not is_spaced.all() else []
+    message = f"Distances: {ranges}{''.join(f'; {part}' for part in parts)}."
+    return [finding_of(cohort, "spacing", "info", message, int(is_spaced.sum()), [])]
 
 
 def _span(values: np.ndarray) -> str:

@@ -26,7 +26,7 @@ def apply_leaks(cohort: Cohort, audit: Audit, policy: LeakPolicy) -> Cohort:
 
     Args:
         cohort: The audited cohort.
-        audit: Of this cohort.
+        audit: The audit of this cohort.
         policy: ``stop``, ``drop`` or ``allow``.
 
     Raises:
@@ -35,20 +35,20 @@ def apply_leaks(cohort: Cohort, audit: Audit, policy: LeakPolicy) -> Cohort:
     """
     if policy not in get_args(LeakPolicy):
         raise ConfigError(f"--leaks must be stop, drop or allow, got {policy!r}.")
-    found = [finding for kind in LEAKS if (finding := audit.of(kind))]
-    if not found:
+    leaks = [finding for kind in LEAKS if (finding := audit.of(kind))]
+    if not leaks:
         return cohort
-    told = " ".join(finding.message for finding in found)
+    message = " ".join(finding.message for finding in leaks)
     if policy == "stop":
-        raise LeakError(f"{cohort.root}: {told} Use --leaks drop to remove them from train and val, or allow.")
+        raise LeakError(f"{cohort.root}: {message} Use --leaks drop to remove them from train and val, or allow.")
     if policy == "allow":
-        note = f"Warning: leaks were allowed, so scores flatter the model. {told}"
+        note = f"Warning: leaks were allowed, so scores flatter the model. {message}"
         return dataclasses.replace(cohort, notes=(*cohort.notes, note))
     leaking = _leaking_rows(cohort, audit)
     lost = cohort.table["split"].iloc[leaking].value_counts()
     counts = ", ".join(f"{lost.get(split, 0)} from {split}" for split in ("train", "val"))
     keep = np.setdiff1d(np.arange(len(cohort)), leaking)
-    note = f"Leaks were dropped: {counts}; the test split is whole. {told}"
+    note = f"Leaks were dropped: {counts}; the test split is whole. {message}"
     return dataclasses.replace(cohort.select(keep), notes=(*cohort.notes, note))
 
 

@@ -36,19 +36,19 @@ def mask_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     """
     reasons, odd, empty = [], [], []
     thumbs = np.zeros((len(cohort), *_coarse_sides(decoded)), dtype=bool)
-    for row, found in enumerate(
+    for row, mask in enumerate(
         in_order(lambda row: _mask(cohort, row), range(len(cohort)), mask_readers(cohort.dims == 3))
     ):
-        if isinstance(found, str):
-            reasons.append((row, found))
+        if isinstance(mask, str):
+            reasons.append((row, mask))
             continue
-        reason = misfit(decoded, row, found.shape)
+        reason = misfit(decoded, row, mask.shape)
         if reason:
             odd.append((row, reason))
-        if not found.any():
+        if not mask.any():
             empty.append(row)
         if not reason:
-            thumbs[row] = _coarse(found != 0, thumbs.shape[1:])
+            thumbs[row] = _coarse(mask != 0, thumbs.shape[1:])
     unusable = {row for row, _ in (*reasons, *odd)}
     left = np.array([row for row in range(len(cohort)) if row not in unusable and thumbs[row].any()])
     return [
@@ -91,13 +91,13 @@ def _rare_numbers(cohort: Cohort) -> list[Finding]:
     """Numbers without a name that hardly any mask holds: a slip of the pen, traces of smoothing, or a rare class."""
     shown = (cohort.targets == 1).sum(0)
     rare = [
-        place for place, name in enumerate(cohort.classes)
-        if name == f"label {cohort.mask_values[place]}" and 0 < shown[place] * _RARE <= len(cohort)
+        column for column, name in enumerate(cohort.classes)
+        if name == f"label {cohort.mask_values[column]}" and 0 < shown[column] * _RARE <= len(cohort)
     ]  # fmt: skip
     if not rare or len(cohort) < _FEWEST:
         return []
     rows = np.flatnonzero((cohort.targets[:, rare] == 1).any(1))
-    numbers = ", ".join(str(cohort.mask_values[place]) for place in rare)
+    numbers = ", ".join(str(cohort.mask_values[column]) for column in rare)
     message = (
         f"The numbers {numbers} stand in {len(rows)} of {len(cohort)} masks alone, e.g. of "
         f"{cohort.table['path'].iat[rows[0]]}: rare classes, or slips? Name the classes, and masks with other numbers "
@@ -112,6 +112,13 @@ def _empty(cohort: Cohort, empty: list[int]) -> list[Finding]:
 
 
 def _shifted(cohort: Cohort, decoded: DecodedCohort, strange: list[int]) -> list[Finding]:
+    """A finding on masks that follow the edges of their image no better than others' masks do, if there are any.
+
+    Args:
+        cohort: The audited cohort.
+        decoded: The cache of its images.
+        strange: Rows of such masks.
+    """
     if not strange:
         return []
     message = (
@@ -149,7 +156,7 @@ def _is_comparable(decoded: DecodedCohort) -> bool:
 
 
 def _coarse_sides(decoded: DecodedCohort) -> tuple[int, ...]:
-    """Of what is compared: the thumbnail of an image, 32 voxels at most of each side of a volume."""
+    """Sides of what is compared: the thumbnail of an image, at most 32 voxels along each side of a volume."""
     if len(decoded.sides) == 2:
         return decoded.thumbs.shape[1:]
     return tuple(min(side, _COARSE) for side in decoded.sides)
@@ -169,7 +176,13 @@ def _coarse(values: np.ndarray, sides: Sequence[int]) -> np.ndarray:
 
 
 def _strangers(decoded: DecodedCohort, masks: np.ndarray, rows: np.ndarray) -> list[int]:
-    """Rows whose mask lies worse on the edges of its image than those of others do, where masks lie on edges at all."""
+    """Rows whose mask lies worse on the edges of its image than those of others do, where masks lie on edges at all.
+
+    Args:
+        decoded: The cache of the images.
+        masks: (N, *sides) bool: where each mask marks anything, as coarse as the images are compared.
+        rows: Rows whose mask can be compared and marks something.
+    """
     if len(rows) < _FEWEST:
         return []
     rims = {row: masks[row] ^ ndimage.binary_erosion(masks[row]) for row in rows}

@@ -34,17 +34,17 @@ def table_findings(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
 
 
 def _patients(cohort: Cohort) -> list[Finding]:
-    known = cohort.table[cohort.table["patient"].notna() & cohort.table["split"].notna()]
-    if known.empty:
+    table = cohort.table[cohort.table["patient"].notna() & cohort.table["split"].notna()]
+    if table.empty:
         return []
-    num_splits = known.groupby("patient")["split"].nunique()
+    num_splits = table.groupby("patient")["split"].nunique()
     shared = set(num_splits.index[num_splits > 1])
     if not shared:
-        counts = "/".join(str(known.loc[known["split"] == split, "patient"].nunique()) for split in SPLITS)
+        counts = "/".join(str(table.loc[table["split"] == split, "patient"].nunique()) for split in SPLITS)
         message = f"0 patients are shared between the given splits ({counts} in train/val/test)."
         return [Finding(kind="patients-disjoint", severity="info", message=message, count=0)]
-    rows = known.index[known["patient"].isin(shared)]
-    spread = between(set(splits) for _, splits in known.loc[rows].groupby("patient")["split"])
+    rows = table.index[table["patient"].isin(shared)]
+    spread = between(set(splits) for _, splits in table.loc[rows].groupby("patient")["split"])
     message = f"{len(shared)} patients have {cohort.noun} in more than one split ({spread})."
     return [finding_of(cohort, "patient-across-splits", "stop", message, len(shared), rows)]
 
@@ -54,10 +54,10 @@ def _missing_classes(cohort: Cohort) -> list[Finding]:
         return []
     matrix = class_matrix(cohort.task, cohort.targets, len(cohort.classes))
     names = [*cohort.classes, *(f"not {name}" for name in cohort.classes)]
-    given = [split for split in SPLITS if len(cohort.rows(split))]
+    splits = [split for split in SPLITS if len(cohort.rows(split))]
     absent = [
         f"{name} in {split}"
-        for split in given
+        for split in splits
         for name, column in zip(names, matrix[cohort.rows(split)].T, strict=False)
         if not column.any()
     ]
@@ -94,9 +94,9 @@ def _unknown(cohort: Cohort) -> list[Finding]:
 
 def _confounded(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     sizes = decoded.facts["height"].astype(np.int64) << 32 | decoded.facts["width"].astype(np.int64)
-    known = cohort.table["site"].notna().to_numpy()
+    has_site = cohort.table["site"].notna().to_numpy()
     causes = {
-        "site": (pd.factorize(cohort.table["site"])[0][known], cohort.targets[known]),
+        "site": (pd.factorize(cohort.table["site"])[0][has_site], cohort.targets[has_site]),
         "size": (pd.factorize(sizes)[0], cohort.targets),
         "spacing": (pd.factorize(pd.Series(map(tuple, decoded.facts["spacing_mm"].round(2))))[0], cohort.targets),
     }
@@ -113,8 +113,8 @@ def _confounded(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
 
 
 def _association(codes: np.ndarray, column: np.ndarray) -> float:
-    known = ~np.isnan(column.astype(np.float64))
-    return cramers_v(codes[known], column[known].astype(np.int64))
+    is_labelled = ~np.isnan(column.astype(np.float64))
+    return cramers_v(codes[is_labelled], column[is_labelled].astype(np.int64))
 
 
 def cramers_v(first: np.ndarray, second: np.ndarray) -> float:

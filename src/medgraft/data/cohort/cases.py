@@ -36,26 +36,26 @@ def volumes_in(files: Sequence[Path]) -> list[tuple[Path, ...]]:
     Args:
         files: Existing files for which `is_volume_file` holds.
     """
-    found: list[tuple[Path, ...]] = []
+    volumes: list[tuple[Path, ...]] = []
     folders: Counter[Path] = Counter()
     series: dict[str, dict[Path, DicomFile]] = defaultdict(dict)
     for path, header in zip(files, in_order(_header, files), strict=True):
         if is_volume_name(path.name):
-            found.append((path,))
+            volumes.append((path,))
         elif path.suffix.lower() in IMAGE_SUFFIXES:
             folders[path.parent] += 1
         elif header is None or len(header.frames) > 1:
-            found.append((path,))  # a broken one is named where it is read
+            volumes.append((path,))  # a broken one is named where it is read
         else:
             series[header.series_uid or str(path)][path] = header
     for members in series.values():
         # A series of scouts alone is no case of anybody.
         if not all(header.is_localizer for header in members.values()):
-            found += _stacks(members)
-    beside = {volume[0].parent for volume in found}
+            volumes += _stacks(members)
+    beside = {volume[0].parent for volume in volumes}
     # A picture by itself beside a volume is a preview of it.
-    found += [(folder,) for folder, count in folders.items() if count > 1 or folder not in beside]
-    return sorted(found, key=lambda volume: natural(volume[0]))
+    volumes += [(folder,) for folder, count in folders.items() if count > 1 or folder not in beside]
+    return sorted(volumes, key=lambda volume: natural(volume[0]))
 
 
 def cases_in(files: Sequence[Path], dims: int) -> list[tuple[Path, ...]]:
@@ -80,7 +80,7 @@ def find_cases(inputs: Iterable[Path], dims: int = 2) -> list[tuple[Path, ...]]:
     Raises:
         DataError: An input does not exist, or a folder holds nothing to read.
     """
-    found: list[tuple[Path, ...]] = []
+    all_cases: list[tuple[Path, ...]] = []
     for path in inputs:
         if path.is_dir():
             inside = sorted(
@@ -92,12 +92,12 @@ def find_cases(inputs: Iterable[Path], dims: int = 2) -> list[tuple[Path, ...]]:
             if not cases:
                 what = "images" if dims == 2 else "volumes"
                 raise DataError(f"expected {what} ({names_of_formats(dims)}) in {path}, got none.")
-            found += cases
+            all_cases += cases
         elif path.is_file():
-            found.append((path,))
+            all_cases.append((path,))
         else:
             raise DataError(f"expected a file or folder at {path}, got nothing.")
-    return found
+    return all_cases
 
 
 def files_by_path(volumes: Sequence[tuple[Path, ...]], root: Path) -> dict[str, tuple[str, ...]]:
@@ -112,17 +112,17 @@ def volume_of(path: Path) -> tuple[Path, ...]:
     Raises:
         DataError: The folder holds none, or several.
     """
-    found = _volumes_below(path)
-    if len(found) != 1:
-        shown = ", ".join(volume[0].name for volume in found[:3])
-        raise DataError(f"{path}: expected the slices of one volume, got {len(found)} volumes ({shown}). Name one.")
-    return found[0]
+    volumes = _volumes_below(path)
+    if len(volumes) != 1:
+        shown = ", ".join(volume[0].name for volume in volumes[:3])
+        raise DataError(f"{path}: expected the slices of one volume, got {len(volumes)} volumes ({shown}). Name one.")
+    return volumes[0]
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """As `volume_of`; a folder of none or of several is handed on as it is, and where it is read the reason is told."""
-    found = _volumes_below(path)
-    return tuple(file for volume in found for file in volume) or (path,)
+    """The files of all volumes that `path` names, else `path` itself; reading tells why these are not one volume."""
+    volumes = _volumes_below(path)
+    return tuple(file for volume in volumes for file in volume) or (path,)
 
 
 def _volumes_below(path: Path) -> list[tuple[Path, ...]]:

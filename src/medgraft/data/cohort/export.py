@@ -65,25 +65,25 @@ def list_export(
     rows = _rows_by_key(frame, column, [*names, *columns.values()], labels)
     what = "images" if dims == 2 else "volumes"
     cases = _cases(root, dims)
-    found = list(in_order(functools.partial(_identifiers, root, (key, UNITS.get(unit, key))), cases))
-    known = [(case, rows[name], part) for case, (name, part) in zip(cases, found, strict=True) if name in rows]
-    if not known:
-        example = next((name for name, _ in found if name), "nothing")
+    keys = list(in_order(functools.partial(_identifiers, root, (key, UNITS.get(unit, key))), cases))
+    matches = [(case, rows[name], part) for case, (name, part) in zip(cases, keys, strict=True) if name in rows]
+    if not matches:
+        example = next((name for name, _ in keys if name), "nothing")
         raise DataError(
             f"{labels}: none of its {len(rows)} values of {column} is the {key} of one of the {what} below {root}, "
             f"e.g. {next(iter(rows))!r} against {example!r}. Choose another --key, or correct the table."
         )
-    picked = frame.iloc[[row for _, row, _ in known]].reset_index(drop=True)
-    paths = [case[0].relative_to(root).as_posix() for case, _, _ in known]
+    picked = frame.iloc[[row for _, row, _ in matches]].reset_index(drop=True)
+    paths = [case[0].relative_to(root).as_posix() for case, _, _ in matches]
     table = _table(paths, picked, columns if is_flags else columns | {"label": names[0]}, labels)
     if unit != "image":
-        table["unit"] = [part for _, _, part in known]
-        if lost := next((case[0] for case, _, part in known if not part), None):
+        table["unit"] = [part for _, _, part in matches]
+        if lost := next((case[0] for case, _, part in matches if not part), None):
             raise DataError(f"{lost}: has no {UNITS[unit]} to be judged by {unit}. Use --set data.unit=image.")
-    matched = {row for _, row, _ in known}
+    matched = {row for _, row, _ in matches}
     note = (
-        f"{len(known)} of {len(cases)} {what} found their {key} in {labels.name}; "
-        f"{len(cases) - len(known)} {what} have no row, {len(rows) - len(matched)} rows have no image."
+        f"{len(matches)} of {len(cases)} {what} found their {key} in {labels.name}; "
+        f"{len(cases) - len(matches)} {what} have no row, {len(rows) - len(matched)} rows have no image."
     )
     flags = {name: picked[name].tolist() for name in names} if is_flags else None
     return Listing(
@@ -92,7 +92,7 @@ def list_export(
         table=table,
         where=str(labels),
         flags=flags,
-        files=files_by_path([case for case, _, _ in known], root),
+        files=files_by_path([case for case, _, _ in matches], root),
         dims=dims,
         notes=(note,),
     )
@@ -122,7 +122,14 @@ def unit_names(cases: Sequence[tuple[Path, ...]], unit: Unit) -> list[str]:
 
 
 def _table(paths: Sequence[str], picked: pd.DataFrame, columns: Mapping[str, str], labels: Path) -> pd.DataFrame:
-    """Our table, from the row of the labels that belongs to each path."""
+    """Our table, from the row of the labels that belongs to each path.
+
+    Args:
+        paths: Path of each case, relative to the root.
+        picked: Row of the labels' table for each path, in the same order.
+        columns: Our column names to those of the table.
+        labels: File of the table, for errors.
+    """
     table = pd.DataFrame(dict.fromkeys(COLUMNS), index=range(len(paths)), dtype=object)
     table["path"] = paths
     for ours, theirs in columns.items():
@@ -146,7 +153,13 @@ def _cases(root: Path, dims: int) -> list[tuple[Path, ...]]:
 
 
 def _identifiers(root: Path, keys: Sequence[Key], case: tuple[Path, ...]) -> tuple[str, ...]:
-    """Each of `keys` of one image or volume, empty where it has none; one header is read, once."""
+    """An image's or volume's identifier for each of `keys`, empty where it has none; one header is read, once.
+
+    Args:
+        root: Folder that ``path`` starts from.
+        keys: Which identifiers.
+        case: Files of the image or volume.
+    """
     path = case[0]
     header = _header(path) if set(keys) - {"path"} else None
     named = (path if len(case) == 1 else path.parent).relative_to(root).as_posix()
@@ -158,7 +171,7 @@ def _identifier(key: Key, path: Path) -> str:
 
 
 def _header(path: Path) -> DicomFile | None:
-    """None of what is no DICOM or cannot be read, which counts as an image without a row."""
+    """The header of a DICOM file; None where it is none or cannot be read: the image counts as one without a row."""
     try:
         return read_header(path) if path.is_file() and is_dicom(path) else None
     except DataError:
@@ -170,19 +183,26 @@ def _spelling(name: str) -> str:
 
 
 def _key_column(frame: pd.DataFrame, key: Key, labels: Path) -> str:
+    """The column of the table that holds the identifiers.
+
+    Args:
+        frame: The table.
+        key: What it names images by.
+        labels: File of the table, for the error.
+    """
     if key not in get_args(Key):
         raise DataError(f"expected --key among {', '.join(get_args(Key))}, got {key!r}.")
-    found = _columns_of(frame, key)
-    if not found and key in ("path", "PatientID"):
-        found = [name for name in [find_column(frame, "path" if key == "path" else "patient")] if name]
-    if not found:
+    columns = _columns_of(frame, key)
+    if not columns and key in ("path", "PatientID"):
+        columns = [name for name in [find_column(frame, "path" if key == "path" else "patient")] if name]
+    if not columns:
         names = [str(name) for name in frame.columns]
         advice = nearest(key, names)
         other = next((field for field in FIELDS if _columns_of(frame, field)), None)
         if other and not advice.startswith("Nearest"):
             advice = f"Did you mean --key {other}?"
         raise DataError(f"{labels}: has no column {key!r}. {advice}")
-    return found[0]
+    return columns[0]
 
 
 def _columns_of(frame: pd.DataFrame, key: str) -> list[str]:
@@ -191,7 +211,14 @@ def _columns_of(frame: pd.DataFrame, key: str) -> list[str]:
 
 
 def _rows_by_key(frame: pd.DataFrame, column: str, used: Sequence[str], labels: Path) -> dict[str, int]:
-    """Each identifier's first row; a later one must say the same."""
+    """Each identifier's first row; a later one must say the same.
+
+    Args:
+        frame: The table.
+        column: Its column of identifiers.
+        used: Columns in which all rows of one identifier have to agree.
+        labels: File of the table, for the error.
+    """
     rows: dict[str, int] = {}
     for row, value in enumerate(frame[column]):
         if value is None or not str(value).strip():

@@ -125,18 +125,25 @@ def list_folder(root: Path, dims: Literal[2, 3] = 2) -> Listing | None:
 def _volume_rows(
     root: Path, folder: Path, split: str | None, files: dict[str, tuple[str, ...]]
 ) -> list[tuple[str | None, ...]]:
-    """One tuple in the order of `COLUMNS` per volume; the files of those that have several are added to `files`."""
+    """One tuple in the order of `COLUMNS` per volume; the files of those that have several are added to `files`.
+
+    Args:
+        root: Folder that paths start from.
+        folder: Folder of a class, whose name is the label.
+        split: ``train``, ``val`` or ``test``; None where folders name no split.
+        files: Path to its files, where there are several; grows.
+    """
     inside = [parent / name for parent, names in _walk(folder, Counter()) for name in names]
-    found = volumes_in([path for path in inside if is_volume_file(path)])
-    if (folder,) in found:
+    volumes = volumes_in([path for path in inside if is_volume_file(path)])
+    if (folder,) in volumes:
         raise DataError(
             f"{folder}: holds images side by side, expected volumes: a folder of slices for each, NIfTI, DICOM, .npy. "
             "Images need a network for images, and --set data.dims=2 where volumes lie beside them."
         )
-    files.update(files_by_path(found, root))
-    owners = _mask_owners([volume[0].relative_to(root).as_posix() for volume in found])
+    files.update(files_by_path(volumes, root))
+    owners = _mask_owners([volume[0].relative_to(root).as_posix() for volume in volumes])
     rows: list[tuple[str | None, ...]] = []
-    for volume in found:
+    for volume in volumes:
         name = volume[0].relative_to(root).as_posix()
         if name in owners:
             continue
@@ -145,7 +152,14 @@ def _volume_rows(
 
 
 def _class_rows(root: Path, folder: Path, split: str | None, skipped: Counter[str]) -> list[tuple[str | None, ...]]:
-    """One tuple in the order of `COLUMNS` per image."""
+    """One tuple in the order of `COLUMNS` per image.
+
+    Args:
+        root: Folder that paths start from.
+        folder: Folder of a class, whose name is the label.
+        split: ``train``, ``val`` or ``test``; None where folders name no split.
+        skipped: Number by kind of what is left out; grows.
+    """
     rows: list[tuple[str | None, ...]] = []
     for parent, names in _walk(folder, skipped):
         images = [name for name in names if is_case(parent / name)]
@@ -165,13 +179,13 @@ def _class_rows(root: Path, folder: Path, split: str | None, skipped: Counter[st
 
 
 def _walk(folder: Path, skipped: Counter[str]) -> list[tuple[Path, list[str]]]:
-    found = []
+    listing = []
     for parent, folders, files in os.walk(folder, onerror=_refuse):
         folders[:] = sorted(name for name in folders if _is_visible(name) and not _is_run(Path(parent) / name))
         visible = sorted(name for name in files if _is_visible(name))
         skipped.update({"hidden files": len(files) - len(visible)} if len(files) > len(visible) else {})
-        found.append((Path(parent), visible))
-    return found
+        listing.append((Path(parent), visible))
+    return listing
 
 
 def _refuse(error: OSError) -> None:

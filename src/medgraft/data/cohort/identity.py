@@ -32,7 +32,7 @@ def case_name(path: str) -> str:
     """A keyed pseudonym of a DICOM file or series: their paths are full of names and identifiers.
 
     Args:
-        path: Of the file or series.
+        path: Path of the file or series.
 
     Raises:
         RunError: The key cannot be kept.
@@ -41,33 +41,33 @@ def case_name(path: str) -> str:
 
 
 def keep_names(root: Path, files: Mapping[str, Sequence[str]]) -> Path:
-    """Write which pseudonym is which file beside the key, for this user's eyes, and where.
+    """Write which pseudonym is which file beside the key, for this user's eyes; returns where.
 
     Args:
-        root: Of the cohort.
+        root: Root of the cohort.
         files: Pseudonym to paths.
 
     Raises:
         RunError: It cannot be written.
     """
-    place = home() / "names" / f"{hashlib.sha256(str(root).encode(errors='surrogateescape')).hexdigest()[:16]}.csv"
+    path = home() / "names" / f"{hashlib.sha256(str(root).encode(errors='surrogateescape')).hexdigest()[:16]}.csv"
     try:
-        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         names: dict[str, str] = {}
-        if place.exists():
-            with place.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        if path.exists():
+            with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
                 names = {row["file"]: row["case"] for row in csv.DictReader(stream)}
-        # Those of other tables on the same folder stay.
+        # Names that other tables on the same folder made stay.
         names |= {file: name for name, members in files.items() for file in members}
         rows = [("case", "file"), *sorted((name, file) for file, name in names.items())]
         with (
-            replacing(place, mode=_PRIVATE) as temporary,
+            replacing(path, mode=_PRIVATE) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
         ):
             csv.writer(stream).writerows(rows)
     except OSError as error:
-        raise RunError(f"could not keep the names of cases in {place}: {error.strerror}. Set MEDGRAFT_HOME.") from error
-    return place
+        raise RunError(f"could not keep the names of cases in {path}: {error.strerror}. Set MEDGRAFT_HOME.") from error
+    return path
 
 
 def _keyed(text: str) -> str:

@@ -49,7 +49,7 @@ class Unknown:
     Args:
         uncertain: Policy of `medgraft.data.cohort.unknown.parse_policy` for -1; None refuses it.
         blank: What a blank cell is.
-        seed: Of what is drawn for uncertain labels.
+        seed: Seeds what is drawn for uncertain labels.
     """
 
     uncertain: str | None = None
@@ -113,8 +113,8 @@ def read_cohort(
     if not path.exists():
         siblings = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
         raise DataError(f"{path}: expected a folder, table or .npz, found nothing. {nearest(path.name, siblings)}")
-    given = {"path_column": path_column, "label_column": label_column, "patient_column": patient_column}
-    asked = {name: column for name, column in given.items() if column is not None}
+    options = {"path_column": path_column, "label_column": label_column, "patient_column": patient_column}
+    asked = {name: column for name, column in options.items() if column is not None}
     wanted = dims if dims != "auto" else 3 if _are_volumes(path, path_column) else 2
     if labels is not None:
         if not path.is_dir():
@@ -132,8 +132,8 @@ def read_cohort(
             raise ConfigError("--uncertain and --blank are for tables, got an archive. Leave them out.")
         cohort = read_medmnist(path, positive=positive)
         if dims not in ("auto", cohort.dims):
-            found, other = ("images", "volumes") if cohort.dims == 2 else ("volumes", "images")
-            raise DataError(f"{path}: expected {other}, got {found}. {_NETWORKS}")
+            noun, other = ("images", "volumes") if cohort.dims == 2 else ("volumes", "images")
+            raise DataError(f"{path}: expected {other}, got {noun}. {_NETWORKS}")
     else:
         cohort = _encode(_listing(path, asked, wanted), positive, unknown or Unknown())
     if grades:
@@ -173,8 +173,8 @@ def _refuse_columns(asked: dict[str, str], path: Path) -> None:
 def _refuse_masks(path: Path, folders: Listing) -> None:
     """Folders called images and masks are no classes, whoever forgot to say what is learned."""
     names = {str(name) for name in folders.table["label"]}
-    found = {name.casefold() for name in names}
-    if len(found) == 2 and found & set(IMAGE_FOLDERS) and found & set(MASK_FOLDERS):
+    lower_names = {name.casefold() for name in names}
+    if len(lower_names) == 2 and lower_names & set(IMAGE_FOLDERS) and lower_names & set(MASK_FOLDERS):
         raise DataError(
             f"{path}: expected a folder for each class, got {' and '.join(sorted(names))}. Give --task segmentation, "
             "or rename the folders."
@@ -182,6 +182,13 @@ def _refuse_masks(path: Path, folders: Listing) -> None:
 
 
 def _listing(path: Path, asked: dict[str, str], dims: Literal[2, 3]) -> Listing:
+    """What lies at a path: a table, class folders, or a folder with one table in it.
+
+    Args:
+        path: Folder or table.
+        asked: Columns that the user named, by the name of the option.
+        dims: 2 to read images, 3 to read volumes.
+    """
     if path.is_file():
         return list_table(path, dims=dims, **asked)
     folders = list_folder(path, dims)
@@ -199,9 +206,9 @@ def _listing(path: Path, asked: dict[str, str], dims: Literal[2, 3]) -> Listing:
         _refuse_masks(path, folders)
         return folders
     columns, labels = peek_table(tables[0])
-    known = dict(zip(folders.table["path"], folders.table["label"], strict=True))
+    folder_labels = dict(zip(folders.table["path"], folders.table["label"], strict=True))
     extra = sorted(columns - {"path", "label"})
-    agrees = all(spelling_key(known.get(name, "")) == spelling_key(label) for name, label in labels.items())
+    agrees = all(spelling_key(folder_labels.get(name, "")) == spelling_key(label) for name, label in labels.items())
     if not labels or (agrees and not extra):
         note = f"{tables[0].name} was not needed: the folders already label every image."
         return dataclasses.replace(folders, notes=(*folders.notes, note))
@@ -212,6 +219,13 @@ def _listing(path: Path, asked: dict[str, str], dims: Literal[2, 3]) -> Listing:
 
 
 def _encode(listing: Listing, positive: str | None, unknown: Unknown) -> Cohort:
+    """The cohort of a listing, whose labels become classes and targets.
+
+    Args:
+        listing: What lies on disk.
+        positive: Positive class that the user asked for, or None.
+        unknown: What labels mean that are neither 0 nor 1.
+    """
     if listing.flags is not None:
         cohort = _from_flags(listing, listing.flags, unknown)
     elif unknown.uncertain is None and unknown.blank == "refuse":
@@ -238,6 +252,13 @@ def _from_labels(listing: Listing) -> Cohort:
 
 
 def _from_flags(listing: Listing, flags: Mapping[str, Sequence[str | None]], unknown: Unknown) -> Cohort:
+    """A multilabel cohort, from a column of 0 and 1 for each label.
+
+    Args:
+        listing: What lies on disk.
+        flags: Label to its texts, None where a cell is blank.
+        unknown: What labels mean that are neither 0 nor 1.
+    """
     classes = tuple(flags)
     takes_uncertain = unknown.uncertain is not None
     targets, is_uncertain = encode_flags(
@@ -245,17 +266,25 @@ def _from_flags(listing: Listing, flags: Mapping[str, Sequence[str | None]], unk
     )
     cohort = _cohort(listing, "multilabel", classes, targets)
     labels = ["|".join(classes[c] for c in np.flatnonzero(row == 1)) for row in targets]
-    told = describe_unknown(targets, is_uncertain, classes, unknown.uncertain)
+    note = describe_unknown(targets, is_uncertain, classes, unknown.uncertain)
     cohort = dataclasses.replace(
         cohort,
         table=cohort.table.assign(label=labels),
-        notes=(told,) if told else (),
+        notes=(note,) if note else (),
         is_uncertain=is_uncertain,
     )
     return cohort if unknown.uncertain is None else retaught(cohort, unknown.uncertain, unknown.seed)
 
 
 def _cohort(listing: Listing, task: Task, classes: tuple[str, ...], targets: np.ndarray) -> Cohort:
+    """The cohort of a listing, before its positive class is chosen.
+
+    Args:
+        listing: What lies on disk.
+        task: What is predicted.
+        classes: Class names in the order of the targets.
+        targets: (N,) int64 class indices, or (N, C) float32 for multilabel.
+    """
     return Cohort(
         root=listing.root.absolute(),
         layout=listing.layout,
@@ -279,9 +308,9 @@ def _graded(cohort: Cohort, grades: Sequence[str]) -> Cohort:
             f"{', '.join(cohort.classes)} ({cohort.task})."
         )
     classes = tuple(str(name) for name in named)
-    places = np.array([classes.index(name) for name in cohort.classes])
+    ranks = np.array([classes.index(name) for name in cohort.classes])
     note = f"Grades, from the lowest to the highest: {', '.join(classes)}."
-    targets = places[cohort.targets].astype(np.int64)
+    targets = ranks[cohort.targets].astype(np.int64)
     return dataclasses.replace(cohort, classes=classes, targets=targets, is_ordinal=True, notes=(*cohort.notes, note))
 
 
@@ -335,12 +364,12 @@ def _with_units(cohort: Cohort) -> Cohort:
 
 
 def _check_enough(cohort: Cohort) -> None:
-    given = cohort.table["patient"]
-    alone = pd.Series([f"row {row}" for row in range(len(given))], dtype=object)
-    patients = pd.factorize(given.where(given.notna(), alone))[0]
+    patient_ids = cohort.table["patient"]
+    alone = pd.Series([f"row {row}" for row in range(len(patient_ids))], dtype=object)
+    patients = pd.factorize(patient_ids.where(patient_ids.notna(), alone))[0]
     matrix = class_matrix(cohort.task, cohort.targets, len(cohort.classes))
     names = [*cohort.classes, *(f"not {name}" for name in cohort.classes)]
-    unit = "patients" if given.notna().any() else "images"
+    unit = "patients" if patient_ids.notna().any() else "images"
     for column, name in zip(matrix.T, names, strict=False):
         count = len(np.unique(patients[column]))
         if count < MIN_PATIENTS:

@@ -32,18 +32,18 @@ UNCERTAIN: Final = frozenset({"-1", "-1.0", "u", "uncertain"})
 MAX_LISTED: Final = 3
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, choices: Iterable[str]) -> str:
     """Words for an error: the known names most like `name`, else the first ones.
 
     Args:
         name: What the user wrote.
-        known: What exists.
+        choices: What exists.
 
     Examples:
         >>> nearest("lable", ["path", "label"])
         'Nearest: label.'
     """
-    names = list(known)
+    names = list(choices)
     close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     if close:
         return f"Nearest: {', '.join(close)}."
@@ -146,13 +146,13 @@ def encode_labels(labels: Sequence[str]) -> tuple[Task, tuple[str, ...], np.ndar
 
 
 def _encode_sets(sets: list[list[str]]) -> tuple[Task, tuple[str, ...], np.ndarray]:
-    names = canonical_names([name for one in sets for name in one])
+    names = canonical_names([name for labels in sets for name in labels])
     classes = _in_order(names.values())
     if len(classes) < 2:
         raise DataError(f"expected at least two labels, got only {', '.join(classes) or 'none'}.")
     targets = np.zeros((len(sets), len(classes)), dtype=np.float32)
-    for row, one in enumerate(sets):
-        targets[row, [classes.index(names[name]) for name in one]] = 1
+    for row, labels in enumerate(sets):
+        targets[row, [classes.index(names[name]) for name in labels]] = 1
     return "multilabel", classes, targets
 
 
@@ -195,12 +195,12 @@ def encode_flags(
             elif spelling in UNCERTAIN and takes_uncertain:
                 is_uncertain[row, column] = True
             else:
-                place = f"{where}, line {first_line + row}: column {name}"
+                cell = f"{where}, line {first_line + row}: column {name}"
                 if not spelling:
-                    raise DataError(f"{place} is blank or NaN. Fill it in, or say --blank ignore or --blank negative.")
+                    raise DataError(f"{cell} is blank or NaN. Fill it in, or say --blank ignore or --blank negative.")
                 advice = "Say what it means: --uncertain ignore, zeros, ones or soft(a,b)"
                 advice = advice if spelling in UNCERTAIN else "Correct it"
-                raise DataError(f"{place} must be 0 or 1, got {text!r}. {advice}.")
+                raise DataError(f"{cell} must be 0 or 1, got {text!r}. {advice}.")
     return values, is_uncertain
 
 
@@ -273,6 +273,12 @@ def class_matrix(task: Task, targets: np.ndarray, num_classes: int) -> np.ndarra
 
 def rarest_class(task: Task, targets: np.ndarray, num_classes: int, groups: np.ndarray) -> tuple[int, int]:
     """Index of the class (label) with the fewest groups that show it, or lack it for a label; and how many these are.
+
+    Args:
+        task: What is predicted.
+        targets: As in `Cohort`.
+        num_classes: C.
+        groups: (N,) group of each image.
 
     Examples:
         >>> rarest_class("multiclass", np.array([0, 0, 1, 1, 2]), 3, np.array([1, 2, 3, 4, 5]))

@@ -85,7 +85,7 @@ def read_mask_cohort(
     names, notes = _observed(pairs, observer)
     paths = table["path"].tolist()
     masks = tuple(tuple(pairs.masks[path][name] for name in names if name in pairs.masks[path]) for path in paths)
-    lost = [path for path, found in zip(paths, masks, strict=True) if not found]
+    lost = [path for path, voters in zip(paths, masks, strict=True) if not voters]
     if lost:
         by = ", ".join(names)
         raise DataError(
@@ -96,9 +96,9 @@ def read_mask_cohort(
     images = [tuple(root / name for name in files.get(path, (path,))) for path in paths]
     seen = list(in_order(functools.partial(_look, root), zip(images, masks, strict=True), mask_readers(is_volume)))
     segments, seen = _by_label(seen, classes, root)
-    named, values, told = _classes(dict(classes) or pairs.labels, seen, root)
-    targets = np.array([[float(value in one.values) for value in values] for one in seen], dtype=np.float32)
-    targets[[bool(one.reason) for one in seen]] = np.nan
+    named, values, class_notes = _classes(dict(classes) or pairs.labels, seen, root)
+    targets = np.array([[float(value in look.values) for value in values] for look in seen], dtype=np.float32)
+    targets[[bool(look.reason) for look in seen]] = np.nan
     table["label"] = ["|".join(name for name, shown in zip(named, row, strict=True) if shown == 1) for row in targets]
     cohort = Cohort(
         root=root.absolute(),
@@ -114,7 +114,7 @@ def read_mask_cohort(
         observers=_others(pairs, names, paths),
         mask_values=values,
         segments=segments,
-        notes=(*pairs.notes, *notes, *told),
+        notes=(*pairs.notes, *notes, *class_notes),
     )
     cohort = with_dicom(cohort if patient_regex is None else with_patients(cohort, patient_regex))
     _demand_patients(cohort)
@@ -122,7 +122,13 @@ def read_mask_cohort(
 
 
 def _are_volumes(root: Path, paths: Sequence[str], files: Mapping[str, tuple[str, ...]]) -> bool:
-    """Whether all images are volumes, as far as they can be read: by name, folders, DICOM files of many frames."""
+    """Whether all images are volumes, as far as they can be read: by name, folders, DICOM files of many frames.
+
+    Args:
+        root: Folder that paths start from.
+        paths: Path of each image.
+        files: Path to its files, where it is a folder of slices.
+    """
     is_any = False
     for path in paths:
         is_volume = True if is_volume_name(path) or path in files else _has_frames(root / path)
@@ -147,7 +153,13 @@ def _files_by_path(root: Path, paths: Sequence[str]) -> dict[str, tuple[str, ...
 
 
 def _found(path: Path, path_column: str | None, patient_column: str | None) -> tuple[Path, pd.DataFrame, Pairs, bool]:
-    """Where paths start, one row for each image, its masks, and whether a table named them."""
+    """Where paths start, one row for each image, its masks, and whether a table named them.
+
+    Args:
+        path: Folder or table.
+        path_column: Column of image files; None to find it by name.
+        patient_column: Column of patients; None to find it by name.
+    """
     if not path.exists():
         raise DataError(f"{path}: expected a folder or a table of images and masks, found nothing.")
     tables = [path] if path.is_file() else _mask_tables(path)
@@ -169,9 +181,15 @@ def _found(path: Path, path_column: str | None, patient_column: str | None) -> t
 
 
 def _others(pairs: Pairs, names: Sequence[str], paths: Sequence[str]) -> dict[str, tuple[tuple[str, ...], ...]]:
-    """Of the observers who are not the truth: the files of each image's mask, none where there is none."""
-    others = [name for name in pairs.observers if name not in names]
-    return {name: tuple(pairs.masks[path].get(name, ()) for path in paths) for name in others}
+    """Files of each image's mask by every observer who is not the truth; none where there is no such mask.
+
+    Args:
+        pairs: Images and their masks.
+        names: Observers who are the truth.
+        paths: Path of each image, in the order of the cohort.
+    """
+    observers = [name for name in pairs.observers if name not in names]
+    return {name: tuple(pairs.masks[path].get(name, ()) for path in paths) for name in observers}
 
 
 def mask_readers(is_volume: bool) -> int | None:
@@ -232,28 +250,41 @@ def mask_of(cohort: Cohort, row: int) -> np.ndarray:
 
 
 def _united(cohort: Cohort, row: int, files: Sequence[str]) -> np.ndarray:
-    """Class numbers of one observer's mask of a row; of several files what any marks, the last one's word first."""
-    found: np.ndarray | None = None
+    """Class numbers of one observer's mask of a row; several files are united, and where they overlap the last wins.
+
+    Args:
+        cohort: From `read_mask_cohort`.
+        row: Row number.
+        files: Files of the observer's mask, relative to the cohort's root.
+    """
+    mask: np.ndarray | None = None
     for name in files:
         path = cohort.root / name
         part = _numbered(read_mask(path, cohort.files_of(row), cohort.segments), cohort.mask_values, path)
-        if found is not None and found.shape != part.shape:
+        if mask is not None and mask.shape != part.shape:
             raise DataError(f"{cohort.root / name}: a part of a mask of another size than the others. Correct it.")
-        found = part if found is None else np.where(part, part, found)
-    if found is None:
+        mask = part if mask is None else np.where(part, part, mask)
+    if mask is None:
         raise DataError("expected the files of a mask, got none.")
-    return found
+    return mask
 
 
 def _numbered(mask: np.ndarray, values: Sequence[int], file: Path) -> np.ndarray:
-    found = np.zeros(mask.shape, dtype=np.uint8)
+    """Class numbers of a mask: 0 for the background, 1 for the first class, and so on.
+
+    Args:
+        mask: (H, W) or (D, H, W) numbers as they stand in the file.
+        values: Number in the file that stands for each class.
+        file: For the error.
+    """
+    numbers = np.zeros(mask.shape, dtype=np.uint8)
     for number, value in enumerate(values, 1):
-        found[mask == value] = number
-    strange = np.unique(mask[(found == 0) & (mask != 0)])
+        numbers[mask == value] = number
+    strange = np.unique(mask[(numbers == 0) & (mask != 0)])
     if len(strange):
-        known = ", ".join(str(value) for value in values if value < NO_NUMBER)
-        raise DataError(f"{file}: holds the label {strange[0]}, expected 0 or {known}.")
-    return found
+        expected = ", ".join(str(value) for value in values if value < NO_NUMBER)
+        raise DataError(f"{file}: holds the label {strange[0]}, expected 0 or {expected}.")
+    return numbers
 
 
 def _mask_tables(folder: Path) -> list[Path]:
@@ -261,16 +292,23 @@ def _mask_tables(folder: Path) -> list[Path]:
 
     Nor is the list of what a model predicted: its masks are no truth.
     """
-    found = []
+    tables = []
     for table in tables_in(folder):
         with contextlib.suppress(DataError):
             frame = read_table(table)
             is_predicted = "status" in frame and any(str(name).startswith("pixels_") for name in frame)
-            found += [table] if find_column(frame, "mask") is not None and not is_predicted else []
-    return found
+            tables += [table] if find_column(frame, "mask") is not None and not is_predicted else []
+    return tables
 
 
 def _from_table(path: Path, path_column: str | None, patient_column: str | None) -> tuple[Path, pd.DataFrame, Pairs]:
+    """Where paths start, one row for each image, and its masks, from a table.
+
+    Args:
+        path: CSV, TSV or Parquet.
+        path_column: Column of image files; None to find it by name.
+        patient_column: Column of patients; None to find it by name.
+    """
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise DataError(f"{path}: expected a folder, or a .csv, .tsv or .parquet with columns path and mask.")
     frame = read_table(path)
@@ -302,42 +340,50 @@ def _from_table(path: Path, path_column: str | None, patient_column: str | None)
 
 def _observed(pairs: Pairs, observer: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The observers whose masks count, and a note on the choice."""
-    known = pairs.observers
-    if observer is not None and observer not in (*known, MAJORITY):
-        raise ConfigError(f"expected --observer among {', '.join((*filter(None, known), MAJORITY))}, got {observer!r}.")
-    if len(known) == 1:
-        return known, ()
-    names = ", ".join(known)
+    observers = pairs.observers
+    if observer is not None and observer not in (*observers, MAJORITY):
+        raise ConfigError(
+            f"expected --observer among {', '.join((*filter(None, observers), MAJORITY))}, got {observer!r}."
+        )
+    if len(observers) == 1:
+        return observers, ()
+    names = ", ".join(observers)
     if observer == MAJORITY:
-        return known, (f"{len(known)} observers ({names}): a pixel is what more than half of them say.",)
-    chosen = observer or known[0]
-    return (chosen,), (f"{len(known)} observers ({names}): the truth is {chosen}; --observer chooses.",)
+        return observers, (f"{len(observers)} observers ({names}): a pixel is what more than half of them say.",)
+    chosen = observer or observers[0]
+    return (chosen,), (f"{len(observers)} observers ({names}): the truth is {chosen}; --observer chooses.",)
 
 
 def _look(root: Path, case: tuple[Sequence[Path], Sequence[Sequence[str]]]) -> _Seen:
     images, voters = case
     try:
         seen = [[np.unique(read_mask(root / name, images)).tolist() for name in files] for files in voters]
-        found = [frozenset().union(*one) - {0} for one in seen]
+        by_voter = [frozenset().union(*parts) - {0} for parts in seen]
         named = [segment_labels(root / name) for files in voters for name in files if is_seg_file(root / name)]
     except DataError as error:
         return _Seen(reason=reason_of(error, [*(root / name for files in voters for name in files), *images]))
-    marking = [values for values in found if values]
+    marking = [values for values in by_voter if values]
     if len(marking) > 1 and not frozenset.intersection(*marking):
         numbers = " and ".join(", ".join(map(str, sorted(values))) for values in marking)
         return _Seen(reason=f"observers use different numbers ({numbers}). Store all alike.")
-    values = frozenset().union(*found)
+    values = frozenset().union(*by_voter)
     # Without a label the number is all there is.
     pairs = {(number, label) for labels in named for number, label in labels.items() if number in values and label}
     return _Seen(values=values, segments=frozenset(pairs))
 
 
 def _by_label(seen: Sequence[_Seen], classes: Mapping[str, int], root: Path) -> tuple[dict[str, int], list[_Seen]]:
-    """Number by label where objects number the segments of one label differently; what was seen, in these numbers."""
-    pairs = frozenset().union(*(one.segments for one in seen))
+    """Number by label where objects number the segments of one label differently; what was seen, in these numbers.
+
+    Args:
+        seen: What a look at the masks of each image found.
+        classes: Names and numbers that the user gave; empty for none.
+        root: For errors.
+    """
+    pairs = frozenset().union(*(look.segments for look in seen))
     labels = sorted({label for _, label in pairs})
     is_declared = bool(labels) and set(labels) <= set(classes)
-    has_numbers_alone = any(len(one.values) > len(one.segments) for one in seen)
+    has_numbers_alone = any(len(look.values) > len(look.segments) for look in seen)
     if len(labels) == len(pairs) and (has_numbers_alone or not is_declared):
         return {}, list(seen)
     if has_numbers_alone:
@@ -353,11 +399,11 @@ def _by_label(seen: Sequence[_Seen], classes: Mapping[str, int], root: Path) -> 
     segments = dict(classes) if is_declared else {label: number for number, label in enumerate(labels, 1)}
     named = [
         dataclasses.replace(
-            one,
-            values=frozenset(segments[label] for _, label in one.segments),
-            segments=frozenset((segments[label], label) for _, label in one.segments),
+            look,
+            values=frozenset(segments[label] for _, label in look.segments),
+            segments=frozenset((segments[label], label) for _, label in look.segments),
         )
-        for one in seen
+        for look in seen
     ]
     return segments, named
 
@@ -365,9 +411,15 @@ def _by_label(seen: Sequence[_Seen], classes: Mapping[str, int], root: Path) -> 
 def _classes(
     labels: Mapping[str, int], seen: Sequence[_Seen], root: Path
 ) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
-    """Names and numbers of the classes beside the background, and notes."""
-    found = sorted(set().union(*(one.values for one in seen)) - {0})
-    if all(one.reason for one in seen):
+    """Names and numbers of the classes beside the background, and notes.
+
+    Args:
+        labels: Names and numbers that the user gave or the folder tells; empty for every number in the masks.
+        seen: What a look at the masks of each image found.
+        root: For errors.
+    """
+    numbers = sorted(set().union(*(look.values for look in seen)) - {0})
+    if all(look.reason for look in seen):
         raise DataError(f"{root}: no mask can be read. First: {seen[0].reason}")
     if len(labels) > MAX_MASK_CLASSES:
         raise DataError(f"{root}: expected at most {MAX_MASK_CLASSES} labels, got {len(labels)}.")
@@ -375,34 +427,34 @@ def _classes(
         named = {name: value for name, value in labels.items() if value != 0}
         ordered = sorted(named, key=lambda name: named[name])
         return tuple(ordered), tuple(named[name] for name in ordered), (f"Classes: {', '.join(ordered)}.",)
-    if not found:
+    if not numbers:
         raise DataError(f"{root}: every mask is empty (0 everywhere). Is it the right folder?")
-    if found == [1, 255] and not any({1, 255} <= one.values for one in seen):
-        counts = [sum(number in one.values for one in seen) for number in found]
+    if numbers == [1, 255] and not any({1, 255} <= look.values for look in seen):
+        counts = [sum(number in look.values for look in seen) for number in numbers]
         raise DataError(
             f"{root}: {counts[0]} masks mark with 1 and {counts[1]} with 255, none with both: one class, or two? Store "
             "all alike, or name them: --set data.mask_classes=NAME=1,OTHER=255."
         )
-    if len(found) > MAX_MASK_CLASSES:
+    if len(numbers) > MAX_MASK_CLASSES:
         raise DataError(
-            f"{root}: the masks hold {len(found)} different numbers ({', '.join(map(str, found[:_SHOWN]))} …), "
+            f"{root}: the masks hold {len(numbers)} different numbers ({', '.join(map(str, numbers[:_SHOWN]))} …), "
             "expected one for each class. Were they smoothed or resized? Export them without interpolation."
         )
-    names = ("foreground",) if len(found) == 1 else tuple(f"label {value}" for value in found)
-    notes = [f"Numbers in the masks: 0 (background), {', '.join(map(str, found))}."]
-    told = dict(sorted(frozenset().union(*(one.segments for one in seen))))
-    called = sorted({label for one in seen for _, label in one.segments})
-    if set(found) <= set(told) and len(called) == len(found):
-        names = tuple(told[value] for value in found)
+    names = ("foreground",) if len(numbers) == 1 else tuple(f"label {value}" for value in numbers)
+    notes = [f"Numbers in the masks: 0 (background), {', '.join(map(str, numbers))}."]
+    label_of = dict(sorted(frozenset().union(*(look.segments for look in seen))))
+    called = sorted({label for look in seen for _, label in look.segments})
+    if set(numbers) <= set(label_of) and len(called) == len(numbers):
+        names = tuple(label_of[value] for value in numbers)
         notes = [f"Segments of DICOM objects: {', '.join(names)}."]
-    elif len(called) > len(found):
+    elif len(called) > len(numbers):
         some = ", ".join(called[:_SHOWN]) + (" …" if len(called) > _SHOWN else "")
         notes.append(f"Segments are called differently from file to file ({some}): their numbers decide.")
-    return names, tuple(found), tuple(notes)
+    return names, tuple(numbers), tuple(notes)
 
 
 def _demand_patients(cohort: Cohort) -> None:
-    given = cohort.table["patient"]
-    count = given.nunique() if given.notna().any() else len(cohort)
+    patients = cohort.table["patient"]
+    count = patients.nunique() if patients.notna().any() else len(cohort)
     if count < MIN_PATIENTS:
         raise DataError(f"{cohort.root}: {count} patients (or images), expected at least three.")

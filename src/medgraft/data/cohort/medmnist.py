@@ -61,8 +61,8 @@ def read_medmnist(path: str | Path, *, positive: str | None = None) -> Cohort:
     stored = read_archive(path)
     splits = [split for split in SPLITS if f"{split}_images" in stored]
     if "train" not in splits:
-        found = ", ".join(sorted(stored)) or "nothing"
-        raise DataError(f"{path}: expected arrays train_images, train_labels (val, test likewise), got {found}.")
+        members = ", ".join(sorted(stored)) or "nothing"
+        raise DataError(f"{path}: expected arrays train_images, train_labels (val, test likewise), got {members}.")
     arrays, dims, labels = {}, {}, []
     for split in splits:
         arrays[split], dims[split] = _images(stored[f"{split}_images"], f"{path}: {split}_images")
@@ -79,7 +79,7 @@ def read_medmnist(path: str | Path, *, positive: str | None = None) -> Cohort:
     table["split"] = [split for split in splits for _ in range(len(arrays[split]))]
     counts = "/".join(str(len(arrays[split])) for split in splits)
     what = "images" if dims["train"] == 2 else "volumes"
-    told = f"Official splits {'/'.join(splits)} of the archive: {counts} {what}."
+    note = f"Official splits {'/'.join(splits)} of the archive: {counts} {what}."
     chosen = choose_positive(task, classes, positive)
     return Cohort(
         root=path.absolute(),
@@ -89,7 +89,7 @@ def read_medmnist(path: str | Path, *, positive: str | None = None) -> Cohort:
         positive=chosen,
         table=table,
         targets=targets,
-        notes=(told, *notes, *describe_task(task, classes, chosen, positive)),
+        notes=(note, *notes, *describe_task(task, classes, chosen, positive)),
         arrays=arrays,
         dims=dims["train"],
     )
@@ -106,6 +106,14 @@ def _images(images: np.ndarray, where: str) -> tuple[np.ndarray, Literal[2, 3]]:
 
 
 def _labels(stored: dict[str, np.ndarray], split: str, count: int, path: Path) -> np.ndarray:
+    """(n, L) int64 labels of the n images of one split.
+
+    Args:
+        stored: Arrays of the archive by name.
+        split: ``train``, ``val`` or ``test``.
+        count: Images of the split.
+        path: The archive, for errors.
+    """
     name = f"{split}_labels"
     if name not in stored:
         raise DataError(f"{path}: expected an array {name} beside {split}_images. Add it or remove the images.")
@@ -135,9 +143,9 @@ def _targets(labels: np.ndarray, path: Path) -> tuple[Task, tuple[str, ...], np.
 
 def _names(path: Path, values: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     stem = path.stem.split("_")[0].casefold()
-    known = NAMES.get(stem, "").split("|")
-    if len(known) > 1 and values == tuple(range(len(known))):
-        return tuple(known), (f"Class names are those of MedMNIST's {stem} (from the file's name).",)
+    names = NAMES.get(stem, "").split("|")
+    if len(names) > 1 and values == tuple(range(len(names))):
+        return tuple(names), (f"Class names are those of MedMNIST's {stem} (from the file's name).",)
     return tuple(str(value) for value in values), ("Classes are named by their numbers.",)
 
 

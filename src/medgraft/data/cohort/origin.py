@@ -19,4 +19,4 @@ def is_phantom(cohort: Cohort) -> bool:
     if cohort.arrays is not None or not len(cohort):
         return False
     folder = cohort.files_of(0)[0].parent
-    return any((place / PHANTOM_MARK).is_file() for place in (cohort.root, folder, folder.parent))
+    return any((candidate / PHANTOM_MARK).is_file() for candidate in (cohort.root, folder, folder.parent))

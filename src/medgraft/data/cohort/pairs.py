@@ -50,7 +50,7 @@ class Pairs:
     @property
     def observers(self) -> tuple[str, ...]:
         """All observers, sorted."""
-        return tuple(sorted({name for found in self.masks.values() for name in found}))
+        return tuple(sorted({name for by_observer in self.masks.values() for name in by_observer}))
 
 
 def find_pairs(root: Path) -> Pairs:
@@ -98,7 +98,7 @@ def _inside(folder: Path) -> tuple[Path | None, Path | None]:
 
 
 def _with_splits(pairs: Pairs) -> Pairs:
-    """The same with the split that folders name, where every image lies in such a folder and there are several."""
+    """The pairs with the split that folders name, where every image lies in such a folder and there are several."""
     splits = {}
     for image in pairs.masks:
         for folder in Path(image).parts[:-1]:
@@ -113,10 +113,10 @@ def _with_splits(pairs: Pairs) -> Pairs:
 
 def _nnunet(root: Path) -> Pairs:
     try:
-        told = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
-        channels = told.get("channel_names") or told.get("modality") or {}
+        description = json.loads((root / "dataset.json").read_text(encoding="utf-8"))
+        channels = description.get("channel_names") or description.get("modality") or {}
         channels = channels if isinstance(channels, dict) else dict(enumerate(channels))
-        named = {str(name): number for name, number in told["labels"].items()}
+        named = {str(name): number for name, number in description["labels"].items()}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise DataError(f"{root / 'dataset.json'}: expected nnU-Net's description of a dataset ({error}).") from error
     if len(channels) > 1:
@@ -126,15 +126,15 @@ def _nnunet(root: Path) -> Pairs:
         )
     # Older versions have the number first.
     if all(name.isdigit() for name in named):
-        named = {str(name): int(number) for number, name in told["labels"].items()}
+        named = {str(name): int(number) for number, name in description["labels"].items()}
     if not all(isinstance(number, int) for number in named.values()):
         raise DataError(f"{root}: expected one number for each label, got regions. Give a table path,mask.")
     if "ignore" in named:
         raise DataError(f"{root}: labels called 'ignore' are not read. Make them background, or a class.")
     images: dict[str, Path] = {}
     for path in _files(root / "imagesTr"):
-        found = _CHANNEL.fullmatch(stem_of(path))
-        case = found[1] if found else stem_of(path)
+        match = _CHANNEL.fullmatch(stem_of(path))
+        case = match[1] if match else stem_of(path)
         if case in images:
             raise DataError(
                 f"{root}: imagesTr holds several images of {case} ({images[case].name}, {path.name}), expected one "
@@ -154,12 +154,12 @@ def _nnunet(root: Path) -> Pairs:
     return Pairs(masks=pairs, labels=named, notes=tuple(notes))
 
 
-def _two_folders(root: Path, places: Sequence[tuple[Path | None, Path | None]]) -> Pairs:
+def _two_folders(root: Path, folders: Sequence[tuple[Path | None, Path | None]]) -> Pairs:
     """Images and masks of one pair of folders, or of one for each part of a split."""
     images: list[Path] = []
     matches: dict[Path, tuple[Path, str, int]] = {}
     num_masks = 0
-    for image_folder, mask_folder in places:
+    for image_folder, mask_folder in folders:
         by_key = _by_key(_files(image_folder), image_folder) if image_folder else {}
         masks = _by_key(_files(mask_folder), mask_folder) if mask_folder else {}
         matches |= _matches(masks, by_key)
@@ -181,16 +181,16 @@ _Key = tuple[str, str]
 
 
 def _by_key(files: Sequence[Path], folder: Path) -> dict[_Key, Path]:
-    found: dict[_Key, Path] = {}
+    paths: dict[_Key, Path] = {}
     for path in files:
         key = (path.parent.relative_to(folder).as_posix(), stem_of(path))
-        if key in found:
+        if key in paths:
             raise DataError(
-                f"{folder}: {found[key].name} and {path.name} share a name, so nothing tells image and mask apart. Put "
+                f"{folder}: {paths[key].name} and {path.name} share a name, so nothing tells image and mask apart. Put "
                 "them into images/ and masks/, or name them in a table path,mask."
             )
-        found[key] = path
-    return found
+        paths[key] = path
+    return paths
 
 
 def _matches(masks: Mapping[_Key, Path], images: Mapping[_Key, Path]) -> dict[Path, tuple[Path, str, int]]:
@@ -209,19 +209,19 @@ def _matches(masks: Mapping[_Key, Path], images: Mapping[_Key, Path]) -> dict[Pa
             suffix = stem[end:].strip(_SEPARATORS)
             if image is not None and image != mask and not suffix.isdigit():
                 possible[mask].append((image, suffix))
-    counts = Counter(suffix for found in possible.values() for _, suffix in found)
+    counts = Counter(suffix for matches in possible.values() for _, suffix in matches)
     least = max(counts.values(), default=0) * _COMMON
     common = {suffix for suffix, count in counts.items() if count >= least}
     _refuse_numbers(common, counts)
-    found = {}
+    matches = {}
     for mask, candidates in possible.items():
         for image, suffix in candidates:
             base, _, number = suffix.rpartition("_")
             is_part = base in common and number.isdigit()
             if is_part or suffix in common:
-                found[mask] = (image, base, int(number)) if is_part else (image, suffix, 0)
+                matches[mask] = (image, base, int(number)) if is_part else (image, suffix, 0)
                 break
-    return {mask: match for mask, match in found.items() if match[0] not in found}
+    return {mask: match for mask, match in matches.items() if match[0] not in matches}
 
 
 def _refuse_numbers(common: Set[str], suffixes: Iterable[str]) -> None:
@@ -238,16 +238,24 @@ def _refuse_numbers(common: Set[str], suffixes: Iterable[str]) -> None:
 
 
 def _paired(root: Path, images: Sequence[Path], matches: Mapping[Path, tuple[Path, str, int]], num_masks: int) -> Pairs:
+    """Images with their masks by observer, and notes on what is left out.
+
+    Args:
+        root: Folder that paths start from.
+        images: All images.
+        matches: Each mask's image, suffix and number of part.
+        num_masks: Masks in all, with those that belong to no image.
+    """
     if not matches:
         raise DataError(
             f"{root}: no image has a mask. Expected images/ and masks/, names with a suffix (x.png, x_mask.png), "
             "nnU-Net's imagesTr and labelsTr, or a table path,mask."
         )
     is_single = len({suffix for _, suffix, _ in matches.values()}) == 1
-    found: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    by_image: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for mask, (image, suffix, _) in sorted(matches.items(), key=lambda item: (item[1], item[0])):
-        found[_name(root, image)]["" if is_single else suffix or _PLAIN].append(_name(root, mask))
-    pairs = {image: {name: tuple(parts) for name, parts in by.items()} for image, by in sorted(found.items())}
+        by_image[_name(root, image)]["" if is_single else suffix or _PLAIN].append(_name(root, mask))
+    pairs = {image: {name: tuple(parts) for name, parts in by.items()} for image, by in sorted(by_image.items())}
     notes = [f"{len(pairs)} images with masks."]
     if parts := sum(len(files) - 1 for by in pairs.values() for files in by.values()):
         notes.append(f"{parts} masks are further parts of another and are united with it.")

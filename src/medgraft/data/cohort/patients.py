@@ -59,8 +59,8 @@ def with_dicom(cohort: Cohort) -> Cohort:
         return cohort
     table, notes = cohort.table.copy(), list(cohort.notes)
     if table["patient"].isna().all():
-        known = dict(zip(rows, in_order(_dicom_patient, [cohort.files_of(row)[0] for row in rows]), strict=True))
-        table["patient"], note = _patients_of([known.get(row) for row in range(len(cohort))])
+        patients = dict(zip(rows, in_order(_dicom_patient, [cohort.files_of(row)[0] for row in rows]), strict=True))
+        table["patient"], note = _patients_of([patients.get(row) for row in range(len(cohort))])
         notes += note
     names = {row: case_name(f"{cohort.root}\0{paths[row]}") for row in rows}
     table["path"] = [names.get(row, path) for row, path in enumerate(paths)]
@@ -84,7 +84,13 @@ def _may_be_dicom(cohort: Cohort, row: int) -> bool:
 
 
 def _is_no_picture(root: Path, name: str, dims: int) -> bool:
-    """Whether a file by its ending, or a folder by its files, is no picture and no volume by name."""
+    """Whether a file by its ending, or a folder by its files, is no picture and no volume by name.
+
+    Args:
+        root: Root of the cohort.
+        name: File or folder, relative to `root`.
+        dims: 2 or 3.
+    """
     if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122
         return False
     folder = root / name
@@ -100,7 +106,7 @@ def patients_of_files(files: Sequence[Path]) -> list[str] | None:
     """The patient of each DICOM file by its header, a file without one alone; None where headers tell nobody apart.
 
     Args:
-        files: Of any kind.
+        files: Files of any kind.
     """
     patients, _ = _patients_of(list(in_order(_dicom_patient, files)))
     if patients.isna().all():
@@ -118,8 +124,8 @@ def _dicom_patient(path: Path) -> str | None:
         return None  # decoding names the file and its reason
 
 
-def _patients_of(given: Sequence[str | None]) -> tuple["pd.Series[Any]", list[str]]:
-    patients: pd.Series[Any] = pd.Series(list(given), dtype=object)
+def _patients_of(patient_ids: Sequence[str | None]) -> tuple["pd.Series[Any]", list[str]]:
+    patients: pd.Series[Any] = pd.Series(list(patient_ids), dtype=object)
     num, lost = patients.nunique(), int(patients.isna().sum())
     if num == 0:
         return patients, []

@@ -99,7 +99,7 @@ def label_columns(frame: pd.DataFrame, path: Path, label_column: str | None) -> 
 
     Args:
         frame: The table.
-        path: Of the table, for errors.
+        path: File of the table, for errors.
         label_column: As given by the user; None to find it by name.
 
     Raises:
@@ -107,7 +107,7 @@ def label_columns(frame: pd.DataFrame, path: Path, label_column: str | None) -> 
     """
     is_flags = label_column is not None and "," in label_column and label_column not in frame.columns
     if label_column is None:
-        names = [found] if (found := find_column(frame, "label")) else []
+        names = [column] if (column := find_column(frame, "label")) else []
     else:
         names = [name.strip() for name in label_column.split(",") if name.strip()] if is_flags else [label_column]
     if not names:
@@ -230,7 +230,15 @@ def _columns(
     label_column: str | None,
     patient_column: str | None,
 ) -> dict[str, str]:
-    """Our column names to theirs, for those that exist; several label columns are left to the caller."""
+    """Our column names to theirs, for those that exist; several label columns are left to the caller.
+
+    Args:
+        frame: The table.
+        path: Its file, for errors.
+        path_column: Column of file names; None to find it by name.
+        label_column: Column of labels, or several separated by commas; None to find it by name.
+        patient_column: Column of patients; None to find it by name.
+    """
     asked = {"path": path_column, "label": label_column, "patient": patient_column}
     columns: dict[str, str] = {}
     for ours in COLUMNS:
@@ -239,14 +247,21 @@ def _columns(
             continue
         if theirs is not None:
             columns[ours] = demand_column(frame, theirs, path)
-        elif found := find_column(frame, ours):
-            columns[ours] = found
+        elif column := find_column(frame, ours):
+            columns[ours] = column
         elif ours in ("path", "label"):
             raise _absent(frame, ours, path)
     return columns
 
 
 def _absent(frame: pd.DataFrame, ours: str, path: Path) -> DataError:
+    """The error about a table that lacks one of our columns.
+
+    Args:
+        frame: The table.
+        ours: Our name of the column.
+        path: File of the table.
+    """
     names = ", ".join(str(name) for name in frame.columns)
     message = f"{path}: expected a column {ours!r} (or {', '.join(ALIASES[ours][1:4])}), got {names}"
     return DataError(f"{message}. Name it with --{ours}-column.")
@@ -260,6 +275,11 @@ def find_column(frame: pd.DataFrame, ours: str) -> str | None:
 
 def demand_column(frame: pd.DataFrame, name: str, path: Path) -> str:
     """`name`, when the table has such a column.
+
+    Args:
+        frame: The table.
+        name: What the user calls the column.
+        path: File of the table, for the error.
 
     Raises:
         DataError: It has none; the nearest are named.
@@ -276,6 +296,13 @@ def _describe(columns: dict[str, str], label_column: str | None) -> str:
 
 
 def _refuse_blank(values: "pd.Series[str]", name: str, path: Path) -> None:
+    """Refuse a column with blank cells.
+
+    Args:
+        values: Texts of the column, None where a cell is blank.
+        name: Its name, for the error.
+        path: File of the table, for the error.
+    """
     blank = [row for row, value in enumerate(values) if value is None or not value.strip()]
     if blank:
         lines = ", ".join(str(FIRST_LINE + row) for row in blank[:MAX_SHOWN])
@@ -284,7 +311,7 @@ def _refuse_blank(values: "pd.Series[str]", name: str, path: Path) -> None:
 
 
 def _relative(text: str, root: Path) -> str:
-    """Forward slashes, relative to the table's folder where it lies inside."""
+    """A path with forward slashes, relative to the table's folder where it lies inside."""
     name = text.strip()
     if "\\" in name and not (root / name).exists():
         name = name.replace("\\", "/")
@@ -316,7 +343,7 @@ def demand_files(table: pd.DataFrame, path: Path) -> None:
 
     Args:
         table: With columns ``path`` and ``mask``, relative to the folder of `path`.
-        path: Of the table.
+        path: File of the table.
 
     Raises:
         DataError: A file is missing; the message names lines.
@@ -334,6 +361,13 @@ def demand_files(table: pd.DataFrame, path: Path) -> None:
 def _merge_repeats(
     table: pd.DataFrame, flags: dict[str, list[str | None]] | None, path: Path
 ) -> tuple[pd.DataFrame, dict[str, list[str | None]] | None, int]:
+    """The table and its flags without rows that repeat an earlier one, and how many these were.
+
+    Args:
+        table: A row for each image.
+        flags: Label to its texts, where there are several columns of labels; else None.
+        path: File of the table, for the error.
+    """
     columns = {f"flag {name}": pd.Series(texts, dtype=object) for name, texts in (flags or {}).items()}
     whole = table.assign(**columns)
     keep = ~whole.duplicated().to_numpy()

@@ -44,14 +44,14 @@ def parse_policy(text: str, classes: Sequence[str]) -> dict[str, Range | None]:
         >>> parse_policy("ignore,b=soft(0.5,0.8)", ["a", "b"])
         {'a': None, 'b': (0.5, 0.8)}
     """
-    found: dict[str, Range | None] = dict.fromkeys(classes)
+    ranges: dict[str, Range | None] = dict.fromkeys(classes)
     for part in _OUTSIDE_BRACKETS.split(text):
         label, equals, policy = part.rpartition("=")
         names = [label.strip()] if equals else list(classes)
         if equals and names[0] not in classes:
             raise ConfigError(f"--uncertain names no label {names[0]!r}. {nearest(names[0], classes)}")
-        found |= dict.fromkeys(names, _range(policy.strip()))
-    return found
+        ranges |= dict.fromkeys(names, _range(policy.strip()))
+    return ranges
 
 
 def _range(policy: str) -> Range | None:
@@ -83,7 +83,7 @@ def taught_targets(
         is_uncertain: (N, C) bool.
         policy: From `parse_policy`, in the order of the columns.
         names: (N,) of the cases: the draw for a label depends on the case and the seed alone.
-        seed: Of the draws.
+        seed: Seeds the draws.
 
     Examples:
         >>> targets = np.array([[np.nan, 1], [0, np.nan]], dtype=np.float32)
@@ -106,9 +106,9 @@ def retaught(cohort: Cohort, policy: str, seed: int) -> Cohort:
     """`cohort` with what a training is told of its uncertain labels by `policy`.
 
     Args:
-        cohort: Of several labels, with `is_uncertain`.
+        cohort: A cohort of several labels, with `is_uncertain`.
         policy: As `parse_policy` takes it.
-        seed: Of the draws; they depend on the case's file, not on its pseudonym.
+        seed: Seeds the draws, which depend on the case's file, not on its pseudonym.
 
     Raises:
         ConfigError: The cohort has no such labels, or there is no such policy.
@@ -116,8 +116,8 @@ def retaught(cohort: Cohort, policy: str, seed: int) -> Cohort:
     if cohort.is_uncertain is None:
         raise ConfigError("--uncertain is for several columns of 0 and 1, got one label. Use --label-column A,B,C.")
     names = [cohort.files.get(path, (path,))[0] for path in cohort.table["path"]]
-    told = taught_targets(cohort.targets, cohort.is_uncertain, parse_policy(policy, cohort.classes), names, seed)
-    return dataclasses.replace(cohort, taught=told)
+    taught = taught_targets(cohort.targets, cohort.is_uncertain, parse_policy(policy, cohort.classes), names, seed)
+    return dataclasses.replace(cohort, taught=taught)
 
 
 def describe_unknown(
@@ -137,12 +137,12 @@ def describe_unknown(
         'Labels that are not known: a 1 uncertain, 1 blank; b 1 blank. Uncertain ones are taught as: ones.'
     """
     blank = np.isnan(targets) & ~is_uncertain
-    told = []
+    parts = []
     for name, uncertain, empty in zip(classes, is_uncertain.sum(0), blank.sum(0), strict=True):
         counts = [f"{count} {kind}" for count, kind in ((uncertain, "uncertain"), (empty, "blank")) if count]
         if counts:
-            told.append(f"{name} {', '.join(counts)}")
-    if not told:
+            parts.append(f"{name} {', '.join(counts)}")
+    if not parts:
         return None
     taught = f" Uncertain ones are taught as: {policy}." if is_uncertain.any() else ""
-    return f"Labels that are not known: {'; '.join(told)}.{taught}"
+    return f"Labels that are not known: {'; '.join(parts)}.{taught}"

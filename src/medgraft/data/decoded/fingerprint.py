@@ -60,7 +60,7 @@ def views(volume: np.ndarray) -> tuple[np.ndarray, ...]:
 def thumbnail(pixels: np.ndarray, dims: int = 2) -> np.ndarray:
     """(64, 64) uint8 grey, stretched from the image's minimum and maximum to 0 and 255.
 
-    Of a volume it shows its four `views`, a quarter each.
+    The thumbnail of a volume shows its four `views`, a quarter each.
 
     Args:
         pixels: (H, W) or (H, W, 3), uint8 or uint16; of volumes (D, H, W) or (D, H, W, 3).
@@ -73,8 +73,8 @@ def thumbnail(pixels: np.ndarray, dims: int = 2) -> np.ndarray:
     if dims == 2:
         small = prepare(pixels, GREY)[0].astype(np.float32)
     else:
-        one, two, three, four = (prepare(view, QUARTER)[0].astype(np.float32) for view in views(pixels))
-        small = np.block([[one, two], [three, four]])
+        slice_d, slice_h, slice_w, mean = (prepare(view, QUARTER)[0].astype(np.float32) for view in views(pixels))
+        small = np.block([[slice_d, slice_h], [slice_w, mean]])
     low, high = small.min(), small.max()
     return np.asarray(np.rint((small - low) * (255 / max(high - low, 1))), dtype=np.uint8)
 

@@ -53,7 +53,7 @@ class DecodedCohort:
         broken: What could not be read.
         channels: 1 or 3.
         bits: 8 or 16.
-        sides: Of the images, px, or of the volumes, voxels.
+        sides: Sides of the images in px, or of the volumes in voxels.
         resize: As in `medgraft.types.Preprocessing`.
         reading: How the files were read.
     """
@@ -156,6 +156,15 @@ def _is_mended(decoded: DecodedCohort, cohort: Cohort) -> bool:
 
 
 def _key(cohort: Cohort, sides: tuple[int, ...], channels: int | None, resize: str, reading: Reading) -> str:
+    """Name of the cache of these images under these settings: 32 hexadecimal digits.
+
+    Args:
+        cohort: N images.
+        sides: (height, width) in px, or (depth, height, width) in voxels.
+        channels: 1 or 3; None where the images decide.
+        resize: As in `medgraft.types.Preprocessing`.
+        reading: How stored numbers of medical files become intensities.
+    """
     digest = hashlib.sha256(f"{VERSION} {sides} {channels} {resize} {reading} {cohort.root.absolute()}\n".encode())
     if cohort.arrays is not None and not cohort.root.is_file():
         for name, array in sorted(cohort.arrays.items()):
@@ -181,7 +190,13 @@ def stamp_of(path: Path) -> str:
 
 
 def _survey(cohort: Cohort, channels: int, reading: Reading) -> tuple[int, int]:
-    """Channels and bits of the cache, from all headers and a sample of decoded colour images."""
+    """Channels and bits of the cache, from all headers and a sample of decoded colour images.
+
+    Args:
+        cohort: N images.
+        channels: 1 or 3; 0 where the images decide.
+        reading: How stored numbers of medical files become intensities.
+    """
     bits, coloured = 8, []
     headers = in_order(functools.partial(header_row, cohort), range(len(cohort)))
     for row, facts in enumerate(headers):
@@ -196,6 +211,13 @@ def _survey(cohort: Cohort, channels: int, reading: Reading) -> tuple[int, int]:
 
 
 def _is_coloured(cohort: Cohort, row: int, reading: Reading) -> bool:
+    """Whether an image is truly coloured once it is decoded; False where it cannot be read.
+
+    Args:
+        cohort: N images.
+        row: Row number.
+        reading: How stored numbers of medical files become intensities.
+    """
     try:
         return read_row(cohort, row, reading)[1].channels == 3
     except DataError:
@@ -203,6 +225,15 @@ def _is_coloured(cohort: Cohort, row: int, reading: Reading) -> bool:
 
 
 def _write(cohort: Cohort, folder: Path, settings: Preprocessing, limit: int | None, progress: Progress | None) -> None:
+    """Decode all images into the files of a cache.
+
+    Args:
+        cohort: N images.
+        folder: The new cache.
+        settings: Reading, sides, way of resizing, and channels: 1 or 3, 0 where the images decide.
+        limit: Bytes that the store around the cache may fill; None where it is no store.
+        progress: Told about every image; None for nobody.
+    """
     channels, bits = _survey(cohort, settings.channels, settings.reading)
     dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
     shape = (channels, *settings.sides)
@@ -250,6 +281,11 @@ def rows_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Itera
     """An .npy file to append rows to; rows not written in the end read as zeros.
 
     Plain writes, because a full disk under a writable mapping kills the process instead of raising an error.
+
+    Args:
+        path: The file, which is replaced.
+        dtype: What one number, or record, is stored as.
+        shape: Rows in all, then the sides of one row.
     """
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
     with path.open("wb") as stream:
@@ -260,6 +296,13 @@ def rows_file(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> Itera
 
 
 def _reserve(folder: Path, needed: int, limit: int | None) -> None:
+    """Make room for a cache in its store, and refuse a disk that is too small.
+
+    Args:
+        folder: The new cache.
+        needed: Bytes that it will fill.
+        limit: Bytes that the store around it may fill; None where it is no store.
+    """
     if limit is not None:
         make_room(folder.parent, needed, limit)
     free = shutil.disk_usage(folder).free
@@ -271,6 +314,13 @@ def _reserve(folder: Path, needed: int, limit: int | None) -> None:
 
 
 def _open(folder: Path, cohort: Cohort, reading: Reading) -> DecodedCohort:
+    """The decoded cohort in a whole cache.
+
+    Args:
+        folder: The cache.
+        cohort: The cohort that was decoded.
+        reading: How its files were read.
+    """
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
         rows = np.load(folder / "rows.npy")

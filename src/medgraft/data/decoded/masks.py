@@ -68,6 +68,14 @@ def _open(folder: Path) -> DecodedMasks:
 
 
 def _write(cohort: Cohort, decoded: DecodedCohort, settings: Preprocessing, folder: Path) -> None:
+    """Resize all masks into the files of a cache, with the reasons for those that cannot be used.
+
+    Args:
+        cohort: The readable rows of a cohort with masks.
+        decoded: The cache of their images.
+        settings: Sides, reading and way of resizing of these images.
+        folder: The new cache.
+    """
     unusable: dict[int, str] = {}
 
     def prepared(row: int) -> np.ndarray | str:
@@ -76,9 +84,9 @@ def _write(cohort: Cohort, decoded: DecodedCohort, settings: Preprocessing, fold
 
     with (
         rows_file(folder / "masks.npy", np.dtype(np.uint8), (len(cohort), *decoded.sides)) as masks,
-        contextlib.closing(in_order(prepared, range(len(cohort)), mask_readers(cohort.dims == 3))) as found,
+        contextlib.closing(in_order(prepared, range(len(cohort)), mask_readers(cohort.dims == 3))) as results,
     ):
-        for row, mask in enumerate(found):
+        for row, mask in enumerate(results):
             if isinstance(mask, str):
                 unusable[row] = mask
                 mask = np.zeros(decoded.sides, dtype=np.uint8)
@@ -88,8 +96,8 @@ def _write(cohort: Cohort, decoded: DecodedCohort, settings: Preprocessing, fold
 
 def stored_spacing(decoded: DecodedCohort, row: int) -> tuple[float, ...]:
     """Distance of the pixels in the file along each axis, mm; empty where it is unknown."""
-    found = tuple(float(step) for step in decoded.facts["spacing_mm"][row][-len(decoded.sides) :])
-    return found if all(step > 0 for step in found) else ()
+    spacing = tuple(float(step) for step in decoded.facts["spacing_mm"][row][-len(decoded.sides) :])
+    return spacing if all(step > 0 for step in spacing) else ()
 
 
 def misfit(decoded: DecodedCohort, row: int, shape: Sequence[int]) -> str:
@@ -97,7 +105,7 @@ def misfit(decoded: DecodedCohort, row: int, shape: Sequence[int]) -> str:
 
     Args:
         decoded: The cache of the images.
-        row: Of the image.
+        row: Row of the image.
         shape: Sides of its mask as it lies on disk, ([D,] H, W).
     """
     size = tuple(int(decoded.facts[axis][row]) for axis in ("depth", "height", "width"))[-len(decoded.sides) :]
@@ -107,7 +115,7 @@ def misfit(decoded: DecodedCohort, row: int, shape: Sequence[int]) -> str:
     # As the image, which was resampled when it was read. A rounding apart is one voxel; more is another grid: of fewer
     # slices, or sheared (the tilted gantry of a CT), which resampling sets upright.
     slack = 1 if is_resampled else 0
-    if len(read) == len(size) and all(abs(one - other) <= slack for one, other in zip(read, size, strict=True)):
+    if len(read) == len(size) and all(abs(side - other) <= slack for side, other in zip(read, size, strict=True)):
         return ""
     has, wants = ("×".join(map(str, sides[::-1])) for sides in (read, size))
     at = " voxels at the common spacing" if is_resampled else ""
@@ -115,6 +123,13 @@ def misfit(decoded: DecodedCohort, row: int, shape: Sequence[int]) -> str:
 
 
 def _usable(cohort: Cohort, decoded: DecodedCohort, row: int) -> np.ndarray | str:
+    """Class numbers of a mask on the grid of its image, or the reason why it cannot be used.
+
+    Args:
+        cohort: The readable rows of a cohort with masks.
+        decoded: The cache of their images.
+        row: Row number.
+    """
     try:
         mask = mask_of(cohort, row)
     except DataError as error:
@@ -124,7 +139,7 @@ def _usable(cohort: Cohort, decoded: DecodedCohort, row: int) -> np.ndarray | st
 
 
 def _key(cohort: Cohort) -> str:
-    """Another choice of observers, or other files, are another cache."""
+    """Name of the cache: another choice of observers, or other files, make another one."""
     digest = hashlib.sha256(f"{cohort.mask_values} {sorted(cohort.segments.items())}\n".encode())
     for voters in cohort.masks:
         for file in (file for files in voters for file in files):

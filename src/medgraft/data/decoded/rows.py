@@ -60,7 +60,7 @@ def read_row(cohort: Cohort, row: int, reading: Reading = USUAL_READING) -> tupl
     """Native pixels and facts of one row, from its file or its array.
 
     Args:
-        cohort: Of any layout.
+        cohort: A cohort of any layout.
         row: Row number.
         reading: How stored numbers of medical files become intensities.
 
@@ -78,7 +78,7 @@ def read_files(files: Sequence[Path], dims: int, reading: Reading) -> tuple[np.n
     """Native pixels and facts of one image (`medgraft.io.read_case`) or volume (`medgraft.io.read_volume`).
 
     Args:
-        files: Of one case.
+        files: Files of one case.
         dims: 2 or 3.
         reading: How stored numbers of medical files become intensities.
 
@@ -92,7 +92,7 @@ def header_row(cohort: Cohort, row: int, *, is_spaced: bool = False) -> ImageFac
     """What one row declares without decoding, or None where the header is broken.
 
     Args:
-        cohort: Of any layout.
+        cohort: A cohort of any layout.
         row: Row number.
         is_spaced: Whether the distance of slices is wanted.
     """
@@ -126,10 +126,10 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
     """Everything kept of one image, or the reason why it cannot be read.
 
     Args:
-        cohort: Of any layout.
+        cohort: A cohort of any layout.
         row: Row number.
         preprocessing: Reading, sides, channels and way of resizing.
-        bits: Of the cache, 8 or 16; an 8-bit image keeps its values in a 16-bit cache.
+        bits: Bits of the cache, 8 or 16; an 8-bit image keeps its values in a 16-bit cache.
     """
     try:
         pixels, facts = read_row(cohort, row, preprocessing.reading)
@@ -157,7 +157,13 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
 
 
 def _unnamed(reason: str, cohort: Cohort, row: int) -> str:
-    """The reason without the paths that the cohort calls by a pseudonym."""
+    """The reason without the paths that the cohort calls by a pseudonym.
+
+    Args:
+        reason: Message of an error about the row.
+        cohort: A cohort of any layout.
+        row: Row number.
+    """
     name = str(cohort.table["path"].iat[row])
     if name in cohort.files:
         files = cohort.files_of(row)

@@ -19,10 +19,10 @@ __all__ = ["META", "SPARE_BYTES", "USED", "StoredCohort", "drop", "hold", "make_
 META: Final = "meta.json"
 """Lies in every cohort of a store that is whole."""
 USED: Final = "used"
-"""Beside it; touched whenever the cohort is."""
+"""Lies beside `META`; touched whenever the cohort is used."""
 _LOCKS: Final = "locks"
 SPARE_BYTES: Final = 64 * 2**20
-"""Of a disk, that no decoded cohort may take."""
+"""Bytes of a disk that no decoded cohort may take."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,11 +30,11 @@ class StoredCohort:
     """A decoded cohort in a store.
 
     Args:
-        folder: Its own.
+        folder: Its folder in the store.
         root: Where the images lay.
-        num_images: That could be read.
-        sides: Of the decoded images in px, of volumes in voxels.
-        num_bytes: It fills, with its masks.
+        num_images: Images that could be read.
+        sides: Sides of the decoded images in px, of volumes in voxels.
+        num_bytes: Bytes that it fills, with its masks.
         used: When it was last used.
     """
 
@@ -57,29 +57,29 @@ def stored_cohorts(store: Path) -> list[StoredCohort]:
     Args:
         store: Its folder; one that is not there holds nothing.
     """
-    found = []
+    cohorts = []
     for meta in store.glob(f"*/{META}"):
         # Another process may drop a cohort while this one looks.
         with contextlib.suppress(RunError, OSError):
-            told = read_json(meta)
-            found.append(
+            record = read_json(meta)
+            cohorts.append(
                 StoredCohort(
                     folder=meta.parent,
-                    root=told["root"],
-                    num_images=told["num_images"],
-                    sides=tuple(told["sides"]),
+                    root=record["root"],
+                    num_images=record["num_images"],
+                    sides=tuple(record["sides"]),
                     num_bytes=_num_bytes(meta.parent),
                     used=datetime.datetime.fromtimestamp((meta.parent / USED).stat().st_mtime, datetime.timezone.utc),
                 )
             )
-    return sorted(found, key=lambda cohort: cohort.used, reverse=True)
+    return sorted(cohorts, key=lambda cohort: cohort.used, reverse=True)
 
 
 def hold(folder: Path) -> None:
     """Say that this process uses the decoded cohort in `folder`, now and until it ends: nobody drops it meanwhile.
 
     Args:
-        folder: Of a cohort in a store, whether it is there already or not.
+        folder: Folder of a cohort in a store, whether it is there already or not.
 
     Raises:
         RunError: The store cannot be written.
@@ -97,7 +97,7 @@ def make_room(store: Path, num_bytes: int, limit: int) -> None:
 
     Args:
         store: Its folder.
-        num_bytes: Of what will be added; more than `limit` is not refused, but nothing else is kept.
+        num_bytes: Bytes of what will be added; more than `limit` is not refused, but nothing else is kept.
         limit: Bytes that the store may fill.
     """
     cohorts = stored_cohorts(store)
