@@ -26,7 +26,7 @@ from medgraft.phantom.phantom import DEMO, write_phantom
 from medgraft.prepare.cohort import open_cohort
 from medgraft.prepare.network import fitted, network_of
 from medgraft.run.doctor import doctor
-from medgraft.search.searched import search_cut
+from medgraft.search.outcome import search_cut
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial
 from medgraft.setup.plan import context_of, material_of, on_this_machine, plan_run

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 from dicom_files import dicom, save
 from medgraft.backbones.packaged import packaged_weights
 from medgraft.phantom.phantom import PhantomSettings, write_phantom
-from medgraft.run.analyze import analyze, analyze_cohort
+from medgraft.run.analyze import Question, analyze, analyze_cohort
 from medgraft.run.compare import compare
-from small_runs import SMALL, fit, small_config
+from small_runs import SMALL, fit, own_network, small_config
 
 HOSTILE = "<script>alert(1)</script>"
 ONE_CUT = {"strategy": "frozen", "cut": "3"}
@@ -36,7 +36,8 @@ def films(folder: Path, rename: dict[str, str] | None = None, **columns: Callabl
 
 def binary(root: Path) -> Path:
     source = films(root, {"nodule": "lesion", "mass": "lesion"})
-    fit(small_config(source, seeds=2), root / "run", command="medgraft fit cases.csv --out run --seeds 2")
+    config = small_config(source, seeds=2, backbone=own_network(root / "net", 5))
+    fit(config, root / "run", command="medgraft fit cases.csv --out run --seeds 2")
     return root / "run"
 
 
@@ -70,7 +71,8 @@ def grades(root: Path) -> Path:
 
 
 def folds(root: Path) -> Path:
-    fit(small_config(films(root), data={"folds": 3}, transfer={"strategy": "ttl"}), root / "run")
+    backbone = own_network(root / "net", 5)
+    fit(small_config(films(root), data={"folds": 3}, transfer={"strategy": "ttl"}, backbone=backbone), root / "run")
     return root / "run"
 
 
@@ -101,7 +103,8 @@ def without_tail(root: Path) -> Path:
 
 
 def warm_start(root: Path) -> Path:
-    config = small_config(films(root), search={"method": "guided", "start": "ftl"}, train={"epochs": 4})
+    search = {"method": "guided", "start": "ftl"}
+    config = small_config(films(root), search=search, train={"epochs": 4}, backbone=own_network(root / "net", 5))
     fit(config, root / "run")
     return root / "run"
 
@@ -163,12 +166,12 @@ def comparison(root: Path) -> Path:
 
 def analysis(root: Path) -> Path:
     run = binary(root)
-    analyze(run, num_images=40, source=root / "drawn" / "images", is_gain_wanted=True)
+    analyze(run, Question(num_images=40, source=root / "drawn" / "images", is_gain_wanted=True))
     return run
 
 
 def analysis_of_a_cohort(root: Path) -> Path:
-    analyze_cohort(small_config(films(root)), root / "run", num_images=40)
+    analyze_cohort(small_config(films(root), backbone=own_network(root / "net", 5)), root / "run", num_images=40)
     return root / "run"
 
 

@@ -14,7 +14,7 @@ from medgraft.data.audit.leaks import LeakPolicy
 from medgraft.data.cohort.export import FIELDS, UNITS
 from medgraft.io.dicom import Rescale
 from medgraft.io.intensity import Scaling
-from medgraft.report.wording import SEARCHES
+from medgraft.report.words import SEARCHES
 from medgraft.search.trial import TrialSpec
 from medgraft.train.augment import AUGMENTATIONS, AugmentSettings
 from medgraft.train.engine import Engine

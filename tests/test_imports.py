@@ -29,7 +29,7 @@ ADAPTERS = {
     "accelerate": ("train/loop.py",),
     "highdicom": ("io/dicom_seg.py",),
     "huggingface_hub": ("backbones/timm_models.py", "backbones/monai_models.py"),
-    "jinja2": ("report/rendering.py",),
+    "jinja2": ("report/environment.py",),
     "markupsafe": ("report/page.py", "report/comparison_page.py", "report/analysis_page.py"),
     "matplotlib": ("report/",),
     "monai": (
@@ -44,7 +44,7 @@ ADAPTERS = {
     "packaging": ("run/doctor.py",),
     "psutil": ("machine.py", "run/doctor.py", "search/forecast.py"),
     "pydantic": ("config.py", "types.py"),
-    "rich": ("cli/program.py", "cli/printing.py", "cli/terminal.py"),
+    "rich": ("cli/program.py", "cli/output.py", "cli/terminal.py"),
     "segmentation_models_pytorch": ("transfer/decoders.py",),
     "scipy": ("data/", "phantom/", "evaluate/", "analysis/"),
     "peft": ("transfer/adapters.py",),

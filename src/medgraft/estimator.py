@@ -27,7 +27,7 @@ from medgraft.listener import Listener
 from medgraft.prepare.cohort import reading_of
 from medgraft.prepare.material import Material, preprocessing_of
 from medgraft.prepare.network import fitted, network_of
-from medgraft.search.searched import best_trial
+from medgraft.search.outcome import best_trial
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import load_trial_model
 from medgraft.setup.plan import context_of, on_this_machine, plan_run

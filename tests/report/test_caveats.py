@@ -6,7 +6,7 @@ from kinds import results_of
 from medgraft.report.caveats import find_caveats, is_patient_known
 from medgraft.report.checklist import checklist
 from medgraft.report.prose import methods
-from medgraft.report.reading import read_run
+from medgraft.report.run_files import read_run
 
 # A run that only the changes of a test cast doubt on.
 SOUND = {

@@ -13,10 +13,10 @@ from medgraft.analysis.networks import CutSimilarity
 from medgraft.evaluate import Difference, Estimate
 from medgraft.report.analysis_figures import distance_figure, gain_figure, other_figure
 from medgraft.report.curves import confusion_figure, ranking_figure, reliability_figure
-from medgraft.report.drawing import STYLE, new_figure, to_svg
 from medgraft.report.figures import TREATMENTS, answer_figure, history_figure, plan_figure
-from medgraft.report.reading import read_predictions, read_run
+from medgraft.report.run_files import read_predictions, read_run
 from medgraft.report.search_figure import cut_figure
+from medgraft.report.style import STYLE, new_figure, to_svg
 from medgraft.result.analysis import DepthGain, OtherRun, RunPoint
 from medgraft.result.run import CutFacts
 from medgraft.search.rule import Candidate, Choice

@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medgraft.errors import RunError
-from medgraft.report import formatting as fmt
+from medgraft.report import text as fmt
 from medgraft.report import write_model_card, write_report
 from medgraft.report.checklist import checklist
 from medgraft.report.markdown import escape_markdown, indent_code
 from medgraft.report.prose import methods
-from medgraft.report.reading import read_run
+from medgraft.report.run_files import read_run
 from medgraft.report.tables import metric_rows, plan_rows
 from medgraft.types import BlockPlan
 

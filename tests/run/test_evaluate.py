@@ -14,7 +14,7 @@ from medgraft.listener import Listener
 from medgraft.phantom.phantom import write_phantom
 from medgraft.run import analyze as analyze_module
 from medgraft.run import evaluate as evaluate_module
-from medgraft.run.analyze import analyze
+from medgraft.run.analyze import Question, analyze
 from medgraft.train.engine import exact_engine
 from small_runs import SMALL, evaluate, fit, small_config
 
@@ -88,7 +88,7 @@ def test_a_device_that_is_not_there_is_refused_by_every_job_that_computes(finish
     with pytest.raises(ConfigError, match="device of this machine"):
         evaluate(finished, DataConfig(source=str(phantom)), device="abacus")
     with pytest.raises(ConfigError, match="device of this machine"):
-        analyze(finished, device="abacus")
+        analyze(finished, Question(device="abacus"))
     with pytest.raises(ConfigError, match="device of this machine"):
         medgraft.predict(finished, phantom.parent / "images", device="abacus")
 

@@ -19,7 +19,7 @@ from medgraft.listener import Listener
 from medgraft.search import Choice, budget, choose, explore
 from medgraft.search.plan import SearchPlan
 from medgraft.setup.plan import material_of, method_of, plan_run
-from small_runs import fit, small_config
+from small_runs import fit, own_network, small_config
 
 NUM_CUTS = 9
 
@@ -64,7 +64,13 @@ def _halving(phantom: Path) -> Any:
 
 
 def _config(phantom: Path, method: str, **options: Any) -> Any:
-    return small_config(phantom, **{"search": {"method": method}, "transfer": {"rule": "best"}, **options})
+    """With a network that is quickly probed."""
+    usual = {
+        "search": {"method": method},
+        "transfer": {"rule": "best"},
+        "backbone": own_network(phantom.parent / "net"),
+    }
+    return small_config(phantom, **{**usual, **options})
 
 
 def _results(run: Path) -> dict[str, Any]:
@@ -274,10 +280,11 @@ def test_a_flattened_head_is_searched_in_two_stages(phantom: Path) -> None:
 
 
 def test_whoever_gives_guided_a_budget_asks_for_it(phantom: Path) -> None:
+    packaged = {"size": 32}
     with pytest.raises(ConfigError, match=r"search\.extra"):
-        _planned(_config(phantom, "auto", search={"extra": 0.1}))
+        _planned(_config(phantom, "auto", search={"extra": 0.1}, backbone=packaged))
     # A time budget may leave three epochs, in which the pass for signals weighs ten times as much.
-    tight = {"search": {"extra": 0.5}, "train": {"epochs": 30}, "deterministic": False}
+    tight = {"search": {"extra": 0.5}, "train": {"epochs": 30}, "deterministic": False, "backbone": packaged}
     assert _planned(_config(phantom, "auto", **tight)).method == "guided"
     with pytest.raises(ConfigError, match=r"search\.extra"):
         _planned(_config(phantom, "auto", **tight, budget_minutes=1))
@@ -290,7 +297,8 @@ def test_a_given_cut_is_no_search(phantom: Path, tmp_path: Path) -> None:
 
 
 def test_guided_searches_every_fold(phantom: Path, tmp_path: Path) -> None:
-    results = fit(_config(phantom, "auto", data={"folds": 3}, train={"epochs": 3}), tmp_path / "run")
+    config = _config(phantom, "auto", data={"folds": 3}, train={"epochs": 3}, backbone=own_network(tmp_path / "net", 5))
+    results = fit(config, tmp_path / "run")
     folds = [json.loads((tmp_path / "run" / f"fold_{k}" / "results.json").read_text()) for k in (1, 2, 3)]
     assert [one["search"]["method"] for one in folds] == ["guided"] * 3
     assert all(one["search"]["beyond_ftl"] <= 1 for one in folds)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from medgraft.train.averaging import WeightAverage
+from medgraft.train.average import WeightAverage
 
 
 def test_the_average_follows_its_formula() -> None:

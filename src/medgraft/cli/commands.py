@@ -141,7 +141,7 @@ def fit(
     config = make_config(str(data), preset=preset, options=options, sets=sets)
 
     # What is wrong with the call is said before anything large is loaded.
-    from medgraft.cli.printing import print_results
+    from medgraft.cli.output import print_results
     from medgraft.cli.terminal import listening
     from medgraft.run.fit import fit as run_fit
 
@@ -262,7 +262,7 @@ def evaluate(
     options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
     config = make_config(str(data), options=options, sets=sets).data
 
-    from medgraft.cli.printing import print_external
+    from medgraft.cli.output import print_external
     from medgraft.cli.terminal import listening
     from medgraft.run.evaluate import evaluate as run_evaluate
 
@@ -280,7 +280,7 @@ def demo(
     volumes: Annotated[bool, option(RUNNING, "Chests of 32 × 32 × 32 voxels instead of films.", "--volumes")] = False,
 ) -> None:
     """The main job on the built-in phantom with the packaged network, offline."""
-    from medgraft.cli.printing import print_results
+    from medgraft.cli.output import print_results
     from medgraft.cli.terminal import listening
     from medgraft.run.demo import demo as run_demo
     from medgraft.run.demo import demo_run
@@ -357,7 +357,7 @@ def compare(
     }
     config = make_config(str(data), preset=preset, options=options, sets=sets)
 
-    from medgraft.cli.printing import print_comparison
+    from medgraft.cli.output import print_comparison
     from medgraft.cli.terminal import listening
     from medgraft.run.compare import compare as run_compare
 
@@ -422,19 +422,18 @@ def analyze(
     }
     config = make_config(str(inputs[0]), options=options, sets=sets)
 
-    from medgraft.cli.printing import print_analysis
+    from medgraft.cli.output import print_analysis
     from medgraft.cli.terminal import listening
-    from medgraft.run.analyze import analyze_cohort, analyze_runs
+    from medgraft.run.analyze import Question, analyze_cohort, analyze_runs
 
     with listening(console) as listener:
         if out is not None:
             results = [analyze_cohort(config, out, num_images=images, source=source, listener=listener)]
         else:
-            settings = {
-                "num_images": images, "source": source, "other": against, "is_gain_wanted": gain,
-                "device": device or "auto",
-            }  # fmt: skip
-            results = analyze_runs(inputs, **settings, listener=listener)
+            question = Question(
+                num_images=images, source=source, other=against, is_gain_wanted=gain, device=device or "auto"
+            )
+            results = analyze_runs(inputs, question, listener=listener)
     pages = [out / "analysis.html"] if out is not None else [run / "report.html" for run in inputs]
     for result, page in zip(results, pages, strict=True):
         print_analysis(console, result, page)

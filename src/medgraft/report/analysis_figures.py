@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 
 from medgraft.analysis.change import LayerChange
-from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
+from medgraft.report.style import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
 from medgraft.result.analysis import AnalysisResult, DepthGain, OtherRun, RunPoint
 from medgraft.result.run import CutFacts
 

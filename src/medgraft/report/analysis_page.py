@@ -4,10 +4,10 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-import medgraft.report.formatting as fmt
+import medgraft.report.text as fmt
 from medgraft.files import write_text
 from medgraft.report.analysis_figures import reuse_figure
-from medgraft.report.rendering import environment
+from medgraft.report.environment import environment
 from medgraft.report.tables import distance_rows, reuse_rows
 from medgraft.result.analysis import AnalysisResult, read_analysis
 

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
-from medgraft.report.formatting import integer, percent, share, signed_with_interval
-from medgraft.report.reading import RunFiles, num_unscored
+from medgraft.report.run_files import RunFiles, num_unscored
+from medgraft.report.text import integer, percent, share, signed_with_interval
 from medgraft.result.run import RunResult
 
 __all__ = [

@@ -3,11 +3,11 @@
 import dataclasses
 from typing import Final
 
-from medgraft.report import formatting as fmt
+from medgraft.report import text as fmt
 from medgraft.report.caveats import MASKS_LEFT_OUT, is_patient_known
 from medgraft.report.prose import split_sizes
-from medgraft.report.reading import RunFiles, num_unscored
-from medgraft.report.wording import chosen_name
+from medgraft.report.run_files import RunFiles, num_unscored
+from medgraft.report.words import chosen_name
 
 __all__ = ["GUIDELINES", "TO_FILL_IN", "ChecklistItem", "checklist"]
 

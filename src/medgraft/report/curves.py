@@ -14,7 +14,7 @@ from medgraft.metrics.cases import OneVsRest, known_labels, one_vs_rest
 from medgraft.metrics.classification import confusion
 from medgraft.metrics.ranking import pr_curve_points, roc_curve_points
 from medgraft.metrics.reliability import reliability_curve, top_label
-from medgraft.report.drawing import CLASS_COLOURS, COLOURS, STYLE, new_figure, quiet_axes, to_svg
+from medgraft.report.style import CLASS_COLOURS, COLOURS, STYLE, new_figure, quiet_axes, to_svg
 from medgraft.types import Predictions
 
 __all__ = ["MAX_NAMED_CLASSES", "confusion_figure", "ranking_figure", "reliability_figure"]

@@ -6,7 +6,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
+from medgraft.report.style import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
 
 __all__ = ["cases_figure"]
 

@@ -8,8 +8,8 @@ from markupsafe import Markup
 
 from medgraft.files import write_text
 from medgraft.metrics.classification import confusion
-from medgraft.report import formatting as fmt
 from medgraft.report import tables
+from medgraft.report import text as fmt
 from medgraft.report.analysis_figures import (
     change_figure,
     curves_figure,
@@ -22,13 +22,13 @@ from medgraft.report.analysis_figures import (
 from medgraft.report.caveats import find_caveats
 from medgraft.report.checklist import GUIDELINES, checklist
 from medgraft.report.curves import MAX_NAMED_CLASSES, confusion_figure, ranking_figure, reliability_figure
+from medgraft.report.environment import environment
 from medgraft.report.figures import answer_figure, history_figure, plan_figure
 from medgraft.report.mask_figures import cases_figure
 from medgraft.report.prose import citation, decision_sentence, methods, with_minus
-from medgraft.report.reading import RunFiles, image_data_uri, read_predictions, read_run, was_searched
-from medgraft.report.rendering import environment
+from medgraft.report.run_files import RunFiles, image_data_uri, read_predictions, read_run, was_searched
 from medgraft.report.search_figure import cut_figure
-from medgraft.report.wording import chosen_name, depth_sentence
+from medgraft.report.words import chosen_name, depth_sentence
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.run import AuditResult, RunResult, SearchCost
 from medgraft.types import Predictions, kind_of

@@ -6,10 +6,10 @@ from typing import Final
 
 from medgraft.backbones.spec import LIFTS
 from medgraft.config import TrainConfig
-from medgraft.report import formatting as fmt
+from medgraft.report import text as fmt
 from medgraft.report.caveats import is_patient_known
-from medgraft.report.reading import RunFiles, was_searched
-from medgraft.report.wording import SEARCHES, WORDINGS, depth_sentence, is_solved, strategy_words
+from medgraft.report.run_files import RunFiles, was_searched
+from medgraft.report.words import SEARCHES, WORDINGS, depth_sentence, is_solved, strategy_words
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.run import RunResult, SplitFacts
 from medgraft.types import SPLITS

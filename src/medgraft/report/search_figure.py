@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from medgraft.metrics.measures import MEASURES, Measure
-from medgraft.report.drawing import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
+from medgraft.report.style import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
 from medgraft.search.rule import Choice
 
 __all__ = ["cut_figure"]

@@ -4,7 +4,7 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -32,10 +32,10 @@ from medgraft.result.analysis import (
 )
 from medgraft.result.run import cut_facts, read_result
 from medgraft.search.explore import choose_probe
+from medgraft.search.gain import gain_by_depth
 from medgraft.search.plan import SearchPlan
 from medgraft.search.rule import Choice
-from medgraft.search.trainer import Trainer
-from medgraft.search.trial import TrialContext, TrialSpec, forget_weights
+from medgraft.search.trial import TrialContext
 from medgraft.search.two_stage import stage_ends
 from medgraft.setup.folder import open_run
 from medgraft.setup.plan import RunPlan, context_of, material_of
@@ -44,36 +44,42 @@ from medgraft.train.batches import ImageSet
 from medgraft.train.engine import Engine, exact_engine, pick_device
 from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.model import TransferModel
-from medgraft.transfer.source import BELOW_STEM, Source, source_name
+from medgraft.transfer.source import Source, source_name
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Predictions, from_json
 
-__all__ = ["analyze", "analyze_cohort", "analyze_runs"]
+__all__ = ["Question", "analyze", "analyze_cohort", "analyze_runs"]
 
 # Probes need more images than similarities, but features of all cuts are held in memory for them.
 _PROBED_PER_COMPARED: Final = 5
 
 
-def analyze(
-    run: str | Path,
-    *,
-    num_images: int = 1000,
-    source: str | Path | None = None,
-    other: str | Path | None = None,
-    is_gain_wanted: bool = False,
-    device: str = "auto",
-    listener: Listener | None = None,
-) -> AnalysisResult:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What is asked of a run.
+
+    Args:
+        num_images: Most training images to compare on, drawn with the run's seed.
+        source: Images the network was pretrained on, or their stored statistics, to measure the distance to.
+        other: A second run of the same network on the same images, to compare with.
+        is_gain_wanted: Whether networks are trained with the weights up to every stage end against random ones with
+            their statistics (WT-ST), as often as there are stages.
+        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; trainings use that of the run where it is there.
+    """
+
+    num_images: int = 1000
+    source: str | Path | None = None
+    other: str | Path | None = None
+    is_gain_wanted: bool = False
+    device: str = "auto"
+
+
+def analyze(run: str | Path, question: Question | None = None, *, listener: Listener | None = None) -> AnalysisResult:
     """Analyse a finished run; the test set stays shut. Writes `analysis.json` and adds figures to the run's report.
 
     Args:
         run: A folder of `medgraft fit`, whose data and weights are still where they were.
-        num_images: At most so many training images, drawn with the run's seed.
-        source: Images the network was pretrained on, or their stored statistics, to measure the distance to.
-        other: A second run of the same network on the same images, to compare with.
-        is_gain_wanted: Train with the weights up to every stage end against random ones with their statistics
-            (WT-ST), as often as there are stages.
-        device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; trainings use that of the run where it is there.
+        question: What is asked; None asks for what needs neither another cohort nor a training.
         listener: Told how things go.
 
     Raises:
@@ -81,18 +87,59 @@ def analyze(
             another cohort or network.
         DataError: Too few images, or features that cannot be compared.
     """
-    folder, listener = Path(run), listener or Listener()
+    (result,) = analyze_runs([run], question, listener=listener)
+    return result
+
+
+def analyze_runs(
+    runs: Sequence[str | Path], question: Question | None = None, *, listener: Listener | None = None
+) -> list[AnalysisResult]:
+    """Analyse several runs alike, see `analyze`, and show in each report where all of them lie.
+
+    With a source and the gain every run is a point: its distance to the source against what the pretrained weights
+    brought it.
+
+    Args:
+        runs: Folders of `medgraft fit`.
+        question: What is asked of each.
+        listener: Told how things go.
+
+    References:
+        Matsoukas et al. What makes transfer learning work for medical images. CVPR 2022, Fig. 2.
+    """
+    folders, asked = [Path(run) for run in runs], question or Question()
+    results = [_analyzed(folder, asked, listener or Listener()) for folder in folders]
+    points = tuple(
+        point for folder, result in zip(folders, results, strict=True) if (point := _point(folder, result)) is not None
+    )
+    if len(points) > 1:
+        results = [dataclasses.replace(result, points=points) for result in results]
+    for folder, result in zip(folders, results, strict=True):
+        write_analysis_result(result, folder)
+        write_report(folder)
+    return results
+
+
+def _analyzed(folder: Path, question: Question, listener: Listener) -> AnalysisResult:
+    """The analysis of a run, written down; its report is as it was.
+
+    Args:
+        folder: The run.
+        question: What is asked.
+        listener: Told how things go.
+    """
+    num_images = question.num_images
     config = _config_of(folder)
     # The run may have been made on another machine: this call's device counts.
-    refuse_early(config.model_copy(update={"device": device}), "analyze")
-    engine = exact_engine(pick_device(device))
+    refuse_early(config.model_copy(update={"device": question.device}), "analyze")
+    engine = exact_engine(pick_device(question.device))
     plan = from_json(RunPlan, read_json(folder / "plan.json")).search
-    second = _second_run(folder, config, Path(other)) if other is not None else None
+    second = _second_run(folder, config, Path(question.other)) if question.other is not None else None
     with tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as temporary:
         material = material_of(config, listener)
         _check_same(folder, material, Path(temporary))
         context = context_of(material, engine, Path(temporary))
-        far = _far(source, material, num_images, config.seed, listener)
+        far = _far(question.source, material, num_images, config.seed, listener)
         result = _transferred(plan, folder, context, num_images, listener)
         if second is not None:
             result = dataclasses.replace(result, other=_compared(folder, second, context, num_images, plan, listener))
@@ -100,10 +147,9 @@ def analyze(
             distance = _distance(context, far, num_images, plan.seed, listener)
             result = dataclasses.replace(result, distance=distance)
         write_analysis_result(result, folder)
-        if is_gain_wanted:
+        if question.is_gain_wanted:
             result = dataclasses.replace(result, gain=_gain(plan, folder, material, listener))
     write_analysis_result(result, folder)
-    write_report(folder)
     return result
 
 
@@ -215,32 +261,6 @@ def _untouched(seed: int, context: TrialContext, num_images: int, listener: List
         worth=worth,
         worth_random=worth_random,
     )
-
-
-def analyze_runs(runs: Sequence[str | Path], **options: Any) -> list[AnalysisResult]:
-    """Analyse several runs with the same options of `analyze`, and show in each report where all of them lie.
-
-    With `source` and `is_gain_wanted` every run is a point: its distance to the source against what the pretrained
-    weights brought it.
-
-    Args:
-        runs: Folders of `medgraft fit`.
-        options: Options of `analyze`.
-
-    References:
-        Matsoukas et al. What makes transfer learning work for medical images. CVPR 2022, Fig. 2.
-    """
-    results = [analyze(run, **options) for run in runs]
-    points = tuple(
-        point for run, result in zip(runs, results, strict=True) if (point := _point(Path(run), result)) is not None
-    )
-    if len(points) < 2:
-        return results
-    results = [dataclasses.replace(result, points=points) for result in results]
-    for run, result in zip(runs, results, strict=True):
-        write_analysis_result(result, Path(run))
-        write_report(Path(run))
-    return results
 
 
 def _point(run: Path, result: AnalysisResult) -> RunPoint | None:
@@ -421,12 +441,12 @@ def _distance(
 
 
 def _gain(plan: SearchPlan, folder: Path, material: Material, listener: Listener) -> tuple[DepthGain, ...]:
-    """Validation scores with the weights of the first blocks, at the ends of the stages; random ones are depth 0.
+    """What pretrained weights bring by depth, on the engine of the run where it is here.
 
     Args:
-        plan: The run's plan.
-        folder: The run's folder; the trainings are kept there.
-        material: Cohort and network.
+        plan: What the run trained.
+        folder: The run.
+        material: Its images and network.
         listener: Told how things go.
     """
     engine: Engine = from_json(Engine, read_json(folder / "engine.json"))
@@ -435,27 +455,9 @@ def _gain(plan: SearchPlan, folder: Path, material: Material, listener: Listener
             f"The run was trained on {engine.device}, which is not here: the trainings run on the CPU in float32."
         )
         engine = Engine(device="cpu")
-    depths = (BELOW_STEM, *stage_ends(material.source.cuts))
     # The weights may lie elsewhere than when the run was made; that they are the same was checked.
     recipe = dataclasses.replace(plan.recipe, source=material.source.spec)
-    trainer = Trainer(context_of(material, engine, folder), listener, label=_gain_label)
-    trials = trainer.run([(recipe.spec("wtst", depth.index, plan.seed), "gain") for depth in depths])
-    for trial in trials:
-        forget_weights(trial)
-    return tuple(
-        DepthGain(
-            depth=depth.index,
-            name=depth.name,
-            val_auprc=trial.score,
-            val_auroc=trial.scores["auroc"],
-            gain=trial.score - trials[0].score,
-        )
-        for depth, trial in zip(depths, trials, strict=True)
-    )
-
-
-def _gain_label(spec: TrialSpec, _context: TrialContext) -> str:
-    return f"weights up to cut {spec.cut}, statistics above"
+    return gain_by_depth(recipe, plan.seed, context_of(material, engine, folder), listener)
 
 
 def _has_device(device: str) -> bool:

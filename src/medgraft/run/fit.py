@@ -31,8 +31,8 @@ from medgraft.result.run import (
 )
 from medgraft.run.folds import fit_folds
 from medgraft.search.executor import Executor, open_executor
+from medgraft.search.outcome import Searched, search_cut
 from medgraft.search.plan import Recipe
-from medgraft.search.searched import Searched, search_cut
 from medgraft.search.tables import signal_table, trial_table
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, TrialContext, forget_weights

@@ -5,11 +5,11 @@ from medgraft.search.explore import Explored, choose_probe
 from medgraft.search.fair import FairChoice, depths_to_try, fair_search
 from medgraft.search.guided import Rung, ShortTraining, affordable, cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
+from medgraft.search.outcome import Searched, best_trial, search_cut
 from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.plan import AFTER_FTL, METHODS, Recipe, SearchPlan
 from medgraft.search.proposals import Search, drive
 from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
-from medgraft.search.searched import Searched, best_trial, search_cut
 from medgraft.search.signals import probe_cuts, reuse_at_cuts
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import (

@@ -15,7 +15,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from torch import nn
 
 from medgraft.errors import ConfigError, RunError
-from medgraft.train.averaging import WeightAverage
+from medgraft.train.average import WeightAverage
 from medgraft.train.batches import ImageSet, seed_for
 from medgraft.train.checkpoint import Keeper, load_best, load_checkpoint
 from medgraft.train.course import Course, SourcePull, enter_phase, phase_at

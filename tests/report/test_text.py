@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from medgraft.report import formatting as fmt
+from medgraft.report import text as fmt
 
 FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 

@@ -11,32 +11,50 @@ import pandas as pd
 import pytest
 import yaml
 
+from medgraft.analysis.networks import similarity
 from medgraft.analysis.source_images import read_source
+from medgraft.config import read_config
+from medgraft.deploy.artefact import load_artefact
 from medgraft.errors import DataError, RunError
 from medgraft.listener import Listener
 from medgraft.report.prose import decision_sentence
 from medgraft.result.analysis import AnalysisResult, CutDecision, read_analysis
 from medgraft.result.run import CutFacts
-from medgraft.run.analyze import analyze, analyze_cohort, analyze_runs
-from medgraft.train import ImageSet
+from medgraft.run.analyze import Question, analyze, analyze_cohort, analyze_runs
+from medgraft.setup.plan import material_of
+from medgraft.train import Engine, ImageSet
+from medgraft.transfer import HeadSettings, apply_strategy
 from medgraft.types import Preprocessing
-from small_runs import small_config
+from small_runs import fit, own_network, small_config
+
+NUM_CUTS = 4
 
 
 @pytest.fixture(scope="module")
-def analysed(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AnalysisResult]:
+def quick(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a network that is quickly probed."""
+    folder = tmp_path_factory.mktemp("quick")
+    backbone = own_network(folder / "net", NUM_CUTS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+        fit(small_config(phantom, backbone=backbone), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def analysed(quick: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, AnalysisResult]:
     run = tmp_path_factory.mktemp("analysed") / "run"
-    shutil.copytree(finished, run)
+    shutil.copytree(quick, run)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medgraft.evaluate.ledger.open_test", None)
-        return run, analyze(run, num_images=60)
+        return run, analyze(run, Question(num_images=60))
 
 
 def test_every_cut_has_similarities_and_signals(analysed: tuple[Path, AnalysisResult]) -> None:
     run, result = analysed
     assert result == read_analysis(run)
     indices = [cut.index for cut in result.cuts]
-    assert indices == list(range(1, 10))
+    assert indices == list(range(1, NUM_CUTS + 1))
     for measures in (result.after, result.random):
         for index in indices:
             pair = measures[index]
@@ -53,14 +71,23 @@ def test_every_cut_has_similarities_and_signals(analysed: tuple[Path, AnalysisRe
     np.testing.assert_allclose(matrix, matrix.T)
 
 
-def test_two_epochs_leave_the_network_nearer_to_its_source_than_to_chance(
-    analysed: tuple[Path, AnalysisResult],
-) -> None:
+def test_every_layer_and_every_block_has_moved(analysed: tuple[Path, AnalysisResult]) -> None:
     _, result = analysed
-    after, random = result.after, result.random
-    assert np.mean([after[i].cka for i in after]) > np.mean([random[i].cka for i in after])
     assert all(change.l2 > 0 for change in result.weights if change.block)
-    assert set(result.importance) == set(range(1, 10))
+    assert set(result.importance) == set(range(1, NUM_CUTS + 1))
+
+
+def test_two_epochs_leave_the_network_nearer_to_its_source_than_to_chance(finished: Path) -> None:
+    material = material_of(read_config(finished / "config.yaml"), Listener())
+    source, study = material.source, material.dataset.study
+    head = HeadSettings(num_outputs=3)
+    before, random = (
+        apply_strategy(name, source, source.cuts[-1], head, lr=1.0, seed=0)[0] for name in ("ftl", "scratch")
+    )
+    after = load_artefact(finished / "baseline").network
+    options = source.cuts, study.train, np.arange(60), Engine(device="cpu"), Listener()
+    tuned, chance = (similarity(before, other, *options).cuts for other in (after, random))
+    assert np.mean([pair.cka for pair in tuned.values()]) > np.mean([pair.cka for pair in chance.values()])
 
 
 def test_the_report_shows_it(analysed: tuple[Path, AnalysisResult]) -> None:
@@ -72,21 +99,21 @@ def test_the_report_shows_it(analysed: tuple[Path, AnalysisResult]) -> None:
 
 def test_the_same_run_gives_the_same_analysis(analysed: tuple[Path, AnalysisResult]) -> None:
     run, results = analysed
-    assert analyze(run, num_images=60) == results
+    assert analyze(run, Question(num_images=60)) == results
 
 
-def test_other_data_or_no_run_are_refused(finished: Path, tmp_path: Path) -> None:
+def test_other_data_or_no_run_are_refused(quick: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="expected the folder of a finished"):
         analyze(tmp_path)
     run = tmp_path / "run"
-    shutil.copytree(finished, run)
+    shutil.copytree(quick, run)
     results = json.loads((run / "results.json").read_text())
     results["splits"]["sha256"] = "0" * 64
     (run / "results.json").write_text(json.dumps(results))
     with pytest.raises(RunError, match="got others"):
         analyze(run)
     shutil.rmtree(run / "baseline")
-    (run / "results.json").write_text((finished / "results.json").read_text())
+    (run / "results.json").write_text((quick / "results.json").read_text())
     with pytest.raises(RunError, match=r"without model\.json"):
         analyze(run)
 
@@ -135,21 +162,21 @@ def test_a_second_run_a_source_and_the_gain_are_shown(analysed: tuple[Path, Anal
     source = source / images.parts[0]
     twin = tmp_path / "twin"
     shutil.copytree(run, twin)
-    (first, second) = analyze_runs([run, twin], num_images=60, source=source, other=twin, is_gain_wanted=True)
+    (first, second) = analyze_runs([run, twin], Question(num_images=60, source=source, other=twin, is_gain_wanted=True))
     # The same network on both sides: every cut equals itself, and the images lie at no distance from themselves.
     for measures in first.other.cuts.values():
         np.testing.assert_allclose(measures.svcca, 1, atol=1e-4)
         assert measures.cka == pytest.approx(1)
     ends = [cut for cut in first.cuts if cut.index in first.distance.cuts]
-    assert ends[-1].index == 9
+    assert ends[-1].index == NUM_CUTS
     for row in first.distance.cuts.values():
         assert row.fid.ci95[0] <= row.fid.value <= row.fid.ci95[1]
         assert row.kid.ci95[0] <= row.kid.value <= row.kid.ci95[1]
     # The source holds these very images and the other splits: nearer than another cohort could be.
-    assert first.distance.cuts[9].kid.value < 0.05
+    assert first.distance.cuts[NUM_CUTS].kid.value < 0.05
     depths = [row.depth for row in first.gain]
     assert depths[0] == 0
-    assert depths[-1] == 9
+    assert depths[-1] == NUM_CUTS
     assert first.gain[0].gain == 0
     assert all(0 <= row.val_auprc <= 1 for row in first.gain)
     assert [point.run for point in first.points] == [run.name, "twin"]
@@ -174,15 +201,16 @@ def test_runs_of_other_images_or_networks_are_refused(analysed: tuple[Path, Anal
         (other / "results.json").write_text(json.dumps(results))
         (other / "config.yaml").write_text(yaml.safe_dump(config))
         with pytest.raises(RunError, match=told):
-            analyze(run, num_images=60, other=other)
+            analyze(run, Question(num_images=60, other=other))
 
 
 def test_a_cohort_is_analysed_before_any_training(phantom: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("medgraft.evaluate.ledger.open_test", None)
-        results = analyze_cohort(small_config(phantom), out, num_images=60)
-        again = analyze_cohort(small_config(phantom), tmp_path / "again", num_images=60, source=out / "statistics.npz")
+        config = small_config(phantom, backbone=own_network(tmp_path / "net", NUM_CUTS))
+        results = analyze_cohort(config, out, num_images=60)
+        again = analyze_cohort(config, tmp_path / "again", num_images=60, source=out / "statistics.npz")
     assert set(results.worth) == set(results.worth_random)
     assert not results.worth_after
     assert {path.name for path in out.iterdir()} >= {"analysis.json", "analysis.html", "statistics.npz", "config.yaml"}

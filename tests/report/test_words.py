@@ -6,7 +6,7 @@ import pytest
 
 from medgraft.config import SearchConfig
 from medgraft.report.prose import LOSSES, REFERENCES
-from medgraft.report.wording import SEARCHES, WORDINGS, chosen_name, depth_sentence, strategy_words
+from medgraft.report.words import SEARCHES, WORDINGS, chosen_name, depth_sentence, strategy_words
 from medgraft.result.run import Chosen, CutFacts
 from medgraft.train.mask_losses import MASK_LOSSES
 from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH, StrategySettings

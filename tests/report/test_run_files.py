@@ -4,7 +4,7 @@ import pytest
 
 from medgraft.errors import RunError
 from medgraft.metrics.classification import accuracy
-from medgraft.report.reading import (
+from medgraft.report.run_files import (
     image_data_uri,
     num_unscored,
     read_predictions,

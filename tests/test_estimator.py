@@ -16,6 +16,7 @@ from medgraft.data.cohort.patients import patients_of_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.search import executor
 from medgraft.search.trial import Trial, TrialSpec
+from small_runs import own_network
 
 
 def discs(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -95,7 +96,9 @@ def test_a_classical_head_is_had_by_name() -> None:
     assert model.score(images, labels) > 0.6
 
 
-def test_a_small_validation_set_is_searched_with_three_seeds_as_in_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_validation_set_is_searched_with_three_seeds_as_in_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
     train = executor.run_trial
 
@@ -105,7 +108,11 @@ def test_a_small_validation_set_is_searched_with_three_seeds_as_in_fit(monkeypat
 
     monkeypatch.setattr(executor, "run_trial", watched)
     images, labels = discs(60)
-    quick(cut="auto", epochs=6, preset="balanced", search="two-stage").fit(images, labels)
+    network = own_network(tmp_path, 3)
+    quick(
+        cut="auto", epochs=6, preset="balanced", search="two-stage", backbone=network["name"],
+        backbone_args=network["args"], weights=network["weights"],
+    ).fit(images, labels)  # fmt: skip
     assert {spec.seed for spec in asked} == {0, 1, 2}
     assert [spec.train.epochs for spec in asked[:-1]] == [5] * (len(asked) - 1)
     assert (asked[-1].train.epochs, asked[-1].seed) == (6, 0)
