@@ -9,12 +9,13 @@ import pytest
 import medgraft.prepare.cohort as cohort
 import medgraft.prepare.network as network
 from medgraft.config import RunConfig, make_config
-from medgraft.errors import ConfigError
+from medgraft.errors import ConfigError, RunError
 from medgraft.estimator import TransferClassifier
 from medgraft.run.advise import advise
 from medgraft.run.analyze import analyze_cohort
 from medgraft.run.compare import compare
 from medgraft.run.fit import fit
+from medgraft.setup.folder import open_run
 
 JOBS: dict[str, Callable[[RunConfig, Path], Any]] = {
     "fit": fit,
@@ -90,3 +91,20 @@ def test_a_comparison_refuses_what_it_would_ignore(sets: list[str], message: str
 def test_scikit_learns_face_refuses_alike() -> None:
     with pytest.raises(ConfigError, match="search for lwft"):
         TransferClassifier(search="incremental").fit(["a.png", "b.png"], [0, 1])
+
+
+@pytest.mark.parametrize("trained", ["checkpoints", "fold_1/checkpoints"])
+def test_an_error_leaves_what_was_trained_and_nothing_else(trained: str, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="disk"), open_run(tmp_path / "refused", config_of("fit", [])):
+        raise RunError("disk full")
+    assert not (tmp_path / "refused").exists()
+
+    def fails_late(folder: Path) -> None:
+        (folder / trained / "a").mkdir(parents=True)
+        raise RunError("disk full")
+
+    with pytest.raises(RunError, match="disk"), open_run(tmp_path / "failed", config_of("fit", [])) as folder:
+        fails_late(folder)
+    assert (tmp_path / "failed" / trained / "a").is_dir()
+    with open_run(tmp_path / "failed", config_of("fit", [])):
+        pass

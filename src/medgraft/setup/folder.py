@@ -53,8 +53,9 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
                     write_json(folder / "run.json", {"id": uuid.uuid4().hex, "started": _now()})
                 yield folder
         except MedgraftError:
-            # A refused call leaves nothing behind, so that the corrected one may use the same folder.
-            if is_new and not (folder / "checkpoints").exists():
+            # A refused call leaves nothing behind, so that the corrected one may use the same folder; what was trained
+            # stays, of a run or of one of its folds.
+            if is_new and not any(folder.glob("**/checkpoints")):
                 for path in folder.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 if not was_there:
