@@ -104,6 +104,12 @@ def test_check_finds_broken_files(
         (["cuts", "nothing_like_it"], "expected a timm architecture"),
         (["predict", "DATA/empty", "DATA/good"], "model.json"),
         (["evaluate", "DATA/empty", "DATA/good"], "model.json"),
+        (["check", "DATA/good", "--set", "train.lr=1"], "--set data."),
+        (["evaluate", "DATA/empty", "DATA/good", "--set", "evaluate.margin=1"], "--set data."),
+        (["analyze", "DATA/empty", "--labels", "x.csv"], "finished run keeps its own"),
+        (["analyze", "DATA/empty", "--seed", "3"], "finished run keeps its own"),
+        (["analyze", "DATA/empty", "--backbone", "resnet18"], "finished run keeps its own"),
+        (["analyze", "DATA/empty", "--set", "seed=3"], "finished run keeps its settings"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_two(

@@ -39,7 +39,9 @@ from medgraft.cli.options import (
     TaskOption,
     Uncertain,
     Weights,
+    asked,
     cohort_options,
+    data_sets,
     fraction,
     network_options,
     option,
@@ -172,7 +174,9 @@ def check(
     """Audit a cohort. Exit code 0: clean, 1: leaks, broken files or doubtful masks, 2: unusable."""
     from medgraft.config import make_config
 
-    config = make_config(str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}, sets=sets).data
+    config = make_config(
+        str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}, sets=data_sets(sets, "check")
+    ).data
 
     from medgraft.cli.terminal import listening
     from medgraft.run.check import check as run_check
@@ -260,7 +264,7 @@ def evaluate(
     from medgraft.config import make_config
 
     options = {"data": cohort_options({**locals(), "positive": None, "leaks": "stop"})}
-    config = make_config(str(data), options=options, sets=sets).data
+    config = make_config(str(data), options=options, sets=data_sets(sets, "evaluate")).data
 
     from medgraft.cli.output import print_external
     from medgraft.cli.terminal import listening
@@ -413,13 +417,10 @@ def analyze(
         raise ConfigError("--out is for one cohort without --gain and --against, which need finished runs.")
     if sets and out is None:
         raise ConfigError("--set is for a cohort (--out); a finished run keeps its settings. Leave it out.")
-    options = {
-        "data": cohort_options(locals()),
-        "backbone": network_options(locals()),
-        "seed": seed,
-        "device": device,
-        "offline": offline,
-    }
+    cohort, network = cohort_options(locals()), network_options(locals())
+    options = {"data": cohort, "backbone": network, "seed": seed, "device": device, "offline": offline}
+    if out is None and (asked(cohort) or asked(network) or seed is not None or offline):
+        raise ConfigError("options about cohort and network are for a cohort (--out); a finished run keeps its own.")
     config = make_config(str(inputs[0]), options=options, sets=sets)
 
     from medgraft.cli.output import print_analysis

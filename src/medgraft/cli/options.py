@@ -43,9 +43,11 @@ __all__ = [
     "Executor",
     "Observer",
     "Offline",
+    "asked",
     "backbone_args",
     "option",
     "cohort_options",
+    "data_sets",
     "fraction",
     "network_options",
     "size_of",
@@ -175,6 +177,29 @@ def size_of(text: str | None) -> int | tuple[int, ...] | None:
         raise ConfigError(f"expected --size as one side or depth,height,width, got {text!r}.")
     sides = tuple(int(part) for part in parts)
     return sides[0] if len(sides) == 1 else sides
+
+
+def asked(options: Mapping[str, Any]) -> bool:
+    """Whether any of these options was given; what is None, empty or off was not."""
+    return any(bool(value) for value in options.values())
+
+
+def data_sets(sets: list[str], command: str) -> list[str]:
+    """The settings of a command that reads a cohort and nothing else.
+
+    Args:
+        sets: As they were typed.
+        command: Its name.
+
+    Raises:
+        ConfigError: One of them is about something that the command does not do.
+    """
+    for text in sets:
+        if not text.strip().startswith("data."):
+            raise ConfigError(
+                f"expected --set data.… for {command}, which does nothing else, got {text!r}. Leave it out."
+            )
+    return sets
 
 
 def fraction(text: str) -> float:

@@ -1,13 +1,13 @@
 """What a person reads in the terminal when a job is done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
 from medgraft.cli.terminal import print_table
-from medgraft.evaluate.results import ObserverResult
+from medgraft.evaluate.results import MaskReference
 from medgraft.judge.external import ExternalResult
 from medgraft.metrics.measures import METRIC_NAMES
 from medgraft.report.caveats import still_learning
@@ -45,7 +45,7 @@ def print_results(console: Console, result: RunResult, out: Path) -> None:
     ]
     print_table(console, columns, _result_rows(result, shown))
     test = result.test
-    lines = [*observer_lines(test.observers, test.observers_left_out), test.comparison.sentence]
+    lines = [*observer_lines(test.reference), test.comparison.sentence]
     if second := result.second_baseline:
         by = signed_with_interval(second.comparison.difference[result.measure.judges])
         lines.append(f"Against full fine-tuning of the pretrained part alone: {second.comparison.verdict}, {by}.")
@@ -55,14 +55,17 @@ def print_results(console: Console, result: RunResult, out: Path) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def observer_lines(observers: Mapping[str, ObserverResult], left_out: Mapping[str, str]) -> list[str]:
+def observer_lines(reference: MaskReference) -> list[str]:
     """How well other observers agree with the truth, or why nothing is known of it, one line each."""
     return [
         *(
             f"{name} against the same truth: Dice {with_interval(observer.scores['dice'])}, {observer.num_cases} cases."
-            for name, observer in observers.items()
+            for name, observer in reference.observers.items()
         ),
-        *(f"warn: {name} cannot be compared with the truth ({reason})." for name, reason in left_out.items()),
+        *(
+            f"warn: {name} cannot be compared with the truth ({reason})."
+            for name, reason in reference.observers_left_out.items()
+        ),
     ]
 
 
@@ -92,12 +95,12 @@ def _result_rows(result: RunResult, shown: Sequence[str]) -> list[list[str]]:
 
 def print_external(console: Console, result: ExternalResult) -> None:
     """Print every metric of a model on another cohort with its interval, and what each site says."""
-    surfaces = f", surfaces in {result.unit}" if result.unit else ""
+    surfaces = f", surfaces in {result.reference.unit}" if result.reference.unit else ""
     title = f"{result.num_cases} cases of {result.num_images} images{surfaces}"
     rows = [[METRIC_NAMES.get(name, name), with_interval(score)] for name, score in result.result.scores.items()]
     print_table(console, [(title, False), ("value [95 %]", True)], rows)
     first = next(iter(result.result.scores))
-    lines = observer_lines(result.observers, result.observers_left_out)
+    lines = observer_lines(result.reference)
     for name, site in result.sites.items():
         summary = site.reason or (
             f"{site.num_cases} images, {METRIC_NAMES.get(first, first)} {with_interval(site.scores[first])}"
