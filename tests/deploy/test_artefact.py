@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 
 from medgraft.backbones import BackboneSpec, build_backbone
+from medgraft.data.cohort.cases import find_cases
 from medgraft.deploy import (
     Artefact,
-    find_cases,
     load_artefact,
     predict_files,
     predict_pixels,

@@ -14,7 +14,7 @@ from torch import nn
 
 from medgraft import types
 from medgraft.backbones import BackboneSpec, build_backbone
-from medgraft.deploy.artefact import load_artefact
+from medgraft.deploy.artefact import Artefact, Judging, load_artefact
 from medgraft.evaluate import replicates
 from medgraft.evaluate.replicates import in_one_stratum
 from medgraft.judge import judges
@@ -24,6 +24,7 @@ from medgraft.judge.test import open_test_set
 from medgraft.listener import Listener
 from medgraft.metrics import measures
 from medgraft.metrics.measures import Measure
+from medgraft.result.pictures import Pictures
 from medgraft.search import Recipe, SearchPlan, Trainer, TrialContext, search_cut
 from medgraft.study import Dataset, Study
 from medgraft.study import study as study_room
@@ -125,7 +126,7 @@ def number_set(images: np.ndarray, rows: np.ndarray, targets: np.ndarray) -> Num
 
 
 @pytest.fixture
-def _numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+def _numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """One key in every literal, and nothing else."""
     for literal, key, value in (
         (types.KINDS, "regression", "numbers"),
@@ -145,11 +146,16 @@ def _numbers(monkeypatch: pytest.MonkeyPatch) -> None:
             from_table=lambda told, dataset, rows: as_numbers(told["called"].to_numpy(), dataset.cohort.targets[rows],
                                                               dataset.groups[rows]),
             finished=lambda result, *_: result,
-            artefact_facts=lambda *_: {},
-            pictures=lambda *_: {},
+            judging_of=lambda *_: Judging(),
+            pictures=lambda *_: Pictures(),
         )),
     ):  # fmt: skip
         monkeypatch.setitem(literal, key, value)  # type: ignore[arg-type]
+    # `Task` names a fourth word.
+    monkeypatch.setattr(Artefact.__dataclass_fields__["task"], "type", str)
+    types._adapter.cache_clear()
+    yield
+    types._adapter.cache_clear()
 
 
 @pytest.mark.usefixtures("_numbers")

@@ -22,7 +22,7 @@ def test_a_folder_without_results_is_refused_with_advice(tmp_path):
     [
         ("{", "could not read .*results.json"),
         ("[1]", "expected a JSON object .* got list"),
-        ("{}", "expected results of schema"),
+        ("{}", "expected results.json of schema 3, got None"),
     ],
 )
 def test_broken_results_are_named(make_run, text, message):

@@ -44,7 +44,7 @@ def test_settings_of_the_run_stand_in_the_words() -> None:
     assert "0.25 of their width" in strategy_words(chosen_of("tf", settings=StrategySettings(width=0.25)))
     assert "random-forest" in strategy_words(chosen_of("hybrid", head="random-forest"))
     assert "by gradient" in strategy_words(chosen_of("frozen", solver="gradient"))
-    assert "solved to convergence" in strategy_words(chosen_of("frozen", solver="exact"))
+    assert "solved to convergence" in strategy_words(chosen_of("frozen", is_solved=True))
 
 
 def test_there_are_words_for_every_search_and_every_loss() -> None:

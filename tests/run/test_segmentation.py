@@ -24,6 +24,7 @@ from medgraft.data.groups import groups_of
 from medgraft.data.split import fold_splits, split_cohort
 from medgraft.deploy import load_artefact, predict_files, segment_files
 from medgraft.errors import ConfigError, DataError, RunError
+from medgraft.evaluate.results import MaskReference
 from medgraft.io.mask import read_mask
 from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, overlap_counts
@@ -309,10 +310,11 @@ def test_an_observer_who_cannot_be_compared_is_named(run: Path, observed: Path, 
     reason = told["observers_left_out"]["second"]
     assert told["observers"] == {}
     assert "holds the label 1, expected 0 or 255" in reason
-    (line,) = observer_lines({}, told["observers_left_out"])
+    reference = MaskReference(observers_left_out={"second": reason})
+    (line,) = observer_lines(reference)
     assert line.startswith("warn: second cannot be compared with the truth (e.g. p")
     result = read_result(run)
-    result = dataclasses.replace(result, test=dataclasses.replace(result.test, observers_left_out={"second": reason}))
+    result = dataclasses.replace(result, test=dataclasses.replace(result.test, reference=reference))
     found = [caveat for caveat in find_caveats(RunFiles(root=run, result=result)) if "observer" in caveat.title]
     assert "Nothing is said of second" in found[0].text
 

@@ -29,11 +29,26 @@ from medgraft.transfer.strategies import with_head
 from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
 from medgraft.version import __version__
 
-__all__ = ["Artefact", "LoadedModel", "load_artefact", "save_artefact"]
+__all__ = ["Artefact", "Judging", "LoadedModel", "load_artefact", "save_artefact"]
 
 _FORMAT: Final = 1
 _OWN_FILE: Final = "network.py"
 _WEIGHTS: Final = "model.safetensors"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """What a stored model needs to know of its judging.
+
+    Args:
+        thresholds: Class name to the operating point chosen on validation.
+        temperature: Fitted on validation; reported beside, never applied to `prob_*`.
+        tolerance_mm: For a segmentation, the tolerance of surface Dice.
+    """
+
+    thresholds: dict[str, float] = dataclasses.field(default_factory=dict)
+    temperature: float = 1.0
+    tolerance_mm: float = 2.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +166,7 @@ def load_artefact(path: Path) -> LoadedModel:
         raise RunError(
             f"expected the weights that {folder}/model.json names, got others or none. Copy the folder again."
         )
-    artefact = _artefact(described)
+    artefact: Artefact = from_json(Artefact, described)
     backbone = described["backbone"]
     name = str(backbone["name"])
     if name.startswith(f"{_OWN_FILE}:"):
@@ -205,25 +220,3 @@ def _describe(folder: Path) -> dict[str, Any]:
     if version > _FORMAT:
         raise RunError(f"expected model format {_FORMAT} or older, got {version}. Update medgraft.")
     return described
-
-
-def _artefact(described: dict[str, Any]) -> Artefact:
-    return Artefact(
-        task=described["task"],
-        classes=tuple(described["classes"]),
-        positive=described["positive"],
-        strategy=described["strategy"],
-        cut=from_json(Cut, described["cut"]),
-        head=from_json(HeadSettings, described["head"]),
-        preprocessing=from_json(Preprocessing, described["preprocessing"]),
-        thresholds=described["thresholds"],
-        temperature=described["temperature"],
-        weights=described["weights"],
-        frozen=tuple(described["frozen"]),
-        slim=described.get("slim", {}),
-        is_ordinal=described.get("is_ordinal", False),
-        judged_by=described.get("judged_by", "image"),
-        patch=tuple(described.get("patch", ())),
-        mask_values=tuple(described.get("mask_values", ())),
-        tolerance_mm=described.get("tolerance_mm", 2.0),
-    )

@@ -14,17 +14,19 @@ __all__ = [
     "ClassScores",
     "Comparison",
     "Estimate",
+    "MaskReference",
     "ModelResult",
     "ObserverResult",
     "Scaled",
     "SiteResult",
     "TestResult",
-    "model_from_json",
-    "model_to_json",
-    "judged_from_json",
-    "judged_to_json",
     "comparison_from_json",
     "comparison_to_json",
+    "judged_from_json",
+    "judged_to_json",
+    "model_from_json",
+    "model_to_json",
+    "reference_to_json",
 ]
 
 # Metrics that stand in a model's part with their intervals; of the others the part holds the plain value, and
@@ -138,6 +140,23 @@ class ObserverResult:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MaskReference:
+    """What stands beside the overlap of masks: how surfaces were measured, and what other people marked.
+
+    Args:
+        unit: Unit of distances between surfaces, ``px`` or ``mm``; empty for labels.
+        tolerance: Tolerance of surface Dice, in that unit; None for labels.
+        observers: Other observers of masks, by name.
+        observers_left_out: Observers who cannot be compared, and why.
+    """
+
+    unit: str = ""
+    tolerance: float | None = None
+    observers: dict[str, ObserverResult] = dataclasses.field(default_factory=dict)
+    observers_left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TestResult:
     """What the one opening of a test set found out.
 
@@ -150,10 +169,7 @@ class TestResult:
         num_cases: Cases judged.
         num_groups: Independent groups (patients) among them.
         sites: By name, where the cohort tells them.
-        observers: Other observers of masks, by name.
-        observers_left_out: Observers who cannot be compared, and why.
-        unit: Unit of distances between surfaces, ``px`` or ``mm``; empty for labels.
-        tolerance: Tolerance of surface Dice, in that unit; None for labels.
+        reference: What stands beside masks.
     """
 
     # It begins with the word that makes pytest collect a class.
@@ -167,10 +183,7 @@ class TestResult:
     num_cases: int
     num_groups: int
     sites: dict[str, SiteResult] = dataclasses.field(default_factory=dict)
-    observers: dict[str, ObserverResult] = dataclasses.field(default_factory=dict)
-    observers_left_out: dict[str, str] = dataclasses.field(default_factory=dict)
-    unit: str = ""
-    tolerance: float | None = None
+    reference: MaskReference = dataclasses.field(default_factory=MaskReference)
 
 
 def model_to_json(model: ModelResult) -> dict[str, Any]:
@@ -225,24 +238,34 @@ def judged_to_json(result: TestResult) -> dict[str, Any]:
         "num_cases": result.num_cases,
         "num_groups": result.num_groups,
     }
-    if result.tolerance is not None:
-        facts |= {"unit": result.unit, "tolerance": result.tolerance}
-        facts["observers"] = {name: _with_scores(observer) for name, observer in result.observers.items()}
-        facts["observers_left_out"] = dict(result.observers_left_out)
+    if result.reference.tolerance is not None:
+        facts |= reference_to_json(result.reference)
     if result.sites:
         facts["sites"] = {name: _with_scores(site) for name, site in result.sites.items()}
     return facts
 
 
+def reference_to_json(reference: MaskReference) -> dict[str, Any]:
+    """``unit, tolerance, observers, observers_left_out`` beside what is said of masks."""
+    return {
+        "unit": reference.unit,
+        "tolerance": reference.tolerance,
+        "observers": {name: _with_scores(observer) for name, observer in reference.observers.items()},
+        "observers_left_out": dict(reference.observers_left_out),
+    }
+
+
 def judged_from_json(stored: Mapping[str, Any]) -> TestResult:
     """The value that `judged_to_json` wrote."""
-    plain = ("margin", "replicates", "num_cases", "num_groups", "observers_left_out", "unit", "tolerance")
+    plain = ("margin", "replicates", "num_cases", "num_groups")
+    beside = {name: stored[name] for name in ("observers_left_out", "unit", "tolerance") if name in stored}
+    observers = {name: _without_scores(ObserverResult, entry) for name, entry in stored.get("observers", {}).items()}
     return TestResult(
         chosen=model_from_json(stored["chosen"]),
         baseline=model_from_json(stored["baseline"]),
         comparison=comparison_from_json(stored),
         sites={name: _without_scores(SiteResult, site) for name, site in stored.get("sites", {}).items()},
-        observers={name: _without_scores(ObserverResult, entry) for name, entry in stored.get("observers", {}).items()},
+        reference=MaskReference(observers=observers, **beside),
         **{name: stored[name] for name in plain if name in stored},
     )
 

@@ -1,14 +1,17 @@
 """Small pictures of hits and misses among labelled test cases."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from medgraft.data.decoded.fingerprint import views
 from medgraft.deploy.predict import called_names
+from medgraft.files import replacing
 from medgraft.metrics.cases import known_labels, predicted_targets
+from medgraft.result.pictures import ExamplePicture, Pictures
 from medgraft.search.trial import Trial, TrialContext
 from medgraft.study.dataset import Dataset
 from medgraft.types import Predictions
@@ -21,8 +24,8 @@ _SIDE: Final = 160
 
 def example_pictures(
     folder: Path, dataset: Dataset, trial: Trial, context: TrialContext, predictions: Predictions
-) -> dict[str, Any]:
-    """Hits and misses with their pictures, those first of which the model is surest, as the report's index names them.
+) -> Pictures:
+    """Hits and misses with their pictures, those first of which the model is surest.
 
     Args:
         folder: Pictures are written here.
@@ -40,23 +43,22 @@ def example_pictures(
         is_hit, confidence = called == predictions.targets, probs.max(1)
     names, truth = (called_names(targets, predictions.classes) for targets in (called, predictions.targets))
     order = np.argsort(-confidence, kind="stable")
-    chosen = {
-        "hits": [i for i in order if is_hit[i]][:_MAX_CASES],
-        "misses": [i for i in order if not is_hit[i]][:_MAX_CASES],
-    }
-    return {
-        kind: [
-            {
-                "image": picture(folder, dataset, int(dataset.rows[rows[i]])),
-                "path": dataset.cohort.table["path"].iat[rows[i]],
-                "label": truth[i],
-                "pred": names[i],
-                "prob": float(confidence[i]),
-            }
-            for i in cases
-        ]
-        for kind, cases in chosen.items()
-    }
+
+    def shown(cases: Sequence[int]) -> tuple[ExamplePicture, ...]:
+        return tuple(
+            ExamplePicture(
+                image=picture(folder, dataset, int(dataset.rows[rows[i]])),
+                path=str(dataset.cohort.table["path"].iat[rows[i]]),
+                label=truth[i],
+                pred=names[i],
+                prob=float(confidence[i]),
+            )
+            for i in cases[:_MAX_CASES]
+        )
+
+    return Pictures(
+        hits=shown([i for i in order.tolist() if is_hit[i]]), misses=shown([i for i in order.tolist() if not is_hit[i]])
+    )
 
 
 def picture(folder: Path, dataset: Dataset, row: int) -> str:
@@ -76,7 +78,8 @@ def picture(folder: Path, dataset: Dataset, row: int) -> str:
     image = Image.fromarray(last[..., 0] if last.shape[-1] == 1 else last)
     image.thumbnail((_SIDE, _SIDE))
     name = f"{row}.png"
-    image.save(folder / name)
+    with replacing(folder / name) as temporary:
+        image.save(temporary, format="PNG")
     return name
 
 

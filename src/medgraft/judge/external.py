@@ -9,7 +9,14 @@ from medgraft.data.audit.findings import Finding
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.results import ClassPoint, ModelResult, ObserverResult, SiteResult, model_to_json
+from medgraft.evaluate.results import (
+    ClassPoint,
+    MaskReference,
+    ModelResult,
+    SiteResult,
+    model_to_json,
+    reference_to_json,
+)
 from medgraft.evaluate.summary import site_results, summarise
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
@@ -35,10 +42,7 @@ class ExternalResult:
         num_above_training_range: Images with values above those of the training images.
         findings: Findings of the audit.
         sites: Results by name of the site, where the cohort tells them.
-        unit: Unit in which surfaces are measured; empty for labels.
-        tolerance: Tolerance of surface Dice; None for labels.
-        observers: Other observers of masks.
-        observers_left_out: Those who cannot be compared, and why.
+        reference: What stands beside masks.
     """
 
     result: ModelResult
@@ -50,10 +54,7 @@ class ExternalResult:
     unlabelled: tuple[str, ...] = ()
     judged_by: str = "image"
     sites: dict[str, SiteResult] = dataclasses.field(default_factory=dict)
-    unit: str = ""
-    tolerance: float | None = None
-    observers: dict[str, ObserverResult] = dataclasses.field(default_factory=dict)
-    observers_left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    reference: MaskReference = dataclasses.field(default_factory=MaskReference)
 
 
 def judge_external(
@@ -103,26 +104,27 @@ def judge_external(
         num_above_training_range=above,
         findings=findings,
         sites=site_results(labelled, sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
-        **judge.beside(dataset, rows, judged, plan),
+        reference=judge.beside(dataset, rows, judged, plan),
     )
     return external, judged
 
 
 def external_to_json(result: ExternalResult) -> dict[str, Any]:
     """The content of `evaluation.json`."""
-    facts = to_json(result)
+    facts: dict[str, Any] = to_json(result)
     model = model_to_json(result.result)
-    del facts["result"], facts["findings"]
+    del facts["result"], facts["findings"], facts["reference"]
     metrics = {name: to_json(score) for name, score in result.result.scores.items()}
     facts |= {"metrics": metrics, "audit": to_json(result.findings)}
     if result.result.per_class:
         facts["per_class"] = model["per_class"]
     if result.result.points:
         facts["operating_point"] = to_json(result.result.points)
-    for name in ("sites", "observers"):
-        facts[name] = {key: part | part.pop("scores") for key, part in facts[name].items()}
-    unused = ("unit", "tolerance", "observers", "observers_left_out") if result.tolerance is None else ("judged_by",)
-    return {name: value for name, value in facts.items() if name not in unused}
+    facts["sites"] = {key: part | part.pop("scores") for key, part in facts["sites"].items()}
+    if result.reference.tolerance is not None:
+        del facts["judged_by"]
+        facts |= reference_to_json(result.reference)
+    return facts
 
 
 def _points(judged: Judged, model: LoadedModel) -> dict[str, ClassPoint]:

@@ -8,17 +8,24 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from medgraft.evaluate.results import ModelResult
+from medgraft.deploy.artefact import Judging
+from medgraft.evaluate.results import MaskReference, ModelResult
 from medgraft.judge import labels, masks
 from medgraft.judge.examples import example_pictures
 from medgraft.judge.overlays import overlay_pictures
-from medgraft.types import Kind
+from medgraft.judge.plan import JudgePlan
+from medgraft.result.pictures import Pictures
+from medgraft.search.trial import Trial, TrialContext
+from medgraft.study.dataset import Dataset
+from medgraft.train.engine import Engine
+from medgraft.transfer.model import TransferModel
+from medgraft.types import Judged, Kind
 
 __all__ = ["JUDGES", "Judge"]
 
 
-def _nothing_beside(*_: Any) -> dict[str, Any]:
-    return {}
+def _nothing_beside(*_: Any) -> MaskReference:
+    return MaskReference()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,20 +37,20 @@ class Judge:
         table: The table of cases that a run leaves behind.
         from_table: What such a table was made from.
         finished: A model's result with what validation fixes (operating points).
-        artefact_facts: Fields of an `Artefact` that follow from a result.
-        beside: Fields of a `TestResult` that only this kind has.
+        judging_of: What a stored model needs to know of its judging.
+        beside: What stands beside this kind of truth.
         pictures: Test cases with pictures for the report: of a folder, the dataset, a trial, its context, and what its
             model says.
         keeps_validation: Whether a table of the validation cases is left behind, too.
     """
 
-    call: Callable[..., Any]
-    table: Callable[[Any, np.ndarray, Any], pd.DataFrame]
-    from_table: Callable[[pd.DataFrame, Any, np.ndarray], Any]
-    finished: Callable[[ModelResult, Any, Any, Any], ModelResult]
-    artefact_facts: Callable[[ModelResult, Any], dict[str, Any]]
-    pictures: Callable[[Path, Any, Any, Any, Any], dict[str, Any]]
-    beside: Callable[[Any, np.ndarray, Any, Any], dict[str, Any]] = _nothing_beside
+    call: Callable[[TransferModel, Dataset, np.ndarray, JudgePlan, Engine, Callable[[int], None]], Judged]
+    table: Callable[[Dataset, np.ndarray, Any], pd.DataFrame]
+    from_table: Callable[[pd.DataFrame, Dataset, np.ndarray], Judged]
+    finished: Callable[[ModelResult, Any, Any, JudgePlan], ModelResult]
+    judging_of: Callable[[ModelResult, JudgePlan], Judging]
+    pictures: Callable[[Path, Dataset, Trial, TrialContext, Any], Pictures]
+    beside: Callable[[Dataset, np.ndarray, Any, JudgePlan], MaskReference] = _nothing_beside
     keeps_validation: bool = False
 
 
@@ -53,7 +60,7 @@ JUDGES: Final[dict[Kind, Judge]] = {
         table=labels.table,
         from_table=labels.from_table,
         finished=labels.finished,
-        artefact_facts=labels.artefact_facts,
+        judging_of=labels.judging_of,
         pictures=example_pictures,
         keeps_validation=True,
     ),
@@ -62,7 +69,7 @@ JUDGES: Final[dict[Kind, Judge]] = {
         table=masks.table,
         from_table=masks.from_table,
         finished=masks.finished,
-        artefact_facts=masks.artefact_facts,
+        judging_of=masks.judging_of,
         pictures=overlay_pictures,
         beside=masks.beside,
     ),

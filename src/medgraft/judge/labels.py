@@ -1,12 +1,12 @@
 """Judging of labels: probabilities pooled by unit, their tables, operating points."""
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from medgraft.data.cohort.identity import pseudonym
+from medgraft.deploy.artefact import Judging
 from medgraft.deploy.predict import predictions_table
 from medgraft.evaluate.results import ModelResult
 from medgraft.evaluate.summary import with_points
@@ -19,7 +19,7 @@ from medgraft.train.outputs import predict_probs
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Predictions
 
-__all__ = ["artefact_facts", "call", "finished", "from_table", "pseudonyms", "table"]
+__all__ = ["call", "finished", "from_table", "judging_of", "pseudonyms", "table"]
 
 
 def call(
@@ -105,10 +105,12 @@ def finished(result: ModelResult, judged: Predictions, val: Predictions, plan: J
     return with_points(result, judged, val, plan.operating_point)
 
 
-def artefact_facts(result: ModelResult, plan: JudgePlan) -> dict[str, Any]:
+def judging_of(result: ModelResult, plan: JudgePlan) -> Judging:
     """What a stored model needs to know of its judging."""
-    thresholds = {name: point.threshold for name, point in result.points.items()}
-    return {"thresholds": thresholds, "temperature": 1.0 if result.scaled is None else result.scaled.temperature}
+    return Judging(
+        thresholds={name: point.threshold for name, point in result.points.items()},
+        temperature=1.0 if result.scaled is None else result.scaled.temperature,
+    )
 
 
 def pseudonyms(cases: pd.DataFrame) -> list[str]:

@@ -1,17 +1,18 @@
 """Judging of masks: overlap and surfaces at the images' own size, their tables, other observers."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import pandas as pd
 
 from medgraft.data.cohort.marked import mask_of, with_truth
 from medgraft.data.decoded.masks import stored_spacing
+from medgraft.deploy.artefact import Judging
 from medgraft.deploy.segment import segment_image
 from medgraft.evaluate.bootstrap import paired_difference
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.results import ModelResult, ObserverResult
+from medgraft.evaluate.results import MaskReference, ModelResult, ObserverResult
 from medgraft.evaluate.summary import summarise
 from medgraft.judge.labels import pseudonyms
 from medgraft.judge.plan import JudgePlan
@@ -22,7 +23,7 @@ from medgraft.train.engine import Engine
 from medgraft.transfer.model import TransferModel
 from medgraft.types import Overlaps
 
-__all__ = ["artefact_facts", "beside", "call", "finished", "from_table", "segmenter", "table"]
+__all__ = ["beside", "call", "finished", "from_table", "judging_of", "segmenter", "table"]
 
 _FEWEST: Final = 2
 
@@ -156,13 +157,13 @@ def finished(result: ModelResult, judged: Overlaps, val: Overlaps, plan: JudgePl
     return result
 
 
-def artefact_facts(result: ModelResult, plan: JudgePlan) -> dict[str, Any]:
+def judging_of(result: ModelResult, plan: JudgePlan) -> Judging:
     """What a stored model needs to know of its judging."""
-    return {"tolerance_mm": plan.tolerance}
+    return Judging(tolerance_mm=plan.tolerance)
 
 
-def beside(dataset: Dataset, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan) -> dict[str, Any]:
-    """The fields of a `TestResult` that only masks have: unit, tolerance, and every other observer on the same cases.
+def beside(dataset: Dataset, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan) -> MaskReference:
+    """What stands beside masks: unit, tolerance, and every other observer on the same cases.
 
     Args:
         dataset: The images.
@@ -195,9 +196,6 @@ def beside(dataset: Dataset, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan
                 metric: paired_difference(model, human, metric, weights) for metric in measure_of(human).metrics(human)
             },
         )
-    return {
-        "unit": dataset.surface_unit,
-        "tolerance": plan.tolerance,
-        "observers": observers,
-        "observers_left_out": left_out,
-    }
+    return MaskReference(
+        unit=dataset.surface_unit, tolerance=plan.tolerance, observers=observers, observers_left_out=left_out
+    )

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
 from medgraft.backbones.spec import Backbone
-from medgraft.deploy.artefact import Artefact, save_artefact
+from medgraft.deploy.artefact import Artefact, Judging, save_artefact
 from medgraft.evaluate.efficiency import file_bytes, latency_ms
 from medgraft.result.run import Cost, Efficiency
 from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of
@@ -24,7 +24,7 @@ def store_models(
     dataset: Dataset,
     context: TrialContext,
     trials: Mapping[str, Trial],
-    facts: Mapping[str, dict[str, Any]],
+    judging: Mapping[str, Judging],
 ) -> Efficiency:
     """Costs of the chosen model and of full fine-tuning, after both were stored below `folder`.
 
@@ -33,7 +33,7 @@ def store_models(
         dataset: Its cohort.
         context: Context of its trials.
         trials: ``chosen`` and ``baseline``.
-        facts: For each of the two what its `Artefact` knows of its judging.
+        judging: For each of the two what its `Artefact` knows of its judging.
 
     Raises:
         RunError: The folder cannot be written.
@@ -45,7 +45,7 @@ def store_models(
     for role, name in _FOLDERS.items():
         trial, backbone = trials[role], context.source.backbone
         save_artefact(
-            folder / name, models[role], artefact_of(dataset, trial, models[role], backbone, **facts[role]), backbone
+            folder / name, models[role], artefact_of(dataset, trial, models[role], backbone, judging[role]), backbone
         )
         costs[role] = Cost(
             num_params=trial.num_params,
@@ -56,7 +56,9 @@ def store_models(
     return Efficiency(chosen=costs["chosen"], baseline=costs["baseline"], cpu_threads=torch.get_num_threads())
 
 
-def artefact_of(dataset: Dataset, trial: Trial, model: TransferModel, backbone: Backbone, **facts: Any) -> Artefact:
+def artefact_of(
+    dataset: Dataset, trial: Trial, model: TransferModel, backbone: Backbone, judging: Judging | None = None
+) -> Artefact:
     """What is stored beside the tensors of a trial's model.
 
     Args:
@@ -64,9 +66,9 @@ def artefact_of(dataset: Dataset, trial: Trial, model: TransferModel, backbone: 
         trial: Training of the model.
         model: Its network.
         backbone: Network that the model was made from.
-        facts: Thresholds, temperature or tolerance, as far as it was judged.
+        judging: Thresholds, temperature or tolerance; None where it was not judged.
     """
-    report, cohort = backbone.report, dataset.cohort
+    report, cohort, scored = backbone.report, dataset.cohort, judging or Judging()
     return Artefact(
         task=cohort.task,
         classes=cohort.classes,
@@ -77,7 +79,9 @@ def artefact_of(dataset: Dataset, trial: Trial, model: TransferModel, backbone: 
         cut=model.trunk.cut,
         head=trial.spec.head,
         preprocessing=dataset.preprocessing,
-        **{"thresholds": {}, "temperature": 1.0, **facts},
+        thresholds=scored.thresholds,
+        temperature=scored.temperature,
+        tolerance_mm=scored.tolerance_mm,
         weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
         frozen=model.frozen,
         slim=slim_of(trial.spec),

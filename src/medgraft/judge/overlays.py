@@ -1,15 +1,17 @@
 """Pictures of test cases with masks for the report: the best, the median and the worst, truth and model beside it."""
 
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from PIL import Image
 
 from medgraft.data.cohort.marked import mask_of
 from medgraft.data.decoded.rows import read_row
+from medgraft.files import replacing
 from medgraft.judge.masks import segmenter
 from medgraft.metrics.overlap import dice
+from medgraft.result.pictures import OverlayPicture, Pictures
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
 from medgraft.study.dataset import Dataset
 from medgraft.train.engine import exact_engine
@@ -26,8 +28,8 @@ _OPACITY: Final = 0.55
 
 def overlay_pictures(
     folder: Path, dataset: Dataset, trial: Trial, context: TrialContext, overlaps: Overlaps
-) -> dict[str, Any]:
-    """The best, the median and the worst test case with their pictures, as the report's index names them.
+) -> Pictures:
+    """The best, the median and the worst test case with their pictures.
 
     Args:
         folder: Pictures are written here.
@@ -43,7 +45,7 @@ def overlay_pictures(
     model, _ = load_trial_model(trial, context)
     engine = exact_engine(context.engine.device)
     call = segmenter(model, dataset, engine)
-    cases: list[dict[str, Any]] = []
+    cases: list[OverlayPicture] = []
     for name, at in picked.items():
         row = int(rows[at])
         truth = mask_of(dataset.cohort, row)
@@ -52,11 +54,14 @@ def overlay_pictures(
         plain, tinted = overlay(pixels, call(row, truth.shape), truth, is_placed=is_placed)
         pictures = {"image": f"{name}.png", "overlay": f"{name}_overlay.png"}
         for key, picture in (("image", plain), ("overlay", tinted)):
-            picture.save(folder / pictures[key])
+            with replacing(folder / pictures[key]) as temporary:
+                picture.save(temporary, format="PNG")
         cases.append(
-            {"kind": name, "path": dataset.cohort.table["path"].iat[row], "dice": float(scores[at]), **pictures}
+            OverlayPicture(
+                kind=name, path=str(dataset.cohort.table["path"].iat[row]), dice=float(scores[at]), **pictures
+            )
         )
-    return {"overlays": cases}
+    return Pictures(overlays=tuple(cases))
 
 
 def overlay(

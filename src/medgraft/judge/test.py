@@ -95,10 +95,10 @@ def open_test_set(
         if role not in ("chosen", "baseline")
     }
     _write_tables(folder, dataset, context, trials, judged)
-    facts = {role: judge.artefact_facts(results[role], plan) for role in ("chosen", "baseline")}
+    judging = {role: judge.judging_of(results[role], plan) for role in ("chosen", "baseline")}
     firsts = {role: seeds[0] for role, seeds in trials.items() if seeds}
     return Tested(
-        test=test, further=further, judged=judged, efficiency=store_models(folder, dataset, context, firsts, facts)
+        test=test, further=further, judged=judged, efficiency=store_models(folder, dataset, context, firsts, judging)
     )
 
 
@@ -130,7 +130,7 @@ def test_result(
         num_cases=len(rows),
         num_groups=len(np.unique(dataset.groups[rows])),
         sites=site_results(judged, sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
-        **JUDGES[dataset.cohort.kind].beside(dataset, rows, judged, plan),
+        reference=JUDGES[dataset.cohort.kind].beside(dataset, rows, judged, plan),
     )
 
 

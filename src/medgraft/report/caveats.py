@@ -140,7 +140,7 @@ def _audit_findings(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _observers(run: RunFiles) -> Iterator[Caveat]:
-    for name, reason in run.result.test.observers_left_out.items():
+    for name, reason in run.result.test.reference.observers_left_out.items():
         yield Caveat(
             weight="note",
             title="An observer who cannot be compared",

@@ -145,8 +145,10 @@ def _evaluation(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
 def _thresholds(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     """What turns the model's output into a call: operating points and calibration of labels, the tolerance of masks."""
     test = run.result.test
-    if test.tolerance is not None:
-        return (("Evaluation", "Tolerance of surfaces", f"{fmt.number(test.tolerance, 1)} {test.unit}"),)
+    if test.reference.tolerance is not None:
+        return (
+            ("Evaluation", "Tolerance of surfaces", f"{fmt.number(test.reference.tolerance, 1)} {test.reference.unit}"),
+        )
     ece = test.chosen.scores.get("ece")
     return (
         (

@@ -1,6 +1,5 @@
 """The HTML report and the model card: collect, render, write whole or not at all."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +29,7 @@ from medgraft.report.run_files import RunFiles, image_data_uri, read_predictions
 from medgraft.report.search_figure import cut_figure
 from medgraft.report.words import chosen_name, depth_sentence
 from medgraft.result.analysis import AnalysisResult
+from medgraft.result.pictures import ExamplePicture, OverlayPicture
 from medgraft.result.run import AuditResult, RunResult, SearchCost
 from medgraft.types import Predictions, kind_of
 
@@ -93,8 +93,8 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "class_columns": tables.class_columns(result),
         "observers": tables.observer_rows(result),
         "observer_columns": tables.observer_columns(),
-        "mask_unit": test.unit,
-        "tolerance_of_surfaces": fmt.number(test.tolerance, 1),
+        "mask_unit": test.reference.unit,
+        "tolerance_of_surfaces": fmt.number(test.reference.tolerance, 1),
         "has_second": result.second_baseline is not None,
         "has_continued": result.continued is not None,
         "second_cut": result.second_baseline.cut.name if result.second_baseline else "",
@@ -191,7 +191,7 @@ def _figures(run: RunFiles) -> dict[str, Any]:
         drawn |= _reuse(run, run.analysis)
     return {
         **{key: Markup(svg) for key, svg in drawn.items()},
-        "is_solved": run.history is not None and "chosen" not in set(run.history["role"]),
+        "is_solved": run.result.chosen.is_solved,
         "has_named_curves": len(run.classes) <= MAX_NAMED_CLASSES,
         "label_counts": _label_counts(run, chosen),
         **_pictures(run),
@@ -232,51 +232,51 @@ def _cases(run: RunFiles) -> str:
 def _pictures(run: RunFiles) -> dict[str, Any]:
     if run.images is None:
         return {"has_pictures": False, "pairs": [], "hits": [], "misses": [], "overlays": [], "num_pairs": 0}
-    pairs = list(run.images.get("duplicates") or ())
+    pictures = run.images
     return {
         "has_pictures": True,
-        "num_pairs": len(pairs),
+        "num_pairs": len(pictures.duplicates),
         "pairs": [
             {
-                "a": image_data_uri(run.root, str(pair.get("a", ""))),
-                "b": image_data_uri(run.root, str(pair.get("b", ""))),
-                "a_path": str(pair.get("a_path", "")),
-                "b_path": str(pair.get("b_path", "")),
-                "kind": str(pair.get("kind", "")),
-                "similarity": fmt.number(pair.get("similarity")),
+                "a": image_data_uri(run.root, pair.a),
+                "b": image_data_uri(run.root, pair.b),
+                "a_path": pair.a_path,
+                "b_path": pair.b_path,
+                "kind": pair.kind,
+                "similarity": fmt.number(pair.similarity),
             }
-            for pair in pairs[:MAX_PAIRS]
+            for pair in pictures.duplicates[:MAX_PAIRS]
         ],
-        "overlays": [_overlay(run, item) for item in run.images.get("overlays") or ()],
-        "hits": [_example(run, item) for item in (run.images.get("hits") or ())[:MAX_EXAMPLES]],
-        "misses": [_example(run, item) for item in (run.images.get("misses") or ())[:MAX_EXAMPLES]],
+        "overlays": [_overlay(run, shown) for shown in pictures.overlays],
+        "hits": [_example(run, shown) for shown in pictures.hits[:MAX_EXAMPLES]],
+        "misses": [_example(run, shown) for shown in pictures.misses[:MAX_EXAMPLES]],
     }
 
 
-def _example(run: RunFiles, item: Mapping[str, Any]) -> dict[str, str]:
+def _example(run: RunFiles, shown: ExamplePicture) -> dict[str, str]:
     return {
-        "image": image_data_uri(run.root, str(item.get("image", ""))),
-        "path": str(item.get("path", "")),
-        "label": str(item.get("label", "")),
-        "pred": str(item.get("pred", "")),
-        "prob": fmt.number(item.get("prob"), 2),
+        "image": image_data_uri(run.root, shown.image),
+        "path": shown.path,
+        "label": shown.label,
+        "pred": shown.pred,
+        "prob": fmt.number(shown.prob, 2),
     }
 
 
-def _overlay(run: RunFiles, item: Mapping[str, Any]) -> dict[str, str]:
+def _overlay(run: RunFiles, shown: OverlayPicture) -> dict[str, str]:
     return {
-        "kind": str(item.get("kind", "")),
-        "path": str(item.get("path", "")),
-        "dice": fmt.number(item.get("dice")),
-        "image": image_data_uri(run.root, str(item.get("image", ""))),
-        "overlay": image_data_uri(run.root, str(item.get("overlay", ""))),
+        "kind": shown.kind,
+        "path": shown.path,
+        "dice": fmt.number(shown.dice),
+        "image": image_data_uri(run.root, shown.image),
+        "overlay": image_data_uri(run.root, shown.overlay),
     }
 
 
 def _findings(audit: AuditResult) -> list[dict[str, Any]]:
     return [
         {
-            "kind": finding.kind.replace("_", " "),
+            "kind": finding.kind,
             "severity": finding.severity,
             "message": finding.message,
             "paths": finding.paths[:MAX_PATHS],

@@ -9,7 +9,7 @@ from medgraft.config import TrainConfig
 from medgraft.report import text as fmt
 from medgraft.report.caveats import is_patient_known
 from medgraft.report.run_files import RunFiles, was_searched
-from medgraft.report.words import SEARCHES, WORDINGS, depth_sentence, is_solved, strategy_words
+from medgraft.report.words import SEARCHES, WORDINGS, depth_sentence, strategy_words
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.run import RunResult, SplitFacts
 from medgraft.types import SPLITS
@@ -194,7 +194,7 @@ def _search(run: RunFiles, cite: Cite) -> str:
     result, chosen, search = run.result, run.result.chosen, run.result.search
     over = f" over {len(result.seeds)} seeds" if len(result.seeds) > 1 else ""
     budget = f" The final model and full fine-tuning were trained with the same budget{over}."
-    if chosen.strategy == "ftl" or is_solved(chosen):
+    if chosen.strategy == "ftl" or chosen.is_solved:
         budget = ""
     elif chosen.init == "ftl":
         extra = fmt.number(search.beyond_ftl, 2)
@@ -231,14 +231,14 @@ def _chosen_cuts(result: RunResult) -> str:
 
 def _metrics(run: RunFiles, cite: Cite) -> str:
     test = run.result.test
-    if test.tolerance is not None:
-        unit = "pixels" if test.unit == "px" else "mm"
+    if test.reference.tolerance is not None:
+        unit = "pixels" if test.reference.unit == "px" else "mm"
         return (
             f"Masks were judged once on {_held_out(run)}, at the images' own resolution, by Dice, Jaccard, the "
-            f"95th percentile of the symmetric surface distance and surface Dice at {fmt.number(test.tolerance, 1)} "
-            f"{unit}{cite('nikolov')}, as means over cases of the means over classes; a class that neither mask shows "
-            "counts as right, one that only one shows as wrong (distance: the image's diagonal). Dice of all pixels "
-            "pooled stands beside."
+            f"95th percentile of the symmetric surface distance and surface Dice at "
+            f"{fmt.number(test.reference.tolerance, 1)} {unit}{cite('nikolov')}, as means over cases of the means over "
+            "classes; a class that neither mask shows counts as right, one that only one shows as wrong (distance: "
+            "the image's diagonal). Dice of all pixels pooled stands beside."
         )
     spread = "" if run.result.task == "binary" else " (unweighted means over one-vs-rest classes)"
     text = (
@@ -259,7 +259,7 @@ def _held_out(run: RunFiles) -> str:
 def _intervals(run: RunFiles, cite: Cite) -> str:
     result, test = run.result, run.result.test
     over = "patients" if is_patient_known(run) else f"{result.case_noun} or sets of identical {result.noun}"
-    strata = ", stratified by class" if test.tolerance is None else ""
+    strata = ", stratified by class" if test.reference.tolerance is None else ""
     text = (
         f"Intervals of 95 % come from {fmt.integer(test.replicates)} bootstrap replicates over {over}{strata}"
         f"{cite('efron')}"

@@ -12,6 +12,7 @@ import pandas as pd
 from medgraft.errors import RunError
 from medgraft.metrics.measures import Measure
 from medgraft.result.analysis import AnalysisResult, read_analysis
+from medgraft.result.pictures import Pictures, read_pictures
 from medgraft.result.run import RunResult, read_result
 from medgraft.search.rule import Choice
 from medgraft.types import Predictions, from_json
@@ -62,7 +63,7 @@ class RunFiles:
     choice: Choice | None = None
     history: pd.DataFrame | None = None
     predictions: dict[str, pd.DataFrame] = dataclasses.field(default_factory=dict)
-    images: dict[str, Any] | None = None
+    images: Pictures | None = None
     analysis: AnalysisResult | None = None
     signals: pd.DataFrame | None = None
 
@@ -96,7 +97,7 @@ def read_run(run: Path) -> RunFiles:
         choice=None if choice is None else from_json(Choice, choice),
         history=_table(run / "history.csv"),
         predictions={role: table for role, table in tables.items() if table is not None},
-        images=_json_if_there(run / "report_images" / "index.json"),
+        images=read_pictures(run / "report_images"),
         analysis=read_analysis(run) if (run / "analysis.json").is_file() else None,
         signals=_table(run / "signals.csv"),
     )

@@ -151,7 +151,7 @@ def observer_rows(result: RunResult) -> list[dict[str, Any]]:
             "difference": fmt.signed_with_interval(observer.model_less_observer["dice"]),
             "p": fmt.p_value(observer.model_less_observer["dice"]),
         }
-        for name, observer in result.test.observers.items()
+        for name, observer in result.test.reference.observers.items()
     ]
 
 

@@ -7,7 +7,7 @@ from medgraft.result.run import Chosen
 from medgraft.transfer.decoders import DECODERS
 from medgraft.types import to_json
 
-__all__ = ["SEARCHES", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "is_solved", "strategy_words"]
+__all__ = ["SEARCHES", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "strategy_words"]
 
 # How each search goes on after "The depth was chosen on validation alone by average precision, " (svcca: "from training
 # images alone, "); whom to cite.
@@ -123,13 +123,6 @@ WORDINGS: Final[dict[str, Wording]] = {
 }
 
 
-def is_solved(chosen: Chosen) -> bool:
-    """Whether the head was solved on features instead of trained by gradient."""
-    if chosen.strategy == "hybrid":
-        return True
-    return chosen.strategy == "frozen" and chosen.solver != "gradient" and chosen.head not in DECODERS
-
-
 def strategy_words(chosen: Chosen) -> str:
     """Name and definition of the strategy, with the settings of the run.
 
@@ -147,7 +140,7 @@ def strategy_words(chosen: Chosen) -> str:
         {
             **to_json(chosen.settings),
             "head": chosen.head,
-            "solved": exact if is_solved(chosen) else "trained by gradient",
+            "solved": exact if chosen.is_solved else "trained by gradient",
             "new_head": "decoder" if chosen.head in DECODERS else "linear head",
         }
     )

@@ -163,4 +163,4 @@ def read_analysis(folder: Path) -> AnalysisResult:
     Raises:
         RunError: There is none, or another version wrote it.
     """
-    return from_json(AnalysisResult, read_finished(folder, ANALYSIS, SCHEMA))
+    return from_json(AnalysisResult, read_finished(folder, ANALYSIS, SCHEMA, made_by="analyze"))

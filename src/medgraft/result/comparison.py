@@ -205,4 +205,4 @@ def read_comparison(folder: Path) -> ComparisonResult:
     Raises:
         RunError: There is none, or another version wrote it.
     """
-    return from_json(ComparisonResult, read_finished(folder, COMPARISON, SCHEMA))
+    return from_json(ComparisonResult, read_finished(folder, COMPARISON, SCHEMA, made_by="compare"))

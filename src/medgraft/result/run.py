@@ -24,8 +24,9 @@ from medgraft.evaluate.results import (
     model_to_json,
 )
 from medgraft.evaluate.verdict import Verdict
-from medgraft.files import read_json, write_json
+from medgraft.files import write_json
 from medgraft.metrics.measures import Measure, measure_of
+from medgraft.result.finished import read_finished
 from medgraft.train.engine import Engine
 from medgraft.transfer.strategies import StrategySettings
 from medgraft.types import Cut, LoadReport, Preprocessing, Task, TransferPlan, from_json, to_json
@@ -52,7 +53,7 @@ __all__ = [
 ]
 
 RESULTS: Final = "results.json"
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,10 +78,12 @@ class Chosen:
         rule: Rule that chose among cuts: ``compact``, ``best`` or ``overlap``.
         init: Where the weights came from: ``pretrained``, ``ftl`` (it went on from full fine-tuning) or ``none``.
         cut: Depth of the strategy.
+        is_solved: Whether its head was solved on features instead of trained by gradient.
     """
 
     strategy: str
     cut: CutFacts
+    is_solved: bool = False
     head: str = "pooled"
     solver: Literal["exact", "gradient"] = "exact"
     settings: StrategySettings = dataclasses.field(default_factory=StrategySettings)
@@ -311,16 +314,11 @@ def result_to_json(result: RunResult) -> dict[str, Any]:
 
 
 def result_from_json(stored: Mapping[str, Any]) -> RunResult:
-    """The value that `result_to_json` wrote.
+    """The value that `result_to_json` wrote, without its ``schema``.
 
     Raises:
-        RunError: It was written by another version, or by hand.
+        RunError: It was written by hand.
     """
-    if stored.get("schema") != SCHEMA:
-        raise RunError(
-            f"expected results of schema {SCHEMA}, got {stored.get('schema')!r}. Another version wrote them: fit again "
-            "with this one, or read them with that one."
-        )
     try:
         nested = dict(stored) | {"test": judged_from_json(stored["test"])}
         for name in ("second_baseline", "continued"):
@@ -345,15 +343,7 @@ def read_result(folder: Path) -> RunResult:
     Raises:
         RunError: There is none, or another version wrote it.
     """
-    if not (folder / RESULTS).is_file():
-        raise RunError(
-            f"expected a finished run with {RESULTS}, got {folder}. "
-            "Give the folder of a finished `medgraft fit`, or run it again: it continues where it stopped."
-        )
-    stored = read_json(folder / RESULTS)
-    if not isinstance(stored, dict):
-        raise RunError(f"expected a JSON object in {folder / RESULTS}, got {type(stored).__name__}. Fit again.")
-    return result_from_json(stored)
+    return result_from_json(read_finished(folder, RESULTS, SCHEMA, made_by="fit"))
 
 
 def _further_to_json(model: FurtherModel) -> dict[str, Any]:

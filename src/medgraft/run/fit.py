@@ -232,6 +232,7 @@ def _chosen(source: Source, searched: Searched) -> Chosen:
         rule=searched.explored.choice.rule,
         init=_init(source, searched),
         cut=cut_facts(searched.chosen.cut),
+        is_solved=spec.is_solved,
     )
 
 

@@ -7,7 +7,7 @@ from medgraft.search.guided import Rung, ShortTraining, affordable, cuts_to_try,
 from medgraft.search.incremental import incremental
 from medgraft.search.outcome import Searched, best_trial, search_cut
 from medgraft.search.overlap import overlap_share, overlapping_cut
-from medgraft.search.plan import AFTER_FTL, METHODS, Recipe, SearchPlan
+from medgraft.search.plan import AFTER_FTL, Recipe, SearchPlan
 from medgraft.search.proposals import Search, drive
 from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
 from medgraft.search.signals import probe_cuts, reuse_at_cuts
@@ -25,7 +25,6 @@ from medgraft.search.two_stage import exhaustive, neighbours, stage_ends, two_st
 
 __all__ = [
     "AFTER_FTL",
-    "METHODS",
     "Candidate",
     "Choice",
     "Executor",

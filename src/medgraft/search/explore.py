@@ -19,6 +19,7 @@ from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, feature_path, load_trial_model, probed_sample
 from medgraft.search.two_stage import exhaustive, two_stage
 from medgraft.train.features import keep_features
+from medgraft.transfer.depths import WHOLE_IS_FTL
 from medgraft.transfer.source import BELOW_STEM
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import Cut, Predictions
@@ -26,7 +27,8 @@ from medgraft.types import Cut, Predictions
 __all__ = ["Explored", "choose_probe", "explore"]
 
 _COMPARED_IMAGES: Final = 1000
-_BASELINES: Final = ("ttl", "tf", "wtst", "ftl")
+# At the last cut these are full fine-tuning: the baseline has its own role in the table.
+_BASELINES: Final = (*WHOLE_IS_FTL, "ftl")
 
 CutSearch = Search[tuple[Cut, str], Sequence[float], dict[int, float]]
 
@@ -100,26 +102,32 @@ def _by_training(plan: SearchPlan, trainer: Trainer) -> Explored:
             f"Searching among {len(plan.depths)} cuts, {_times(plan.num_seeds, epochs)} each; everything is chosen on "
             "validation."
         )
-        drive(_search(plan, trainer), scored)
+        cuts = tuple(source.depth(index) for index in plan.depths)
+        drive(_SEARCHES[plan.method](plan, trainer, cuts), scored)
     else:
         scored([(source.depth(plan.given), "given")])
+    # Where the weights lack the tail, full fine-tuning of the pretrained part is a truncation like any other.
     if plan.second is not None and plan.second not in tried and plan.strategy == "ttl" and plan.is_searched:
         scored([(source.depth(plan.second), "second baseline")])
     return Explored(choice=_choose(plan, trainer, tried))
 
 
-def _search(plan: SearchPlan, trainer: Trainer) -> CutSearch:
-    cuts = tuple(trainer.context.source.depth(index) for index in plan.depths)
-    if plan.method == "exhaustive":
-        return exhaustive(cuts)
-    if plan.method == "two-stage":
-        return two_stage(cuts, max_trials=plan.max_trials)
+def _incremental(plan: SearchPlan, trainer: Trainer, cuts: tuple[Cut, ...]) -> CutSearch:
+    """One more layer each time; the level to reach is that of full fine-tuning where none is given."""
     level = plan.level
     if level is None:
         seeds = range(plan.seed, plan.seed + plan.num_seeds)
         specs = [plan.recipe.spec("ftl", cuts[-1].index, seed, epochs=plan.search_epochs) for seed in seeds]
         level = _mean_score(trainer.run([(spec, "baseline") for spec in specs]))
     return incremental((BELOW_STEM, *cuts), level, max_trials=plan.max_trials)
+
+
+_SEARCHES: Final[dict[Method, Callable[[SearchPlan, Trainer, tuple[Cut, ...]], CutSearch]]] = {
+    "two-stage": lambda plan, _trainer, cuts: two_stage(cuts, max_trials=plan.max_trials),
+    "exhaustive": lambda _plan, _trainer, cuts: exhaustive(cuts),
+    "incremental": _incremental,
+}
+"""Searches that train every cut they look at, from the source's weights."""
 
 
 def _guided(plan: SearchPlan, trainer: Trainer) -> Explored:
@@ -251,9 +259,7 @@ def _svcca(plan: SearchPlan, trainer: Trainer) -> Explored:
 
 _EXPLORERS: Final[dict[Method, Callable[[SearchPlan, Trainer], Explored]]] = {
     "given": _by_training,
-    "two-stage": _by_training,
-    "exhaustive": _by_training,
-    "incremental": _by_training,
+    **dict.fromkeys(_SEARCHES, _by_training),
     "guided": _guided,
     "svcca": _svcca,
 }

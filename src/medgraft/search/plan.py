@@ -10,18 +10,9 @@ from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.source import SourceSpec
 from medgraft.transfer.strategies import StrategySettings
 
-__all__ = ["AFTER_FTL", "METHODS", "Method", "Recipe", "SearchPlan", "shared_epochs"]
+__all__ = ["AFTER_FTL", "Method", "Recipe", "SearchPlan", "shared_epochs"]
 
 Method = Literal["given", "two-stage", "exhaustive", "incremental", "guided", "svcca"]
-METHODS: Final[dict[Method, str]] = {
-    "given": "nothing is searched: the depth is given, or the strategy has none",
-    "two-stage": "the ends of the stages, then the neighbours of the best",
-    "exhaustive": "every cut",
-    "incremental": "one more layer until the score is reached",
-    "guided": "what probes on the fine-tuned features name",
-    "svcca": "where features after full fine-tuning are no longer those before",
-}
-"""Ways to find a depth."""
 AFTER_FTL: Final[tuple[Method, ...]] = ("guided", "svcca")
 """Ways that begin with full fine-tuning and judge cuts by its features."""
 _MIN_EPOCHS: Final = 5

@@ -7,9 +7,10 @@ from medgraft.transfer.source import BELOW_STEM, Source
 from medgraft.transfer.strategies import ZERO_DEPTH
 from medgraft.types import Cut
 
-__all__ = ["named_depth", "renamed", "usual_depth"]
+__all__ = ["WHOLE_IS_FTL", "named_depth", "renamed", "usual_depth"]
 
-_WHOLE_IS_FTL: Final = ("ttl", "tf", "wtst")
+WHOLE_IS_FTL: Final = ("ttl", "tf", "wtst")
+"""Strategies that are full fine-tuning at the last cut."""
 
 
 def named_depth(source: Source, strategy: str, wanted: str) -> Cut:
@@ -47,4 +48,4 @@ def renamed(strategy: str, cut: int, num_cuts: int) -> str:
         >>> renamed("ttl", 8, 9), renamed("ttl", 9, 9), renamed("frozen", 9, 9)
         ('ttl', 'ftl', 'frozen')
     """
-    return "ftl" if strategy in _WHOLE_IS_FTL and cut == num_cuts else strategy
+    return "ftl" if strategy in WHOLE_IS_FTL and cut == num_cuts else strategy
