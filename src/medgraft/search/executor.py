@@ -5,8 +5,8 @@ import dataclasses
 import queue
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,7 +18,7 @@ from medgraft.errors import ConfigError, MedgraftError, RunError
 from medgraft.files import read_json, write_text
 from medgraft.search.messages import read_message, sent
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, is_finished, run_trial
-from medgraft.study.study import save_study
+from medgraft.study.study import save_study, study_key
 from medgraft.types import TransferPlan, from_json, to_json
 
 __all__ = ["HERE", "Executor", "Watch", "here", "num_processes", "open_executor"]
@@ -26,7 +26,11 @@ __all__ = ["HERE", "Executor", "Watch", "here", "num_processes", "open_executor"
 HERE: Final = "here"
 _PROCESSES: Final = "processes"
 _MOST: Final = 64
-_START: Final = "import sys; sys.path[:] = sys.argv[2:]; from medgraft.search.worker import main; main()"
+# Whatever a library prints from its import on goes to the log: it must not come between the messages.
+_START: Final = (
+    "import os, sys; out = os.dup(1); os.dup2(2, 1); sys.path[:] = sys.argv[2:]; "
+    "from medgraft.search.worker import main; main(out)"
+)
 _LOGGED: Final = 2000
 _ERRORS: Final[dict[str, type[MedgraftError]]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, MedgraftError)
@@ -122,41 +126,48 @@ class _Pool:
     def __init__(self, num: int) -> None:
         self.num = num
         self.workers: list[_Worker] = []
-        self.threads: list[threading.Thread] = []
+        self.threads = ThreadPoolExecutor(num)
         self.saved: set[Path] = set()
 
     def __call__(self, context: TrialContext, specs: Sequence[TrialSpec], watch: Watch) -> Iterator[Trial]:
-        unfinished = list({spec.key(): spec for spec in specs if not is_finished(spec, context)}.values())
+        unfinished = {spec.key(): spec for spec in specs if not is_finished(spec, context)}
+        left = list(specs)
+        # One trial alone would only wait for a worker.
         if len(unfinished) > 1:
-            self._train(context, unfinished, watch)
-        # One trial alone would only wait for a worker; the others are read back.
-        yield from here(context, specs, watch)
+            for key in self._train(context, list(unfinished.values()), watch):
+                del unfinished[key]
+                while left and left[0].key() not in unfinished:
+                    yield from here(context, [left.pop(0)], watch)
+        yield from here(context, left, watch)
 
-    def _train(self, context: TrialContext, specs: Sequence[TrialSpec], watch: Watch) -> None:
-        """Train `specs` in the worker processes.
+    def _train(self, context: TrialContext, specs: Sequence[TrialSpec], watch: Watch) -> Iterator[str]:
+        """Train `specs` in the worker processes; gives their keys as they are done.
 
         Args:
             context: Where the trials run; the workers open its study from its folder.
             specs: What to train, none of it finished yet.
             watch: Told how far the trials are.
         """
-        if context.folder not in self.saved:
-            save_study(context.study, context.folder)
-            self.saved.add(context.folder)
+        # Its name tells its content: a worker that has opened one trains on no other.
+        study = context.folder.absolute() / f"study_{study_key(context.study)}"
+        if study not in self.saved:
+            save_study(context.study, study)
+            self.saved.add(study)
         while len(self.workers) < min(self.num, len(specs)):
             self.workers.append(_Worker(context.folder / f"worker_{len(self.workers) + 1}.log"))
         asked: Asked = queue.SimpleQueue()
         for item in (*specs, *(None for _ in self.workers)):
             asked.put(item)
         heard: Heard = queue.SimpleQueue()
-        self.threads = [threading.Thread(target=w.serve, args=(context, asked, heard)) for w in self.workers]
-        for thread in self.threads:
-            thread.start()
-        num_serving = len(self.threads)
+        common = {"folder": str(context.folder.absolute()), "study": str(study), "engine": to_json(context.engine)}
+        serving = [self.threads.submit(worker.serve, common, asked, heard) for worker in self.workers]
+        num_serving = len(serving)
         while num_serving:
             spec, message = heard.get()
             if spec is None:
                 num_serving -= 1
+            elif "done" in message:
+                yield spec.key()
             elif "error" in message:
                 raise _ERRORS.get(message["kind"], RunError)(message["error"])
             elif "epoch" in message:
@@ -164,13 +175,14 @@ class _Pool:
             else:
                 plan: TransferPlan = from_json(TransferPlan, read_json(context.folder / spec.key() / "plan.json"))
                 watch.on_plan(spec, plan)
+        for thread in serving:
+            thread.result()  # raises what nobody foresaw
 
     def close(self) -> None:
         """End all processes, whatever they do."""
         for worker in self.workers:
             worker.process.kill()
-        for thread in self.threads:
-            thread.join()
+        self.threads.shutdown()
         for worker in self.workers:
             worker.close()
 
@@ -189,41 +201,42 @@ class _Worker:
                 stdout=subprocess.PIPE,
                 stderr=file,
                 encoding="utf-8",
+                errors="replace",
                 # An interrupt at the terminal is for the process that asks; it ends its workers.
                 start_new_session=True,
             )
 
-    def serve(self, context: TrialContext, asked: Asked, heard: Heard) -> None:
+    def serve(self, common: dict[str, Any], asked: Asked, heard: Heard) -> None:
         """Have the process train what is `asked` until that is None or something failed, and pass on what it says.
 
         Args:
-            context: Where the trials run.
+            common: What every request says besides the specification.
             asked: Queue of what to train; None ends the work.
-            heard: Queue that takes every message with its specification, and (None, {}) when the work ends.
+            heard: Queue that takes every message with its specification, and (None, {}) when the work ends, however.
         """
-        while (spec := asked.get()) is not None:
-            request = {"folder": str(context.folder.absolute()), "engine": to_json(context.engine)}
-            for message in self._answers({**request, "spec": to_json(spec)}):
-                heard.put((spec, message))
-                if "error" in message:
-                    return
-        heard.put((None, {}))
+        try:
+            while (spec := asked.get()) is not None:
+                for message in self._answers({**common, "spec": to_json(spec)}):
+                    heard.put((spec, message))
+                    if "error" in message:
+                        return
+        finally:
+            heard.put((None, {}))
 
     def _answers(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
         """What the process says of a request, until it is done or failed."""
         with contextlib.suppress(BrokenPipeError):
             sent(self.process.stdin, request)
             while (message := read_message(self.process.stdout)) is not None:
-                if "done" in message:
-                    return
                 yield message
-                if "error" in message:
+                if "done" in message or "error" in message:
                     return
         yield self._obituary()
 
     def _obituary(self) -> dict[str, str]:
         code = self.process.wait()
-        last = self.log.read_text(encoding="utf-8", errors="replace").strip()[-_LOGGED:].splitlines()[-1:]
+        log = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
+        last = log.strip()[-_LOGGED:].splitlines()[-1:]
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         said = f"It said last: {last[0]}" if last else "It may have run out of memory"
         error = (

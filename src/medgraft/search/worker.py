@@ -25,11 +25,15 @@ from medgraft.types import from_json, to_json
 __all__ = ["main"]
 
 
-def main() -> None:
-    """Answer requests until the other end closes; then end at once, whatever is being trained."""
-    # Whatever a library prints must not come between the messages.
-    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+def main(descriptor: int) -> None:
+    """Answer requests until the other end closes; then end at once, whatever is being trained.
+
+    Args:
+        descriptor: Where answers are written; nothing else writes there.
+    """
+    out = os.fdopen(descriptor, "w", encoding="utf-8")
+    # What was printed before, on starting Python, may have left its line open.
+    out.write("\n")
     torch.set_num_threads(int(sys.argv[1]))
     requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
@@ -44,9 +48,11 @@ def main() -> None:
 
 def _listen(requests: "queue.SimpleQueue[dict[str, Any]]") -> None:
     """Hand on what arrives; when the other end is gone nobody wants the rest of a training."""
-    while (message := read_message(sys.stdin)) is not None:
-        requests.put(message)
-    os._exit(0)
+    try:
+        while (message := read_message(sys.stdin)) is not None:
+            requests.put(message)
+    finally:
+        os._exit(0)
 
 
 class _Opened:
@@ -73,14 +79,16 @@ def _train(request: dict[str, Any], opened: _Opened, tell: Callable[[dict[str, A
     """Train what a request asks for.
 
     Args:
-        request: Folder, engine and specification, in plain JSON types.
+        request: Folder of the trials, folder of the study, engine and specification, in plain JSON types.
         opened: Sources and studies that are open already.
         tell: Called with every message: the plan, epochs done, the end.
     """
     spec: TrialSpec = from_json(TrialSpec, request["spec"])
     engine: Engine = from_json(Engine, request["engine"])
     folder = Path(request["folder"])
-    context = TrialContext(source=opened.source(spec.source), study=opened.study(folder), engine=engine, folder=folder)
+    context = TrialContext(
+        source=opened.source(spec.source), study=opened.study(Path(request["study"])), engine=engine, folder=folder
+    )
     run_trial(
         spec,
         context,

@@ -1,6 +1,8 @@
 """What trials learn from and are scored on, as numbers that another process can open."""
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -15,7 +17,7 @@ from medgraft.train.batches import ImageSet, MaskSet
 from medgraft.train.classical import Labelled
 from medgraft.types import Judged, Kind, Overlaps, Predictions
 
-__all__ = ["Study", "open_study", "save_study"]
+__all__ = ["Study", "open_study", "save_study", "study_key"]
 
 # Kept of every class in a sample, where the training set has as many.
 _FEWEST_OF_A_CLASS: Final = 20
@@ -104,10 +106,31 @@ VAL_JUDGED: Final[dict[Kind, Callable[[Study, np.ndarray], Judged]]] = {
 _SETS_OF: Final[dict[Kind, type[ImageSet]]] = {"labels": ImageSet, "masks": MaskSet}
 
 
+def study_key(study: Study) -> str:
+    """A short name: studies of the same images, truth and groups have the same one, and no others."""
+    digest = hashlib.sha256(json.dumps(study.classes).encode())
+    for part in (study.train, study.val):
+        for field in dataclasses.fields(part):
+            value = getattr(part, field.name)
+            if field.name not in ("rows", "targets") and isinstance(value, np.ndarray):
+                file = getattr(value, "filename", None)
+                value = value[part.rows] if file is None else str(Path(file).absolute())
+            digest.update(_content(value))
+    for value in (study.train_groups, study.val_groups, study.val_units):
+        digest.update(_content(value))
+    return digest.hexdigest()[:16]
+
+
+def _content(value: Any) -> bytes:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}".encode() + np.ascontiguousarray(value).tobytes()
+    return repr(value).encode()
+
+
 def save_study(study: Study, folder: Path) -> None:
     """Write what `open_study` needs: small arrays, and where the decoded images are mapped from.
 
-    Images that are not mapped from a file are written, too.
+    Images that are not mapped from a file are written, too, but for those that neither learn nor validate.
 
     Args:
         study: Nothing in it names a person.
@@ -120,6 +143,7 @@ def save_study(study: Study, folder: Path) -> None:
     if study.val_units is not None:
         arrays["val_units"] = study.val_units
     facts: dict[str, Any] = {"classes": study.classes}
+    rows = np.concatenate([study.train.rows, study.val.rows])
     for name in _SETS:
         part: ImageSet = getattr(study, name)
         facts[name] = {"kind": part.kind}
@@ -129,7 +153,7 @@ def save_study(study: Study, folder: Path) -> None:
                 arrays[f"{name}_{field.name}"] = value
             else:
                 is_array = isinstance(value, np.ndarray)
-                facts[name][field.name] = _mapped(value, folder / f"{field.name}.npy") if is_array else value
+                facts[name][field.name] = _mapped(value, rows, folder / f"{field.name}.npy") if is_array else value
     try:
         with replacing(folder / _ARRAYS) as temporary, temporary.open("wb") as file:
             np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -164,12 +188,20 @@ def open_study(folder: Path) -> Study:
         raise RunError(f"could not open the study in {folder}: {error}. Start the run again; it continues.") from error
 
 
-def _mapped(array: np.ndarray, path: Path) -> dict[str, Any]:
-    """The file that `array` is the beginning of, and its length."""
+def _mapped(array: np.ndarray, rows: np.ndarray, path: Path) -> dict[str, Any]:
+    """The file that `array` is the beginning of, and its length.
+
+    Args:
+        array: (N, …).
+        rows: (n,) those that a study is about.
+        path: Written where `array` is not mapped from a file; other rows are zero there.
+    """
     file = getattr(array, "filename", None)
     if file is None:
+        about = np.zeros(array.shape, array.dtype)
+        about[rows] = array[rows]
         with replacing(path) as temporary, temporary.open("wb") as stream:
-            np.save(stream, np.asarray(array))
+            np.save(stream, about)
         file = path
     return {"file": str(Path(file).absolute()), "length": len(array)}
 
