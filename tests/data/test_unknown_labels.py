@@ -10,13 +10,17 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
+import medgraft.run.compare as compare_module
 from medgraft.config import Blank, RunConfig, make_config
 from medgraft.data.cohort.labelled import Unknown, read_cohort
 from medgraft.data.cohort.unknown import parse_policy, taught_targets
 from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
 from medgraft.run.check import check
+from medgraft.search.trainer import Trainer
+from medgraft.search.trial import TrialContext
 from medgraft.setup.plan import material_of
+from medgraft.study.study import study_key
 from medgraft.types import Cohort
 from small_runs import compare, fit, small_config
 
@@ -163,15 +167,25 @@ def test_a_comparison_leaves_out_what_needs_every_label(chexpert: Path, tmp_path
         compare(config, tmp_path / "compared")
 
 
-def test_policies_are_compared_with_each_other(chexpert: Path, tmp_path: Path) -> None:
+def test_policies_are_compared_with_each_other(chexpert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    studies: dict[Path, set[str]] = {}
+
+    def trainer(context: TrialContext, *args: Any, **more: Any) -> Trainer:
+        studies.setdefault(context.folder, set()).add(study_key(context.study))
+        return Trainer(context, *args, **more)
+
+    monkeypatch.setattr(compare_module, "Trainer", trainer)
     config = config_of(
         chexpert,
-        "ignore",
+        "zeros",
         train={"epochs": 1},
         transfer={"cut": "auto"},
         compare={"strategies": ("ttl",), "trials": 1, "uncertain": ("ignore", "ones", "soft(0.5,0.9)")},
     )
     found = compare(config, tmp_path / "compared")
+    # Trials are known by their folder and what was asked: what is learned there must not differ.
+    assert [len(keys) for keys in studies.values()] == [1, 1, 1]
+    assert len(set.union(*studies.values())) == 3
     names = [row["strategy"] for row in found["rows"]]
     assert names == ["ftl", "ttl", "ftl (ones)", "ttl (ones)", "ftl (soft(0.5,0.9))", "ttl (soft(0.5,0.9))"]
     assert [row["uncertain"] for row in found["rows"]] == ["ignore"] * 2 + ["ones"] * 2 + ["soft(0.5,0.9)"] * 2

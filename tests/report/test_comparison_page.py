@@ -32,6 +32,7 @@ def row(name: str, auroc: float, **more: Any) -> StrategyResult:
     compared = {"difference": {"auroc": gap, "auprc": gap}, "verdict": "inconclusive"} if name != "ftl" else {}
     made: dict[str, Any] = {
         "strategy": name,
+        "key": name.partition(" (")[0],
         "fraction": 1.0,
         "uncertain": "",
         "num_train": 499,

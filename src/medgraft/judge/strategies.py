@@ -37,8 +37,8 @@ class TunedStrategy:
     """One strategy on one set of training data: what validation chose, and its trainings.
 
     Args:
-        name: As the table calls it.
-        strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
+        name: As tables call it: with the policy for uncertain labels, where it is not the first of several.
+        key: A key of `medgraft.transfer.strategies.STRATEGIES`, or `SECOND`.
         fraction: Share of the training groups.
         uncertain: Policy for uncertain labels, empty where none was asked for.
         choice: Choice of depth and learning rate.
@@ -49,7 +49,7 @@ class TunedStrategy:
     """
 
     name: str
-    strategy: str
+    key: str
     fraction: float
     uncertain: str
     choice: FairChoice
@@ -77,14 +77,15 @@ def judge_strategies(plan: JudgePlan, tuned: Sequence[TunedStrategy]) -> tuple[S
     weights = bootstrap_weights(predictions[0][0], plan.replicates, plan.seed)
     times = _latencies(tuned, tuned[0].dataset.preprocessing)
     rows = [
-        _row(plan, entry, judged, weights, times[_key(entry)]) for entry, judged in zip(tuned, predictions, strict=True)
+        _row(plan, entry, judged, weights, times[_place(entry)])
+        for entry, judged in zip(tuned, predictions, strict=True)
     ]
     return _compared(plan, rows, predictions, weights)
 
 
 def _latencies(entries: Sequence[TunedStrategy], settings: Preprocessing) -> dict[str, dict[str, float]]:
-    """Milliseconds on the CPU and, where there is one, the GPU, taking turns; by `_key` of strategy and fraction."""
-    models = {_key(entry): load_trial_model(entry.trials[0], entry.context)[0] for entry in entries}
+    """Milliseconds on the CPU and, where there is one, the GPU, taking turns; by `_place`."""
+    models = {_place(entry): load_trial_model(entry.trials[0], entry.context)[0] for entry in entries}
     example = torch.rand(1, settings.channels, *settings.sides)
     times = {name: {"cpu_ms": value} for name, value in latency_ms(models, example).items()}
     device = entries[0].context.engine.device
@@ -94,7 +95,7 @@ def _latencies(entries: Sequence[TunedStrategy], settings: Preprocessing) -> dic
     return times
 
 
-def _key(entry: TunedStrategy) -> str:
+def _place(entry: TunedStrategy) -> str:
     return f"{entry.name} at {entry.fraction:g}"
 
 
@@ -113,10 +114,11 @@ def _row(
     first, depth = entry.trials[0], entry.choice.depth
     return StrategyResult(
         strategy=entry.name,
+        key=entry.key,
         fraction=entry.fraction,
         uncertain=entry.uncertain,
         num_train=len(entry.context.study.train),
-        cut=ComparedCut(index=depth.index, name=depth.name) if STRATEGIES[entry.strategy].has_depth else None,
+        cut=ComparedCut(index=depth.index, name=depth.name) if STRATEGIES[first.spec.strategy].has_depth else None,
         head=first.spec.head.kind,
         lr=entry.choice.lr if first.history else None,
         tried=entry.choice.tried,
@@ -167,7 +169,7 @@ def _compared(
     for fraction in sorted({row.fraction for row in rows}):
         at = [i for i, row in enumerate(rows) if row.fraction == fraction]
         base = next(i for i in at if rows[i].strategy == BASELINE)
-        second = next((i for i in at if rows[i].strategy == SECOND), None)
+        second = next((i for i in at if rows[i].key == SECOND), None)
         gaps = _gaps(plan, at, base, rows, predictions, weights)
         for i in at:
             compared[i] = dataclasses.replace(
@@ -202,7 +204,7 @@ def _gaps(
         weights: (replicates, N) bootstrap weights of the test cases.
     """
     asked = [i for i in at if i != base]
-    family = [i for i in asked if rows[i].strategy != SECOND]
+    family = [i for i in asked if rows[i].key != SECOND]
     gaps: dict[str, dict[int, Gap]] = {}
     for metric in RANKING:
         by_row = {

@@ -68,13 +68,12 @@ def pareto_figure(rows: Sequence[StrategyResult]) -> str:
     figure = new_figure(1000, 380)
     axes = figure.subplots()
     for row, x in zip(rows, _side_by_side([row.macs / 1e9 for row in rows]), strict=True):
-        name, _, policy = row.strategy.partition(" (")
-        colour, marker = STYLES.get(name, _PLAIN)
+        colour, marker = STYLES.get(row.key, _PLAIN)
         auprc = row.test["auprc"]
         if auprc.ci95 is not None:
             axes.plot([x, x], auprc.ci95, color=colour, linewidth=1.0, alpha=0.45)
         # Hollow: the same strategy with other words for uncertain labels.
-        inside = "none" if policy else colour
+        inside = colour if row.strategy == row.key else "none"
         axes.plot([x], [auprc.mean], marker, color=colour, markerfacecolor=inside, markersize=7, label=row.strategy,
                   zorder=3)  # fmt: skip
     front, best = [], float("-inf")
@@ -116,7 +115,7 @@ def learning_figure(rows: Sequence[StrategyResult]) -> str:
     axes = figure.subplots()
     for name in dict.fromkeys(row.strategy for row in rows):
         mine = sorted((row for row in rows if row.strategy == name), key=lambda row: row.num_train)
-        colour, marker = STYLES.get(name.partition(" (")[0], _PLAIN)
+        colour, marker = STYLES.get(mine[0].key, _PLAIN)
         x, y = [row.num_train for row in mine], [row.test["auroc"].mean for row in mine]
         is_main = name in ("ttl", "ftl")
         axes.plot(x, y, marker=marker, color=colour, linewidth=2.0 if is_main else 1.0, markersize=5, label=name)

@@ -66,7 +66,8 @@ class StrategyResult:
     """One strategy on one fraction of the training groups.
 
     Args:
-        strategy: Its name, with the policy for uncertain labels where there are several.
+        strategy: As tables call it: with the policy for uncertain labels, where it is not the first of several.
+        key: A key of `medgraft.transfer.strategies.STRATEGIES`, or ``ftl-pretrained``.
         fraction: Share of the training groups.
         uncertain: Policy for uncertain labels, empty where none was asked for.
         num_train: Training images.
@@ -92,6 +93,7 @@ class StrategyResult:
     """
 
     strategy: str
+    key: str
     fraction: float
     uncertain: str
     num_train: int

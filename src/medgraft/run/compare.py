@@ -47,7 +47,7 @@ from medgraft.transfer.depths import usual_depth
 from medgraft.transfer.heads import CLASSICAL
 from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import STRATEGIES, apply_strategy
-from medgraft.types import Cut
+from medgraft.types import Cohort, Cut
 from medgraft.version import installed_versions
 
 __all__ = ["compare"]
@@ -92,8 +92,10 @@ def compare(
         _check_classes(parts, names)
         recipe = recipe_of(config, material)
         engine = engine_for(wish_of(config), recipe, material.source, dataset, folder / "engine.json", listener)
-        probing = Trainer(context_of(material, engine, folder), listener, executor=executor)
-        advice = advice_from(material, recipe, probing, config.evaluate.replicates)
+        # Advice is of what its first word is measured by: the whole of the training data, and the first policy.
+        whole = _taught(material, dataset.cohort, next(iter(settings.uncertain), ""), config.seed)
+        probing = Trainer(context_of(whole, engine, folder), listener, executor=executor)
+        advice = advice_from(whole, recipe, probing, config.evaluate.replicates)
         entries = _trained(config, parts, names, Job(folder, engine, executor, listener))
         openings = _open_test_set(dataset, folder, listener)
         rows = judge_strategies(judge_plan(config), entries)
@@ -138,13 +140,29 @@ def _parts(config: RunConfig, material: Material) -> list[Part]:
     """All training data, by fraction and policy; what a policy cannot do is refused here."""
     settings, dataset = config.compare or CompareConfig(), material.dataset
     cohorts = train_fractions(dataset.cohort, dataset.groups, settings.fractions, config.seed)
-    parts = []
-    for fraction, cohort in zip(settings.fractions, cohorts, strict=True):
-        for number, policy in enumerate(settings.uncertain or ("",)):
-            taught = retaught(cohort, policy, config.seed) if policy else cohort
-            part = dataclasses.replace(material, dataset=dataclasses.replace(dataset, cohort=taught))
-            parts.append(Part(fraction=fraction, policy=policy, number=number, material=part))
-    return parts
+    return [
+        Part(
+            fraction=fraction,
+            policy=policy,
+            number=number,
+            material=_taught(material, cohort, policy, config.seed),
+        )
+        for fraction, cohort in zip(settings.fractions, cohorts, strict=True)
+        for number, policy in enumerate(settings.uncertain or ("",))
+    ]
+
+
+def _taught(material: Material, cohort: Cohort, policy: str, seed: int) -> Material:
+    """`material` with another cohort, whose training is told of uncertain labels what `policy` says.
+
+    Args:
+        material: Material of the comparison.
+        cohort: The cohort, or a part of it.
+        policy: See `medgraft.data.cohort.unknown.parse_policy`; empty for what the cohort was read with.
+        seed: Seeds what a policy draws.
+    """
+    taught = retaught(cohort, policy, seed) if policy else cohort
+    return dataclasses.replace(material, dataset=dataclasses.replace(material.dataset, cohort=taught))
 
 
 def _wanted(settings: CompareConfig) -> list[str]:
@@ -303,11 +321,11 @@ def _entry(
         # A trial at the last pretrained cut is one of the second baseline's, too.
         if trial is not first and trial.cut.index != second:
             forget_weights(trial)
-    label = SECOND if fixed else name
+    key = SECOND if fixed else name
     return TunedStrategy(
         # The first policy is the one all others are compared with.
-        name=f"{label} ({part.policy})" if part.number else label,
-        strategy=name,
+        name=f"{key} ({part.policy})" if part.number else key,
+        key=key,
         fraction=part.fraction,
         uncertain=part.policy,
         choice=choice,
@@ -337,7 +355,7 @@ def _open_test_set(dataset: Dataset, folder: Path, listener: Listener) -> int:
 def _outcome(advice: Advice, rows: Sequence[StrategyResult]) -> AdviceOutcome | None:
     """How right the first word of the advice was; None where that strategy was not compared."""
     largest = max(row.fraction for row in rows)
-    judged = [row for row in rows if row.fraction == largest and row.strategy != SECOND]
+    judged = [row for row in rows if row.fraction == largest and row.key != SECOND]
     ranked = sorted(judged, key=lambda row: -row.test["auroc"].mean)
     names, first = [row.strategy for row in ranked], advice.advice[0]
     if first.strategy not in names:
