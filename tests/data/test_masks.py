@@ -293,6 +293,20 @@ def test_what_is_no_mask_is_refused(tmp_path: Path, name: str, pixels: np.ndarra
         read_mask(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["m7", "m.mask", "m.dcm", "m.1.2.3"])
+def test_a_coloured_mask_is_refused_whatever_it_is_called(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "x.png", np.dstack([np.eye(4), np.zeros((4, 4)), np.eye(4)]).astype(np.uint8))
+    (tmp_path / "x.png").rename(tmp_path / name)
+    with pytest.raises(DataError, match="a coloured mask"):
+        read_mask(tmp_path / name)
+
+
+def test_an_archive_is_no_mask(tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", np.eye(4))
+    with pytest.raises(DataError, match="got a ZIP archive"):
+        read_mask(tmp_path / "m.npz")
+
+
 def test_smoothed_empty_and_missing_masks_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image has a mask"):
         read_mask_cohort(tmp_path)

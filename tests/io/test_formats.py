@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dicom_files import dicom, save
 from medgraft.config import DataConfig, MaskFormat
 from medgraft.data.cohort.cases import find_cases, is_volume_file, volumes_in
 from medgraft.errors import DataError
@@ -127,3 +128,19 @@ def test_an_image_is_known_by_its_beginning_and_a_stranger_says_what_it_is(tmp_p
     with pytest.raises(DataError, match="expected a volume: NIfTI"):
         read_volume([tmp_path / "a.png"], USUAL_READING)
     assert not is_volume_name(".nii"), "a name, and no ending"
+
+
+@pytest.mark.parametrize("name", ["a.dcm", "a", "a.png", "a.npy", "a.npz", "a.nii", "a.nii.gz"])
+def test_dicom_is_known_by_its_beginning_whatever_it_is_called(name: str, tmp_path: Path) -> None:
+    stored = np.arange(16, dtype=np.uint16).reshape(4, 4)
+    path = save(dicom(stored), tmp_path / name)
+    assert format_of(path) is FORMATS["dicom"]
+    assert read_case(path, USUAL_READING)[1].mode == "DICOM"
+    assert mask_format([path], 2, "auto") == "dicom-seg"
+
+
+@pytest.mark.parametrize("name", ["gone", "gone.dcm", "gone.png", "gone.nii.gz", "gone.npy", "folder/gone"])
+def test_a_missing_file_cannot_be_opened(name: str, tmp_path: Path) -> None:
+    for read in (read_case, lambda path, reading: read_volume([path], reading)):
+        with pytest.raises(DataError, match=r"cannot be opened \(No such file"):
+            read(tmp_path / name, USUAL_READING)

@@ -31,10 +31,6 @@ _large = threading.BoundedSemaphore(2)
 _FRAME: Final = "It is a volume or a film: use a network for volumes, or export the frame you mean."
 
 
-def _begins(path: Path) -> bool:
-    return path.is_file() and is_dicom(path)
-
-
 def _image(path: Path, reading: Reading) -> Pixels:
     header = read_header(path)
     if len(header.frames) != 1:
@@ -256,7 +252,7 @@ DICOM = FileFormat(
     name="DICOM",
     suffixes=frozenset({".dcm", ".dicom", ".ima"}),
     is_placed=True,
-    begins=_begins,
+    begins=is_dicom,
     image=_image,
     image_facts=_image_facts,
     volume=_volume,

@@ -9,10 +9,10 @@ from medgraft.io.file_format import FileFormat
 from medgraft.io.nifti_files import NIFTI
 from medgraft.io.picture_files import PICTURE
 
-__all__ = ["FORMATS", "format_of", "named_format", "names_of_formats"]
+__all__ = ["FORMATS", "begun_format", "format_of", "named_format", "names_of_formats"]
 
 FORMATS: Final[dict[str, FileFormat]] = {"nifti": NIFTI, "array": ARRAY, "dicom": DICOM, "picture": PICTURE}
-"""Formats in the order in which they are asked: endings that say everything first, then beginnings, then pictures."""
+"""Formats in the order in which people are told of them."""
 
 
 def named_format(name: str) -> FileFormat | None:
@@ -20,10 +20,23 @@ def named_format(name: str) -> FileFormat | None:
     return next((file_format for file_format in FORMATS.values() if file_format.is_named(name)), None)
 
 
-def format_of(path: Path) -> FileFormat | None:
-    """The format of an existing file, by its ending where that tells a whole volume, else by its beginning.
+def begun_format(path: Path) -> FileFormat | None:
+    """The format that a file's beginning tells, whatever it is called (DICOM); None where a name has to.
 
-    A folder is one of pictures. DICOM is known by its beginning whatever it is called, and everything else by its name.
+    Args:
+        path: A file.
+
+    Raises:
+        DataError: It cannot be opened.
+    """
+    tell = ((file_format, file_format.begins) for file_format in FORMATS.values())
+    return next((file_format for file_format, begins in tell if begins is not None and begins(path)), None)
+
+
+def format_of(path: Path) -> FileFormat | None:
+    """The format of a file by its beginning where that tells, else by its name.
+
+    A folder is one of pictures. DICOM is known by its beginning whatever it is called, and by nothing else.
 
     Args:
         path: A file or folder.
@@ -33,10 +46,8 @@ def format_of(path: Path) -> FileFormat | None:
     """
     if path.is_dir():
         return FORMATS["picture"]
-    for file_format in FORMATS.values():
-        if file_format.is_named(path.name) if file_format.begins is None else file_format.begins(path):
-            return file_format
-    return None
+    named = named_format(path.name)
+    return begun_format(path) or (named if named is not None and named.begins is None else None)
 
 
 def names_of_formats(dims: int) -> str:

@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
+from medgraft.errors import DataError
 from medgraft.io.dicom_header import is_dicom
 from medgraft.io.dicom_seg import is_seg
-from medgraft.io.formats import FORMATS, format_of
-from medgraft.io.image import read_image
+from medgraft.io.formats import FORMATS, begun_format
 
 __all__ = ["NO_NAMES", "is_mask_name", "is_seg_file", "read_mask"]
 
@@ -45,9 +45,10 @@ def read_mask(path: Path, images: Sequence[Path] = (), segments: Mapping[str, in
         (file_format for file_format in FORMATS.values() if file_format.is_named(path.name, file_format.mask_suffixes)),
         None,
     )
-    file_format = named or format_of(path)
-    if file_format is None or file_format.mask is None:
-        return read_image(path, keeps_numbers=True)[0]  # says what the file is instead
+    # What is none of ours is read as a picture, which says what it is instead.
+    file_format = named or begun_format(path) or FORMATS["picture"]
+    if file_format.mask is None:
+        raise DataError(f"{path}: {file_format.name} is not read as a mask. Export it as PNG or NIfTI.")
     return file_format.mask(path, images, segments)
 
 
