@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+import medgraft.run.analyze as analyze_module
 from medgraft.analysis.networks import similarity
 from medgraft.analysis.source_images import read_source
 from medgraft.config import read_config
@@ -260,3 +261,27 @@ def test_a_source_with_broken_images_is_read_as_far_as_it_goes(phantom: Path, tm
         (tmp_path / "broken.npz").write_bytes(content)
         with pytest.raises(DataError, match=r"broken\.npz"):
             read_source(tmp_path / "broken.npz", preprocessing, "network", 100, 0, Listener())
+
+
+def test_a_run_that_fails_leaves_the_reports_of_the_others_whole(
+    quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def analysed(folder: Path, *_: object) -> str:
+        if folder.name == "broken":
+            raise RunError("broken")
+        return folder.name
+
+    monkeypatch.setattr(analyze_module, "_analyzed", analysed)
+    monkeypatch.setattr(analyze_module, "write_report", lambda folder: written.append(folder.name))
+    with pytest.raises(RunError, match="broken"):
+        analyze_runs([tmp_path / "one", tmp_path / "two", tmp_path / "broken", tmp_path / "three"])
+    assert written == ["one", "two"]
+
+
+def test_a_fold_is_refused_with_the_way_out(quick: Path, tmp_path: Path) -> None:
+    shutil.copytree(quick, tmp_path / "fold_1")
+    (tmp_path / "fold_1" / "config.yaml").unlink()
+    with pytest.raises(RunError, match=r"got a fold.*Fit without --folds"):
+        analyze(tmp_path / "fold_1")

@@ -16,7 +16,7 @@ from medgraft.analysis.statistics import write_statistics
 from medgraft.config import RunConfig, read_config
 from medgraft.data.split import write_splits
 from medgraft.deploy.artefact import LoadedModel, load_artefact
-from medgraft.errors import ConfigError, RunError
+from medgraft.errors import ConfigError, MedgraftError, RunError
 from medgraft.files import read_json
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material
@@ -33,6 +33,7 @@ from medgraft.result.analysis import (
 from medgraft.result.run import cut_facts, read_result
 from medgraft.search.explore import choose_probe
 from medgraft.search.gain import gain_by_depth
+from medgraft.search.machine import kept_engine
 from medgraft.search.plan import SearchPlan
 from medgraft.search.rule import Choice
 from medgraft.search.trial import TrialContext
@@ -108,7 +109,15 @@ def analyze_runs(
         Matsoukas et al. What makes transfer learning work for medical images. CVPR 2022, Fig. 2.
     """
     folders, asked = [Path(run) for run in runs], question or Question()
-    results = [_analyzed(folder, asked, listener or Listener()) for folder in folders]
+    results = []
+    for folder in folders:
+        try:
+            results.append(_analyzed(folder, asked, listener or Listener()))
+        except MedgraftError:
+            # What was said of the others stands in their reports, too.
+            for done in folders[: len(results)]:
+                write_report(done)
+            raise
     points = tuple(
         point for folder, result in zip(folders, results, strict=True) if (point := _point(folder, result)) is not None
     )
@@ -273,15 +282,16 @@ def _point(run: Path, result: AnalysisResult) -> RunPoint | None:
 
 
 def _config_of(folder: Path) -> RunConfig:
-    if not (folder / "results.json").is_file() or not (folder / "config.yaml").is_file():
+    if not (folder / "results.json").is_file():
         raise RunError(
             f"expected the folder of a finished `medgraft fit`, got {folder} without results.json. "
             "For a cohort give --out."
         )
-    config = read_config(folder / "config.yaml")
     read_result(folder)  # refuses what another version wrote
-    if config.data.folds > 1:
-        raise RunError(f"expected a run on one division, got {config.data.folds} folds. Give {folder}/fold_1.")
+    config = read_config(folder / "config.yaml") if (folder / "config.yaml").is_file() else None
+    if config is None or config.data.folds > 1:
+        what = "a fold, or a part of a run" if config is None else f"{config.data.folds} folds"
+        raise RunError(f"expected a whole run on one division, got {what} in {folder}. Fit without --folds for that.")
     # Where decoded images lay when it was made says nothing about this machine.
     return config.model_copy(update={"data": config.data.model_copy(update={"cache": None})})
 
@@ -449,7 +459,7 @@ def _gain(plan: SearchPlan, folder: Path, material: Material, listener: Listener
         material: Its images and network.
         listener: Told how things go.
     """
-    engine: Engine = from_json(Engine, read_json(folder / "engine.json"))
+    engine = kept_engine(folder / "engine.json")
     if engine.device.partition(":")[0] != "cpu" and not _has_device(engine.device):
         listener.say(
             f"The run was trained on {engine.device}, which is not here: the trainings run on the CPU in float32."

@@ -18,7 +18,7 @@ from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import from_json
 
-__all__ = ["EngineWish", "engine_for"]
+__all__ = ["EngineWish", "engine_for", "kept_engine"]
 
 _BUSY: Final = 0.5
 """Cores; a core that is half used by others."""
@@ -41,10 +41,33 @@ class EngineWish:
     num_at_once: int = 1
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Kept:
+    """The engine of a run, and how many trainings at once it was chosen for."""
+
+    engine: Engine
+    num_at_once: int = 1
+
+
+def kept_engine(path: Path) -> Engine:
+    """The engine that a run was trained on.
+
+    Args:
+        path: File in which `engine_for` kept it.
+
+    Raises:
+        RunError: It is missing or damaged.
+    """
+    kept: _Kept = from_json(_Kept, read_json(path))
+    return kept.engine
+
+
 def engine_for(
     wish: EngineWish, recipe: Recipe, source: Source, dataset: Dataset, path: Path, listener: Listener
 ) -> Engine:
     """The engine of a run: measured once, stored, and used again when the run continues.
+
+    A run that goes on with another number of trainings at once keeps its arithmetic and shares the cores anew.
 
     Args:
         wish: Device and arithmetic as far as the user names them.
@@ -58,33 +81,49 @@ def engine_for(
         ConfigError: A training does not fit into memory, or bf16 was asked for volumes on a CPU.
         RunError: The file cannot be read or written.
     """
-    if path.exists():
-        stored: Engine = from_json(Engine, read_json(path))
-        return stored
-    seed = recipe.train.seed
-    model, _ = apply_strategy("ftl", source, source.cuts[-1], recipe.head, lr=recipe.lr, seed=seed)
-    batch_size, patches = recipe.train.batch_size, recipe.train.patches
+    kept: _Kept | None = from_json(_Kept, read_json(path)) if path.exists() else None
+    if kept is not None and kept.num_at_once == wish.num_at_once:
+        return kept.engine
+    train = recipe.train
+    model, _ = apply_strategy("ftl", source, source.cuts[-1], recipe.head, lr=recipe.lr, seed=train.seed)
     shape = (dataset.preprocessing.channels, *source.input_sides)
     forecast = forecast_memory(model, shape, Engine(device=wish.device))
-    refuse_memory(forecast, batch_size, wish.device, listener, num_at_once=wish.num_at_once)
+    refuse_memory(forecast, train.batch_size, wish.device, listener, num_at_once=wish.num_at_once)
+    if kept is not None:
+        engine = _shared_anew(kept, wish.num_at_once)
+        write_json(path, _Kept(engine=engine, num_at_once=wish.num_at_once))
+        return engine
     if not wish.is_deterministic:
         _say_busy(listener)
     engine = choose_engine(
         model,
         shape,
-        batch_size=batch_size,
+        batch_size=train.batch_size,
         device=wish.device,
         is_deterministic=wish.is_deterministic,
         precision=wish.precision,
-        # Trainings that run at once share the cores.
-        num_threads=max(1, torch.get_num_threads() // wish.num_at_once) if wish.num_at_once > 1 else 0,
+        num_threads=_num_threads(wish.num_at_once),
     )
-    write_json(path, engine)
-    num_train, noun = len(dataset.cohort.rows("train")), dataset.cohort.noun
-    _say_engine(engine, noun if patches is None else "patches", listener)
-    num_items = num_train if patches is None else num_train * patches.per_image
-    say_time(engine, recipe.train.epochs, num_items, noun if patches is None else "patches", listener)
+    write_json(path, _Kept(engine=engine, num_at_once=wish.num_at_once))
+    num_train = len(dataset.cohort.rows("train"))
+    noun, per_image = (dataset.cohort.noun, 1) if train.patches is None else ("patches", train.patches.per_image)
+    _say_engine(engine, noun, listener)
+    say_time(engine, train.epochs, num_train * per_image, noun, listener)
     return engine
+
+
+def _num_threads(num_at_once: int) -> int:
+    """Threads of each of so many trainings, which share the cores; 0 leaves them to the user and to torch."""
+    return max(1, torch.get_num_threads() // num_at_once) if num_at_once > 1 else 0
+
+
+def _shared_anew(kept: _Kept, num_at_once: int) -> Engine:
+    """The engine of a run that goes on with so many trainings at once: its arithmetic stays."""
+    engine, was = kept.engine, _num_threads(kept.num_at_once)
+    # One thread out of several was measured to be fastest; bits that are promised hang on the number of threads.
+    if engine.is_deterministic or engine.num_threads != was:
+        return engine
+    return dataclasses.replace(engine, num_threads=_num_threads(num_at_once))
 
 
 def _say_engine(engine: Engine, noun: str, listener: Listener) -> None:
