@@ -9,9 +9,11 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GroupKFold, cross_val_score
+from torch import nn
 
 from dicom_files import dicom, save
 from medgraft import TransferClassifier
+from medgraft.config import make_config, to_yaml
 from medgraft.data.cohort.patients import patients_of_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.search import executor
@@ -148,3 +150,25 @@ def test_few_patients_are_divided_and_one_is_refused(tmp_path: Path) -> None:
     assert model.fit(images, labels, groups=[number // 8 for number in range(24)]).val_auprc_ >= 0
     with pytest.raises(DataError, match="at least two patients"):
         model.fit(images, labels, groups=["one"] * 24)
+
+
+def test_arguments_of_a_network_may_be_classes(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\n"
+        "def net(activation=nn.ReLU):\n"
+        "    def block(i, o):\n"
+        "        return nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.BatchNorm2d(o), activation())\n"
+        "    return nn.Sequential(block(1, 4), block(4, 6))\n"
+    )
+    images, labels = np.random.default_rng(0).integers(0, 255, (60, 16, 16)).astype(np.uint8), np.arange(60) % 2
+    found = {}
+    for activation in (nn.SiLU, nn.Hardtanh):
+        model = TransferClassifier(
+            backbone=f"{tmp_path / 'net.py'}:net", backbone_args={"activation": activation}, weights="none", size=16,
+            epochs=1, cut=2,
+        )  # fmt: skip
+        found[activation] = model.fit(images, labels).predict_proba(images[:4])
+    assert not np.array_equal(*found.values())
+    config = make_config("images", options={"backbone": {"args": {"activation": nn.SiLU}}})
+    with pytest.raises(ConfigError, match=r"can be written down .* FILE\.py:FUNCTION"):
+        to_yaml(config)

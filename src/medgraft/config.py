@@ -368,8 +368,19 @@ def read_config(path: Path) -> RunConfig:
 
 
 def to_yaml(config: RunConfig) -> str:
-    """The resolved configuration as YAML."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    """The resolved configuration as YAML.
+
+    Raises:
+        ConfigError: The network has arguments that cannot be written down.
+    """
+    try:
+        plain = config.model_dump(mode="json")
+    except ValueError as error:
+        raise ConfigError(
+            f"expected arguments of the network that can be written down (numbers, words, lists), got {error}. Build "
+            "it in a Python file of your own and name FILE.py:FUNCTION as the network."
+        ) from error
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
 
 
 def parse_minutes(text: str) -> float:

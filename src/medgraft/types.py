@@ -427,6 +427,8 @@ def kind_of(task: Task) -> Kind:
 def to_json(value: Any) -> Any:
     """`value` as plain JSON types; dataclasses become dictionaries, paths and NumPy scalars their builtins.
 
+    Classes and functions, which networks take as arguments, become what Python calls them.
+
     Examples:
         >>> to_json(BlockPlan(name="layer1", treatment="frozen", lr=0.0, num_params=3))
         {'name': 'layer1', 'treatment': 'frozen', 'lr': 0.0, 'num_params': 3}
@@ -443,7 +445,7 @@ def to_json(value: Any) -> Any:
         return value.item()
     if isinstance(value, Path):
         return value.as_posix()
-    return value
+    return repr(value) if callable(value) else value
 
 
 def from_json(kind: type[T], value: Any) -> T:

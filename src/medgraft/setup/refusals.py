@@ -135,6 +135,10 @@ def _refuse_search(config: RunConfig) -> None:
         raise ConfigError(f"--search {method} is a search for {meant}, got --strategy {name}. Use --search two-stage.")
     if config.search.start != "ftl":
         return
+    if config.transfer.cut != "auto":
+        raise ConfigError(
+            f"search.start=ftl is about a search, got --cut {config.transfer.cut}. Leave one of them out."
+        )
     if method_of(config) != "guided":
         raise ConfigError(f"search.start=ftl belongs to --search guided, got {method_of(config)}.")
     head = config.transfer.head or usual_head(config.backbone.lift)
