@@ -334,11 +334,11 @@ def test_a_warm_start_where_it_cannot_be_judged_is_refused(
         fit(_config(phantom, "guided", **options), tmp_path / "run")
 
 
-def _paid(config: Any) -> tuple[budget.Decision, float]:
+def _paid(config: Any, num_at_once: int = 1) -> tuple[budget.Decision, float]:
     """What 0.4 min pay for where an epoch takes 0.1 s, and the cost of a training at every cut in full fine-tunings."""
     material = material_of(config, Listener())
     plan, cuts = plan_run(config, material, Listener()).search, material.source.cuts
-    return budget._decide(plan, 0.4, 0.1, material.source), sum(cut.macs for cut in cuts) / cuts[-1].macs
+    return budget._decide(plan, 0.4, 0.1, material.source, num_at_once), sum(cut.macs for cut in cuts) / cuts[-1].macs
 
 
 def test_an_exhaustive_search_is_priced_whole(phantom: Path) -> None:
@@ -346,6 +346,11 @@ def test_an_exhaustive_search_is_priced_whole(phantom: Path) -> None:
     assert decided.max_trials == NUM_CUTS - 1
     assert decided.epochs == pytest.approx(0.4 * 60 * 0.85 / 0.1 / share, rel=0.3)
     assert decided.epochs * share * 0.1 <= 0.4 * 60
+    # Two at once take half as long, but for the last one that runs alone; searches that look first gain nothing.
+    twice, _ = _paid(_config(phantom, "exhaustive", train={"epochs": 400}), num_at_once=2)
+    assert decided.epochs * 1.2 < twice.epochs <= decided.epochs * 2
+    one, two = (_paid(_config(phantom, "guided", train={"epochs": 400}), num)[0] for num in (1, 2))
+    assert one == two
 
 
 def test_a_time_budget_pays_for_what_the_search_may_spend(phantom: Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -52,6 +53,8 @@ def within_minutes(
     dataset: Dataset,
     path: Path,
     listener: Listener,
+    *,
+    num_at_once: int = 1,
 ) -> SearchPlan:
     """The plan with epochs and trials that fit a budget on this machine.
 
@@ -63,6 +66,7 @@ def within_minutes(
         dataset: Its images.
         path: File that keeps the decision, so that a run continues as it began.
         listener: Told what was decided.
+        num_at_once: Trainings that run at the same time where a search names several.
 
     Raises:
         ConfigError: Even the baseline and one more training of three epochs do not fit.
@@ -72,7 +76,7 @@ def within_minutes(
         decided: Decision = from_json(Decision, read_json(path))
     else:
         seconds = _epoch_seconds(plan, engine, source, dataset)
-        decided = _decide(plan, minutes, seconds, source)
+        decided = _decide(plan, minutes, seconds, source, num_at_once)
         write_json(path, decided)
     most = "" if plan.is_after_ftl else f", at most {decided.max_trials} cuts besides full fine-tuning"
     listener.say(
@@ -82,7 +86,7 @@ def within_minutes(
     return plan.with_epochs(decided.epochs, decided.max_trials)
 
 
-def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Source) -> Decision:
+def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Source, num_at_once: int = 1) -> Decision:
     """The most cuts that the budget pays for, with as many epochs as it then allows.
 
     Args:
@@ -90,14 +94,17 @@ def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Sour
         minutes: The budget.
         epoch_seconds: Seconds of one epoch of full fine-tuning on this machine.
         source: The network with its cuts.
+        num_at_once: Trainings that run at the same time, each of which takes as long as it was measured to.
     """
     cost = costs_at_cuts(plan, source)
     cuts = tuple(source.depth(index) for index in plan.depths)
-    ends = sorted((cost[cut.index] for cut in stage_ends(cuts)[:-1]), reverse=True) if plan.is_searched else [1.0]
-    candidates = ends + [1.0] * (_NEIGHBOURS if plan.is_searched else 0)
     is_exhaustive = plan.method == "exhaustive"
+    first = sorted((cost[cut.index] for cut in stage_ends(cuts)[:-1]), reverse=True) if plan.is_searched else [1.0]
+    candidates = first + [1.0] * (_NEIGHBOURS if plan.is_searched else 0)
     if is_exhaustive:
-        candidates = [cost[cut.index] for cut in cuts[:-1]]
+        candidates = first = [cost[cut.index] for cut in cuts[:-1]]
+    # Other searches look at what came of a cut before they name the next one.
+    num_parallel = num_at_once if plan.method in ("two-stage", "exhaustive") else 1
     # Full fine-tuning of the pretrained part, where the weights lack the tail.
     beside = cost[plan.second] if plan.second is not None else 0.0
     seconds, num_final, whole = minutes * 60 * _SHARE, len(plan.seeds), plan.recipe.train.epochs
@@ -111,7 +118,9 @@ def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Sour
         shared = plan.with_epochs(epochs).search_epochs
         # Chosen and baseline of each seed; what the search has trained already with all epochs is not trained again.
         final = (2 + beside) * (num_final - (min(plan.num_seeds, num_final) if shared == epochs else 0))
-        return ((1 + sum(candidates[:num])) * plan.num_seeds * shared + final * epochs) * epoch_seconds
+        steps = [1.0, *candidates[: min(num, len(first))]], candidates[len(first) : num]
+        searched = sum(_in_parallel(step * plan.num_seeds, num_parallel) for step in steps)
+        return (searched * shared + final * epochs) * epoch_seconds
 
     fewest = len(candidates) if is_exhaustive else 1
     for num in range(len(candidates), fewest - 1, -1):
@@ -124,6 +133,19 @@ def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Sour
         f"{FEWEST_EPOCHS} epochs, one epoch of full fine-tuning takes {epoch_seconds:.0f} s here), got "
         f"{minutes:g}. Use a smaller --size."
     )
+
+
+def _in_parallel(costs: Sequence[float], num: int) -> float:
+    """The longest that trainings of these costs take when so many run at once, whatever their order.
+
+    References:
+        Graham. Bounds on multiprocessing timing anomalies. SIAM J. Appl. Math. 17(2), 1969, theorem 1.
+
+    Examples:
+        >>> _in_parallel([1.0, 1.0, 0.5], 1), _in_parallel([1.0, 1.0, 0.5], 2), _in_parallel([], 2)
+        (2.5, 1.75, 0.0)
+    """
+    return sum(costs) / num + (1 - 1 / num) * max(costs, default=0.0)
 
 
 def costs_at_cuts(plan: SearchPlan, source: Source) -> dict[int, float]:

@@ -147,10 +147,18 @@ def on_this_machine(
         RunError: A file cannot be read or written.
     """
     source, dataset = material.source, material.dataset
-    engine = engine_for(wish_of(config), plan.search.recipe, source, dataset, folder / "engine.json", listener)
+    wish = wish_of(config)
+    engine = engine_for(wish, plan.search.recipe, source, dataset, folder / "engine.json", listener)
     if config.budget_minutes is not None:
         search = within_minutes(
-            plan.search, config.budget_minutes, engine, source, dataset, folder / "budget.json", listener
+            plan.search,
+            config.budget_minutes,
+            engine,
+            source,
+            dataset,
+            folder / "budget.json",
+            listener,
+            num_at_once=wish.num_at_once,
         )
         plan = dataclasses.replace(plan, search=search)
     write_json(folder / "plan.json", plan)
