@@ -31,7 +31,7 @@ def main() -> None:
             [volume[::-1, ::-1, ::-1].transpose(PLANES[options.plane]) for volume, _, _ in cases]
         )
         arrays[f"{split}_labels"] = np.array([[label] for _, _, label in cases])
-    np.savez_compressed(options.out, **arrays)
+    np.savez_compressed(options.out, **arrays)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -103,7 +103,9 @@ def whole_volumes() -> dict[str, bytes]:
         stream = io.BytesIO()
         np.save(stream, values)
         made[name] = stream.getvalue()
-    splits = {f"{split}_images": np.stack([volume.astype(np.uint8)] * 6) for split in ("train", "val", "test")}
+    splits: dict[str, np.ndarray] = {
+        f"{split}_images": np.stack([volume.astype(np.uint8)] * 6) for split in ("train", "val", "test")
+    }
     splits |= {f"{split}_labels": np.arange(6)[:, None] % 2 for split in ("train", "val", "test")}
     for name, arrays in (("one.npz", {"volume": volume}), ("archive.npz", splits)):
         for suffix, save in (("", np.savez), ("packed ", np.savez_compressed)):
@@ -191,7 +193,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> tuple[str, bytes]:
             changed[place] ^= 1 << rng.integers(8)
     elif kind == "block":
         start, length = rng.integers(0, len(data)), rng.integers(1, 500)
-        changed[start : start + length] = rng.bytes(length)
+        changed[start : start + length] = rng.bytes(int(length))
     elif kind == "swap":
         start, other, length = rng.integers(0, len(data), 3)
         piece = bytes(changed[other : other + length])
@@ -214,7 +216,7 @@ def _declare_sizes(changed: bytearray, rng: np.random.Generator) -> None:
     if changed[:4] == b"\x89PNG":
         changed[16:24] = struct.pack(">II", huge, huge)
         changed[29:33] = struct.pack(">I", zlib.crc32(bytes(changed[12:29])))
-    elif changed[344:347] in (b"n+1", b"ni1"):
+    elif bytes(changed[344:347]) in (b"n+1", b"ni1"):
         axis = 40 + 2 * int(rng.integers(0, 5))
         changed[axis : axis + 2] = struct.pack("<h", min(huge, 32767))
     elif changed[1:6] == b"NUMPY":

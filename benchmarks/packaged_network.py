@@ -10,6 +10,7 @@ Prints a Markdown table of test AUROC, mean ± sd over seeds.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,24 +18,25 @@ from medgraft import fit
 from medgraft.run.demo import demo
 
 
-def phantom_scores(out: Path, seeds: int, weights: str) -> list[dict[str, object]]:
+def phantom_scores(out: Path, seeds: int, weights: str) -> list[dict[str, Any]]:
     rows = []
     for seed in range(seeds):
         results = demo(out / f"phantom-{seed}", seed=seed, weights=weights)
         rows.append(
             {
-                "chosen": results["test"]["chosen"]["auroc"]["value"],
-                "baseline": results["test"]["baseline"]["auroc"]["value"],
-                "cut": results["chosen"]["cut"]["name"],
-                "verdict": results["test"]["verdict"],
-                "share": results["efficiency"]["chosen"]["num_params"]
-                / results["efficiency"]["baseline"]["num_params"],
+                "chosen": results.test.chosen.scores["auroc"].value,
+                "baseline": results.test.baseline.scores["auroc"].value,
+                "cut": results.chosen.cut.name,
+                "verdict": results.test.comparison.verdict,
+                "share": results.efficiency.chosen.num_params / results.efficiency.baseline.num_params,
             }
         )
     return rows
 
 
-def cohort_scores(data: Path, out: Path, seeds: int, weights: str, cut: str, preset: str) -> dict[str, object]:
+def cohort_scores(
+    data: Path, out: Path, seeds: int, weights: str, cut: str, preset: str
+) -> dict[str, dict[str, float]]:
     results = fit(
         data,
         out / f"{data.stem}-{weights}",

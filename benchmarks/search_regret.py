@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from medgraft.run.measuring import worth_of_cuts
 from scipy.stats import spearmanr
 
+from medgraft.analysis.networks import worth_of_cuts
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.config import RunConfig, make_config
 from medgraft.evaluate.bootstrap import paired_difference
@@ -209,9 +209,9 @@ def signals(config: RunConfig, material: Material, context: TrialContext, seed: 
     sample = context.sample(2000, seed)
     kept: dict[str, Any] = {"parameters": [cut.num_params for cut in cuts]}
     for name, model in (("pretrained", before), ("fine-tuned", after)):
-        worth, _ = worth_of_cuts(model, sample, seed, Listener())
+        worth, _ = worth_of_cuts(model, cuts, sample.study, sample.engine, seed, Listener())
         for title, key in (("probe", "probe"), ("kNN", "knn"), ("LogME", "logme")):
-            kept[f"{title}, {name}"] = [worth[str(cut.index)][key] for cut in cuts]
+            kept[f"{title}, {name}"] = [getattr(worth[cut.index], key) for cut in cuts]
     reuse = reuse_at_cuts(before, after, context.sample(1000, seed))
     kept["SVCCA"] = [float(reuse[cut.index].coefficients.mean()) for cut in cuts]
     path.write_text(json.dumps(kept))

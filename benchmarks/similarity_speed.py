@@ -25,7 +25,7 @@ def plain(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         u, s, _ = scipy.linalg.svd(features - features.mean(0), full_matrices=False)
         kept = int(np.searchsorted(np.cumsum(s**2) / (s**2).sum(), VARIANCE) + 1)
         reduced.append(u[:, :kept])
-    return scipy.linalg.svdvals(reduced[0].T @ reduced[1])
+    return np.asarray(scipy.linalg.svdvals(reduced[0].T @ reduced[1]))
 
 
 def features() -> tuple[np.ndarray, np.ndarray]:

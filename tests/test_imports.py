@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -284,3 +285,37 @@ def test_code_asserts_nothing_and_swallows_nothing():
                 if (is_broad and not raises) or is_empty:
                     wrong.append(f"{name}:{node.lineno} except")
     assert wrong == []
+
+
+def _named_things() -> Iterator[tuple[str, str]]:
+    """File and dotted name of everything of this package that a docstring, a comment or a document names."""
+    repository = ROOT.parent.parent
+    texts = [*MODULES.values(), *repository.glob("*.md"), *repository.glob("docs/*.md"), *repository.glob("*/*.py")]
+    for path in texts:
+        for name in re.findall(r"`+(medgraft(?:\.\w+)+)`+", path.read_text(encoding="utf-8")):
+            yield path.name, name
+
+
+def _exists(name: str) -> bool:
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            here: object = importlib.import_module(".".join(parts[:length]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[length:]:
+            # Fields of values without a default are no attributes of their class.
+            fields = getattr(here, "__dataclass_fields__", {}) | getattr(here, "model_fields", {})
+            if part in fields:
+                return True
+            if not hasattr(here, part):
+                return False
+            here = getattr(here, part)
+        return True
+    return False
+
+
+def test_what_texts_name_exists():
+    named = set(_named_things())
+    assert len(named) > 50
+    assert sorted(f"{file}: {name}" for file, name in named if not _exists(name)) == []

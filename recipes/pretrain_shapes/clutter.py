@@ -54,14 +54,14 @@ def _distance_to_segments(points: np.ndarray, start: np.ndarray, edge: np.ndarra
         nearest = squared if nearest is None else np.minimum(nearest, squared)
     if nearest is None:
         raise ValueError("a figure needs at least one segment, got none; give two points or more.")
-    return np.sqrt(nearest)
+    return np.asarray(np.sqrt(nearest))
 
 
 def _crescent(points: np.ndarray) -> np.ndarray:
     """Signed distance (a bound outside) to a moon: one circle less a shifted one."""
     outer = np.sqrt(points[0] ** 2 + points[1] ** 2) - 0.95
     inner = np.sqrt(points[0] ** 2 + (points[1] - 0.5) ** 2) - 0.80
-    return np.maximum(outer, -inner)
+    return np.asarray(np.maximum(outer, -inner))
 
 
 def _arc(radius: float, start: float, stop: float, num_points: int) -> list[tuple[float, float]]:
@@ -111,14 +111,15 @@ def _outline(sharp: np.ndarray, points: np.ndarray, scale: float, rng: np.random
 def _gradient(sharp: np.ndarray, points: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
     angle = rng.uniform(0.0, 2.0 * np.pi)
     ramp = points[0] * np.float32(np.sin(angle)) + points[1] * np.float32(np.cos(angle))
-    return _coverage(sharp) * np.clip(0.6 + 0.6 * ramp, 0.1, 1.2)
+    return np.asarray(_coverage(sharp) * np.clip(0.6 + 0.6 * ramp, 0.1, 1.2))
 
 
 def _textured(sharp: np.ndarray, points: np.ndarray, scale: float, rng: np.random.Generator) -> np.ndarray:
     angle, phase = rng.uniform(0.0, 2.0 * np.pi, 2)
     period = rng.uniform(3.0, 5.0)
     along = points[0] * np.float32(np.sin(angle)) + points[1] * np.float32(np.cos(angle))
-    return _coverage(sharp) * np.cos(along * np.float32(scale * 2.0 * np.pi / period) + np.float32(phase))
+    wave = np.cos(along * np.float32(scale * 2.0 * np.pi / period) + np.float32(phase))
+    return np.asarray(_coverage(sharp) * wave)
 
 
 def _coverage(distance_px: np.ndarray) -> np.ndarray:
@@ -163,7 +164,7 @@ def clutter_image(rng: np.random.Generator, class_index: int, size: int) -> np.n
     image = _background(rng, rows, columns) + np.float32(contrast) * figure
     image += rng.standard_normal(image.shape, dtype=np.float32) * np.float32(rng.uniform(0.08, 0.22))
     low, high = rng.uniform(-1.9, -1.3), rng.uniform(1.3, 1.9)
-    return np.clip((image - low) * (255.0 / (high - low)), 0.0, 255.0).astype(np.uint8)
+    return np.asarray(np.clip((image - low) * (255.0 / (high - low)), 0.0, 255.0), dtype=np.uint8)
 
 
 def _background(rng: np.random.Generator, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from torchvision.models import get_model, get_model_weights  # type: ignore[import-untyped]
+from torchvision.models import get_model, get_model_weights
 
 from medgraft.errors import BackboneError, WeightsError
 

@@ -17,7 +17,7 @@ from medgraft.errors import BackboneError
 __all__ = ["Recorder"]
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves its mode untyped
+class Recorder(TorchDispatchMode):  # torch leaves its mode untyped
     """Collects operations and module calls while it is active.
 
     Args:

@@ -55,7 +55,7 @@ def bootstrap_interval(preds: Judged | Sequence[Judged], metric: str, weights: n
 
     Args:
         preds: One model's predictions, or those of the same model trained with several seeds.
-        metric: A name in `medgraft.metrics.METRICS`.
+        metric: A name in `medgraft.metrics.METRICS`, of masks in `medgraft.metrics.overlap.MASK_METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
 
     Raises:
@@ -98,7 +98,7 @@ def paired_difference(
     Args:
         first: One model's predictions, or those of several seeds.
         second: The other model's predictions, on the same cases in the same order.
-        metric: A name in `medgraft.metrics.METRICS`.
+        metric: A name in `medgraft.metrics.METRICS`, of masks in `medgraft.metrics.overlap.MASK_METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
 
     Raises:
@@ -132,7 +132,7 @@ def difference_of(
     Args:
         first: Predictions of the first side, one per seed.
         second: Predictions of the second side, on the same cases.
-        metric: A name in `medgraft.metrics.METRICS`.
+        metric: A name in `medgraft.metrics.METRICS`, of masks in `medgraft.metrics.overlap.MASK_METRICS`.
         values: (R,) replicates of each side, in the same order.
     """
     observed = np.ones((1, len(first[0].groups)))

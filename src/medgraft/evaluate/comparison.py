@@ -36,7 +36,7 @@ def interval_over_seeds(
 
     Args:
         preds: One per seed.
-        metric: A name in `medgraft.metrics.METRICS`.
+        metric: A name in `medgraft.metrics.METRICS`, of masks in `medgraft.metrics.overlap.MASK_METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
         seed: Seeds the resampling of the training seeds.
     """
@@ -58,7 +58,7 @@ def difference_over_seeds(
     Args:
         first: One per seed.
         second: As many, on the same cases.
-        metric: A name in `medgraft.metrics.METRICS`.
+        metric: A name in `medgraft.metrics.METRICS`, of masks in `medgraft.metrics.overlap.MASK_METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
         seed: Seeds the resampling of the training seeds.
 
@@ -75,7 +75,7 @@ def _means(preds: Sequence[Judged], metric: str, weights: np.ndarray, seed: int)
 
     Args:
         preds: Predictions of one strategy, one per training seed.
-        metric: A name in `medgraft.metrics.METRICS`.
+        metric: A name in `medgraft.metrics.METRICS`, of masks in `medgraft.metrics.overlap.MASK_METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
         seed: Seeds the resampling of the training seeds.
     """

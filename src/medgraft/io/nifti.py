@@ -134,7 +134,7 @@ def write_nifti(values: np.ndarray, affine: np.ndarray, path: Path) -> None:
     Raises:
         OSError: The file cannot be written.
     """
-    image = nibabel.Nifti1Image(np.ascontiguousarray(values), affine)  # type: ignore[no-untyped-call]
+    image = nibabel.Nifti1Image(np.ascontiguousarray(values), affine)
     content = image.to_bytes()
     path.write_bytes(gzip.compress(content, mtime=0) if path.name.endswith(".gz") else content)
 
@@ -175,15 +175,15 @@ def to_ras(values: np.ndarray, affine: np.ndarray) -> tuple[np.ndarray, np.ndarr
         >>> turned[:, 0, 0].tolist(), affine[0, 0].item()
         ([4, 0], 1.0)
     """
-    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]  # nibabel leaves it untyped
-    turned = apply_orientation(values, orientation)  # type: ignore[no-untyped-call]
+    orientation = io_orientation(affine)  # nibabel leaves it untyped
+    turned = apply_orientation(values, orientation)
     return np.asarray(turned), turned_affine(values.shape[:3], affine)
 
 
 def turned_affine(shape: Sequence[int], affine: np.ndarray) -> np.ndarray:
     """The affine that `to_ras` gives to voxels of this shape (X, Y, Z)."""
-    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]
-    return np.asarray(affine @ inv_ornt_aff(orientation, tuple(shape)))  # type: ignore[no-untyped-call]
+    orientation = io_orientation(affine)
+    return np.asarray(affine @ inv_ornt_aff(orientation, tuple(shape)))
 
 
 def ras_order(affine: np.ndarray) -> tuple[int, ...]:
@@ -193,7 +193,7 @@ def ras_order(affine: np.ndarray) -> tuple[int, ...]:
         >>> ras_order(np.eye(4)[[1, 0, 2, 3]])
         (1, 0, 2)
     """
-    orientation = io_orientation(affine)  # type: ignore[no-untyped-call]
+    orientation = io_orientation(affine)
     return tuple(int(axis) for axis in np.argsort(orientation[:, 0]))
 
 
@@ -211,8 +211,8 @@ def from_ras(values: np.ndarray, affine: np.ndarray) -> np.ndarray:
         True
     """
     turned = np.array([[0, 1], [1, 1], [2, 1]])
-    back = ornt_transform(turned, io_orientation(affine))  # type: ignore[no-untyped-call]
-    return np.asarray(apply_orientation(values, back))  # type: ignore[no-untyped-call]
+    back = ornt_transform(turned, io_orientation(affine))
+    return np.asarray(apply_orientation(values, back))
 
 
 # It tells of repaired headers on its own; what matters becomes an error here.
