@@ -394,7 +394,8 @@ class Overlaps:
     """How well one model's masks agree with the truth, case by case and class by class.
 
     Args:
-        counts: (N, C, 3) int64: pixels called so, pixels that are so, and both (`medgraft.metrics.overlap_counts`).
+        counts: (N, C, 3) int64: pixels called so, pixels that are so, and both, from
+            `medgraft.metrics.overlap.overlap_counts`.
         groups: (N,) integers; cases of one patient (or of one set of duplicates) share a number.
         classes: Names of the C classes, the background left out.
         surfaces: (N, C, 2) float64: HD95, and the share of the surfaces within a tolerance; None where only areas were

@@ -21,7 +21,10 @@ from small_runs import SMALL, evaluate, fit, small_config
 
 def test_an_external_cohort_gets_the_same_metrics_and_its_sites(finished: Path, tmp_path: Path) -> None:
     other = write_phantom(tmp_path / "other", SMALL, 5)
-    result = evaluate(finished, DataConfig(source=str(other)), out=tmp_path / "out", replicates=200)
+    told: list[tuple[int, int]] = []
+    listener = Listener(step=lambda what, done, total: told.append((done, total)) if what == "judging" else None)
+    result = evaluate(finished, DataConfig(source=str(other)), out=tmp_path / "out", replicates=200, listener=listener)
+    assert told[-1] == (len(pd.read_csv(other)),) * 2
     assert set(result["metrics"]) >= {"auroc", "auprc", "accuracy", "majority", "brier", "ece"}
     low, high = result["metrics"]["auroc"]["ci95"]
     assert low <= result["metrics"]["auroc"]["value"] <= high

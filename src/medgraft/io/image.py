@@ -62,7 +62,6 @@ BROKEN: Final = (
 )
 ORIENTATION: Final = 274
 BITS_PER_SAMPLE: Final = 258
-SAMPLE_FORMAT: Final = 339
 WIDE_MODES: Final = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 
 

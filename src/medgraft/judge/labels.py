@@ -38,7 +38,7 @@ def call(
         rows: Rows of the cohort, every image of each unit among them.
         plan: Not needed for labels.
         engine: Device and arithmetic.
-        on_case: Not called for labels.
+        on_case: Called with the number of images done.
     """
     data = ImageSet(
         images=dataset.decoded.images,
@@ -50,7 +50,7 @@ def call(
         num_classes=len(dataset.cohort.classes),
     )
     predictions = Predictions(
-        probs=predict_probs(model.to(engine.device), data, engine),
+        probs=predict_probs(model.to(engine.device), data, engine, on_case),
         targets=data.targets,
         groups=dataset.groups[rows],
         classes=dataset.cohort.classes,

@@ -21,7 +21,7 @@ _QUICK_OVERLAP: Final = 0.25
 
 
 def predict_probs(
-    model: nn.Module, data: ImageSet, engine: Engine, on_batch: Callable[[int], None] | None = None
+    model: nn.Module, data: ImageSet, engine: Engine, on_case: Callable[[int], None] = lambda _done: None
 ) -> np.ndarray:
     """(n, C) float64 probabilities of `data`, in its order, in evaluation mode and without gradients.
 
@@ -29,16 +29,15 @@ def predict_probs(
         model: Images on the scale 0 to 1 to logits (B, num_outputs); in evaluation mode afterwards.
         data: Images; targets are not used.
         engine: Device and arithmetic.
-        on_batch: Called with the number of images after each batch.
+        on_case: Called with the number of images done, after each batch.
     """
     model.eval()
     rows = []
     positions, size = np.arange(len(data)), evaluation_batch(data.images.shape[2:])
     with running(engine), torch.inference_mode():
-        for images, _, batch in iterate(data, positions, size, torch.device(engine.device)):
+        for images, _, _ in iterate(data, positions, size, torch.device(engine.device)):
             rows.append(probabilities(forward(model, images, engine), data))
-            if on_batch is not None:
-                on_batch(len(batch))
+            on_case(min(len(data), len(rows) * size))
     return np.concatenate(rows) if rows else np.zeros((0, data.num_classes))
 
 

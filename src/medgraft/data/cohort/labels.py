@@ -29,7 +29,6 @@ NEVER_POSITIVE: Final = frozenset({"normal", "healthy", "negative", "control", "
 SEPARATOR: Final = "|"
 FLAGS: Final = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 UNCERTAIN: Final = frozenset({"-1", "-1.0", "u", "uncertain"})
-MAX_LISTED: Final = 3
 
 
 def nearest(name: str, choices: Iterable[str]) -> str:
