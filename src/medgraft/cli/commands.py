@@ -184,7 +184,9 @@ def check(
     with listening(console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
     is_whole = not audit.has_leaks and not audit.num_broken
-    doubtful = [issue for issue in audit.findings if issue.kind.startswith("mask-") and issue.severity == "warn"]
+    doubtful = [
+        issue for issue in audit.findings if issue.topic in ("doubtful-mask", "lost-mask") and issue.severity == "warn"
+    ]
     for issue in doubtful:
         typer.echo(f"{issue.kind}: {', '.join(issue.paths)}{' …' if issue.count > len(issue.paths) else ''}")
     if is_whole and not doubtful:

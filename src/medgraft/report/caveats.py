@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
+from medgraft.data.audit.findings import Topic
 from medgraft.report.run_files import RunFiles, num_unscored
 from medgraft.report.text import integer, percent, share, signed_with_interval
 from medgraft.result.run import RunResult
@@ -13,7 +14,6 @@ __all__ = [
     "find_caveats",
     "is_patient_known",
     "still_learning",
-    "MASKS_LEFT_OUT",
 ]
 
 FEW_GROUPS: Final = 20
@@ -21,14 +21,20 @@ MODEST_GROUPS: Final = 100
 FEW_CASES_OF_A_CLASS: Final = 10
 # From the weakest statement to the strongest.
 _VERDICTS: Final = ("worse", "inconclusive", "non-inferior", "better")
-SUSPECT_KINDS: Final = {"conflict": "Contradicting labels", "confounding": "A shortcut in the data"}
-DOUBTFUL_MASKS: Final = {
+_WARNED: Final[dict[Topic, tuple[Literal["strong", "note"], str]]] = {
+    "near-duplicate": ("strong", "Near-duplicates"),
+    "conflict": ("strong", "Contradicting labels"),
+    "confounding": ("strong", "A shortcut in the data"),
+    "doubtful-mask": ("strong", "Masks to look at"),
+    "lost-mask": ("note", "Cases left out for their masks"),
+}
+"""Weight and title of what the audit warns of."""
+_TITLES: Final = {
     "mask-affine": "Masks that lie elsewhere than their images",
     "mask-shift": "Masks that may be shifted, or of other images",
     "mask-label": "Numbers that hardly any mask holds",
 }
-MASKS_LEFT_OUT: Final = ("mask-unreadable", "mask-size")
-"""For these findings cases are left out."""
+"""Titles of kinds that say more than their topic."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,8 +122,8 @@ def _openings(run: RunFiles) -> Iterator[Caveat]:
 
 def _audit_findings(run: RunFiles) -> Iterator[Caveat]:
     for finding in run.result.audit.findings:
-        kind, severity, message = finding.kind, finding.severity, finding.message
-        if kind.endswith("-across-splits") and run.result.splits.are_leaks_dropped:
+        topic, severity, message = finding.topic, finding.severity, finding.message
+        if topic == "leak" and run.result.splits.are_leaks_dropped:
             yield Caveat(
                 weight="note",
                 title="Leaks removed",
@@ -125,18 +131,11 @@ def _audit_findings(run: RunFiles) -> Iterator[Caveat]:
             )
         elif severity == "stop":
             yield Caveat(weight="strong", title="A leak or defect in the data", text=message)
-        elif severity == "warn" and kind.startswith("near"):
-            yield Caveat(
-                weight="strong",
-                title="Near-duplicates",
-                text=f"{message} Where such a pair lies in two splits the test is easier than it should be.",
-            )
-        elif severity == "warn" and (title := SUSPECT_KINDS.get(kind.rpartition("-")[2])):
-            yield Caveat(weight="strong", title=title, text=message)
-        elif severity == "warn" and kind in DOUBTFUL_MASKS:
-            yield Caveat(weight="strong", title=DOUBTFUL_MASKS[kind], text=message)
-        elif severity == "warn" and kind in MASKS_LEFT_OUT:
-            yield Caveat(weight="note", title="Cases left out for their masks", text=message)
+        elif severity == "warn" and topic in _WARNED:
+            weight, title = _WARNED[topic]
+            if topic == "near-duplicate":
+                message += " Where such a pair lies in two splits the test is easier than it should be."
+            yield Caveat(weight=weight, title=_TITLES.get(finding.kind, title), text=message)
 
 
 def _observers(run: RunFiles) -> Iterator[Caveat]:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Final
 
 from medgraft.report import text as fmt
-from medgraft.report.caveats import MASKS_LEFT_OUT, is_patient_known
+from medgraft.report.caveats import is_patient_known
 from medgraft.report.prose import split_sizes
 from medgraft.report.run_files import RunFiles, num_unscored
 from medgraft.report.words import chosen_name
@@ -83,7 +83,7 @@ def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
 
 def _missing(run: RunFiles) -> str:
     if run.result.task == "segmentation":
-        lost = [finding.count for finding in run.result.audit.findings if finding.kind in MASKS_LEFT_OUT]
+        lost = [finding.count for finding in run.result.audit.findings if finding.topic == "lost-mask"]
         return f"{sum(lost)} {run.result.noun} without a mask that can be used, left out"
     return f"{num_unscored(run, 'test')} test cases without prediction" if "test" in run.predictions else ""
 

@@ -13,10 +13,27 @@ __all__ = [
     "between",
     "finding_of",
     "MAX_ROWS",
+    "Topic",
 ]
 
 MAX_ROWS: Final = 200
 """Most rows and paths a finding lists; its message counts all."""
+Topic = Literal["leak", "near-duplicate", "conflict", "confounding", "doubtful-mask", "lost-mask"]
+TOPICS: Final[dict[str, Topic]] = {
+    "duplicate-across-splits": "leak",
+    "patient-across-splits": "leak",
+    "near-duplicate": "near-duplicate",
+    "duplicate-label-conflict": "conflict",
+    "site-confounding": "confounding",
+    "size-confounding": "confounding",
+    "spacing-confounding": "confounding",
+    "mask-affine": "doubtful-mask",
+    "mask-shift": "doubtful-mask",
+    "mask-label": "doubtful-mask",
+    "mask-unreadable": "lost-mask",
+    "mask-size": "lost-mask",
+}
+"""What kinds of findings are about, as far as somebody acts on it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +55,11 @@ class Finding:
     count: int
     rows: tuple[int, ...] = ()
     paths: tuple[str, ...] = ()
+
+    @property
+    def topic(self) -> Topic | None:
+        """What it is about, by `TOPICS`."""
+        return TOPICS.get(self.kind)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +85,14 @@ class Audit:
         return next((finding for finding in self.findings if finding.kind == kind), None)
 
     @property
+    def leaks(self) -> tuple[Finding, ...]:
+        """Whatever a given split shares between its parts."""
+        return tuple(finding for finding in self.findings if finding.topic == "leak")
+
+    @property
     def has_leaks(self) -> bool:
         """Whether a given split shares patients or pixels between its parts."""
-        return any(self.of(kind) is not None for kind in ("duplicate-across-splits", "patient-across-splits"))
+        return bool(self.leaks)
 
 
 def finding_of(

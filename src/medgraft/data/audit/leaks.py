@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Final, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,6 @@ from medgraft.types import Cohort
 __all__ = ["LeakPolicy", "apply_leaks"]
 
 LeakPolicy = Literal["stop", "drop", "allow"]
-LEAKS: Final = ("duplicate-across-splits", "patient-across-splits")
 
 
 def apply_leaks(cohort: Cohort, audit: Audit, policy: LeakPolicy) -> Cohort:
@@ -35,7 +34,7 @@ def apply_leaks(cohort: Cohort, audit: Audit, policy: LeakPolicy) -> Cohort:
     """
     if policy not in get_args(LeakPolicy):
         raise ConfigError(f"--leaks must be stop, drop or allow, got {policy!r}.")
-    leaks = [finding for kind in LEAKS if (finding := audit.of(kind))]
+    leaks = audit.leaks
     if not leaks:
         return cohort
     message = " ".join(finding.message for finding in leaks)
