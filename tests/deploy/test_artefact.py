@@ -19,6 +19,7 @@ from medgraft.deploy import (
     predictions_table,
     save_artefact,
 )
+from medgraft.deploy.artefact import WeightsOrigin
 from medgraft.errors import DataError, RunError
 from medgraft.metrics.cases import predicted_targets
 from medgraft.transfer import HeadSettings, apply_strategy, prepare_source
@@ -51,7 +52,7 @@ def saved(tmp_path: Path) -> Path:
         preprocessing=Preprocessing(sides=(16, 16), channels=1, intensity_max=1023, mean=(0.5,), std=(0.5,)),
         thresholds={"sick": 0.4},
         temperature=1.1,
-        weights={"source": "none", "licence": "", "sha256": ""},
+        weights=WeightsOrigin(source="none"),
     )
     folder = save_artefact(tmp_path / "run" / "model", model.eval(), artefact, source.backbone)
     images = np.random.default_rng(0).integers(0, 1024, (5, 1, 16, 16)).astype(np.uint16)
@@ -137,3 +138,9 @@ def test_a_tie_is_called_alike_by_the_table_and_by_the_metrics(positive):
     called = [predictions.classes[index] for index in predicted_targets(predictions)]
     assert list(table["pred"]) == called
     assert called[0] != positive
+
+
+def test_a_model_that_was_stored_with_an_empty_entry_for_slim_is_read(saved: Path) -> None:
+    described = json.loads((saved / "model.json").read_text())
+    (saved / "model.json").write_text(json.dumps({**described, "slim": {}}))
+    assert load_artefact(saved).artefact.slim is None

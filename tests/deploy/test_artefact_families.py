@@ -6,8 +6,10 @@ import torch
 from families import EVERY_FAMILY, TRANSFORMERS
 from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.deploy import Artefact, load_artefact, save_artefact
+from medgraft.deploy.artefact import WeightsOrigin
 from medgraft.transfer import HeadSettings, apply_strategy, prepare_source
 from medgraft.transfer.adapters import merge_lora
+from medgraft.transfer.slim import Slim
 from medgraft.types import Preprocessing
 
 HEAD = HeadSettings(num_outputs=2)
@@ -43,8 +45,8 @@ def test_a_stored_model_comes_back_to_the_bit(tmp_path, name, size, strategy):
         ),
         thresholds={},
         temperature=1.0,
-        weights={},
-        slim={"depth": cut.index, "width": 0.5} if strategy == "tf" else {},
+        weights=WeightsOrigin(),
+        slim=Slim(depth=cut.index, width=0.5) if strategy == "tf" else None,
     )
     folder = save_artefact(tmp_path / "model", model, artefact, source.backbone)
     loaded = load_artefact(folder).network

@@ -23,13 +23,13 @@ from medgraft.errors import RunError
 from medgraft.files import replacing_folder, write_json
 from medgraft.transfer.heads import CLASSICAL, HeadSettings, empty_classical
 from medgraft.transfer.model import Head, Normalise, TransferModel
-from medgraft.transfer.slim import slim_above
+from medgraft.transfer.slim import Slim, slim_above
 from medgraft.transfer.source import Source, prepare_source
 from medgraft.transfer.strategies import with_head
 from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
 from medgraft.version import __version__
 
-__all__ = ["Artefact", "Judging", "LoadedModel", "load_artefact", "save_artefact"]
+__all__ = ["Artefact", "Judging", "LoadedModel", "WeightsOrigin", "load_artefact", "save_artefact"]
 
 _FORMAT: Final = 1
 _OWN_FILE: Final = "network.py"
@@ -52,6 +52,15 @@ class Judging:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsOrigin:
+    """Where pretrained weights came from: a file or the name of a hub's model, the licence, the file's digest."""
+
+    source: str = ""
+    licence: str = ""
+    sha256: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Artefact:
     """Everything about a deployed model but its tensors.
 
@@ -66,9 +75,9 @@ class Artefact:
         preprocessing: From a file to the network's input.
         thresholds: Class name to the operating point chosen on validation.
         temperature: Fitted on validation; reported beside, never applied to `prob_*`.
-        weights: Source, licence and sha256 of the pretrained weights.
+        weights: Where the pretrained weights came from.
         frozen: Frozen module paths.
-        slim: For slimmed networks the ``depth`` above which they are and the ``width`` they have, else empty.
+        slim: Where a slimmed network is slim; None for others.
         judged_by: What was judged as one: the probabilities of its images are averaged.
         patch: For a segmentation, sides of what its network sees at once; for others empty.
         mask_values: For a segmentation, the numbers that stand for `classes` in masks.
@@ -84,9 +93,9 @@ class Artefact:
     preprocessing: Preprocessing
     thresholds: dict[str, float]
     temperature: float
-    weights: dict[str, str]
+    weights: WeightsOrigin
     frozen: tuple[str, ...] = ()
-    slim: dict[str, float] = dataclasses.field(default_factory=dict)
+    slim: Slim | None = None
     is_ordinal: bool = False
     judged_by: Unit = "image"
     patch: tuple[int, ...] = ()
@@ -166,7 +175,8 @@ def load_artefact(path: Path) -> LoadedModel:
         raise RunError(
             f"expected the weights that {folder}/model.json names, got others or none. Copy the folder again."
         )
-    artefact: Artefact = from_json(Artefact, described)
+    # Networks that are not slim were once stored with an empty entry.
+    artefact: Artefact = from_json(Artefact, {**described, "slim": described.get("slim") or None})
     backbone = described["backbone"]
     name = str(backbone["name"])
     if name.startswith(f"{_OWN_FILE}:"):
@@ -179,8 +189,8 @@ def load_artefact(path: Path) -> LoadedModel:
     built = build_backbone(dataclasses.replace(spec, mean=settings.mean, std=settings.std))
     source = prepare_source(built, sides)
     trunk = truncate_traced(built.network, source.trace, artefact.cut)
-    if artefact.slim:
-        slim_above(trunk, source, int(artefact.slim["depth"]), artefact.slim["width"])
+    if artefact.slim is not None:
+        slim_above(trunk, source, artefact.slim.depth, artefact.slim.width)
     network = _network(artefact, source, trunk, load_file(weights), backbone["in_channels"])
     return LoadedModel(artefact=artefact, network=network.eval(), folder=folder)
 

@@ -7,7 +7,7 @@ from typing import Final
 import torch
 
 from medgraft.backbones.spec import Backbone
-from medgraft.deploy.artefact import Artefact, Judging, save_artefact
+from medgraft.deploy.artefact import Artefact, Judging, WeightsOrigin, save_artefact
 from medgraft.evaluate.efficiency import file_bytes, latency_ms
 from medgraft.result.run import Cost, Efficiency
 from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of
@@ -82,7 +82,7 @@ def artefact_of(
         thresholds=scored.thresholds,
         temperature=scored.temperature,
         tolerance_mm=scored.tolerance_mm,
-        weights={"source": report.source, "licence": report.licence, "sha256": report.sha256},
+        weights=WeightsOrigin(source=report.source, licence=report.licence, sha256=report.sha256),
         frozen=model.frozen,
         slim=slim_of(trial.spec),
         patch=dataset.patch,

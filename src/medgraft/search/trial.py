@@ -31,6 +31,7 @@ from medgraft.transfer.decoders import DECODERS
 from medgraft.transfer.heads import CLASSICAL, ClassicalHead, HeadSettings, empty_classical, head_macs
 from medgraft.transfer.model import TransferModel
 from medgraft.transfer.plan import parameter_groups, phases_of
+from medgraft.transfer.slim import Slim
 from medgraft.transfer.source import Source, SourceSpec
 from medgraft.transfer.strategies import STRATEGIES, StrategySettings, apply_strategy
 from medgraft.types import Cut, TransferPlan, to_json
@@ -350,9 +351,9 @@ def num_stored(model: TransferModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters()) + remembered
 
 
-def slim_of(spec: TrialSpec) -> dict[str, float]:
-    """Depth and width of a slimmed network, for its artefact; empty for other strategies."""
-    return {"depth": spec.cut, "width": spec.settings.width} if spec.strategy == "tf" else {}
+def slim_of(spec: TrialSpec) -> Slim | None:
+    """Where the trial's network is slim; None for other strategies."""
+    return Slim(depth=spec.cut, width=spec.settings.width) if spec.strategy == "tf" else None
 
 
 def step_macs(

@@ -15,9 +15,17 @@ from medgraft.transfer.blocks import own_blocks
 from medgraft.transfer.source import Source
 from medgraft.types import Cut
 
-__all__ = ["slim_above"]
+__all__ = ["Slim", "slim_above"]
 
 _PRUNED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Slim:
+    """Where a slimmed network is slim: the cut above which, and the share of the channels that stays there."""
+
+    depth: int
+    width: float
 
 
 def slim_above(trunk: Trunk, source: Source, depth: int, width: float) -> None:
