@@ -41,6 +41,7 @@ from medgraft.train.loop import train_model
 from medgraft.train.objectives import make_objective
 from medgraft.train.settings import TrainSettings
 from medgraft.transfer.heads import HeadSettings
+from medgraft.transfer.plan import ParameterGroup
 from medgraft.transfer.source import prepare_source
 from medgraft.transfer.strategies import apply_strategy
 
@@ -191,7 +192,9 @@ def medgraft_loop(
     folders = (work / f"block{number}" for number in range(10_000))
 
     def block() -> float:
-        groups = [{"params": list(model.parameters()), "lr": 1e-4}]
+        names, params = zip(*model.named_parameters(), strict=True)
+        # The default of AdamW.
+        groups = [ParameterGroup(params=params, names=names, lr=1e-4, weight_decay=0.01)]
         return train_model(model, groups, (train, val), settings, engine, next(folders)).seconds
 
     return Loop(block=block, breakdown=lambda: our_breakdown(model, train, settings, engine)), engine, seconds

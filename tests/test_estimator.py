@@ -130,12 +130,12 @@ def test_patients_of_dicom_files_stay_together(tmp_path: Path) -> None:
     assert patients_of_files(files) == [f"P{number // 4}" for number in range(40)]
     seen: list[Any] = []
 
-    def stop(_config: Any, cohort: Any, *_: Any) -> None:
+    def stop(cohort: Any, *_: Any, **__: Any) -> None:
         seen.append(cohort)
         raise RuntimeError("enough")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("medgraft.estimator._material", stop)
+        patch.setattr("medgraft.estimator.divided_material", stop)
         with pytest.raises(RuntimeError, match="enough"):
             TransferClassifier(size=16, epochs=1).fit(files, labels)
     table = seen[0].table

@@ -12,10 +12,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils.validation import check_is_fitted
 
 from medgraft.config import RunConfig, make_config
-from medgraft.data.audit.findings import Audit
 from medgraft.data.cohort.cases import volume_of
 from medgraft.data.cohort.patients import patients_of_files
-from medgraft.data.decoded.images import build_cache
 from medgraft.data.decoded.rows import read_row
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.deploy.predict import predict_pixels
@@ -24,16 +22,13 @@ from medgraft.io.preprocess import prepare
 from medgraft.io.volume import is_volume_name
 from medgraft.judge.models import artefact_of
 from medgraft.listener import Listener
-from medgraft.prepare.cohort import reading_of
-from medgraft.prepare.material import Material, preprocessing_of
-from medgraft.prepare.network import fitted, network_of
+from medgraft.prepare.material import divided_material
 from medgraft.search.outcome import best_trial
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import load_trial_model
 from medgraft.setup.plan import context_of, on_this_machine, plan_run
 from medgraft.setup.refusals import refuse_early
-from medgraft.study.dataset import Dataset
-from medgraft.transfer.source import prepare_source
+from medgraft.train.engine import pick_device
 from medgraft.types import Cohort
 
 __all__ = ["TransferClassifier"]
@@ -127,7 +122,10 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             groups = patients_of_files([volume_of(Path(path))[0] for path in X])
         with tempfile.TemporaryDirectory(prefix="medgraft-") as temporary:
             folder = Path(temporary)
-            material = _material(config, _cohort(X, self.classes_, targets, groups, self.seed), folder, groups)
+            cohort = _cohort(X, self.classes_, targets, groups, self.seed)
+            material = divided_material(
+                cohort, config.data, config.backbone, folder / "cache", seed=config.seed, is_offline=config.offline
+            )
             quiet = Listener()
             plan, engine = on_this_machine(config, plan_run(config, material, quiet), material, folder, quiet)
             context = context_of(material, engine, folder)
@@ -149,7 +147,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         for row in range(len(cohort)):
             pixels, facts = read_row(cohort, row, settings.reading)
             images.append(prepare(pixels, settings, facts.spacing_mm))
-        return predict_pixels(self.model_, np.stack(images))
+        return predict_pixels(self.model_, np.stack(images), device=pick_device(self.device))
 
     def predict(self, X: np.ndarray | Sequence[str | Path]) -> np.ndarray:
         """The most probable class of each image."""
@@ -228,41 +226,3 @@ def _cohort(
         files=files,
         dims=dims,
     )
-
-
-def _material(config: RunConfig, cohort: Cohort, folder: Path, groups: Sequence[Any] | None) -> Material:
-    """Decoded images and prepared network for the search.
-
-    Args:
-        config: Settings of the estimator.
-        cohort: The images, divided.
-        folder: Decoded images are kept below it.
-        groups: N patients, whose images stay together; None: each image for itself.
-    """
-    network = network_of(config.backbone, seed=config.seed, is_offline=config.offline)
-    backbone, sides = fitted(network, cohort, config.backbone.lift)
-    source = prepare_source(backbone, sides)
-    channels = 1 if backbone.in_channels == 1 else None
-    decoded = build_cache(
-        cohort,
-        folder / "cache",
-        sides=sides,
-        channels=config.data.channels if config.data.channels is not None else channels,
-        resize=config.data.resize,
-        reading=reading_of(config.data),
-    )
-    if decoded.broken:
-        first = decoded.broken[0]
-        raise DataError(
-            f"expected readable images, got {len(decoded.broken)} others, first {first.path}: {first.reason}"
-        )
-    codes = pd.factorize(cohort.table["patient"])[0] if groups is not None else np.arange(len(cohort))
-    dataset = Dataset(
-        cohort=cohort,
-        decoded=decoded,
-        rows=np.arange(len(cohort)),
-        groups=np.asarray(codes, dtype=np.int64),
-        preprocessing=preprocessing_of(source, decoded, cohort.rows("train")),
-    )
-    audit = Audit(findings=(), exact_duplicates=(), near_duplicates=(), num_images=len(cohort), num_broken=0)
-    return Material(dataset=dataset, source=source, audit=audit, given=cohort)

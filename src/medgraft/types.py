@@ -109,6 +109,10 @@ class Cohort:
     def __len__(self) -> int:
         return len(self.table)
 
+    def notes_since(self, before: "Cohort") -> tuple[str, ...]:
+        """The notes that were added since this was `before`."""
+        return self.notes[len(before.notes) :]
+
     @property
     def kind(self) -> Kind:
         """What its truth is made of."""

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from medgraft.train import Engine, ImageSet, TrainSettings, train_model
+from medgraft.transfer.plan import ParameterGroup
 
 
 class Net(nn.Module):
@@ -58,12 +59,12 @@ def net_of(num_outputs: int = 1, seed: int = 0) -> Net:
     return Net(num_outputs)
 
 
-def groups_of(model: nn.Module, lr: float = 0.02) -> list[dict]:
+def groups_of(model: nn.Module, lr: float = 0.02) -> list[ParameterGroup]:
     named = dict(model.named_parameters())
     vectors = {n: p for n, p in named.items() if p.ndim == 1}
     matrices = {n: p for n, p in named.items() if p.ndim > 1}
     return [
-        {"params": list(part.values()), "names": list(part), "lr": lr, "weight_decay": decay}
+        ParameterGroup(params=tuple(part.values()), names=tuple(part), lr=lr, weight_decay=decay)
         for part, decay in ((vectors, 0.0), (matrices, 0.05))
     ]
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from medgraft.train import Engine, TrainSettings, train_model
 from medgraft.train.course import Course, SourcePull, TrainPhase
+from medgraft.transfer.plan import ParameterGroup
 
 
 class Freezable(nn.Module):
@@ -45,8 +46,8 @@ def setup(make_net, make_images):
     blocks = [p for n, p in named.items() if "blocks" in n]
     head = [p for n, p in named.items() if "blocks" not in n]
     groups = [
-        {"params": head, "names": ["head"], "lr": 0.02, "lrs": (0.02, 0.02), "weight_decay": 0.0},
-        {"params": blocks, "names": ["blocks"], "lr": 0.01, "lrs": (0.0, 0.01), "weight_decay": 0.0},
+        ParameterGroup(params=tuple(head), names=("head",), lr=0.02, lrs=(0.02, 0.02), weight_decay=0.0),
+        ParameterGroup(params=tuple(blocks), names=("blocks",), lr=0.01, lrs=(0.0, 0.01), weight_decay=0.0),
     ]
     frozen = frozenset(n for n in named if "blocks" in n)
     phases = (
@@ -119,8 +120,7 @@ def test_a_strong_pull_keeps_a_training_near_its_source(tmp_path, make_net, make
     for strength in (0.0, 20.0):
         model, groups, _, data = setup(make_net, make_images)
         before = {n: p.detach().clone() for n, p in model.named_parameters()}
-        for group in groups:
-            group["lr"] = 0.02
+        groups = [dataclasses.replace(group, lr=0.02) for group in groups]
         course = Course(l2sp=(strength, 0.0))
         run((model, groups, course, data), tmp_path / str(strength))
         distances[strength] = sum(float((p.detach() - before[n]).norm()) for n, p in model.named_parameters())

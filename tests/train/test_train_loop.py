@@ -15,6 +15,7 @@ from medgraft.metrics.classification import auprc, auroc
 from medgraft.train import Engine, TrainSettings, predict_probs
 from medgraft.train.augment import AUGMENTATIONS, AugmentSettings
 from medgraft.train.schedule import cosine_factor
+from medgraft.transfer.plan import ParameterGroup
 from medgraft.types import Predictions
 
 HARD = {"epochs": 4, "augment": AUGMENTATIONS["strong"], "seed": 3}
@@ -212,8 +213,8 @@ def test_the_rate_of_each_group_follows_the_schedule(make_run, make_groups, monk
     run = make_run(lr=0.1)
     model = torch.nn.Conv2d(1, 1, 8)
     groups = [
-        {"params": [model.weight], "names": ["weight"], "lr": 0.1, "weight_decay": 0.0},
-        {"params": [model.bias], "names": ["bias"], "lr": 0.01, "weight_decay": 0.0},
+        ParameterGroup(params=(model.weight,), names=("weight",), lr=0.1, weight_decay=0.0),
+        ParameterGroup(params=(model.bias,), names=("bias",), lr=0.01, weight_decay=0.0),
     ]
     flat = torch.nn.Sequential(model, torch.nn.Flatten())
     loop.train_model(

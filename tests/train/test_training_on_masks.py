@@ -21,6 +21,7 @@ from medgraft.train.outputs import call_masks, mask_overlaps, predict_masks
 from medgraft.train.patches import PatchSettings
 from medgraft.train.settings import TrainSettings
 from medgraft.train.teaching import Share, teach
+from medgraft.transfer.plan import ParameterGroup
 
 ENGINE = Engine(device="cpu")
 
@@ -61,7 +62,7 @@ def settings(**options: Any) -> TrainSettings:
 def trained(folder: Path, num_classes: int = 1, **options: Any) -> tuple[Net, TrainResult, MaskSet]:
     train, val = masks_of(12, 0, num_classes), masks_of(5, 1, num_classes)
     net = Net(train.num_outputs)
-    groups = [{"params": list(net.parameters()), "names": [], "lr": 0.03, "weight_decay": 0.0}]
+    groups = [ParameterGroup(params=tuple(net.parameters()), names=(), lr=0.03, weight_decay=0.0)]
     return net, train_model(net, groups, (train, val), settings(**options), ENGINE, folder), val
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from medgraft.train import Engine, ImageSet, TrainSettings, train_model
+from medgraft.transfer.plan import ParameterGroup
 
 random = np.random.default_rng(0)
 targets = np.arange(48) % 2
@@ -36,7 +37,7 @@ model = nn.Sequential(
     nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 1)
 )
 named = dict(model.named_parameters())
-groups = [{"params": list(named.values()), "names": list(named), "lr": 0.02, "weight_decay": 0.0}]
+groups = [ParameterGroup(params=tuple(named.values()), names=tuple(named), lr=0.02, weight_decay=0.0)]
 folder = Path(sys.argv[1])
 found = train_model(
     model,

@@ -220,7 +220,7 @@ def test_what_is_frozen_under_a_decoder_neither_learns_nor_moves(
     model, plan = made(resnet18, strategy, 5)
     before = copy.deepcopy(model.trunk.state_dict())
     groups = parameter_groups(model, plan, resnet18, 0.0)
-    optimizer = torch.optim.SGD([{k: g[k] for k in ("params", "lr")} for g in groups])
+    optimizer = torch.optim.SGD([group.for_torch() for group in groups])
     model.train()
     for _ in range(2):
         model(torch.rand(2, 3, 64, 64)).square().mean().backward()

@@ -66,7 +66,7 @@ def test_every_tensor_learns_at_its_rate_in_every_phase(source_of, strategy, nam
     source = source_of(name, size)
     model, plan = made(strategy, source)
     groups = parameter_groups(model, plan, source, weight_decay=0.05)
-    optimizer = torch.optim.SGD([{k: g[k] for k in ("params", "lr", "weight_decay")} for g in groups], lr=0.1)
+    optimizer = torch.optim.SGD([group.for_torch() for group in groups], lr=0.1)
     schedule = Schedule("constant", optimizer, 10, 5)
     course = course_of(model, plan, source, groups)
     names = {id(p): n for n, p in model.named_parameters()}

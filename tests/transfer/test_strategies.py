@@ -39,8 +39,8 @@ def rates(model, plan, source):
     found = dict.fromkeys(dict(model.named_parameters()), 0.0)
     by_id = {id(parameter): name for name, parameter in model.named_parameters()}
     for group in parameter_groups(model, plan, source, weight_decay=0.1):
-        for parameter in group["params"]:
-            found[by_id[id(parameter)]] += group["lr"]
+        for parameter in group.params:
+            found[by_id[id(parameter)]] += group.lr
     return found
 
 
@@ -156,15 +156,15 @@ def test_decay_is_for_matrices_alone(source_of):
     model, plan = build("ttl", source, source.cuts[-1])
     shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, plan, source, weight_decay=0.1)
-    assert sorted(name for group in groups for name in group["names"]) == sorted(shapes)
+    assert sorted(name for group in groups for name in group.names) == sorted(shapes)
     for group in groups:
-        assert {shapes[name] > 1 for name in group["names"]} == {group["weight_decay"] > 0}
+        assert {shapes[name] > 1 for name in group.names} == {group.weight_decay > 0}
 
 
 def test_tokens_and_position_tables_carry_no_decay(source_of):
     source = source_of("vit_tiny_patch16_224", 224)
     model, plan = build("ttl", source, source.cuts[2])
-    decayed = {n for g in parameter_groups(model, plan, source, 0.1) if g["weight_decay"] for n in g["names"]}
+    decayed = {n for g in parameter_groups(model, plan, source, 0.1) if g.weight_decay for n in g.names}
     shapes = {name: parameter.ndim for name, parameter in model.named_parameters()}
     spared = {name.rpartition(".")[2] for name in shapes if shapes[name] > 1 and name not in decayed}
     assert spared == {"cls_token", "pos_embed"}

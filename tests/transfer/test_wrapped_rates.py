@@ -27,7 +27,7 @@ for strategy in ("lwft", "discriminative", "tf"):
     cut = source.cuts[4] if strategy != "discriminative" else source.cuts[-1]
     model, plan = apply_strategy(strategy, source, cut, HeadSettings(num_outputs=2), lr=0.01, seed=0)
     groups = parameter_groups(model, plan, source, weight_decay=0.05)
-    optimizer = torch.optim.AdamW([{k: g[k] for k in ("params", "lr", "weight_decay")} for g in groups])
+    optimizer = torch.optim.AdamW([group.for_torch() for group in groups])
     wrapped, stepper = accelerator.prepare(model, optimizer)
     assert type(wrapped).__name__ == "DistributedDataParallel"
     rates = {id(p): group["lr"] for group in stepper.param_groups for p in group["params"]}
@@ -76,7 +76,7 @@ def test_rates_survive_the_wrapper_on_every_family(group, source_of, name, size)
         cut = source.cuts[len(source.cuts) // 2] if STRATEGIES[strategy].has_depth else source.cuts[-1]
         model, plan = apply_strategy(strategy, source, cut, HeadSettings(num_outputs=2), lr=0.01, seed=0)
         groups = parameter_groups(model, plan, source, weight_decay=0.05)
-        optimizer = torch.optim.SGD([{k: g[k] for k in ("params", "lr")} for g in groups])
+        optimizer = torch.optim.SGD([group.for_torch() for group in groups])
         wrapped = DistributedDataParallel(model)
         rates = {id(p): g["lr"] for g in optimizer.param_groups for p in g["params"]}
         highest = [max(lrs) for lrs in zip(*(phase.lrs for phase in plan.phases), strict=True)] if plan.phases else None

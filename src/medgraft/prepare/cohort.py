@@ -17,7 +17,7 @@ from medgraft.io.intensity import ct_windows
 from medgraft.listener import Listener
 from medgraft.types import Cohort, Reading
 
-__all__ = ["audited", "open_cohort", "reading_of", "store_of"]
+__all__ = ["audited", "decoded_as_asked", "open_cohort", "reading_of", "store_of"]
 
 
 def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2, 3] = "auto", seed: int = 0) -> Cohort:
@@ -125,20 +125,7 @@ def audited(
         listener: Told how far it is, and what the audit found.
         folder: Where the cache lies instead of in the store.
     """
-    if folder is None:
-        folder, limit = store_of(config), round(config.cache_gb * 1e9)
-    else:
-        limit = None
-    decoded = build_cache(
-        cohort,
-        folder,
-        sides=sides,
-        channels=config.channels if config.channels is not None else channels,
-        resize=config.resize,
-        reading=reading_of(config),
-        limit=limit,
-        progress=lambda done, total: listener.step("reading images", done, total),
-    )
+    decoded = decoded_as_asked(cohort, config, sides, channels, listener, folder=folder)
     readable = cohort.select(decoded.rows)
     audit = audit_cohort(readable, decoded)
     for finding in audit.findings:
@@ -146,6 +133,37 @@ def audited(
     if not audit.findings:
         listener.say("The audit found nothing.")
     return readable, decoded, audit
+
+
+def decoded_as_asked(
+    cohort: Cohort,
+    config: DataConfig,
+    sides: tuple[int, ...],
+    channels: int | None,
+    listener: Listener,
+    *,
+    folder: Path | None = None,
+) -> DecodedCohort:
+    """The readable images of `cohort`, decoded.
+
+    Args:
+        cohort: As it was read.
+        config: How files are read, and where the store of decoded cohorts is.
+        sides: Sides of the decoded images in px, of volumes in voxels.
+        channels: How many the network reads; None where it reads one or three.
+        listener: Told how far it is.
+        folder: Where the cache lies instead of in the store.
+    """
+    return build_cache(
+        cohort,
+        store_of(config) if folder is None else folder,
+        sides=sides,
+        channels=config.channels if config.channels is not None else channels,
+        resize=config.resize,
+        reading=reading_of(config),
+        limit=round(config.cache_gb * 1e9) if folder is None else None,
+        progress=lambda done, total: listener.step("reading images", done, total),
+    )
 
 
 def reading_of(config: DataConfig) -> Reading:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from pathlib import Path
 
 import numpy as np
 
@@ -17,14 +18,14 @@ from medgraft.data.split import split_cohort
 from medgraft.errors import DataError
 from medgraft.io.preprocess import intensity_scale
 from medgraft.listener import Listener
-from medgraft.prepare.cohort import audited, open_cohort
+from medgraft.prepare.cohort import audited, decoded_as_asked, open_cohort
 from medgraft.prepare.network import fitted, network_of, wanted_dims
 from medgraft.prepare.sides import image_and_patch_sides
 from medgraft.study.dataset import Dataset
 from medgraft.transfer.source import Source, prepare_source
 from medgraft.types import Cohort, Preprocessing
 
-__all__ = ["Material", "digest_of", "prepare_material", "preprocessing_of"]
+__all__ = ["Material", "digest_of", "divided_material", "prepare_material", "preprocessing_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,13 +62,11 @@ def prepare_material(
     """
     network = network_of(backbone, seed=seed, is_offline=is_offline)
     cohort = open_cohort(data, listener, wanted_dims(backbone.lift, network), seed)
-    network, sides = fitted(network, cohort, backbone.lift)
-    image_sides, sides = _image_and_input_sides(data, cohort, network, sides)
-    source = prepare_source(network, sides)
-    channels = 1 if network.in_channels == 1 else None
+    source, image_sides, channels = _source_for(network, cohort, data, backbone)
     readable, decoded, audit = audited(cohort, data, image_sides, channels, listener)
     kept = apply_leaks(readable, audit, data.leaks)
-    _say_new(kept, readable, listener)
+    for note in kept.notes_since(readable):
+        listener.say(note)
     masks = None
     if cohort.task == "segmentation":
         kept, masks = _masked(kept, readable, decoded, listener)
@@ -75,7 +74,8 @@ def prepare_material(
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)[rows]
     # Folds divide later, each in its own way.
     divided = kept if data.folds > 1 else split_cohort(kept, groups, seed)
-    _say_new(divided, kept, listener)
+    for note in divided.notes_since(kept):
+        listener.say(note)
     dataset = Dataset(
         cohort=divided,
         decoded=decoded,
@@ -86,6 +86,58 @@ def prepare_material(
         masks=masks,
     )
     return Material(dataset=dataset, source=source, audit=audit, given=readable)
+
+
+def divided_material(
+    cohort: Cohort, data: DataConfig, backbone: BackboneConfig, folder: Path, *, seed: int, is_offline: bool
+) -> Material:
+    """Everything a search needs, of images that somebody else has read, labelled and divided; nothing is audited.
+
+    Args:
+        cohort: Divided; labels are its truth.
+        data: How files are read.
+        backbone: The network that reads it.
+        folder: Decoded images are kept there.
+        seed: Seeds weights that are random.
+        is_offline: Forbid any attempt to reach a hub.
+
+    Raises:
+        DataError: An image cannot be read.
+        MedgraftError: Whatever else is wrong with the input; see the functions called.
+    """
+    network = network_of(backbone, seed=seed, is_offline=is_offline)
+    source, sides, channels = _source_for(network, cohort, data, backbone)
+    decoded = decoded_as_asked(cohort, data, sides, channels, Listener(), folder=folder)
+    if decoded.broken:
+        first = decoded.broken[0]
+        raise DataError(
+            f"expected readable images, got {len(decoded.broken)} others, first {first.path}: {first.reason}"
+        )
+    dataset = Dataset(
+        cohort=cohort,
+        decoded=decoded,
+        rows=np.arange(len(cohort)),
+        groups=groups_of(cohort, ()),
+        preprocessing=preprocessing_of(source, decoded, cohort.rows("train")),
+    )
+    audit = Audit(findings=(), exact_duplicates=(), near_duplicates=(), num_images=len(cohort), num_broken=0)
+    return Material(dataset=dataset, source=source, audit=audit, given=cohort)
+
+
+def _source_for(
+    network: Backbone, cohort: Cohort, data: DataConfig, backbone: BackboneConfig
+) -> tuple[Source, tuple[int, ...], int | None]:
+    """The network as it reads a cohort, the sides of the images, and the channels it insists on.
+
+    Args:
+        network: As it is published.
+        cohort: What it shall read.
+        data: How the cohort is read.
+        backbone: How volumes are read by a network for images.
+    """
+    network, sides = fitted(network, cohort, backbone.lift)
+    image_sides, sides = _image_and_input_sides(data, cohort, network, sides)
+    return prepare_source(network, sides), image_sides, 1 if network.in_channels == 1 else None
 
 
 def _image_and_input_sides(
@@ -164,15 +216,3 @@ def preprocessing_of(source: Source, decoded: DecodedCohort, train_rows: np.ndar
         std=backbone.std,
         reading=decoded.reading,
     )
-
-
-def _say_new(after: Cohort, before: Cohort, listener: Listener) -> None:
-    """Say the notes that a step added to a cohort.
-
-    Args:
-        after: A cohort made from `before`.
-        before: Its notes were said already.
-        listener: Told the new notes.
-    """
-    for note in after.notes[len(before.notes) :]:
-        listener.say(note)

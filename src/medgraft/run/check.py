@@ -40,7 +40,7 @@ def check(config: DataConfig, *, seed: int = 0, listener: Listener | None = None
         listener.say(words)
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)
     divided = split_cohort(readable, groups, seed)
-    for note in divided.notes[len(readable.notes) :]:
+    for note in divided.notes_since(readable):
         listener.say(note)
     return audit, divided
 

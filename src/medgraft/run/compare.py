@@ -119,6 +119,7 @@ class Part:
     policy: str
     number: int
     material: Material
+    notes: tuple[str, ...]
 
     def below(self, folder: Path) -> Path:
         """Where its trials are kept in the folder of a comparison."""
@@ -146,6 +147,7 @@ def _parts(config: RunConfig, material: Material) -> list[Part]:
             policy=policy,
             number=number,
             material=_taught(material, cohort, policy, config.seed),
+            notes=cohort.notes_since(dataset.cohort),
         )
         for fraction, cohort in zip(settings.fractions, cohorts, strict=True)
         for number, policy in enumerate(settings.uncertain or ("",))
@@ -252,9 +254,9 @@ def _trained(config: RunConfig, parts: Sequence[Part], names: Sequence[str], job
     progress = Progress(num_entries * (settings.trials + config.seeds - 1))
     entries = []
     for part in parts:
-        recipe, dataset = recipe_of(config, part.material), part.material.dataset
-        if not part.number:
-            job.listener.say(dataset.cohort.notes[-1])
+        recipe = recipe_of(config, part.material)
+        for note in part.notes if not part.number else ():
+            job.listener.say(note)
         context = context_of(part.material, job.engine, part.below(job.folder))
         prefix = "" if part.fraction == 1 else f"{part.fraction:g} "
         trainer = Trainer(

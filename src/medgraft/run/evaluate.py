@@ -100,7 +100,7 @@ def _opened_labels(model: LoadedModel, config: DataConfig, unit: Unit | None, li
         return _with_labels(artefact, open_cohort(config.model_copy(update=update | {"unit": wanted}), listener))
     cohort = open_cohort(config.model_copy(update=update | {"unit": "image"}), listener)
     divided = with_units(cohort, wanted)
-    for note in divided.notes[len(cohort.notes) :]:
+    for note in divided.notes_since(cohort):
         listener.say(note)
     return _with_labels(artefact, divided)
 

@@ -42,7 +42,8 @@ def fit_folds(
     whole = material.dataset
     for number, cohort in enumerate(fold_splits(whole.cohort, whole.groups, num_folds, plan.seed), 1):
         fold = folder / f"fold_{number}"
-        listener.say(cohort.notes[-1])
+        for note in cohort.notes_since(whole.cohort):
+            listener.say(note)
         # As in `fit`: killed before its report a fold is not done.
         if not ((fold / "results.json").is_file() and (fold / "report.html").is_file()):
             fold.mkdir(exist_ok=True)

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -30,7 +30,7 @@ from medgraft.transfer.blocks import frozen_under
 from medgraft.transfer.decoders import DECODERS
 from medgraft.transfer.heads import CLASSICAL, ClassicalHead, HeadSettings, empty_classical, head_macs
 from medgraft.transfer.model import TransferModel
-from medgraft.transfer.plan import parameter_groups, phases_of
+from medgraft.transfer.plan import ParameterGroup, parameter_groups, phases_of
 from medgraft.transfer.slim import Slim
 from medgraft.transfer.source import Source, SourceSpec
 from medgraft.transfer.strategies import STRATEGIES, StrategySettings, apply_strategy
@@ -328,19 +328,19 @@ def _solve(spec: TrialSpec, context: TrialContext, folder: Path, model: Transfer
     return outcome, float(len(train) * model.trunk.cut.macs)
 
 
-def course_of(model: TransferModel, plan: TransferPlan, source: Source, groups: list[dict[str, Any]]) -> Course:
+def course_of(model: TransferModel, plan: TransferPlan, source: Source, groups: Sequence[ParameterGroup]) -> Course:
     """What the plan wants changed while the model trains.
 
     Args:
         model: What trains.
         plan: Its plan.
         source: Network that it was made from.
-        groups: Groups of the optimiser with their learning rates in each phase, `lrs`.
+        groups: Groups of the optimiser.
     """
     phases = []
     for number, phase in enumerate(plan.phases):
         frozen = frozen_under(model, source, phase.lrs)
-        lrs = tuple(group["lrs"][number] for group in groups)
+        lrs = tuple(group.lrs[number] for group in groups)
         phases.append(TrainPhase(start=phase.start, lrs=lrs, modules=frozen.modules, parameters=frozen.parameters))
     return Course(phases=tuple(phases), l2sp=plan.l2sp)
 

@@ -24,6 +24,7 @@ from medgraft.train.memory import freed_memory_kept
 from medgraft.train.schedule import Schedule
 from medgraft.train.settings import OPTIMIZERS, TrainSettings
 from medgraft.train.teaching import Share, Teaching, teach
+from medgraft.transfer.plan import ParameterGroup
 
 __all__ = ["EpochRow", "TrainResult", "late_gain", "train_model"]
 
@@ -118,7 +119,7 @@ class _Session:
 
 def train_model(
     model: nn.Module,
-    groups: list[dict[str, Any]],
+    groups: Sequence[ParameterGroup],
     data: tuple[ImageSet, ImageSet],
     settings: TrainSettings,
     engine: Engine,
@@ -180,7 +181,7 @@ def train_model(
 
 def _open(
     model: nn.Module,
-    groups: list[dict[str, Any]],
+    groups: Sequence[ParameterGroup],
     teaching: Teaching,
     settings: TrainSettings,
     engine: Engine,
@@ -206,8 +207,7 @@ def _open(
     model.to(engine.device)
     if engine.is_channels_last:
         to_channels_last(model)
-    ours = ("names", "lrs")
-    optimizer = OPTIMIZERS[settings.optimizer]([{k: v for k, v in g.items() if k not in ours} for g in groups])
+    optimizer = OPTIMIZERS[settings.optimizer]([group.for_torch() for group in groups])
     steps = settings.epochs * max(1, teaching.num_steps(accelerator.num_processes))
     schedule = Schedule(settings.schedule, optimizer, steps, settings.patience)
     # At the source weights still: a checkpoint comes later.

@@ -1,8 +1,11 @@
 """Plans: what happens to each block, and the optimiser's parameter groups that make it so."""
 
 import collections
+import dataclasses
 import itertools
 from typing import Any
+
+from torch import nn
 
 from medgraft.errors import ConfigError
 from medgraft.transfer.blocks import block_index
@@ -10,7 +13,7 @@ from medgraft.transfer.model import TransferModel
 from medgraft.transfer.source import Source
 from medgraft.types import BlockPlan, Phase, TransferPlan
 
-__all__ = ["block_sizes", "lr_of", "parameter_groups", "phases_of", "plan_line", "plan_table"]
+__all__ = ["ParameterGroup", "block_sizes", "lr_of", "parameter_groups", "phases_of", "plan_line", "plan_table"]
 
 
 def block_sizes(source: Source) -> dict[int, int]:
@@ -38,14 +41,36 @@ def phases_of(plan: TransferPlan) -> tuple[Phase, ...]:
     return plan.phases or (Phase(start=0.0, lrs=tuple(block.lr for block in plan.blocks)),)
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ParameterGroup:
+    """Parameters that an optimiser treats alike.
+
+    Args:
+        params: The parameters.
+        names: Their names in the model.
+        lr: Highest learning rate of all phases.
+        weight_decay: Weight decay, 0 or more.
+        lrs: Learning rate in each phase; empty where there is one.
+    """
+
+    params: tuple[nn.Parameter, ...]
+    names: tuple[str, ...]
+    lr: float
+    weight_decay: float
+    lrs: tuple[float, ...] = ()
+
+    def for_torch(self) -> dict[str, Any]:
+        """The group as optimisers of `torch.optim` take it."""
+        return {"params": list(self.params), "lr": self.lr, "weight_decay": self.weight_decay}
+
+
 def parameter_groups(
     model: TransferModel, plan: TransferPlan, source: Source, weight_decay: float
-) -> list[dict[str, Any]]:
+) -> tuple[ParameterGroup, ...]:
     """Groups for an optimiser, one per (learning rates, decay); built before any wrapper renames parameters.
 
     Weight decay acts on the matrices and kernels of layers alone, not on vectors (biases, norms, scales), tokens and
-    position tables; under L2-SP the pull towards the source takes its place. Each group lists its parameters'
-    `names` and its learning rate in each phase, `lrs`; its `lr` is the highest of these.
+    position tables; under L2-SP the pull towards the source takes its place.
 
     Args:
         model: What is trained; its gradients are switched as the plan's first phase says.
@@ -55,7 +80,7 @@ def parameter_groups(
     """
     phases = phases_of(plan)
     decay_of_layers = 0.0 if any(plan.l2sp) else weight_decay
-    groups: dict[tuple[tuple[float, ...], float], dict[str, Any]] = {}
+    groups: dict[tuple[tuple[float, ...], float], dict[str, nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         lrs = tuple(lr_of(plan, source, name, phase) for phase in range(len(phases)))
         if name in model.never_trained:
@@ -68,11 +93,11 @@ def parameter_groups(
             continue
         # Layers call it "weight" (or "in_proj_weight"); `cls_token`, `pos_embed` and bias tables are called otherwise.
         decay = decay_of_layers if parameter.ndim > 1 and name.endswith("weight") else 0.0
-        new = {"params": [], "names": [], "lr": max(lrs), "lrs": lrs, "weight_decay": decay}
-        group = groups.setdefault((lrs, decay), new)
-        group["params"].append(parameter)
-        group["names"].append(name)
-    return list(groups.values())
+        groups.setdefault((lrs, decay), {})[name] = parameter
+    return tuple(
+        ParameterGroup(params=tuple(part.values()), names=tuple(part), lr=max(lrs), weight_decay=decay, lrs=lrs)
+        for (lrs, decay), part in groups.items()
+    )
 
 
 def plan_line(plan: TransferPlan) -> str:
