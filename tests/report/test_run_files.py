@@ -82,6 +82,16 @@ def test_predictions_read_back_give_the_stored_accuracy(finished_runs, task):
     assert accuracy(read_predictions(run, "test")) == pytest.approx(run.result.test.chosen.scores["accuracy"].value)
 
 
+def test_cases_without_a_known_patient_are_groups_of_their_own(make_run):
+    run = make_run()
+    table = pd.read_csv(run / "predictions.csv")
+    table.loc[:3, "patient"] = ""
+    table.loc[4:, "patient"] = "one"
+    table.to_csv(run / "predictions.csv", index=False)
+    groups = read_predictions(read_run(run), "test").groups
+    assert len(np.unique(groups)) == 5
+
+
 def test_cases_without_a_prediction_are_left_out_and_counted(make_run):
     run = make_run()
     table = pd.read_csv(run / "predictions.csv").astype({"prob_normal": object, "prob_lesion": object})

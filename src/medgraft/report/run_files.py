@@ -139,7 +139,10 @@ def read_predictions(run: RunFiles, role: str) -> Predictions | None:
             f"expected the positive class to be one of {', '.join(run.classes)}, got {positive!r} in "
             f"{run.root / 'results.json'}. Run `medgraft fit` again with the same command."
         )
-    patients = scored["patient"] if "patient" in scored else scored["path"]
+    # A case of which no patient is known is a group of its own.
+    patients = scored["path"]
+    if "patient" in scored:
+        patients = scored["patient"].where(scored["patient"].fillna("") != "", patients)
     return Predictions(
         probs=probs[is_scored],
         targets=members if task == "multilabel" else members.argmax(axis=1),
