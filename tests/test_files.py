@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ import pytest
 from medgraft import files
 from medgraft.errors import RunError
 from medgraft.files import (
+    copy_whole,
     locked,
     read_json,
     remove_leftovers,
@@ -158,3 +160,25 @@ def test_a_lock_whose_file_was_removed_meanwhile_is_taken_anew(tmp_path, monkeyp
     with locked(path):
         assert path.is_file()
     assert len(calls) == 2
+
+
+def test_a_copy_is_whole_or_what_was_there_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    (source / "deep").mkdir(parents=True)
+    (source / "deep" / "a.txt").write_text("new")
+    for target, name in ((tmp_path / "folder", "deep/a.txt"), (tmp_path / "file.txt", "")):
+        origin = source if name else source / "deep" / "a.txt"
+        copy_whole(origin, target)
+        assert (target / name if name else target).read_text() == "new"
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (source / "deep" / "a.txt").write_text("newer")
+    for name in ("copytree", "copyfile"):
+        monkeypatch.setattr(files.shutil, name, fails)
+    for origin, target in ((source, tmp_path / "folder"), (source / "deep" / "a.txt", tmp_path / "file.txt")):
+        with pytest.raises(RunError, match="No space left"):
+            copy_whole(origin, target)
+    assert (tmp_path / "folder" / "deep" / "a.txt").read_text() == (tmp_path / "file.txt").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder", "source"]

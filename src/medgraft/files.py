@@ -20,6 +20,7 @@ from medgraft.errors import RunError
 from medgraft.types import to_json
 
 __all__ = [
+    "copy_whole",
     "lock_file",
     "locked",
     "read_json",
@@ -97,6 +98,24 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         raise RunError(_refusal(path, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def copy_whole(source: Path, path: Path) -> None:
+    """Put a copy of a file or folder in the place `path`, whole or not at all.
+
+    Args:
+        source: What is copied, with all that is in it.
+        path: What was there is gone.
+
+    Raises:
+        RunError: The disk is full, or the place cannot be written.
+    """
+    if source.is_dir():
+        with replacing_folder(path) as temporary:
+            shutil.copytree(source, temporary, dirs_exist_ok=True)
+    else:
+        with replacing(path) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 @contextlib.contextmanager

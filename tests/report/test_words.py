@@ -9,7 +9,7 @@ from medgraft.report.prose import LOSSES, REFERENCES
 from medgraft.report.words import SEARCHES, WORDINGS, chosen_name, depth_sentence, strategy_words
 from medgraft.result.run import Chosen, CutFacts
 from medgraft.train.mask_losses import MASK_LOSSES
-from medgraft.transfer.strategies import STRATEGIES, ZERO_DEPTH, StrategySettings
+from medgraft.transfer.strategies import STRATEGIES, StrategySettings
 
 
 def chosen_of(strategy: str, index: int = 3, name: str = "layer1.1", **more: Any) -> Chosen:
@@ -31,7 +31,7 @@ def test_words_have_no_gap(strategy: str) -> None:
     assert ("layer1.1" in depth_sentence(chosen, is_searched=True)) == STRATEGIES[strategy].has_depth
 
 
-@pytest.mark.parametrize("strategy", ZERO_DEPTH)
+@pytest.mark.parametrize("strategy", [name for name, strategy in STRATEGIES.items() if strategy.has_zero])
 def test_depth_zero_is_said_in_words(strategy: str) -> None:
     chosen = chosen_of(strategy, 0, "(none)")
     sentence = depth_sentence(chosen, is_searched=False)

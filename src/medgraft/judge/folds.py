@@ -1,7 +1,6 @@
 """One result of many folds: every case was tested once, and each fold chose its own cut."""
 
 import dataclasses
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -13,7 +12,7 @@ from medgraft.errors import RunError
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.results import Estimate, ModelResult, TestResult
 from medgraft.evaluate.summary import compare, summarise
-from medgraft.files import write_table
+from medgraft.files import copy_whole, write_table
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
 from medgraft.judge.test import ROLES, judged_name, table_name, test_result
@@ -226,13 +225,12 @@ def _merge_files(folder: Path, places: Sequence[Path]) -> None:
     if all((path / "predictions_val.csv").exists() for path in places):
         write_table(concatenated(places, "predictions_val.csv"), folder / "predictions_val.csv")
     for name in ("choice.json", "audit.json"):
-        shutil.copyfile(places[0] / name, folder / name)
+        copy_whole(places[0] / name, folder / name)
     splits = [
         pd.read_csv(path / "splits.csv", dtype=str, keep_default_na=False).assign(fold=number)
         for number, path in enumerate(places, 1)
     ]
     write_table(pd.concat(splits), folder / "splits.csv")
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    shutil.copytree(places[0] / "model", folder / "model")
+    copy_whole(places[0] / "model", folder / "model")
     if (places[0] / "report_images").is_dir():
-        shutil.copytree(places[0] / "report_images", folder / "report_images", dirs_exist_ok=True)
+        copy_whole(places[0] / "report_images", folder / "report_images")

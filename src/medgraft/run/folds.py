@@ -1,11 +1,11 @@
 """Grouped nested cross-validation: every group is tested once, and each fold chooses its own cut."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from medgraft.data.split import fold_splits
+from medgraft.files import copy_whole
 from medgraft.judge.folds import merge_folds
 from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
@@ -47,7 +47,7 @@ def fit_folds(
         # As in `fit`: killed before its report a fold is not done.
         if not ((fold / "results.json").is_file() and (fold / "report.html").is_file()):
             fold.mkdir(exist_ok=True)
-            shutil.copyfile(folder / "run.json", fold / "run.json")
+            copy_whole(folder / "run.json", fold / "run.json")
             train_rows = whole.rows[cohort.rows("train")]
             preprocessing = preprocessing_of(material.source, whole.decoded, train_rows)
             dataset = dataclasses.replace(whole, cohort=cohort, preprocessing=preprocessing)

@@ -19,16 +19,15 @@ from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, feature_path, load_trial_model, probed_sample
 from medgraft.search.two_stage import exhaustive, two_stage
 from medgraft.train.features import keep_features
-from medgraft.transfer.depths import WHOLE_IS_FTL
 from medgraft.transfer.source import BELOW_STEM
-from medgraft.transfer.strategies import apply_strategy
+from medgraft.transfer.strategies import STRATEGIES, apply_strategy
 from medgraft.types import Cut, Predictions
 
 __all__ = ["Explored", "choose_probe", "explore"]
 
 _COMPARED_IMAGES: Final = 1000
 # At the last cut these are full fine-tuning: the baseline has its own role in the table.
-_BASELINES: Final = (*WHOLE_IS_FTL, "ftl")
+_BASELINES: Final = (*(name for name, strategy in STRATEGIES.items() if strategy.is_ftl_whole), "ftl")
 
 CutSearch = Search[tuple[Cut, str], Sequence[float], dict[int, float]]
 

@@ -213,9 +213,9 @@ def _depths(source: Source, name: str, num: int) -> list[Cut]:
     usual = usual_depth(source, name)
     if not STRATEGIES[name].has_depth:
         return [usual]
-    if name in ("frozen", "hybrid"):
+    if STRATEGIES[name].fitting == "features":
         return depths_to_try(source.cuts, usual, num)
     # At the last cut ttl, tf and wtst are full fine-tuning, which is compared anyway, and lwft is a probe.
     below = source.cuts[:-1] or source.cuts
-    start = usual if name == "gradual" else max(stage_ends(below), key=lambda cut: cut.index)
+    start = usual if STRATEGIES[name].usual == "zero" else max(stage_ends(below), key=lambda cut: cut.index)
     return depths_to_try(below, start, num)

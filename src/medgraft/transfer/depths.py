@@ -1,16 +1,11 @@
 """What a depth means for a strategy: the usual one, one that is named, and where a strategy is full fine-tuning."""
 
-from typing import Final
-
 from medgraft.cuts.truncate import resolve_cut
 from medgraft.transfer.source import BELOW_STEM, Source
-from medgraft.transfer.strategies import ZERO_DEPTH
+from medgraft.transfer.strategies import STRATEGIES
 from medgraft.types import Cut
 
-__all__ = ["WHOLE_IS_FTL", "named_depth", "renamed", "usual_depth"]
-
-WHOLE_IS_FTL: Final = ("ttl", "tf", "wtst")
-"""Strategies that are full fine-tuning at the last cut."""
+__all__ = ["named_depth", "renamed", "usual_depth"]
 
 
 def named_depth(source: Source, strategy: str, wanted: str) -> Cut:
@@ -26,14 +21,14 @@ def named_depth(source: Source, strategy: str, wanted: str) -> Cut:
     """
     if wanted == "auto":
         return usual_depth(source, strategy)
-    if wanted.strip() == "0" and strategy in ZERO_DEPTH:
+    if wanted.strip() == "0" and STRATEGIES[strategy].has_zero:
         return BELOW_STEM
     return resolve_cut(source.cuts, wanted)
 
 
 def usual_depth(source: Source, strategy: str) -> Cut:
     """The depth of a strategy when none is given: all that is kept, and everything unfrozen in the end."""
-    return BELOW_STEM if strategy == "gradual" else source.cuts[-1]
+    return BELOW_STEM if STRATEGIES[strategy].usual == "zero" else source.cuts[-1]
 
 
 def renamed(strategy: str, cut: int, num_cuts: int) -> str:
@@ -48,4 +43,4 @@ def renamed(strategy: str, cut: int, num_cuts: int) -> str:
         >>> renamed("ttl", 8, 9), renamed("ttl", 9, 9), renamed("frozen", 9, 9)
         ('ttl', 'ftl', 'frozen')
     """
-    return "ftl" if strategy in WHOLE_IS_FTL and cut == num_cuts else strategy
+    return "ftl" if STRATEGIES[strategy].is_ftl_whole and cut == num_cuts else strategy

@@ -23,7 +23,7 @@ from medgraft.transfer.slim import slim_above
 from medgraft.transfer.source import Source
 from medgraft.types import BlockPlan, Cut, Phase, TransferPlan
 
-__all__ = ["STRATEGIES", "WITH_DECODER", "ZERO_DEPTH", "Strategy", "StrategySettings", "apply_strategy", "with_head"]
+__all__ = ["STRATEGIES", "WITH_DECODER", "Strategy", "StrategySettings", "apply_strategy", "with_head"]
 
 Treatment = Literal["reused", "frozen", "slimmed", "re-initialised", "removed", "new"]
 
@@ -292,37 +292,38 @@ class Strategy:
         has_depth: Whether a cut means something; without it the last cut is used.
         is_searched: Whether the cut is searched unless one is given.
         fitting: Whether the head is trained by ``gradient`` or solved on cached ``features``.
+        has_zero: Whether depth 0 says something: nothing is kept (tf, wtst), or nothing stays frozen (lwft, gradual).
+        usual: Depth where none is given: the last cut, or 0.
+        is_ftl_whole: Whether it is full fine-tuning at the last cut, so that one trial serves both.
+        takes_decoder: Whether it says what becomes of an encoder; a decoder is always new.
     """
 
     apply: Callable[[Source, Cut, float, StrategySettings], Made]
     has_depth: bool = True
     is_searched: bool = False
     fitting: Literal["gradient", "features"] = "gradient"
+    has_zero: bool = False
+    usual: Literal["last", "zero"] = "last"
+    is_ftl_whole: bool = False
+    takes_decoder: bool = False
 
 
 STRATEGIES: Final[dict[str, Strategy]] = {
-    "scratch": Strategy(apply=scratch, has_depth=False),
-    "frozen": Strategy(apply=frozen, fitting="features"),
+    "scratch": Strategy(apply=scratch, has_depth=False, takes_decoder=True),
+    "frozen": Strategy(apply=frozen, fitting="features", takes_decoder=True),
     "hybrid": Strategy(apply=hybrid, fitting="features"),
-    "ftl": Strategy(apply=ftl, has_depth=False),
-    "lwft": Strategy(apply=lwft, is_searched=True),
-    "tf": Strategy(apply=tf, is_searched=True),
-    "ttl": Strategy(apply=ttl, is_searched=True),
-    "gradual": Strategy(apply=gradual),
+    "ftl": Strategy(apply=ftl, has_depth=False, takes_decoder=True),
+    "lwft": Strategy(apply=lwft, is_searched=True, has_zero=True, takes_decoder=True),
+    "tf": Strategy(apply=tf, is_searched=True, has_zero=True, is_ftl_whole=True),
+    "ttl": Strategy(apply=ttl, is_searched=True, is_ftl_whole=True, takes_decoder=True),
+    "gradual": Strategy(apply=gradual, has_zero=True, usual="zero"),
     "lp-ft": Strategy(apply=lp_ft, has_depth=False),
     "discriminative": Strategy(apply=discriminative, has_depth=False),
-    "wtst": Strategy(apply=wtst, is_searched=True),
+    "wtst": Strategy(apply=wtst, is_searched=True, has_zero=True, is_ftl_whole=True, takes_decoder=True),
     "l2sp": Strategy(apply=l2sp, has_depth=False),
     "lora": Strategy(apply=lora, has_depth=False),
 }
-
-
-# Where depth 0 says something: nothing is kept (tf, wtst) or nothing stays frozen (lwft, gradual).
-ZERO_DEPTH: Final = ("lwft", "tf", "gradual", "wtst")
-
-
-# Above all others these say what becomes of an encoder; its decoder is always new.
-WITH_DECODER: Final = ("ftl", "frozen", "lwft", "ttl", "scratch", "wtst")
+WITH_DECODER: Final = tuple(name for name, strategy in STRATEGIES.items() if strategy.takes_decoder)
 
 
 def apply_strategy(
@@ -354,7 +355,7 @@ def apply_strategy(
         raise ConfigError(f"expected a strategy among {', '.join(STRATEGIES)}, got {name!r}.")
     if not STRATEGIES[name].has_depth and cut.index != source.cuts[-1].index:
         raise ConfigError(f"{name} has no depth and takes no --cut, got {cut.name}. Use ttl to keep less.")
-    if cut.index == 0 and name not in ZERO_DEPTH:
+    if cut.index == 0 and not STRATEGIES[name].has_zero:
         raise CutError(f"{name} keeps at least the stem: expected a cut from 1 to {len(source.cuts)}, got 0.")
     if not lr > 0:
         raise ConfigError(f"lr must be positive, got {lr}. Typical for fine-tuning: 1e-4 to 3e-3.")
