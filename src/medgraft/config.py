@@ -185,7 +185,9 @@ class TransferConfig(_Frozen):
         None, description="None: pooled; for hybrid svm; for volumes read by slices attention across them"
     )
     decoder: Literal["unet", "unet++", "fpn", "upernet"] = Field("unet", description="The head of a segmentation")
-    solver: Literal["exact", "gradient"] = Field("exact", description="Of frozen; gradient trains with augmentation")
+    solver: Literal["exact", "gradient"] = Field(
+        "exact", description="How frozen finds its head; gradient trains with augmentation"
+    )
     low_lr: float = Field(0.1, gt=0, le=1, description="Share of the LR for carefully tuned blocks (lwft, gradual)")
     layer_decay: float = Field(0.75, gt=0, le=1, description="LR of a block over that of the next one (discriminative)")
     probe_share: float = Field(0.3, gt=0, lt=1, description="Share of the epochs for the head alone (lp-ft)")
@@ -218,8 +220,12 @@ class TrainConfig(_Frozen):
     flip: Literal["none", "horizontal", "all"] = "none"
     average: float = Field(0.1, ge=0, lt=1, description="Share of the training over which weights are averaged")
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    loss: Literal["dice-ce", "dice-bce", "dice", "focal", "tversky"] = Field("dice-ce", description="Of masks")
-    patches: int = Field(0, ge=0, le=1000, description="Of an image with a mask, per epoch; 0: half of what covers it")
+    loss: Literal["dice-ce", "dice-bce", "dice", "focal", "tversky"] = Field(
+        "dice-ce", description="What masks are taught by"
+    )
+    patches: int = Field(
+        0, ge=0, le=1000, description="Taken of an image with a mask, per epoch; 0: half of what covers it"
+    )
     foreground: float = Field(0.5, ge=0, le=1, description="Share of the patches around what is marked")
 
 
@@ -232,7 +238,8 @@ class SearchConfig(_Frozen):
         "epochs, max_trials) are given; guided and svcca: ttl alone; incremental: lwft alone",
     )
     start: Literal["source", "ftl"] = Field(
-        "source", description="Of guided: train from the source's weights, or by halving from the fine-tuned trunk"
+        "source",
+        description="Where guided begins: train from the source's weights, or by halving from the fine-tuned trunk",
     )
     extra: float = Field(
         1.0, gt=0, le=10, description="What guided may spend beyond full fine-tuning, in units of its training"
@@ -251,7 +258,7 @@ class CompareConfig(_Frozen):
     """What `medgraft compare` compares."""
 
     strategies: tuple[str, ...] = Field(("all",), min_length=1)
-    fractions: tuple[float, ...] = Field((1.0,), min_length=1, description="Of the training groups")
+    fractions: tuple[float, ...] = Field((1.0,), min_length=1, description="Shares of the training groups")
     uncertain: tuple[str, ...] = Field(
         (), description="Policies for uncertain labels, each with every strategy; the first is the baseline's"
     )
@@ -262,7 +269,9 @@ class EvaluateConfig(_Frozen):
     """How the result is judged; fixed before the test set is opened."""
 
     margin: float = Field(0.02, gt=0, lt=0.5, description="Non-inferiority margin: AUROC, of masks mean Dice")
-    tolerance_mm: float = Field(2.0, ge=0, le=1000, description="Of surface Dice; in px where the spacing is unknown")
+    tolerance_mm: float = Field(
+        2.0, ge=0, le=1000, description="Tolerance of surface Dice; in px where the spacing is unknown"
+    )
     operating_point: str = "youden"
     replicates: int = Field(2000, ge=100, le=100_000)
     thumbnails: bool = Field(True, description="Pictures in the report (names can be burnt into images)")

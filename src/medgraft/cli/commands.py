@@ -169,7 +169,7 @@ def check(
     observer: Observer = None,
     positive: Positive = None,
     sets: Sets = [],  # noqa: B006 - typer copies it
-    seed: Annotated[int, option(RUNNING, "Of the split that is shown.")] = 0,
+    seed: Annotated[int, option(RUNNING, "Draws the split that is shown.")] = 0,
 ) -> None:
     """Audit a cohort. Exit code 0: clean, 1: leaks, broken files or doubtful masks, 2: unusable."""
     from medgraft.config import make_config
@@ -282,7 +282,7 @@ def demo(
     *,
     task: DemoTask = "classification",
     out: Annotated[Path, option(RUNNING, "Folder for phantom and run.")] = Path("medgraft-demo"),
-    seed: Annotated[int, option(RUNNING, "Of everything.")] = 0,
+    seed: Annotated[int, option(RUNNING, "Draws everything.")] = 0,
     volumes: Annotated[bool, option(RUNNING, "Chests of 32 × 32 × 32 voxels instead of films.", "--volumes")] = False,
 ) -> None:
     """The main job on the built-in phantom with the packaged network, offline."""
@@ -323,7 +323,7 @@ def compare(
     lift: Lift = None,
     strategies: Annotated[str, option(STRATEGY, "all, or names separated by commas; ftl is added.")] = "all",
     trials: Annotated[int, option(STRATEGY, "Trainings per strategy over depth and learning rate.")] = 4,
-    head: Annotated[str | None, option(STRATEGY, "Of hybrid: svm, random-forest, logistic, knn …")] = None,
+    head: Annotated[str | None, option(STRATEGY, "Head of hybrid: svm, random-forest, logistic, knn …")] = None,
     fractions: Annotated[str, option(TRAINING, "Shares of the training groups, separated by commas.")] = "1",
     seeds: Annotated[int, option(TRAINING, "Trainings of each strategy's choice.")] = 3,
     preset: Annotated[str, option(TRAINING, "fast, balanced, thorough or paper.")] = "balanced",

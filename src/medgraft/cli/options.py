@@ -88,7 +88,7 @@ JudgedBy = Annotated[
 ]
 FormatOfMasks = Annotated[
     MaskFormat,
-    option(RUNNING, "Of masks: auto (as the images), png, nifti, npy or dicom-seg.", "--format"),
+    option(RUNNING, "Format of masks: auto (as the images), png, nifti, npy or dicom-seg.", "--format"),
 ]
 Key = Annotated[
     str | None,
@@ -109,7 +109,7 @@ DemoTask = Annotated[
     option(LABELS, "Kinds of lesions, or where they lie.", "--task"),
 ]
 Observer = Annotated[str | None, option(LABELS, "Whose masks, where there are several; or majority.")]
-Decoder = Annotated[str | None, option(STRATEGY, "Of a segmentation: unet, unet++, fpn or upernet.")]
+Decoder = Annotated[str | None, option(STRATEGY, "Decoder of a segmentation: unet, unet++, fpn or upernet.")]
 Positive = Annotated[str | None, option(LABELS, "Positive class of a binary task.")]
 Weights = Annotated[
     str | None, option(NETWORK, "hub, none, or the path of a weights file (FILE#key: one of several networks in it).")
