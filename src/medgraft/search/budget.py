@@ -27,8 +27,11 @@ __all__ = ["FEWEST_EPOCHS", "costs_at_cuts", "within_minutes"]
 
 FEWEST_EPOCHS: Final = 3
 """Fewest epochs of a training that a time budget leaves."""
+# A two-stage search tries up to two cuts on either side of the best end.
 _NEIGHBOURS: Final = 4
+# Reading, judging and the report come out of the budget, too, and an epoch is measured from a few steps.
 _SHARE: Final = 0.85
+# The first step builds what later ones use again; the least of three is free of it.
 _STEPS: Final = 3
 # How far neighbouring patches lie apart in validation, as a share of their side.
 _APART: Final = 0.75
@@ -152,9 +155,12 @@ def costs_at_cuts(plan: SearchPlan, source: Source) -> dict[int, float]:
     """Cost of a training at each cut by its index, in units of full fine-tuning; decoders count.
 
     Args:
-        plan: Tells the head.
+        plan: Tells strategy and head.
         source: The network with its cuts.
     """
+    if plan.strategy != "ttl":
+        # Whatever else is searched (lwft, tf, wtst) runs the whole network at every depth: at most this.
+        return {cut.index: 1.0 for cut in source.cuts}
     macs = {cut.index: cut.macs for cut in source.cuts}
     if plan.recipe.train.patches is not None:
         at_cuts = segmenter_costs(source, plan.recipe.head.kind, plan.recipe.head.num_outputs)

@@ -45,6 +45,8 @@ __all__ = [
     "wish_of",
 ]
 
+# Below so many groups one seed's validation score says more of the seed than of the cut; three seeds with a third of
+# the epochs each cost the same.
 _SMALL_VALIDATION: Final = 200
 _SEEDS_WHEN_SMALL: Final = 3
 
@@ -83,7 +85,8 @@ def plan_run(config: RunConfig, material: Material, listener: Listener) -> RunPl
     source, dataset = material.source, material.dataset
     transfer, search = config.transfer, config.search
     recipe, method = recipe_of(config, material), method_of(config)
-    num_seeds, num_shares = search_seeds(config, len(np.unique(dataset.study.val_groups)))
+    study = dataset.study
+    num_seeds, num_shares = search_seeds(config, len(np.unique(study.val_groups)))
     plan = SearchPlan(
         recipe=recipe,
         strategy=transfer.strategy,
@@ -109,7 +112,7 @@ def plan_run(config: RunConfig, material: Material, listener: Listener) -> RunPl
     plan = settled(
         plan,
         source,
-        dataset.study,
+        study,
         listener,
         is_guided_asked=is_asked,
         fewest_epochs=epochs if config.budget_minutes is None else min(FEWEST_EPOCHS, epochs),
@@ -266,6 +269,7 @@ def _batch_size(asked: int, dataset: Dataset) -> int:
     if asked:
         return asked
     if dataset.masks is not None:
+        # Patches in a step: two of volumes fill a small machine, and are what nnU-Net usually takes.
         return 8 if dataset.cohort.dims == 2 else 2
     num_train = len(dataset.cohort.rows("train"))
     # A few hundred images in large batches are too few steps for a deep network, and truncation would look better
@@ -321,6 +325,7 @@ def _possible_depths(source: Source, recipe: Recipe, strategy: str) -> tuple[int
         recipe: Tells the head, and whether masks are learned.
         strategy: A key of `medgraft.transfer.strategies.STRATEGIES`.
     """
+    # Only what is cut off takes skip connections with it; other strategies keep the whole encoder.
     if recipe.train.patches is None or strategy not in ("ttl", "frozen"):
         return tuple(cut.index for cut in source.cuts)
     heads = decoders_at_cuts(source, recipe.head.kind)
