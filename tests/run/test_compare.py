@@ -15,6 +15,7 @@ from torch import nn
 import medgraft.judge.strategies as strategies
 import medgraft.run.compare as room
 import medgraft.search.executor as executor
+import medgraft.setup.comparison as planning
 from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.backbones.packaged import packaged_weights
 from medgraft.errors import BackboneError, ConfigError, RunError
@@ -114,7 +115,7 @@ def chosen_by_fraction(search):
 
 
 def test_a_class_in_one_group_is_refused_before_anything_is_trained(phantom, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "_MIN_GROUPS", 1000)
+    monkeypatch.setattr(planning, "_MIN_GROUPS", 1000)
     with pytest.raises(ConfigError, match=r"at least 1000 training groups of .* for frozen, got .*Use a larger"):
         compare(config_of(phantom, strategies=["frozen"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -239,7 +240,7 @@ def test_a_classical_head_without_hybrid_is_refused(phantom, tmp_path):
 
 
 def test_all_leaves_out_what_the_network_cannot_do(phantom, tmp_path, monkeypatch):
-    monkeypatch.setattr(room, "STRATEGIES", {name: room.STRATEGIES[name] for name in ("ftl", "lora")})
+    monkeypatch.setattr(planning, "STRATEGIES", {name: planning.STRATEGIES[name] for name in ("ftl", "lora")})
     results = compare(config_of(phantom, strategies=["all"], fractions=[1.0], trials=1), tmp_path / "run")
     assert [row["strategy"] for row in results["rows"]] == ["ftl"]
     assert "transformer" in results["left_out"]["lora"]

@@ -475,7 +475,7 @@ def test_a_case_without_a_usable_mask_is_named_and_left_out(observed: Path, tmp_
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"transfer": {"strategy": "tf"}}, "expected a strategy among ftl, frozen"),
+        ({"transfer": {"strategy": "tf"}}, "expected a strategy among scratch, frozen"),
         ({"transfer": {"head": "pooled"}}, "transfer.head is about labels"),
         ({"train": {"imbalance": "focal"}}, "train.imbalance is about labels"),
         ({"evaluate": {"operating_point": "sensitivity=0.9"}}, "operating_point is about labels"),

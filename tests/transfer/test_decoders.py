@@ -255,7 +255,7 @@ def test_a_frozen_encoder_of_any_family_is_in_evaluation_mode(name: str) -> None
 
 def test_other_strategies_take_no_decoder(resnet18: Source) -> None:
     with pytest.raises(
-        ConfigError, match="expected a strategy among ftl, frozen, lwft, ttl, scratch, wtst for a decoder"
+        ConfigError, match="expected a strategy among scratch, frozen, ftl, lwft, ttl, wtst for a decoder"
     ):
         made(resnet18, "l2sp", 9)
     with pytest.raises(ConfigError, match="needs an encoder of 4 halvings"):
