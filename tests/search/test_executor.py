@@ -45,13 +45,13 @@ def test_two_processes_train_the_same_trials_to_the_bit(context, spec_of, tmp_pa
     )
     alone = list(here(one, specs, Watch()))
     with open_executor("processes:2") as executor:
-        trials = executor(many, specs, watch)
-        together = [next(trials)]
-        # What is done is handed out before all is.
-        assert not all(is_finished(spec, many) for spec in specs)
-        together += trials
+        together = list(executor(many, specs, watch))
         # Read back, in the order asked for, by whoever comes.
         assert [trial.spec for trial in executor(many, specs[::-1], watch)] == specs[::-1]
+        # What is done is handed out before all is.
+        short, endless = spec_of(1, epochs=1, seed=5), spec_of(2, epochs=20_000)
+        assert next(executor(many, [short, endless], Watch())).spec == short
+        assert not is_finished(endless, many)
     assert [trial.spec for trial in together] == specs
     for first, second in zip(alone, together, strict=True):
         np.testing.assert_array_equal(first.val_outputs, second.val_outputs)
