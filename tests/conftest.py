@@ -1,6 +1,8 @@
 """What all tests share: predictions with known strength, and a home that is not the user's."""
 
-from collections.abc import Callable
+import re
+import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -52,6 +54,17 @@ def predictions(
 @pytest.fixture(scope="session")
 def make_predictions() -> Callable[..., Predictions]:
     return predictions
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _figures(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Figures are drawn where pages are tested; elsewhere they would be most of a small run's time."""
+    with pytest.MonkeyPatch.context() as patch:
+        pages = [room for name, room in sys.modules.items() if re.fullmatch(r"medgraft\.report\.(\w+_)?page", name)]
+        for room in pages if "report" not in request.path.parts else ():
+            for name in [name for name in vars(room) if name.endswith("_figure")]:
+                patch.setattr(room, name, lambda *_, **__: "<svg></svg>")
+        yield
 
 
 @pytest.fixture(autouse=True)
