@@ -1,10 +1,13 @@
+import hashlib
+
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from medgraft.data import fold_splits, groups_of, read_splits, split_cohort, write_splits
-from medgraft.data.split import train_fractions
+from medgraft.data import fold_splits, groups_of, split_cohort, write_splits
+from medgraft.data.split import train_fractions, undivided
 from medgraft.errors import ConfigError, DataError, RunError
 
 
@@ -190,27 +193,27 @@ def test_folds_test_every_group_once_and_choose_on_others(table_cohort):
         assert len(fold.rows("test")) == pytest.approx(120, abs=6)
 
 
-def test_a_written_split_reads_back_with_its_digest(tmp_path, table_cohort):
-    cohort, groups = some(table_cohort), grouped(400)
-    divided = split_cohort(cohort, groups, 0)
-    digest = write_splits(divided, groups, tmp_path / "splits.csv")
-    again, read_groups, read_digest = read_splits(tmp_path / "splits.csv", cohort)
-    assert parts(again).tolist() == parts(divided).tolist()
-    np.testing.assert_array_equal(read_groups, groups)
-    assert digest == read_digest
-    assert [path.name for path in tmp_path.iterdir()] == ["splits.csv"]
-
-
-def test_a_foreign_split_file_is_refused(tmp_path, table_cohort):
-    cohort = some(table_cohort)
-    write_splits(split_cohort(cohort, np.arange(400), 0), np.arange(400), tmp_path / "splits.csv")
-    with pytest.raises(DataError, match="lists 400 images that are not those"):
-        read_splits(tmp_path / "splits.csv", cohort.select(np.arange(399)))
-    (tmp_path / "splits.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(RunError, match="expected columns path, group, split"):
-        read_splits(tmp_path / "splits.csv", cohort)
+def test_a_written_split_says_who_belongs_where_and_its_digest(tmp_path, table_cohort):
+    groups = grouped(400)
+    divided = split_cohort(some(table_cohort), groups, 0)
+    path = tmp_path / "splits.csv"
+    digest = write_splits(divided, groups, path)
+    again = pd.read_csv(path)
+    assert again["path"].tolist() == divided.table["path"].tolist()
+    assert again["split"].tolist() == parts(divided).tolist()
+    np.testing.assert_array_equal(again["group"], groups)
+    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert [found.name for found in tmp_path.iterdir()] == ["splits.csv"]
     with pytest.raises(RunError, match="could not write"):
-        write_splits(cohort, np.arange(400), tmp_path / "splits.csv" / "splits.csv")
+        write_splits(divided, groups, path / "splits.csv")
+
+
+def test_a_given_split_is_forgotten_where_folds_divide(table_cohort):
+    cohort = some(table_cohort)
+    assert undivided(cohort) is cohort
+    forgotten = undivided(split_cohort(cohort, grouped(400), 0))
+    assert forgotten.table["split"].isna().all()
+    assert "The given split is not used" in forgotten.notes[-1]
 
 
 def test_groups_are_patients_then_duplicates_then_images(table_cohort):

@@ -278,8 +278,16 @@ def test_a_cut_that_is_clearly_behind_gets_no_further_seeds(
 
 
 def test_folds_test_every_group_once(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = small_config(phantom, transfer={"cut": "3"}, data={"folds": 3}, train={"epochs": 1})
+    config = small_config(
+        phantom,
+        transfer={"cut": "3"},
+        data={"folds": 3},
+        train={"epochs": 1, "precision": "float32"},
+        deterministic=False,
+        budget_minutes=6,
+    )
     run = tmp_path / "run"
+    said: list[str] = []
     # Killed between the results and the report of the second fold: its report is written when the run goes on.
     written: list[Path] = []
 
@@ -291,10 +299,16 @@ def test_folds_test_every_group_once(phantom: Path, tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(fit_module, "write_report", killed_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        fit(config, run)
+        fit(config, run, listener=Listener(say=said.append))
     assert (run / "fold_2" / "results.json").is_file()
     assert not (run / "fold_2" / "report.html").exists()
-    results = fit(config, run)
+    results = fit(config, run, listener=Listener(say=said.append))
+    # The time is for all folds together, and what was measured in the first one holds for all.
+    budgets = [line for line in said if line.startswith("Budget ")]
+    assert all(line.startswith("Budget 2 min") for line in budgets)
+    assert len(budgets) == 4
+    for name in ("engine.json", "budget.json"):
+        assert len({(run / f"fold_{number}" / name).read_bytes() for number in (1, 2, 3)}) == 1
     assert written == [run / f"fold_{number}" for number in (1, 2, 2, 3)]
     assert all((folder / "report.html").is_file() for folder in written)
     assert not list(run.glob("fold_*/checkpoints/*/*.safetensors"))  # nor are weights left that nobody needs

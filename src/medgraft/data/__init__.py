@@ -6,7 +6,7 @@ from medgraft.data.audit.leaks import apply_leaks
 from medgraft.data.cohort.labelled import read_cohort
 from medgraft.data.decoded.images import DecodedCohort, build_cache
 from medgraft.data.groups import groups_of
-from medgraft.data.split import fold_splits, read_splits, split_cohort, write_splits
+from medgraft.data.split import fold_splits, split_cohort, write_splits
 
 __all__ = [
     "Audit",
@@ -18,7 +18,6 @@ __all__ = [
     "fold_splits",
     "groups_of",
     "read_cohort",
-    "read_splits",
     "split_cohort",
     "write_splits",
 ]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -11,11 +10,11 @@ import numpy as np
 import pandas as pd
 
 from medgraft.data.cohort.labels import class_matrix
-from medgraft.errors import ConfigError, DataError, RunError
+from medgraft.errors import ConfigError, DataError
 from medgraft.files import replacing
 from medgraft.types import SPLITS, Cohort
 
-__all__ = ["MIN_GROUPS", "fold_splits", "read_splits", "split_cohort", "train_fractions", "write_splits"]
+__all__ = ["MIN_GROUPS", "fold_splits", "split_cohort", "train_fractions", "undivided", "write_splits"]
 
 MIN_GROUPS: Final = 20
 """Below this many groups in validation or test the user is told to use folds."""
@@ -73,13 +72,25 @@ def split_cohort(
     return dataclasses.replace(divided, notes=(*divided.notes, *_few_groups(parts, groups)))
 
 
+def undivided(cohort: Cohort) -> Cohort:
+    """The cohort without the split it was given; its notes say so where there was one."""
+    if cohort.table["split"].isna().all():
+        return cohort
+    note = "The given split is not used: folds test every case once, and divide anew by group."
+    return dataclasses.replace(
+        cohort,
+        table=cohort.table.assign(split=pd.Series([None] * len(cohort), dtype=object)),
+        notes=(*cohort.notes, note),
+    )
+
+
 def fold_splits(cohort: Cohort, groups: np.ndarray, folds: int, seed: int) -> tuple[Cohort, ...]:
     """One divided cohort per outer fold: that fold is the test, the next one chooses, the rest trains.
 
     Every group is tested exactly once and never sits in two parts of one fold.
 
     Args:
-        cohort: N images; a given split is ignored.
+        cohort: N images, in whatever split.
         groups: (N,) from `groups_of`.
         folds: Number of outer folds, at least 3.
         seed: Seeds the shuffling.
@@ -168,35 +179,6 @@ def write_splits(cohort: Cohort, groups: np.ndarray, path: str | Path) -> str:
     with replacing(path) as temporary:
         temporary.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
-
-
-def read_splits(path: str | Path, cohort: Cohort) -> tuple[Cohort, np.ndarray, str]:
-    """The cohort divided as a written ``splits.csv`` says, its groups, and the file's sha256.
-
-    Args:
-        path: As written by `write_splits`.
-        cohort: The same images, in the same order.
-
-    Raises:
-        RunError: The file cannot be read.
-        DataError: It lists other images.
-    """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-        table = pd.read_csv(
-            io.BytesIO(data), dtype={"path": str, "group": np.int64, "split": str}, keep_default_na=False
-        )
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as splits.csv ({error}). Remove it to split anew.") from error
-    if list(table.columns) != ["path", "group", "split"] or not table["split"].isin(SPLITS).all():
-        raise RunError(f"{path}: expected columns path, group, split (train, val, test). Remove it to split anew.")
-    if table["path"].tolist() != cohort.table["path"].tolist():
-        message = f"{path}: lists {len(table)} images that are not those of {cohort.root} ({len(cohort)})"
-        raise DataError(f"{message}. Use a new run folder for changed data.")
-    splits = pd.Series(table["split"].tolist(), dtype=object)
-    divided = dataclasses.replace(cohort, table=cohort.table.assign(split=splits))
-    return divided, table["group"].to_numpy(), hashlib.sha256(data).hexdigest()
 
 
 def _check(cohort: Cohort, groups: np.ndarray) -> None:

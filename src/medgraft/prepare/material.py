@@ -14,7 +14,7 @@ from medgraft.data.audit.leaks import apply_leaks
 from medgraft.data.decoded.images import DecodedCohort
 from medgraft.data.decoded.masks import build_mask_cache
 from medgraft.data.groups import groups_of
-from medgraft.data.split import split_cohort
+from medgraft.data.split import split_cohort, undivided
 from medgraft.errors import DataError
 from medgraft.io.preprocess import intensity_scale
 from medgraft.listener import Listener
@@ -37,12 +37,14 @@ class Material:
         source: The network with its cuts.
         audit: Audit of the cohort as given.
         given: What the audit looked at: the cohort before leaks were dropped.
+        are_leaks_dropped: Whether the given split leaked and was cleaned.
     """
 
     dataset: Dataset
     source: Source
     audit: Audit
     given: Cohort
+    are_leaks_dropped: bool = False
 
 
 def prepare_material(
@@ -62,20 +64,18 @@ def prepare_material(
     """
     network = network_of(backbone, seed=seed, is_offline=is_offline)
     cohort = open_cohort(data, listener, wanted_dims(backbone.lift, network), seed)
+    if data.folds > 1:
+        # Each fold divides all cases in its own way: what a given split shares between its parts is no leak of theirs.
+        cohort = _noted(cohort, undivided(cohort), listener)
     source, image_sides, channels = _source_for(network, cohort, data, backbone)
     readable, decoded, audit = audited(cohort, data, image_sides, channels, listener)
-    kept = apply_leaks(readable, audit, data.leaks)
-    for note in kept.notes_since(readable):
-        listener.say(note)
+    kept = _noted(readable, apply_leaks(readable, audit, data.leaks), listener)
     masks = None
     if cohort.task == "segmentation":
         kept, masks = _masked(kept, readable, decoded, listener)
     rows = decoded.rows_of(kept)
     groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)[rows]
-    # Folds divide later, each in its own way.
-    divided = kept if data.folds > 1 else split_cohort(kept, groups, seed)
-    for note in divided.notes_since(kept):
-        listener.say(note)
+    divided = kept if data.folds > 1 else _noted(kept, split_cohort(kept, groups, seed), listener)
     dataset = Dataset(
         cohort=divided,
         decoded=decoded,
@@ -85,7 +85,26 @@ def prepare_material(
         patch=source.input_sides if masks is not None else (),
         masks=masks,
     )
-    return Material(dataset=dataset, source=source, audit=audit, given=readable)
+    return Material(
+        dataset=dataset,
+        source=source,
+        audit=audit,
+        given=readable,
+        are_leaks_dropped=audit.has_leaks and data.leaks == "drop",
+    )
+
+
+def _noted(before: Cohort, after: Cohort, listener: Listener) -> Cohort:
+    """`after`, once what its notes say beyond those of `before` was told.
+
+    Args:
+        before: The cohort.
+        after: What became of it.
+        listener: Told so.
+    """
+    for note in after.notes_since(before):
+        listener.say(note)
+    return after
 
 
 def divided_material(

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -43,8 +43,6 @@ from medgraft.types import Cut
 from medgraft.version import installed_versions
 
 __all__ = ["compare"]
-
-_MIN_GROUPS: Final = 2
 
 
 def compare(

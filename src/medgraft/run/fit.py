@@ -73,10 +73,17 @@ def fit(
         log_event(folder, "start", command=command or "", version=__version__)
         material = material_of(config, listener)
         demand_same_data(folder, digest_of(material))
-        job = functools.partial(fit_split, config, executor, command, listener)
+        job = functools.partial(fit_split, _of_one_fold(config), executor, command, listener)
         if config.data.folds > 1:
             return fit_folds(judge_plan(config), config.data.folds, folder, material, job, listener)
         return job(folder, material)
+
+
+def _of_one_fold(config: RunConfig) -> RunConfig:
+    """The settings of every fold: each takes its part of the time for everything."""
+    if config.budget_minutes is None or config.data.folds == 1:
+        return config
+    return config.model_copy(update={"budget_minutes": config.budget_minutes / config.data.folds})
 
 
 def fit_split(
@@ -253,7 +260,7 @@ def _split_facts(material: Material, digest: str) -> SplitFacts:
         group_kind="patient" if cohort.table["patient"].notna().any() else cohort.case_noun,
         counts={split: _counts(cohort, split) for split in SPLITS},
         images={split: len(cohort.rows(split)) for split in SPLITS},
-        are_leaks_dropped=len(material.given) > len(cohort) and material.audit.has_leaks,
+        are_leaks_dropped=material.are_leaks_dropped,
     )
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from medgraft.data.split import fold_splits
 from medgraft.files import copy_whole
@@ -14,6 +15,9 @@ from medgraft.report import write_report
 from medgraft.result.run import RunResult, read_result, write_result
 
 __all__ = ["fit_folds"]
+
+# Models of other arithmetic or other epochs are not pooled: what the first fold measured holds for all.
+_MEASURED_ONCE: Final = ("engine.json", "budget.json")
 
 
 def fit_folds(
@@ -48,6 +52,7 @@ def fit_folds(
         if not ((fold / "results.json").is_file() and (fold / "report.html").is_file()):
             fold.mkdir(exist_ok=True)
             copy_whole(folder / "run.json", fold / "run.json")
+            _carry_over(folder / "fold_1", fold)
             train_rows = whole.rows[cohort.rows("train")]
             preprocessing = preprocessing_of(material.source, whole.decoded, train_rows)
             dataset = dataclasses.replace(whole, cohort=cohort, preprocessing=preprocessing)
@@ -57,3 +62,15 @@ def fit_folds(
     write_result(merged, folder)
     write_report(folder)
     return merged
+
+
+def _carry_over(first: Path, fold: Path) -> None:
+    """Have a fold use what was measured in the first one.
+
+    Args:
+        first: Folder of the first fold.
+        fold: Folder of the fold that begins or goes on.
+    """
+    for name in _MEASURED_ONCE:
+        if (first / name).exists() and not (fold / name).exists():
+            copy_whole(first / name, fold / name)
