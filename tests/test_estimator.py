@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from torch import nn
 
 from dicom_files import dicom, save
-from medgraft import TransferClassifier
+from medgraft import TransferClassifier, estimator
 from medgraft.config import make_config, to_yaml
 from medgraft.data.cohort.patients import patients_of_files
 from medgraft.errors import ConfigError, DataError
@@ -138,10 +138,23 @@ def test_patients_of_dicom_files_stay_together(tmp_path: Path) -> None:
         patch.setattr("medgraft.estimator.divided_material", stop)
         with pytest.raises(RuntimeError, match="enough"):
             TransferClassifier(size=16, epochs=1).fit(files, labels)
-    table = seen[0].table
-    assert table.groupby("patient")["split"].nunique().max() == 1
-    assert set(table["split"]) == {"train", "val"}
+        # Names may stand in an array, too; it is not pixels.
+        with pytest.raises(RuntimeError, match="enough"):
+            TransferClassifier(size=16, epochs=1).fit(np.array([str(file) for file in files]), labels)
+    for cohort in seen:
+        assert cohort.table.groupby("patient")["split"].nunique().max() == 1
+        assert set(cohort.table["split"]) == {"train", "val"}
     assert patients_of_files([save(dicom(np.zeros((4, 4), np.uint16), PatientID=""), tmp_path / "x.dcm")]) is None
+
+
+def test_images_of_unknown_patients_are_not_those_of_one(tmp_path: Path) -> None:
+    images, labels = discs(24)
+    groups = [None if number % 2 else f"p{number // 4}" for number in range(24)]
+    classes, targets = np.unique(labels, return_inverse=True)
+    cohort = estimator._cohort(images, classes, targets, groups, 0)
+    unknown = cohort.table[cohort.table["patient"].isna()]
+    assert len(unknown) == 12
+    assert set(unknown["split"]) == {"train", "val"}
 
 
 def test_few_patients_are_divided_and_one_is_refused(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         config = self._config()
         refuse_early(config, "fit")
-        if groups is None and not isinstance(X, np.ndarray):
+        if groups is None and not _is_pixels(X):
             groups = patients_of_files([volume_of(Path(path))[0] for path in X])
         with tempfile.TemporaryDirectory(prefix="medgraft-") as temporary:
             folder = Path(temporary)
@@ -173,6 +173,19 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return make_config("array", preset=self.preset, options=options)
 
 
+def _is_pixels(X: np.ndarray | Sequence[str | Path]) -> bool:
+    """Whether these are images themselves instead of names of files, which may stand in an array, too.
+
+    Raises:
+        DataError: They are pixels of another type than files hold.
+    """
+    if not isinstance(X, np.ndarray):
+        return False
+    if X.dtype.kind == "f":
+        raise DataError(f"expected integer pixels (uint8 or uint16) or file names, got {X.dtype}. Convert to uint8.")
+    return X.dtype.kind in "ui"
+
+
 def _cohort(
     X: np.ndarray | Sequence[str | Path],
     classes: np.ndarray,
@@ -192,9 +205,7 @@ def _cohort(
     names = tuple(str(name) for name in classes)
     files: dict[str, tuple[str, ...]] = {}
     dims: Literal[2, 3] = 2
-    is_array = isinstance(X, np.ndarray) and X.dtype.kind in "ui"
-    if isinstance(X, np.ndarray) and X.dtype.kind == "f":
-        raise DataError(f"expected integer pixels (uint8 or uint16) or file names, got {X.dtype}. Convert to uint8.")
+    is_array = _is_pixels(X)
     paths = [f"train/{row}" for row in range(len(X))] if is_array else [str(path) for path in X]
     if isinstance(X, np.ndarray) and is_array:
         dims = 3 if X.ndim == 4 and X.shape[3] != 3 else 2
@@ -202,11 +213,14 @@ def _cohort(
         dims = 3
         files = {path: tuple(str(file) for file in volume_of(Path(path))) for path in paths}
     table = pd.DataFrame({"path": paths, "label": [names[t] for t in targets]}, dtype=object)
-    table["patient"] = pd.Series([str(g) for g in groups] if groups is not None else [None] * len(X), dtype=object)
+    patients = [None] * len(X) if groups is None else [None if pd.isna(group) else str(group) for group in groups]
+    table["patient"] = pd.Series(patients, dtype=object)
     for column in ("site", "split", "mask"):
         table[column] = pd.Series([None] * len(X), dtype=object)
     if len(np.unique(targets)) > 1:
-        codes = pd.factorize(table["patient"])[0] if groups is not None else np.arange(len(X))
+        # An image whose patient is not known is a group of its own.
+        codes = pd.factorize(table["patient"])[0]
+        codes = np.where(codes < 0, len(X) + np.arange(len(X)), codes)
         num_groups = len(np.unique(codes))
         if num_groups < 2:
             raise DataError(f"expected images of at least two patients to hold some back, got {num_groups}.")
