@@ -4,7 +4,9 @@ import dataclasses
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,29 @@ def test_what_a_process_uses_is_not_dropped_until_it_ends(tmp_path: Path) -> Non
     assert drop(told)
     assert not folder.exists()
     assert drop(told)  # gone is gone, whoever did it
+
+
+def test_who_wants_what_is_being_decoded_waits_and_takes_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cohort, writes = draw(tmp_path / "data"), []
+    write = cache._write
+
+    def counted(*arguments: Any) -> None:
+        writes.append(arguments)
+        # By then the other one has asked, and found nothing.
+        asked.wait()
+        write(*arguments)
+
+    asked = threading.Event()
+    monkeypatch.setattr(cache, "_write", counted)
+    hold = cache.hold
+    monkeypatch.setattr(cache, "hold", lambda folder: (hold(folder), asked.set() if writes else None))
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(decoded, cohort, tmp_path / "store")
+        while not writes:
+            time.sleep(0.01)
+        second = pool.submit(decoded, cohort, tmp_path / "store")
+        assert first.result().folder == second.result().folder
+    assert len(writes) == 1
 
 
 def test_what_this_process_uses_is_not_dropped(tmp_path: Path) -> None:

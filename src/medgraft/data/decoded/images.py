@@ -16,7 +16,7 @@ import pandas as pd
 
 from medgraft.data.decoded.fingerprint import THUMBNAIL
 from medgraft.data.decoded.rows import FACTS, Decoded, decode_row, header_row, read_row
-from medgraft.data.decoded.store import META, SPARE_BYTES, USED, hold, make_room
+from medgraft.data.decoded.store import META, SPARE_BYTES, USED, building, hold, make_room
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.files import replacing_folder, write_json
 from medgraft.io.in_order import in_order
@@ -132,12 +132,13 @@ def build_cache(
     final = Path(folder).absolute() / key
     if limit is not None:
         hold(final)
-    if (final / META).is_file() and not _is_mended(decoded := _open(final, cohort, reading), cohort):
-        return decoded
-    settings = Preprocessing(sides=sides, channels=channels or 0, intensity_max=0, resize=resize, reading=reading)
-    with replacing_folder(final) as partial:
-        _write(cohort, partial, settings, limit, progress)
-    return _open(final, cohort, reading)
+    with building(final) if limit is not None else contextlib.nullcontext():
+        if (final / META).is_file() and not _is_mended(decoded := _open(final, cohort, reading), cohort):
+            return decoded
+        settings = Preprocessing(sides=sides, channels=channels or 0, intensity_max=0, resize=resize, reading=reading)
+        with replacing_folder(final) as partial:
+            _write(cohort, partial, settings, limit, progress)
+        return _open(final, cohort, reading)
 
 
 def _is_mended(decoded: DecodedCohort, cohort: Cohort) -> bool:

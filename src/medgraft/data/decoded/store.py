@@ -7,6 +7,7 @@ import functools
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +15,18 @@ from medgraft.errors import RunError
 from medgraft.files import lock_file, read_json
 from medgraft.machine import home
 
-__all__ = ["META", "SPARE_BYTES", "USED", "StoredCohort", "drop", "hold", "make_room", "store_folder", "stored_cohorts"]
+__all__ = [
+    "META",
+    "SPARE_BYTES",
+    "USED",
+    "StoredCohort",
+    "building",
+    "drop",
+    "hold",
+    "make_room",
+    "store_folder",
+    "stored_cohorts",
+]
 
 META: Final = "meta.json"
 """Lies in every cohort of a store that is whole."""
@@ -90,6 +102,26 @@ def hold(folder: Path) -> None:
             (folder / USED).touch()
     except OSError as error:
         raise RunError(f"could not use {folder.parent}: {error.strerror or error}. Choose another --cache.") from error
+
+
+@contextlib.contextmanager
+def building(folder: Path) -> Iterator[None]:
+    """One process at a time makes the decoded cohort of `folder`; another one waits, and finds it made.
+
+    Raises:
+        RunError: The store cannot be written.
+    """
+    lock = _lock_of(folder).with_suffix(".building")
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise RunError(f"could not use {folder.parent}: {error.strerror or error}. Choose another --cache.") from error
+    try:
+        lock_file(handle, waits=True)
+        yield
+    finally:
+        os.close(handle)
 
 
 def make_room(store: Path, num_bytes: int, limit: int) -> None:
