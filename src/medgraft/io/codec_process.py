@@ -21,10 +21,11 @@ import numpy as np
 
 from medgraft.errors import DataError, RunError
 
-__all__ = ["decode_apart"]
+__all__ = ["decode_apart", "serve"]
 
 _SECONDS: Final = 10.0
 _START_SECONDS: Final = 120.0
+_START: Final = "import sys; sys.path[:] = sys.argv[1:]; from medgraft.io.codec_process import serve; serve()"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -93,9 +94,9 @@ def _started() -> _Child:
     try:
         # What the codec prints of damaged files would stand between the lines of the program.
         process = subprocess.Popen(
-            [sys.executable, "-m", "medgraft.io.codec_process"],
+            # Not `-m`, which would put the folder of the moment before everything else.
+            [sys.executable, "-c", _START, *filter(None, sys.path)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )  # fmt: skip
     except OSError as error:
         raise RunError(f"could not start the process that decodes lossless JPEG: {error}.") from error
@@ -136,7 +137,7 @@ def _stop(child: _Child) -> None:
         _children.remove(child)
 
 
-def _serve() -> None:
+def serve() -> None:
     """The child: one file after the other until its input ends."""
     from medgraft.io.dicom import stored_pixels
     from medgraft.io.dicom_header import BROKEN
@@ -157,7 +158,3 @@ def _serve() -> None:
             answer = {"error": " ".join(str(error).split())[:160]}
         out.write(json.dumps(answer).encode() + b"\n" + data)
         out.flush()
-
-
-if __name__ == "__main__":
-    _serve()
