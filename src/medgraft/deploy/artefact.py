@@ -225,6 +225,7 @@ def _describe(folder: Path) -> dict[str, Any]:
     try:
         described: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         version = int(described["format"])
+        _ = described["sha256"], [described["backbone"][name] for name in ("name", "args", "in_channels")]
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"could not read {file}: {error}. Copy the model folder again.") from error
     if version > _FORMAT:

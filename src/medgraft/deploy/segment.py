@@ -199,7 +199,7 @@ def _refuse_others(cases: Sequence[Path | tuple[Path, ...]], targets: Sequence[P
             raise ConfigError(
                 f"{target}: exists and is no mask of an earlier call, so it is not overwritten. Choose another --out."
             )
-        if image.exists() and image.resolve() != _first(case).resolve():
+        if image.resolve() != _first(case).resolve():
             raise ConfigError(f"{target}: is the mask of {image}, so it is not overwritten. Choose another --out.")
 
 
