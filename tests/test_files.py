@@ -46,6 +46,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
 
 
+@pytest.mark.parametrize("write", [replacing, replacing_folder])
+def test_what_was_read_meanwhile_is_not_called_a_file_that_could_not_be_written(write, tmp_path):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(FileNotFoundError, match="gone"), write(tmp_path / "out" / "a"):
+        (tmp_path / "gone").read_text()
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_failed_folder_leaves_the_old_one(tmp_path):
     with replacing_folder(tmp_path / "model") as folder:
         (folder / "a").write_text("old")

@@ -21,6 +21,7 @@ from medgraft.types import to_json
 
 __all__ = [
     "copy_whole",
+    "is_elsewhere",
     "lock_file",
     "locked",
     "read_json",
@@ -69,6 +70,8 @@ def replacing(path: Path, *, mode: int | None = None) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     except OSError as error:
+        if is_elsewhere(error, path.parent):
+            raise
         raise RunError(_refusal(path, error)) from error
     finally:
         with contextlib.suppress(OSError):
@@ -95,6 +98,8 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         else:
             temporary.replace(path)
     except OSError as error:
+        if is_elsewhere(error, path.parent):
+            raise
         raise RunError(_refusal(path, error)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -302,6 +307,12 @@ def _finite(value: Any) -> Any:
 
 def _unfinished(path: Path) -> Path:
     return path.with_name(f"{_UNFINISHED}{secrets.token_hex(4)}-{path.name}")
+
+
+def is_elsewhere(error: OSError, folder: Path) -> bool:
+    """Whether what failed is another file than those below `folder`, e.g. one that was read meanwhile."""
+    name = error.filename
+    return isinstance(name, str) and not Path(name).absolute().is_relative_to(folder.absolute())
 
 
 def _refusal(path: Path, error: OSError) -> str:

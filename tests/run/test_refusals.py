@@ -11,11 +11,12 @@ import medgraft.prepare.network as network
 from medgraft.config import RunConfig, make_config
 from medgraft.errors import ConfigError, RunError
 from medgraft.estimator import TransferClassifier
+from medgraft.files import write_text
 from medgraft.run.advise import advise
 from medgraft.run.analyze import analyze_cohort
 from medgraft.run.compare import compare
 from medgraft.run.fit import fit
-from medgraft.setup.folder import open_run
+from medgraft.setup.folder import open_run, output_folder
 
 JOBS: dict[str, Callable[[RunConfig, Path], Any]] = {
     "fit": fit,
@@ -50,6 +51,7 @@ def _nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         (["evaluate.operating_point=best"], "operating point"),
         (["search.method=incremental"], "search for lwft"),
         (["budget_minutes=3", "deterministic=true"], "budget"),
+        (["data.folds=2"], "3 to 20, got 2"),
     ],
 )
 def test_every_job_refuses_it(job: str, sets: list[str], message: str, tmp_path: Path) -> None:
@@ -81,11 +83,31 @@ def test_jobs_on_labels_refuse_masks(job: str, tmp_path: Path) -> None:
         (["transfer.strategy=lwft"], "takes --strategies"),
         (["budget_minutes=3"], "takes no budget"),
         (["transfer.head=svm"], "add hybrid"),
+        (["compare.fractions=[0.5,0.5]"], "fractions to compare that differ"),
+        (["compare.uncertain=[ones,ones]"], "uncertain to compare that differ"),
+        (["compare.strategies=[ttl,ttl]"], "strategies to compare that differ"),
     ],
 )
 def test_a_comparison_refuses_what_it_would_ignore(sets: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         compare(config_of("compare", sets), tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("job", "sets", "message"),
+    [
+        ("analyze", ["data.folds=3"], "analyze divides once"),
+        ("advise", ["data.folds=3"], "advise divides once"),
+        ("analyze", ["budget_minutes=3"], "analyze takes no budget"),
+        ("advise", ["budget_minutes=3"], "advise takes no budget"),
+        ("analyze", ["executor=processes:2"], "got --executor processes:2"),
+    ],
+)
+def test_a_look_at_a_cohort_refuses_what_it_would_ignore(
+    job: str, sets: list[str], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        JOBS[job](config_of(job, sets), tmp_path / "out")
 
 
 def test_scikit_learns_face_refuses_alike() -> None:
@@ -108,3 +130,29 @@ def test_an_error_leaves_what_was_trained_and_nothing_else(trained: str, tmp_pat
     assert (tmp_path / "failed" / trained / "a").is_dir()
     with open_run(tmp_path / "failed", config_of("fit", [])):
         pass
+
+
+def test_who_comes_second_leaves_the_run_of_the_first_alone(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", config_of("fit", [])) as folder:
+        (folder / "mine").mkdir()
+        with pytest.raises(RunError, match="is running in it"), open_run(folder, config_of("fit", [])):
+            pass
+        assert {"config.yaml", "run.json", "mine"} <= {path.name for path in folder.iterdir()}
+
+
+def test_a_file_elsewhere_that_fails_is_named_instead_of_the_run(tmp_path: Path) -> None:
+    lost = tmp_path / "lost.png"
+    with (
+        pytest.raises(RunError, match=f"could not read or write {lost}"),
+        open_run(tmp_path / "run", config_of("fit", [])),
+    ):
+        lost.read_bytes()
+
+
+def test_a_run_is_no_place_for_other_results(tmp_path: Path) -> None:
+    with open_run(tmp_path / "run", config_of("fit", [])) as folder:
+        write_text(folder / "predictions.csv", "mine")
+    with pytest.raises(RunError, match="another place for these results"):
+        output_folder(folder)
+    assert output_folder(folder / "elsewhere").is_dir()
+    assert (folder / "predictions.csv").read_text() == "mine"

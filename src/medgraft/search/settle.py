@@ -57,6 +57,11 @@ def _obstacle(
     """
     if plan.recipe.head.kind == "flattened":
         return ConfigError, "expected a pooled head to judge cuts by probes on pooled features, got --head flattened."
+    if plan.start == "ftl" and plan.recipe.head.kind != "pooled":
+        return ConfigError, (
+            f"expected a pooled head for search.start=ftl, whose heads are probes, got --head {plan.recipe.head.kind}, "
+            "the usual one of a network that reads slices. Leave search.start=source."
+        )
     sample = study.sample(PROBED_IMAGES, plan.seed)
     train = sample.train
     # Probes are solved on labels that are 0 or 1; a share that is taught for an uncertain one is neither.

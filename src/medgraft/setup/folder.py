@@ -13,7 +13,7 @@ import yaml
 
 from medgraft.config import RunConfig, to_yaml
 from medgraft.errors import MedgraftError, RunError
-from medgraft.files import locked, read_json, remove_leftovers, write_json, write_text
+from medgraft.files import is_elsewhere, locked, read_json, remove_leftovers, write_json, write_text
 from medgraft.types import to_json
 
 __all__ = [
@@ -21,11 +21,12 @@ __all__ = [
     "log_event",
     "open_run",
     "output_folder",
+    "refuse_run_folder",
     "run_id_of",
 ]
 
-# These say nothing of what is learned: a run may go on with another cache, or with more processes.
-_ELSEWHERE: Final = {"data.cache", "data.cache_gb", "executor"}
+# These say nothing of what is learned: a run may go on with another cache, with more processes, or offline.
+_ELSEWHERE: Final = {"data.cache", "data.cache_gb", "executor", "offline"}
 
 
 @contextlib.contextmanager
@@ -36,35 +37,44 @@ def open_run(folder: Path, config: RunConfig) -> Iterator[Path]:
         RunError: Another process owns it, it holds a run with other settings or foreign files, or it cannot be
             written.
     """
+    was_there, is_emptied = folder.exists(), False
     try:
-        was_there = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        foreign = [p.name for p in folder.iterdir()] if not (folder / "config.yaml").exists() else []
-        if [name for name in foreign if name != "run.lock"]:
-            raise RunError(
-                f"expected a new or empty folder for --out, got {folder} with {foreign[0]} in it. Choose another."
-            )
-        is_new = not (folder / "config.yaml").exists()
-        try:
-            with locked(folder / "run.lock"):
+        with locked(folder / "run.lock"):
+            names = sorted(path.name for path in folder.iterdir() if path.name != "run.lock")
+            is_new = "config.yaml" not in names
+            if is_new and names:
+                raise RunError(
+                    f"expected a new or empty folder for --out, got {folder} with {names[0]} in it. Choose another."
+                )
+            try:
                 _check_config(folder, config)
                 remove_leftovers(folder)
                 if not (folder / "run.json").exists():
                     write_json(folder / "run.json", {"id": uuid.uuid4().hex, "started": _now()})
                 yield folder
-        except MedgraftError:
-            # A refused call leaves nothing behind, so that the corrected one may use the same folder; what was trained
-            # stays, of a run or of one of its folds.
-            if is_new and not any(folder.glob("**/checkpoints")):
-                for path in folder.iterdir():
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-                if not was_there:
-                    folder.rmdir()
-            raise
+            except MedgraftError:
+                # A refused call leaves nothing behind, so that the corrected one may use the same folder; what was
+                # trained stays, of a run or of one of its folds.
+                if is_new and not any(folder.glob("**/checkpoints")):
+                    _empty(folder)
+                    is_emptied = True
+                raise
     except OSError as error:
-        raise RunError(
-            f"could not write the run folder {folder}: {error.strerror or error}. Check rights and free space."
-        ) from error
+        place = f"read or write {error.filename}" if is_elsewhere(error, folder) else f"write the run folder {folder}"
+        raise RunError(f"could not {place}: {error.strerror or error}. Check rights and free space.") from error
+    finally:
+        if is_emptied and not was_there:
+            # Another process may have begun a run there.
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _empty(folder: Path) -> None:
+    """Remove all that lies in a run folder but its lock."""
+    for path in folder.iterdir():
+        if path.name != "run.lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def demand_same_data(folder: Path, digest: str) -> None:
@@ -91,13 +101,24 @@ def output_folder(path: Path) -> Path:
     """A folder for results, made where there is none; called before anything is computed.
 
     Raises:
-        RunError: It cannot be made.
+        RunError: It cannot be made, or holds a run, whose own files these results would replace.
     """
+    refuse_run_folder(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"could not write to {path}: {error.strerror or error}. Choose another --out.") from error
     return path
+
+
+def refuse_run_folder(path: Path) -> None:
+    """Refuse a folder of `fit`, `compare` or `analyze` as a place for other results.
+
+    Raises:
+        RunError: It is one.
+    """
+    if (path / "config.yaml").is_file() and (path / "run.json").is_file():
+        raise RunError(f"expected another place for these results than the run in {path}. Choose another --out.")
 
 
 def _check_config(folder: Path, config: RunConfig) -> None:

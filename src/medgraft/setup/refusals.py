@@ -19,6 +19,7 @@ __all__ = ["Job", "refuse_early"]
 Job = Literal["fit", "compare", "analyze", "advise"]
 _ON_MASKS: Final = ("fit",)
 _WITH_DEPTH: Final = ("fit",)
+_WITHOUT_RUN: Final = ("advise", "analyze")
 
 
 def refuse_early(config: RunConfig, job: Job) -> None:
@@ -44,6 +45,12 @@ def refuse_early(config: RunConfig, job: Job) -> None:
         raise ConfigError(f"{job} understands labels alone, got --task segmentation. Use fit, check or evaluate.")
     else:
         _refuse_for_masks(config)
+    if config.data.folds == 2:
+        raise ConfigError(
+            "expected --folds 1 (one division) or 3 to 20, got 2: one fold tests and another one chooses."
+        )
+    if job in _WITHOUT_RUN:
+        _refuse_for_a_look(config, job)
     if job == "compare":
         _refuse_comparison(config)
     elif head in CLASSICAL and name != "hybrid":
@@ -103,6 +110,21 @@ def _given(config: RunConfig, settings: Sequence[tuple[str, str]]) -> Iterator[t
             yield f"{section}.{name}", value
 
 
+def _refuse_for_a_look(config: RunConfig, job: Job) -> None:
+    """Settings that mean nothing where a cohort is looked at once and no model is made.
+
+    Args:
+        config: Settings of the call.
+        job: What was asked for.
+    """
+    if config.data.folds > 1:
+        raise ConfigError(f"{job} divides once, got --folds {config.data.folds}. Leave it out.")
+    if config.budget_minutes is not None:
+        raise ConfigError(f"{job} takes no budget: it trains no network. Leave it out.")
+    if job == "analyze" and num_processes(config.executor) > 1:
+        raise ConfigError(f"analyze trains nothing of a cohort, got --executor {config.executor}. Leave it out.")
+
+
 def _refuse_comparison(config: RunConfig) -> None:
     if config.compare is None:
         raise ConfigError("expected what to compare, got nothing. Give --strategies all or a list.")
@@ -114,6 +136,10 @@ def _refuse_comparison(config: RunConfig) -> None:
         )
     if config.budget_minutes is not None:
         raise ConfigError("compare takes no budget: it counts trainings. Give --trials, --seeds or --epochs.")
+    for what in ("fractions", "uncertain", "strategies"):
+        values = getattr(config.compare, what)
+        if len(set(values)) < len(values):
+            raise ConfigError(f"expected {what} to compare that differ, got {', '.join(map(str, values))}.")
     names = config.compare.strategies
     if config.transfer.head in CLASSICAL and not {"all", "hybrid"} & set(names):
         raise ConfigError(f"--head {config.transfer.head} is a head of hybrid: add hybrid to --strategies.")
