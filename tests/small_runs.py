@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 
 from medgraft.config import DataConfig, RunConfig, make_config
-from medgraft.judge.external import external_to_json
 from medgraft.phantom.phantom import PhantomSettings
+from medgraft.result.external import external_to_json
 from medgraft.result.run import result_to_json
 from medgraft.run.compare import compare as run_compare
 from medgraft.run.evaluate import evaluate as run_evaluate

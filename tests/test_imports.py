@@ -19,7 +19,7 @@ TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MOD
 ROOMS = (
     *("errors", "version", "listener", "machine", "types", "files", "config", "io", "data", "phantom"),
     *("backbones", "cuts", "transfer", "metrics", "train", "study", "prepare", "evaluate", "analysis", "result"),
-    *("search", "report", "deploy", "judge", "setup", "run", "bench", "cli"),
+    *("search", "report", "deploy", "judge", "setup", "run", "cli"),
 )
 # The doors of the package: importing them is what users do, so they may look into every room.
 DOORS = ("__init__.py", "__main__.py", "api.py", "estimator.py")

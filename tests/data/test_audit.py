@@ -86,9 +86,9 @@ def test_near_duplicates_are_pairs_with_their_splits_and_labels(audited, clean, 
     brighter = np.clip(picture(5).astype(int) + 8, 0, 255).astype(np.uint8)
     clean["near.png"] = (brighter, "a", "new", "test")
     cohort, audit = audited(clean)
-    ((first, second, detail),) = audit.near_duplicates
-    assert {cohort.table["path"].iat[first], cohort.table["path"].iat[second]} == {"5.png", "near.png"}
-    assert detail > 0.9
+    (pair,) = audit.near_duplicates
+    assert {cohort.table["path"].iat[pair.first], cohort.table["path"].iat[pair.second]} == {"5.png", "near.png"}
+    assert pair.detail > 0.9
     message = kinds(audit)["near-duplicate"].message
     assert "1 of them across splits" in message
     assert "1 of them with different labels" in message

@@ -129,8 +129,8 @@ def test_edited_copies_are_found_and_other_pictures_are_not(picture):
     thumbs = np.stack([thumbnail(image) for image in images])
     hashes = np.array([perceptual_hash(thumb) for thumb in thumbs], np.uint64)
     found = near_duplicates(hashes, thumbs, np.arange(len(images)))
-    assert {pair[:2] for pair in found.pairs} == {(3, 60), (7, 61), (9, 62)}
-    assert list(found.pairs) == sorted(found.pairs, key=lambda pair: -pair[2])
+    assert {(pair.first, pair.second) for pair in found.pairs} == {(3, 60), (7, 61), (9, 62)}
+    assert list(found.pairs) == sorted(found.pairs, key=lambda pair: -pair.detail)
     assert found.num_proposed >= 3
 
 

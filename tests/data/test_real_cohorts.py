@@ -44,7 +44,7 @@ def test_busi_has_its_known_near_duplicates_which_stay_together(tmp_path):
     groups = groups_of(cohort, audit.exact_duplicates, audit.near_duplicates)
     assert np.bincount(groups).max() <= 39
     split = split_cohort(cohort, groups, seed=0).table["split"]
-    assert all(split[first] == split[second] for first, second, _ in audit.near_duplicates)
+    assert all(split[pair.first] == split[pair.second] for pair in audit.near_duplicates)
 
 
 def test_of_chase_db1_the_second_observer_reaches_what_is_known():

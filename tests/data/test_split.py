@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medgraft.data import fold_splits, groups_of, split_cohort, write_splits
+from medgraft.data.audit.findings import NearPair
 from medgraft.data.split import train_fractions, undivided
 from medgraft.errors import ConfigError, DataError, RunError
 
@@ -218,7 +219,7 @@ def test_a_given_split_is_forgotten_where_folds_divide(table_cohort):
 
 def test_groups_are_patients_then_duplicates_then_images(table_cohort):
     cohort = table_cohort([0, 1] * 50, patient=["p", "p", "q", None] + [None] * 96)
-    groups = groups_of(cohort, [(4, 9), (3, 5)], [(9, 10, 0.99)])
+    groups = groups_of(cohort, [(4, 9), (3, 5)], [NearPair(first=9, second=10, detail=0.99)])
     assert groups[:4].tolist() == [0, 0, 1, 2]
     assert groups[5] == groups[3]
     assert groups[4] == groups[9] == groups[10]
@@ -228,7 +229,7 @@ def test_groups_are_patients_then_duplicates_then_images(table_cohort):
 
 def test_near_duplicates_stop_joining_at_5_percent(table_cohort):
     cohort = table_cohort([0, 1] * 50)
-    chain = [(row, row + 1, 0.99) for row in range(50)]
+    chain = [NearPair(first=row, second=row + 1, detail=0.99) for row in range(50)]
     assert np.bincount(groups_of(cohort, [], chain)).max() <= 5
     whole = tuple(range(20))
     assert np.bincount(groups_of(cohort, [whole])).max() == 20

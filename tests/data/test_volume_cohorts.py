@@ -236,7 +236,9 @@ def test_near_duplicates_of_volumes_are_alike_in_every_view(tmp_path: Path) -> N
     cohort = read_cohort(tmp_path)
     decoded = build_cache(cohort, tmp_path / "cache", sides=(16, 16, 16))
     names = [int(Path(path).stem) for path in cohort.table["path"]]
-    pairs = {tuple(sorted((names[a], names[b]))) for a, b, _ in audit_cohort(cohort, decoded).near_duplicates}
+    pairs = {
+        tuple(sorted((names[pair.first], names[pair.second]))) for pair in audit_cohort(cohort, decoded).near_duplicates
+    }
     assert pairs == {(number, 60 + number) for number in range(4)}
 
 

@@ -10,7 +10,8 @@ from medgraft.errors import ConfigError
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.summary import summarise
 from medgraft.metrics.cases import predicted_targets
-from medgraft.metrics.classification import METRICS, metrics_of, quadratic_kappa
+from medgraft.metrics.classification import METRICS, quadratic_kappa
+from medgraft.metrics.measures import measure_of
 from medgraft.metrics.weighted import weighted_metric
 from medgraft.types import Predictions
 
@@ -54,8 +55,8 @@ def test_a_larger_mistake_costs_more() -> None:
 
 def test_it_is_for_grades_alone() -> None:
     pred = graded(1)
-    assert metrics_of(pred).keys() - METRICS.keys() == {"kappa"}
-    assert metrics_of(dataclasses.replace(pred, is_ordinal=False)) == METRICS
+    assert set(measure_of(pred).metrics(pred)) - METRICS.keys() == {"kappa"}
+    assert set(measure_of(pred).metrics(dataclasses.replace(pred, is_ordinal=False))) == METRICS.keys()
     kappa = summarise(pred, weights=bootstrap_weights(pred, 50)).scores["kappa"]
     assert kappa.ci95[0] < kappa.value < kappa.ci95[1]
     assert "kappa" not in summarise(dataclasses.replace(pred, is_ordinal=False)).scores

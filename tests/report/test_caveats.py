@@ -12,7 +12,7 @@ from medgraft.report.run_files import read_run
 SOUND = {
     "test.num_groups": 240,
     "test.verdict": "non-inferior",
-    "splits.counts.test": {"lesion": 120, "normal": 120},
+    "splits.tested": {"lesion": 120, "normal": 120},
     "audit.findings": [],
     "late_gain": {"chosen": 0.0, "baseline": 0.0},
 }
@@ -35,7 +35,9 @@ def titles(run) -> list[str]:
         ({"test.verdict": "inconclusive"}, "Nothing proven"),
         ({"late_gain": {"chosen": 0.0, "baseline": 0.03}}, "Training ended while it still helped"),
         ({"seeds": [0]}, "One training seed"),
-        ({"splits.counts.test": {"normal": 200, "lesion": 4}}, "Hardly any test cases of a class"),
+        ({"splits.tested": {"normal": 200, "lesion": 4}}, "Hardly any test cases of a class"),
+        ({"splits.without_patient": 4}, "Patients of 4 images are not known"),
+        ({"audit.counts": {"images": 97, "unreadable": 3}}, "Files left out"),
     ],
 )
 def test_each_fact_brings_its_caveat(make_run, changes, title):

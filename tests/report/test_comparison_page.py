@@ -10,9 +10,8 @@ import pytest
 from medgraft.errors import RunError
 from medgraft.report.comparison_figures import STYLES, pareto_figure
 from medgraft.report.comparison_page import comparison_rows, headline, write_comparison
-from medgraft.result.advice import Advice
+from medgraft.result.advice import Advice, NamedCut
 from medgraft.result.comparison import (
-    ComparedCut,
     ComparisonResult,
     Gap,
     MetricOverSeeds,
@@ -83,7 +82,7 @@ def write(folder: Path, rows: list[StrategyResult]) -> str:
 
 
 def test_the_page_shows_every_strategy_with_its_interval_and_escapes_names(tmp_path: Path) -> None:
-    cut = ComparedCut(index=7, name="layer2.2")
+    cut = NamedCut(index=7, name="layer2.2")
     page = write(tmp_path, [row("ftl", 0.9), row("ttl", 0.91, cut=cut), row("hybrid", 0.88, head="svm", lr=None)])
     table = page[page.index("<table") : page.index("</table>")]
     text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", table))

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medgraft.errors import RunError
+from medgraft.evaluate.results import Estimate
 from medgraft.report import text as fmt
 from medgraft.report import write_model_card, write_report
 from medgraft.report.checklist import checklist
@@ -17,6 +18,7 @@ from medgraft.report.markdown import escape_markdown, indent_code
 from medgraft.report.prose import methods
 from medgraft.report.run_files import read_run
 from medgraft.report.tables import metric_rows, plan_rows
+from medgraft.result.run import read_result
 from medgraft.types import BlockPlan
 
 HOSTILE = "<script>alert(1)</script>"
@@ -132,15 +134,15 @@ def test_the_sections_stand_in_their_order_with_the_answer_first(pages):
 
 
 def test_the_numbers_on_the_page_are_those_of_the_run(pages, finished_runs):
-    results = json.loads((finished_runs["binary"] / "results.json").read_text(encoding="utf-8"))
+    result = read_result(finished_runs["binary"])
     text = Page(pages["binary"]).text
-    for role in ("chosen", "baseline"):
-        assert fmt.with_interval(results["test"][role]["auroc"]) in text
-    assert fmt.signed_with_interval(results["test"]["difference"]["auroc"]) in text
-    sizes = results["efficiency"]
-    assert fmt.percent(sizes["chosen"]["num_params"] / sizes["baseline"]["num_params"]) in text
-    assert results["splits"]["sha256"] in text
-    assert results["command"] in text
+    for model in (result.test.chosen, result.test.baseline):
+        assert fmt.with_interval(model.scores["auroc"]) in text
+    assert fmt.signed_with_interval(result.test.comparison.difference["auroc"]) in text
+    sizes = result.efficiency
+    assert fmt.percent(sizes.chosen.num_params / sizes.baseline.num_params) in text
+    assert result.splits.sha256 in text
+    assert result.command in text
 
 
 def test_every_metric_with_an_interval_in_the_run_shows_it(finished_runs):
@@ -182,7 +184,7 @@ def test_sites_show_their_metrics_or_the_reason_why_there_are_none(make_run, fin
     page = page_of(make_run(changes={"test.sites": told}))
     assert "Site by site" in page.text
     assert "north <b>" in page.text
-    assert fmt.with_interval(scores["auroc"]) in page.text
+    assert fmt.with_interval(Estimate(value=0.8642, ci95=(0.7, 0.95))) in page.text
     assert "fewer than 10 groups" in page.text
 
 

@@ -17,6 +17,7 @@ from medgraft.analysis.source_images import read_source
 from medgraft.config import read_config
 from medgraft.deploy.artefact import load_artefact
 from medgraft.errors import DataError, RunError
+from medgraft.files import locked
 from medgraft.listener import Listener
 from medgraft.report.prose import decision_sentence
 from medgraft.result.analysis import AnalysisResult, CutDecision, read_analysis
@@ -27,6 +28,8 @@ from medgraft.train import Engine, ImageSet
 from medgraft.transfer import HeadSettings, apply_strategy
 from medgraft.types import Preprocessing
 from small_runs import fit, own_network, small_config
+
+LOOKS_AT_FIGURES = True
 
 NUM_CUTS = 4
 
@@ -98,9 +101,12 @@ def test_the_report_shows_it(analysed: tuple[Path, AnalysisResult]) -> None:
     assert page.count('aria-label="SVCCA coefficients of every cut beside chance"') == 1
 
 
-def test_the_same_run_gives_the_same_analysis(analysed: tuple[Path, AnalysisResult]) -> None:
+def test_the_same_run_gives_the_same_analysis(analysed: tuple[Path, AnalysisResult], tmp_path: Path) -> None:
     run, results = analysed
-    assert analyze(run, Question(num_images=60)) == results
+    assert analyze(run, Question(num_images=60, cache=str(tmp_path / "store"))) == results
+    assert list((tmp_path / "store").glob("*/meta.json"))
+    with locked(run / "run.lock"), pytest.raises(RunError, match="is running in it"):
+        analyze(run)
 
 
 def test_other_data_or_no_run_are_refused(quick: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,15 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-import medgraft.judge.strategies as strategies
+import medgraft.judge.comparison as judging
 import medgraft.run.compare as room
 import medgraft.search.executor as executor
 import medgraft.setup.comparison as planning
+from medgraft.analysis.remembered import domain_distance
 from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.backbones.packaged import packaged_weights
 from medgraft.errors import BackboneError, ConfigError, RunError
 from medgraft.listener import Listener
-from medgraft.run.advise import advise, domain_distance
+from medgraft.run.advise import advise
 from medgraft.train.batches import ImageSet
 from medgraft.transfer import prepare_source
 from medgraft.transfer.model import Normalise
@@ -60,9 +60,9 @@ def test_every_strategy_stands_in_every_fraction_with_the_same_trials(finished):
 
 def test_the_trial_with_the_best_validation_was_taken(finished):
     for row in finished[1]["rows"]:
-        best = max(row["tried"], key=lambda one: one[2])
-        assert row["cut"] is None or row["cut"]["index"] == best[0]
-        assert row["lr"] is None or row["lr"] == pytest.approx(best[1])
+        best = max(row["tried"], key=lambda trial: trial["val_score"])
+        assert row["cut"] is None or row["cut"]["index"] == best["cut"]
+        assert row["lr"] is None or row["lr"] == pytest.approx(best["lr"])
 
 
 def test_differences_verdicts_and_costs_are_against_full_fine_tuning(finished):
@@ -92,7 +92,7 @@ def test_times_are_those_of_the_model_in_the_row(phantom, tmp_path, monkeypatch)
         timed.update({name: sum(p.numel() for p in model.parameters()) for name, model in models.items()})
         return {name: float(size) for name, size in timed.items()}
 
-    monkeypatch.setattr(strategies, "latency_ms", latency)
+    monkeypatch.setattr(judging, "latency_ms", latency)
     monkeypatch.setattr(room, "fair_search", chosen_by_fraction(room.fair_search))
     results = compare(config_of(phantom, strategies=["ttl"], trials=3), tmp_path / "run")
     rows = [row for row in results["rows"] if row["strategy"] == "ttl"]
@@ -162,7 +162,7 @@ def test_the_test_set_is_opened_once_and_a_finished_comparison_is_read_back(fini
     assert results["ledger"]["openings"] == 1
     monkeypatch.setattr(room, "material_of", None)
     again = compare(config_of(phantom), folder)
-    assert {"schema": 2, **again} == json.loads((folder / "comparison.json").read_text())
+    assert {"schema": 3, **again} == json.loads((folder / "comparison.json").read_text())
     assert again == results
     table = pd.read_csv(folder / "comparison.csv")
     assert len(table) == len(results["rows"])
@@ -284,6 +284,21 @@ def test_images_like_the_source_are_near_and_others_far():
             images=images, rows=np.arange(128), targets=np.zeros(128, dtype=np.int64), intensity_max=255,
             task="binary", positive=1, num_classes=2,
         )  # fmt: skip
-        distances.append(domain_distance(SimpleNamespace(source=source, study=SimpleNamespace(train=data))))
+        distances.append(domain_distance(source, data))
     assert distances[0] < 0.1
     assert distances[1] > 10 * distances[0]
+
+
+def test_the_distance_does_not_hang_on_how_many_images_are_in_the_last_batch():
+    source = prepare_source(build_backbone(BackboneSpec(name="shapes_resnet18", weights="hub", size=32)), (32, 32))
+    images = np.random.default_rng(0).integers(0, 255, (33, 1, 32, 32), dtype=np.uint8)
+    images[:3] = 0
+    distances = []
+    for times in (1, 2):
+        rows = np.tile(np.arange(33), times)
+        data = ImageSet(
+            images=images, rows=rows, targets=np.zeros(len(rows), dtype=np.int64), intensity_max=255,
+            task="binary", positive=1, num_classes=2,
+        )  # fmt: skip
+        distances.append(domain_distance(source, data))
+    assert distances[0] == pytest.approx(distances[1], rel=1e-4)

@@ -21,6 +21,7 @@ from medgraft.backbones.packaged import packaged_weights
 from medgraft.config import PRESETS, RunConfig, make_config, to_yaml
 from medgraft.deploy import load_artefact, predict_files
 from medgraft.errors import ConfigError, CutError, DataError, LeakError, RunError, WeightsError
+from medgraft.evaluate.results import Estimate
 from medgraft.listener import Listener
 from medgraft.report import write_report
 from medgraft.report.text import with_interval
@@ -28,6 +29,7 @@ from medgraft.run import fit as fit_module
 from medgraft.search import explore
 from medgraft.search.plan import shared_epochs
 from medgraft.setup.plan import method_of, search_seeds
+from medgraft.types import from_json
 from small_runs import fit, small_config
 
 
@@ -321,7 +323,7 @@ def test_folds_test_every_group_once(phantom: Path, tmp_path: Path, monkeypatch:
     for number, fold in enumerate(results["folds"], 1):
         alone = json.loads((run / f"fold_{number}" / "results.json").read_text())["test"]
         assert (fold["chosen"], fold["baseline"]) == (alone["chosen"]["auroc"], alone["baseline"]["auroc"])
-        assert with_interval(fold["baseline"]) in report
+        assert with_interval(from_json(Estimate, fold["baseline"])) in report
 
 
 def test_sites_of_the_cohort_are_judged_one_by_one(phantom: Path, tmp_path: Path) -> None:
@@ -337,7 +339,9 @@ def test_sites_of_the_cohort_are_judged_one_by_one(phantom: Path, tmp_path: Path
     assert sum(site["num_cases"] for site in sites.values()) == results["test"]["num_cases"]
     report = html.unescape((tmp_path / "run" / "report.html").read_text())
     assert "Site by site" in report
-    assert all((site.get("reason") or with_interval(site["auroc"])) in report for site in sites.values())
+    assert all(
+        (site.get("reason") or with_interval(from_json(Estimate, site["auroc"]))) in report for site in sites.values()
+    )
 
 
 def test_one_broken_image_loses_nothing_else(phantom: Path, tmp_path: Path) -> None:
@@ -398,6 +402,17 @@ def test_a_folder_without_write_permission_is_refused(phantom: Path, tmp_path: P
         target = tmp_path / "run"
     with pytest.raises(RunError, match="could not write the run folder"):
         fit(small_config(phantom), target)
+
+
+def test_what_validation_fixes_is_said_by_the_stored_model(phantom: Path, tmp_path: Path) -> None:
+    # Trained in other arithmetic than it is used with.
+    options = {"transfer": {"cut": "3"}, "train": {"epochs": 1, "precision": "bf16"}, "deterministic": False}
+    fit(small_config(phantom, **options), tmp_path / "run")
+    told = pd.read_csv(tmp_path / "run" / "predictions_val.csv")
+    model = load_artefact(tmp_path / "run")
+    said = predict_files(model, [phantom.parent / path for path in told["path"]])
+    columns = [f"prob_{name}" for name in model.artefact.classes]
+    np.testing.assert_allclose(told[columns], said[columns], atol=2e-6)
 
 
 def test_a_budget_decides_epochs_before_training(phantom: Path, tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import torch
 from scipy.stats import ks_2samp
 
 from medgraft.analysis import linear_probe, moments_of, svcca
+from medgraft.analysis.networks import ProbedCuts, probe_cuts
 from medgraft.errors import DataError
-from medgraft.search import overlap_share, overlapping_cut, probe_cuts, reuse_at_cuts
+from medgraft.listener import Listener
+from medgraft.search import overlap_share, overlapping_cut, reuse_at_cuts
 from medgraft.train.features import FeatureReader, extract_features
 from medgraft.transfer import HeadSettings, apply_strategy
 
@@ -21,19 +23,23 @@ def whole(context, seed=0):
     ]
 
 
+def probed(model, context, seed) -> ProbedCuts:
+    return probe_cuts(model, context.source.cuts, context.study, context.engine, seed, Listener())
+
+
 def test_probes_equal_those_of_the_truncated_networks(context) -> None:
-    found, features = probe_cuts(whole(context), context, seed=3)
-    assert sorted(found) == [cut.index for cut in context.source.cuts]
+    found = probed(whole(context), context, seed=3)
+    assert sorted(found.said) == [cut.index for cut in context.source.cuts]
     for cut in context.source.cuts:
         model, _ = apply_strategy("ttl", context.source, cut, HeadSettings(num_outputs=1), lr=1.0, seed=0)
         reader = FeatureReader(model)
         train, val = (
             extract_features(reader, data, context.engine) for data in (context.study.train, context.study.val)
         )
-        np.testing.assert_allclose(features[cut.index], train, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found.train[cut.index], train, rtol=1e-5, atol=1e-6)
         wanted = linear_probe(context.study.labelled(train), val, 3)
-        np.testing.assert_allclose(found[cut.index].probs, wanted, rtol=1e-5)
-        np.testing.assert_array_equal(found[cut.index].targets, context.study.val.targets)
+        np.testing.assert_allclose(found.said[cut.index].probs, wanted, rtol=1e-5)
+        np.testing.assert_array_equal(found.said[cut.index].targets, context.study.val.targets)
 
 
 def test_reuse_is_one_where_nothing_changed_and_less_where_it_did(context) -> None:
@@ -73,7 +79,7 @@ def test_features_that_are_not_finite_are_refused_by_name(context) -> None:
     with pytest.raises(DataError, match="finite"):
         reuse_at_cuts(whole(context), broken, context)
     with pytest.raises(DataError, match="finite"):
-        probe_cuts(broken, context, 0)
+        probed(broken, context, 0)
 
 
 def test_the_overlap_is_what_kolmogorov_and_smirnov_leave() -> None:
@@ -93,7 +99,7 @@ def test_the_cut_is_the_first_that_overlaps_enough() -> None:
 
 def test_signals_never_read_what_is_neither_training_nor_validation(context) -> None:
     context.study.train.images.read.clear()
-    probe_cuts(whole(context), context, 0)
+    probed(whole(context), context, 0)
     reuse_at_cuts(whole(context), whole(context), dataclasses.replace(context))
     assert context.study.train.images.read <= set(range(48))
 

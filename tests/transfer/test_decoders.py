@@ -45,11 +45,11 @@ def test_a_truncated_unet_costs_what_was_published_and_stores_only_what_runs(
     resnet34: Source, name: str, macs: float, params: float
 ) -> None:
     cut = next(cut for cut in resnet34.cuts if cut.name == name)
-    num_params, counted = segmenter_costs(resnet34, "unet")[cut.index]
-    assert counted / 1e9 == pytest.approx(macs, rel=0.05)
-    assert num_params / 1e6 == pytest.approx(params, abs=0.06)
+    cost = segmenter_costs(resnet34, "unet")[cut.index]
+    assert cost.macs / 1e9 == pytest.approx(macs, rel=0.05)
+    assert cost.num_params / 1e6 == pytest.approx(params, abs=0.06)
     model = segmenter(resnet34, cut.index)
-    assert sum(p.numel() for p in model.parameters()) == num_params
+    assert sum(p.numel() for p in model.parameters()) == cost.num_params
     kept = {key.split(".")[2] for key in model.state_dict() if key.startswith("0.network.")}
     assert [f"layer{n}" for n in range(1, 5) if f"layer{n}" in kept] == [
         f"layer{n}" for n in range(1, int(name[5]) + 1)

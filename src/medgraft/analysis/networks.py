@@ -38,7 +38,9 @@ __all__ = [
     "Matrix",
     "PairSimilarity",
     "changes",
+    "ProbedCuts",
     "distances",
+    "probe_cuts",
     "similarity",
     "worth_of_cuts",
 ]
@@ -192,6 +194,46 @@ def _on_grid(coefficients: np.ndarray) -> tuple[float, ...]:
     return tuple(round(float(value), 5) for value in np.interp(_GRID, at, coefficients))
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class ProbedCuts:
+    """Linear probes on the features of every cut, by index of the cut.
+
+    Args:
+        train: Training features (N, d) that each was solved on.
+        val: Validation features (M, d).
+        said: What each says of the validation images.
+    """
+
+    train: dict[int, np.ndarray]
+    val: dict[int, np.ndarray]
+    said: dict[int, Predictions]
+
+
+def probe_cuts(
+    model: TransferModel, cuts: tuple[Cut, ...], study: Study, engine: Engine, seed: int, listener: Listener
+) -> ProbedCuts:
+    """A linear probe at every cut of a network.
+
+    Args:
+        model: Untruncated.
+        cuts: Cuts of its source.
+        study: Training images to solve on, validation images to score on.
+        engine: Device and arithmetic.
+        seed: Seeds the divisions that choose each probe's penalty.
+        listener: Told how far it is.
+
+    Raises:
+        DataError: A class has too few groups for a division, or a feature is not finite.
+    """
+    train, val = (features_at_cuts(model, cuts, data, engine) for data in (study.train, study.val))
+    said: dict[int, Predictions] = {}
+    for done, cut in enumerate(cuts):
+        listener.step("probing every cut", done, len(cuts))
+        probs = linear_probe(study.labelled(train[cut.index]), val[cut.index], seed)
+        said[cut.index] = study.val_predictions(probs)
+    return ProbedCuts(train=train, val=val, said=said)
+
+
 def worth_of_cuts(
     model: TransferModel, cuts: tuple[Cut, ...], study: Study, engine: Engine, seed: int, listener: Listener
 ) -> tuple[dict[int, CutWorth], dict[int, Predictions]]:
@@ -208,23 +250,20 @@ def worth_of_cuts(
     Raises:
         DataError: A class has too few groups for a division, or a feature is not finite.
     """
-    train, val = (features_at_cuts(model, cuts, data, engine) for data in (study.train, study.val))
+    probed = probe_cuts(model, cuts, study, engine, seed, listener)
     worth: dict[int, CutWorth] = {}
-    probes: dict[int, Predictions] = {}
-    for done, cut in enumerate(cuts):
-        listener.step("probing every cut", done, len(cuts))
-        labelled, queries = study.labelled(train[cut.index]), val[cut.index]
+    for index, predictions in probed.said.items():
+        labelled = study.labelled(probed.train[index])
         features, truth = labelled.features, _truth(labelled)
-        probes[cut.index] = study.val_predictions(linear_probe(labelled, queries, seed))
         is_single = labelled.task != "multilabel"
-        worth[cut.index] = CutWorth(
-            probe=auprc(probes[cut.index]),
-            knn=auprc(study.val_predictions(knn_probs(features, truth, queries))),
+        worth[index] = CutWorth(
+            probe=auprc(predictions),
+            knn=auprc(study.val_predictions(knn_probs(features, truth, probed.val[index]))),
             logme=logme(features, truth),
             h_score=h_score(features, labelled.targets) if is_single else None,
             nleep=nleep(features, labelled.targets, seed=seed) if is_single else None,
         )
-    return worth, probes
+    return worth, probed.said
 
 
 def _truth(labelled: Labelled) -> np.ndarray:

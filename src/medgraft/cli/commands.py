@@ -178,22 +178,13 @@ def check(
         str(data), options={"data": cohort_options({**locals(), "leaks": "stop"})}, sets=data_sets(sets, "check")
     ).data
 
+    from medgraft.cli.output import print_audit
     from medgraft.cli.terminal import listening
     from medgraft.run.check import check as run_check
 
     with listening(console) as listener:
         audit, _ = run_check(config, seed=seed, listener=listener)
-    is_whole = not audit.has_leaks and not audit.num_broken
-    doubtful = [
-        issue for issue in audit.findings if issue.topic in ("doubtful-mask", "lost-mask") and issue.severity == "warn"
-    ]
-    for issue in doubtful:
-        typer.echo(f"{issue.kind}: {', '.join(issue.paths)}{' …' if issue.count > len(issue.paths) else ''}")
-    if is_whole and not doubtful:
-        typer.echo("clean: no leaks, no broken files.")
-    else:
-        typer.echo(f"found: {'masks to look at' if is_whole else 'leaks or broken files'}, see above.")
-    raise typer.Exit(0 if is_whole and not doubtful else 1)
+    raise typer.Exit(0 if print_audit(audit) else 1)
 
 
 @app.command()
@@ -214,6 +205,7 @@ def predict(
     from medgraft.data.cohort.cases import find_cases
     from medgraft.deploy import MASK_LIST, load_artefact, predict_files, segment_files
     from medgraft.files import write_table
+    from medgraft.setup.folder import refuse_run_folder
     from medgraft.train.engine import pick_device
 
     model = load_artefact(run)
@@ -223,6 +215,7 @@ def predict(
         raise ConfigError(f"{'--unit is for labels' if is_masks else '--format is for masks'}. Leave it out.")
     # Not "masks": there people keep the truth.
     target = out or Path("predicted_masks" if is_masks else "predictions.csv")
+    refuse_run_folder(target if is_masks else target.parent)
     with listening(console) as listener:
 
         def progress(done: int, total: int) -> None:
@@ -421,7 +414,8 @@ def analyze(
         raise ConfigError("--set is for a cohort (--out); a finished run keeps its settings. Leave it out.")
     cohort, network = cohort_options(locals()), network_options(locals())
     options = {"data": cohort, "backbone": network, "seed": seed, "device": device, "offline": offline}
-    if out is None and (asked(cohort) or asked(network) or seed is not None or offline):
+    kept = {name: value for name, value in cohort.items() if name != "cache"}
+    if out is None and (asked(kept) or asked(network) or seed is not None or offline):
         raise ConfigError("options about cohort and network are for a cohort (--out); a finished run keeps its own.")
     config = make_config(str(inputs[0]), options=options, sets=sets)
 
@@ -434,7 +428,12 @@ def analyze(
             results = [analyze_cohort(config, out, num_images=images, source=source, listener=listener)]
         else:
             question = Question(
-                num_images=images, source=source, other=against, is_gain_wanted=gain, device=device or "auto"
+                num_images=images,
+                source=source,
+                other=against,
+                is_gain_wanted=gain,
+                device=device or "auto",
+                cache=str(cache) if cache is not None else None,
             )
             results = analyze_runs(inputs, question, listener=listener)
     pages = [out / "analysis.html"] if out is not None else [run / "report.html" for run in inputs]
@@ -483,6 +482,7 @@ def advise(
     }
     config = make_config(str(data), options=options, sets=sets)
 
+    from medgraft.cli.output import print_advice
     from medgraft.cli.terminal import listening
     from medgraft.run.advise import advise as run_advise
     from medgraft.types import to_json
@@ -492,8 +492,4 @@ def advise(
     if as_json:
         typer.echo(json.dumps(to_json(advice), indent=1, ensure_ascii=False))
         return
-    for fact in advice.facts:
-        typer.echo(f"  {fact}")
-    for number, item in enumerate(advice.advice, 1):
-        depth = f" at cut {item.cut.index} {item.cut.name}" if item.cut else ""
-        typer.echo(f"{number}. {item.strategy}{depth}: {item.why} [{item.source}]")
+    print_advice(advice)

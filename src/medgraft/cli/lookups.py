@@ -3,12 +3,15 @@
 import datetime
 import json
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from medgraft.cli.options import DATA, RUNNING, STRATEGY, BackboneArgs, Lift, Size, backbone_args, option, size_of
 from medgraft.cli.program import app, console
+
+if TYPE_CHECKING:
+    from medgraft.transfer.decoders import SegmenterCost
 
 __all__ = ["cache", "cuts", "doctor"]
 
@@ -38,7 +41,10 @@ def cuts(
 
         costs = segmenter_costs(source, decoder)
     if as_json:
-        entries = [{**to_json(cut), **_with_decoder(costs.get(cut.index))} for cut in source.cuts]
+        entries = [
+            {**to_json(cut), **({"with_decoder": to_json(costs[cut.index])} if cut.index in costs else {})}
+            for cut in source.cuts
+        ]
         typer.echo(json.dumps(entries, indent=1))
         return
     names = ["cut", "name", "stage", "channels", "stride", "params", "MACs"]
@@ -59,12 +65,8 @@ def cuts(
     print_table(console, columns, rows)
 
 
-def _with_decoder(cost: tuple[int, int] | None) -> dict[str, Any]:
-    return {} if cost is None else {"with_decoder": {"num_params": cost[0], "macs": cost[1]}}
-
-
-def _decoder_columns(cost: tuple[int, int] | None) -> tuple[str, str]:
-    return ("too shallow", "") if cost is None else (f"{cost[0] / 1e6:.3f} M", f"{cost[1] / 1e9:.3f} G")
+def _decoder_columns(cost: "SegmenterCost | None") -> tuple[str, str]:
+    return ("too shallow", "") if cost is None else (f"{cost.num_params / 1e6:.3f} M", f"{cost.macs / 1e9:.3f} G")
 
 
 @app.command()

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+import typer
 from rich.console import Console
 
 from medgraft.cli.terminal import print_table
+from medgraft.data.audit.findings import Audit
 from medgraft.evaluate.results import MaskReference
-from medgraft.judge.external import ExternalResult
 from medgraft.metrics.measures import METRIC_NAMES
 from medgraft.report.caveats import still_learning
 from medgraft.report.comparison_page import comparison_rows
@@ -16,15 +17,49 @@ from medgraft.report.prose import decision_sentence
 from medgraft.report.tables import reuse_rows
 from medgraft.report.text import ABSENT, signed_with_interval, with_interval
 from medgraft.report.words import chosen_name
+from medgraft.result.advice import Advice
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.comparison import ComparisonResult
+from medgraft.result.external import ExternalResult
 from medgraft.result.run import Cost, RunResult
 from medgraft.types import kind_of
 
-__all__ = ["observer_lines", "print_analysis", "print_comparison", "print_external", "print_results"]
+__all__ = [
+    "observer_lines",
+    "print_advice",
+    "print_analysis",
+    "print_audit",
+    "print_comparison",
+    "print_external",
+    "print_results",
+]
 
 SHOWN: Final = {"labels": ("auroc", "auprc"), "masks": ("dice", "surface_dice")}
 """Metrics that are printed, by kind of truth; further kinds show what their measure compares first."""
+
+
+def print_audit(audit: Audit) -> bool:
+    """Whether a cohort is clean, after saying so, and naming masks that somebody has to look at."""
+    is_whole = not audit.has_leaks and not audit.num_broken
+    doubtful = [
+        issue for issue in audit.findings if issue.topic in ("doubtful-mask", "lost-mask") and issue.severity == "warn"
+    ]
+    for issue in doubtful:
+        typer.echo(f"{issue.kind}: {', '.join(issue.paths)}{' …' if issue.count > len(issue.paths) else ''}")
+    if is_whole and not doubtful:
+        typer.echo("clean: no leaks, no broken files.")
+        return True
+    typer.echo(f"found: {'masks to look at' if is_whole else 'leaks or broken files'}, see above.")
+    return False
+
+
+def print_advice(advice: Advice) -> None:
+    """Print what was measured, and the strategies to begin with."""
+    for fact in advice.facts:
+        typer.echo(f"  {fact}")
+    for number, item in enumerate(advice.advice, 1):
+        depth = f" at cut {item.cut.index} {item.cut.name}" if item.cut else ""
+        typer.echo(f"{number}. {item.strategy}{depth}: {item.why} [{item.source}]")
 
 
 def print_results(console: Console, result: RunResult, out: Path) -> None:
@@ -95,7 +130,7 @@ def _result_rows(result: RunResult, shown: Sequence[str]) -> list[list[str]]:
 
 def print_external(console: Console, result: ExternalResult) -> None:
     """Print every metric of a model on another cohort with its interval, and what each site says."""
-    surfaces = f", surfaces in {result.reference.unit}" if result.reference.unit else ""
+    surfaces = f", surfaces in {result.reference.unit.replace('_', ' ')}" if result.reference.unit else ""
     title = f"{result.num_cases} cases of {result.num_images} images{surfaces}"
     rows = [[METRIC_NAMES.get(name, name), with_interval(score)] for name, score in result.result.scores.items()]
     print_table(console, [(title, False), ("value [95 %]", True)], rows)

@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from medgraft.data.audit.findings import NearPair
 from medgraft.types import Cohort
 
 __all__ = ["groups_of"]
@@ -17,7 +18,7 @@ MAX_SHARE: Final = 0.05
 def groups_of(
     cohort: Cohort,
     exact_duplicates: Iterable[Sequence[int]],
-    near_duplicates: Iterable[Sequence[float]] = (),
+    near_duplicates: Iterable[NearPair] = (),
 ) -> np.ndarray:
     """The group of each image: its patient when known, else its unit, its set of exact duplicates, or itself.
 
@@ -28,7 +29,7 @@ def groups_of(
     Args:
         cohort: N images.
         exact_duplicates: Sets of row numbers with equal pixels.
-        near_duplicates: Pairs of row numbers, most alike first; anything after the second entry is ignored.
+        near_duplicates: Pairs, most alike first.
 
     Returns:
         (N,) int64, numbered from 0 in order of first appearance.
@@ -56,8 +57,8 @@ def groups_of(
             forest.join(unknown[0], other, cap=len(cohort))
         for other in rows[1:]:
             forest.join(int(rows[0]), int(other), cap=cap)
-    for first, second, *_ in near_duplicates:
-        forest.join(int(first), int(second), cap=cap)
+    for pair in near_duplicates:
+        forest.join(pair.first, pair.second, cap=cap)
     roots = np.array([forest.root(row) for row in range(len(cohort))], dtype=np.int64)
     return np.asarray(pd.factorize(roots)[0], dtype=np.int64)
 

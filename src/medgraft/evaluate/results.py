@@ -144,7 +144,8 @@ class MaskReference:
     """What stands beside the overlap of masks: how surfaces were measured, and what other people marked.
 
     Args:
-        unit: Unit of distances between surfaces, ``px`` or ``mm``; empty for labels.
+        unit: Unit of distances between surfaces: ``px``, ``mm``, or ``mm_at_detector`` of magnified films; empty for
+            labels.
         tolerance: Tolerance of surface Dice, in that unit; None for labels.
         observers: Other observers of masks, by name.
         observers_left_out: Observers who cannot be compared, and why.

@@ -1,7 +1,6 @@
 """A finished model on another cohort: the same metrics and intervals, per site when known."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
@@ -11,50 +10,17 @@ from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.results import (
     ClassPoint,
-    MaskReference,
-    ModelResult,
-    SiteResult,
-    model_to_json,
-    reference_to_json,
 )
 from medgraft.evaluate.summary import site_results, summarise
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
+from medgraft.result.external import ExternalResult
 from medgraft.study.dataset import Dataset
 from medgraft.train.engine import exact_engine
-from medgraft.types import Judged, Predictions, to_json
+from medgraft.types import Judged, Predictions
 
-__all__ = ["ExternalResult", "external_to_json", "judge_external"]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ExternalResult:
-    """What another cohort says of a model.
-
-    Args:
-        result: Metrics with intervals; operating points keep the thresholds chosen on validation.
-        classes: Classes that were judged.
-        unlabelled: Labels of the model that the cohort does not have.
-        judged_by: What was judged as one.
-        num_images: Readable images.
-        num_cases: Cases judged.
-        num_above_training_range: Images with values above those of the training images.
-        findings: Findings of the audit.
-        sites: Results by name of the site, where the cohort tells them.
-        reference: What stands beside masks.
-    """
-
-    result: ModelResult
-    classes: tuple[str, ...]
-    num_images: int
-    num_cases: int
-    num_above_training_range: int
-    findings: tuple[Finding, ...]
-    unlabelled: tuple[str, ...] = ()
-    judged_by: str = "image"
-    sites: dict[str, SiteResult] = dataclasses.field(default_factory=dict)
-    reference: MaskReference = dataclasses.field(default_factory=MaskReference)
+__all__ = ["judge_external"]
 
 
 def judge_external(
@@ -107,24 +73,6 @@ def judge_external(
         reference=judge.beside(dataset, rows, judged, plan),
     )
     return external, judged
-
-
-def external_to_json(result: ExternalResult) -> dict[str, Any]:
-    """The content of `evaluation.json`."""
-    facts: dict[str, Any] = to_json(result)
-    model = model_to_json(result.result)
-    del facts["result"], facts["findings"], facts["reference"]
-    metrics = {name: to_json(score) for name, score in result.result.scores.items()}
-    facts |= {"metrics": metrics, "audit": to_json(result.findings)}
-    if result.result.per_class:
-        facts["per_class"] = model["per_class"]
-    if result.result.points:
-        facts["operating_point"] = to_json(result.result.points)
-    facts["sites"] = {key: part | part.pop("scores") for key, part in facts["sites"].items()}
-    if result.reference.tolerance is not None:
-        del facts["judged_by"]
-        facts |= reference_to_json(result.reference)
-    return facts
 
 
 def _points(judged: Judged, model: LoadedModel) -> dict[str, ClassPoint]:

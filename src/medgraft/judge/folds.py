@@ -15,8 +15,18 @@ from medgraft.evaluate.summary import compare, summarise
 from medgraft.files import copy_whole, write_table
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
-from medgraft.judge.test import ROLES, judged_name, table_name, test_result
-from medgraft.result.run import FoldResult, FurtherModel, RunResult, SearchCost, SplitFacts, mean_of_those_there
+from medgraft.judge.test import judged_name, table_name, test_result
+from medgraft.result.run import (
+    ROLES,
+    FoldResult,
+    FurtherModel,
+    Role,
+    RunResult,
+    SearchCost,
+    SplitFacts,
+    mean_of_those_there,
+)
+from medgraft.search.tables import SIGNAL_KEYS
 from medgraft.study.dataset import Dataset
 from medgraft.types import Judged
 
@@ -103,11 +113,13 @@ def _search(results: Sequence[RunResult]) -> SearchCost:
 def _tested_parts(parts: Sequence[SplitFacts]) -> SplitFacts:
     """What all folds together tested, each case once; what trained and what chose differs from fold to fold."""
     counts = [part.counts["test"] for part in parts]
+    tested = [part.tested for part in parts]
     return dataclasses.replace(
         parts[0],
         groups={"test": sum(part.groups["test"] for part in parts)},
         images={"test": sum(part.images["test"] for part in parts)},
         counts={"test": {name: sum(count[name] for count in counts) for name in counts[0]}},
+        tested={name: sum(count[name] for count in tested) for name in tested[0]},
     )
 
 
@@ -115,7 +127,7 @@ def _test(
     plan: JudgePlan,
     dataset: Dataset,
     rows: np.ndarray,
-    judged: Mapping[str, Judged],
+    judged: Mapping[Role, Judged],
     results: Sequence[RunResult],
     weights: np.ndarray,
 ) -> TestResult:
@@ -140,13 +152,17 @@ def _test(
 
 
 def _further(
-    plan: JudgePlan, role: str, judged: Mapping[str, Judged], parts: Sequence[FurtherModel | None], weights: np.ndarray
+    plan: JudgePlan,
+    role: Role,
+    judged: Mapping[Role, Judged],
+    parts: Sequence[FurtherModel | None],
+    weights: np.ndarray,
 ) -> FurtherModel | None:
     """A further baseline on the test cases of all folds; None where a fold has none.
 
     Args:
         plan: How folds are judged.
-        role: One of `medgraft.judge.test.ROLES`.
+        role: One of `medgraft.result.run.Role`.
         judged: What the models say of the test cases, by role.
         parts: Each fold's own result of this baseline.
         weights: (replicates, N) bootstrap weights of these cases.
@@ -167,12 +183,13 @@ def _over_folds(pooled: ModelResult, parts: Sequence[ModelResult]) -> ModelResul
 
     def spread(name: str, score: Estimate) -> Estimate:
         values = [value for part in parts if (value := part.scores[name].value) is not None]
-        return dataclasses.replace(score, mean=float(np.mean(values)), sd=float(np.std(values, ddof=1)))
+        sd = float(np.std(values, ddof=1)) if len(values) > 1 else None
+        return dataclasses.replace(score, mean=mean_of_those_there(values), sd=sd)
 
     return dataclasses.replace(pooled, scores={name: spread(name, score) for name, score in pooled.scores.items()})
 
 
-def _pooled(folder: Path, places: Sequence[Path], dataset: Dataset) -> tuple[np.ndarray, dict[str, Judged]]:
+def _pooled(folder: Path, places: Sequence[Path], dataset: Dataset) -> tuple[np.ndarray, dict[Role, Judged]]:
     """Cohort rows of the test cases of all folds, and what is said of them by role, as far as every fold has it.
 
     Their tables are written for the whole, too.
@@ -221,7 +238,7 @@ def _merge_files(folder: Path, places: Sequence[Path]) -> None:
         write_table(pd.concat(tables), folder / name)
     if all((path / "signals.csv").exists() for path in places):
         signals = pd.concat([pd.read_csv(path / "signals.csv") for path in places])
-        write_table(signals.groupby(["cut", "name"], as_index=False).mean(), folder / "signals.csv")
+        write_table(signals.groupby(list(SIGNAL_KEYS), as_index=False).mean(), folder / "signals.csv")
     if all((path / "predictions_val.csv").exists() for path in places):
         write_table(concatenated(places, "predictions_val.csv"), folder / "predictions_val.csv")
     for name in ("choice.json", "audit.json"):

@@ -71,7 +71,7 @@ def call(
         engine: Device and arithmetic.
         on_case: Called with the number of cases done.
     """
-    marked, cases, is_spaced = segmenter(model, dataset, engine), [], dataset.surface_unit == "mm"
+    marked, cases, is_spaced = segmenter(model, dataset, engine), [], dataset.surface_unit != "px"
     for row in rows.tolist():
         truth = mask_of(dataset.cohort, row)
         cases.append(_agreement(dataset, row, truth, marked(row, truth.shape), plan.tolerance, is_spaced=is_spaced))
@@ -173,7 +173,7 @@ def beside(dataset: Dataset, rows: np.ndarray, chosen: Overlaps, plan: JudgePlan
     """
     observers: dict[str, ObserverResult] = {}
     left_out: dict[str, str] = {}
-    is_spaced = dataset.surface_unit == "mm"
+    is_spaced = dataset.surface_unit != "px"
     for name in dataset.cohort.observers:
         places, cases, reason = [], [], "too few of these cases have a mask of theirs"
         for position, row in enumerate(rows.tolist()):

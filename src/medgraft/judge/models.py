@@ -9,22 +9,22 @@ import torch
 from medgraft.backbones.spec import Backbone
 from medgraft.deploy.artefact import Artefact, Judging, WeightsOrigin, save_artefact
 from medgraft.evaluate.efficiency import file_bytes, latency_ms
-from medgraft.result.run import Cost, Efficiency
+from medgraft.result.run import Cost, Efficiency, Role
 from medgraft.search.trial import Trial, TrialContext, load_trial_model, slim_of
 from medgraft.study.dataset import Dataset
 from medgraft.transfer.model import TransferModel
 
 __all__ = ["artefact_of", "store_models"]
 
-_FOLDERS: Final = {"chosen": "model", "baseline": "baseline"}
+_FOLDERS: Final[dict[Role, str]] = {"chosen": "model", "baseline": "baseline"}
 
 
 def store_models(
     folder: Path,
     dataset: Dataset,
     context: TrialContext,
-    trials: Mapping[str, Trial],
-    judging: Mapping[str, Judging],
+    trials: Mapping[Role, Trial],
+    judging: Mapping[Role, Judging],
 ) -> Efficiency:
     """Costs of the chosen model and of full fine-tuning, after both were stored below `folder`.
 
@@ -38,7 +38,7 @@ def store_models(
     Raises:
         RunError: The folder cannot be written.
     """
-    models = {role: load_trial_model(trials[role], context)[0] for role in _FOLDERS}
+    models: dict[str, TransferModel] = {role: load_trial_model(trials[role], context)[0] for role in _FOLDERS}
     sides = dataset.patch or dataset.preprocessing.sides
     times = latency_ms(models, torch.rand(1, dataset.preprocessing.channels, *sides))
     costs = {}

@@ -9,6 +9,7 @@ from PIL import Image
 from medgraft.data.cohort.marked import mask_of
 from medgraft.data.decoded.rows import read_row
 from medgraft.files import replacing
+from medgraft.io.formats import FORMATS
 from medgraft.judge.masks import segmenter
 from medgraft.metrics.overlap import dice
 from medgraft.result.pictures import OverlayPicture, Pictures
@@ -50,7 +51,7 @@ def overlay_pictures(
         row = int(rows[at])
         truth = mask_of(dataset.cohort, row)
         pixels, facts = read_row(dataset.cohort, row, dataset.decoded.reading)
-        is_placed = facts.mode in ("DICOM", "NIfTI")
+        is_placed = any(known.is_placed and known.name == facts.mode for known in FORMATS.values())
         plain, tinted = overlay(pixels, call(row, truth.shape), truth, is_placed=is_placed)
         pictures = {"image": f"{name}.png", "overlay": f"{name}_overlay.png"}
         for key, picture in (("image", plain), ("overlay", tinted)):

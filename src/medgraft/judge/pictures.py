@@ -38,7 +38,7 @@ def write_pictures(folder: Path, material: Material, trial: Trial, context: Tria
 def _duplicates(folder: Path, material: Material) -> tuple[DuplicatePicture, ...]:
     """Pictures of duplicates, those across splits first, as the report's index names them."""
     exact = [(copies[0], copies[1], 1.0, "exact") for copies in material.audit.exact_duplicates]
-    near = [(a, b, similarity, "near") for a, b, similarity in material.audit.near_duplicates]
+    near = [(pair.first, pair.second, pair.detail, "near") for pair in material.audit.near_duplicates]
     splits = material.given.table["split"].to_numpy(dtype=object)
     pairs = sorted([*exact, *near], key=lambda pair: splits[pair[0]] == splits[pair[1]])[:_MAX_PAIRS]
     paths = material.given.table["path"]

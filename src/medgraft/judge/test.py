@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -17,14 +16,13 @@ from medgraft.judge.judges import JUDGES
 from medgraft.judge.models import store_models
 from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
-from medgraft.result.run import Efficiency, FurtherModel, cut_facts
+from medgraft.result.run import Efficiency, FurtherModel, Role, cut_facts
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
 from medgraft.study.dataset import Dataset
 from medgraft.train.engine import exact_engine
 from medgraft.types import Judged
 
 __all__ = [
-    "ROLES",
     "Tested",
     "count_openings",
     "judged_by_trial",
@@ -33,9 +31,6 @@ __all__ = [
     "table_name",
     "test_result",
 ]
-
-ROLES: Final = ("chosen", "baseline", "second", "continued")
-"""Models that are tested: the chosen one, full fine-tuning, and further baselines where there are any."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -50,9 +45,9 @@ class Tested:
     """
 
     test: TestResult
-    further: dict[str, FurtherModel]
+    further: dict[Role, FurtherModel]
     efficiency: Efficiency
-    judged: dict[str, list[Judged]]
+    judged: dict[Role, list[Judged]]
 
 
 def open_test_set(
@@ -60,7 +55,7 @@ def open_test_set(
     folder: Path,
     dataset: Dataset,
     context: TrialContext,
-    trials: Mapping[str, Sequence[Trial]],
+    trials: Mapping[Role, Sequence[Trial]],
     listener: Listener,
 ) -> Tested:
     """Judge every model on the test set, store the two that stay, and write the tables of cases.
@@ -70,7 +65,7 @@ def open_test_set(
         folder: The run's folder.
         dataset: Its cohort.
         context: Context of its trials.
-        trials: By role (`ROLES`), one per seed, the first seed's first.
+        trials: By role (`medgraft.result.run.Role`), one per seed, the first seed's first.
         listener: Told how far it is.
 
     Raises:
@@ -81,9 +76,16 @@ def open_test_set(
     judged = _judged(plan, dataset, context, trials, listener)
     weights = bootstrap_weights(judged["chosen"][0], plan.replicates, plan.seed)
 
-    def result(role: str) -> ModelResult:
-        val = context.study.val_judged(trials[role][0].val_outputs)
-        return judge.finished(summarise(judged[role], weights), judged[role][0], val, plan)
+    # What validation fixes is used with the arithmetic of the test and of the stored model, not that of the training.
+    vals = {
+        role: judged_by_trial(plan, trials[role][0], dataset, context, "val", listener)
+        if judge.keeps_validation
+        else None
+        for role in judged
+    }
+
+    def result(role: Role) -> ModelResult:
+        return judge.finished(summarise(judged[role], weights), judged[role][0], vals[role], plan)
 
     results = {role: result(role) for role in judged}
     chosen = judged["chosen"]
@@ -94,8 +96,9 @@ def open_test_set(
         for role in judged
         if role not in ("chosen", "baseline")
     }
-    _write_tables(folder, dataset, context, trials, judged)
-    judging = {role: judge.judging_of(results[role], plan) for role in ("chosen", "baseline")}
+    _write_tables(folder, dataset, trials, judged, vals["chosen"])
+    stored: tuple[Role, ...] = ("chosen", "baseline")
+    judging = {role: judge.judging_of(results[role], plan) for role in stored}
     firsts = {role: seeds[0] for role, seeds in trials.items() if seeds}
     return Tested(
         test=test, further=further, judged=judged, efficiency=store_models(folder, dataset, context, firsts, judging)
@@ -135,15 +138,15 @@ def test_result(
 
 
 def _judged(
-    plan: JudgePlan, dataset: Dataset, context: TrialContext, trials: Mapping[str, Sequence[Trial]], listener: Listener
-) -> dict[str, list[Judged]]:
+    plan: JudgePlan, dataset: Dataset, context: TrialContext, trials: Mapping[Role, Sequence[Trial]], listener: Listener
+) -> dict[Role, list[Judged]]:
     """What every trained model says of the test set, by role; a trial of two roles is asked once.
 
     Args:
         plan: Fixed beforehand.
         dataset: The cohort.
         context: Context of the trials.
-        trials: Trials by role (`ROLES`), one per seed.
+        trials: Trials by role (`medgraft.result.run.Role`), one per seed.
         listener: Told how far it is.
     """
     said: dict[str, Judged] = {}
@@ -178,14 +181,14 @@ def judged_by_trial(
 
 
 def _compared(
-    plan: JudgePlan, judged: Mapping[str, list[Judged]], trials: Mapping[str, Sequence[Trial]], weights: np.ndarray
+    plan: JudgePlan, judged: Mapping[Role, list[Judged]], trials: Mapping[Role, Sequence[Trial]], weights: np.ndarray
 ) -> Comparison:
     """The chosen model against full fine-tuning, in words of its own where they are one.
 
     Args:
         plan: Tells the margin.
         judged: What the models say of the test cases, by role, one per seed.
-        trials: Trials by role (`ROLES`), one per seed.
+        trials: Trials by role (`medgraft.result.run.Role`), one per seed.
         weights: (replicates, N) bootstrap weights of the test cases.
     """
     first = trials["chosen"][0].spec
@@ -220,8 +223,8 @@ def judged_name(strategy: str) -> str:
     return "The compact model" if strategy == "ttl" else f"The {strategy} model"
 
 
-def table_name(role: str) -> str:
-    """File of the test cases of a model of `ROLES`."""
+def table_name(role: Role) -> str:
+    """File of the test cases of a model of one role."""
     return f"predictions{'' if role == 'chosen' else f'_{role}'}.csv"
 
 
@@ -240,25 +243,24 @@ def count_openings(dataset: Dataset, run_id: str, folder: Path) -> int:
 def _write_tables(
     folder: Path,
     dataset: Dataset,
-    context: TrialContext,
-    trials: Mapping[str, Sequence[Trial]],
-    judged: Mapping[str, list[Judged]],
+    trials: Mapping[Role, Sequence[Trial]],
+    judged: Mapping[Role, list[Judged]],
+    val: Judged | None,
 ) -> None:
     """A table of the test cases for every model, one of the validation cases, and the course of training.
 
     Args:
         folder: The run's folder.
         dataset: The cohort.
-        context: Context of the trials.
-        trials: Trials by role (`ROLES`), one per seed.
+        trials: Trials by role (`medgraft.result.run.Role`), one per seed.
         judged: What the models say of the test cases, by role, one per seed.
+        val: What the chosen model says of the validation cases; None where no table of them is kept.
     """
     judge = JUDGES[dataset.cohort.kind]
     rows = dataset.cohort.case_rows("test")
     for role, seeds in judged.items():
         write_table(judge.table(dataset, rows, seeds[0]), folder / table_name(role))
-    if judge.keeps_validation:
-        val = context.study.val_judged(trials["chosen"][0].val_outputs)
+    if val is not None:
         write_table(judge.table(dataset, dataset.cohort.case_rows("val"), val), folder / "predictions_val.csv")
     history = [
         {"role": role, "seed": trial.spec.seed, **row.columns()}

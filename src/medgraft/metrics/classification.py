@@ -27,7 +27,6 @@ __all__ = [
     "confusion",
     "ece",
     "majority_rate",
-    "metrics_of",
     "quadratic_kappa",
 ]
 
@@ -237,15 +236,6 @@ def quadratic_kappa(pred: Predictions) -> float:
         0.667
     """
     return _once(pred, "kappa")
-
-
-def metrics_of(pred: Predictions) -> dict[str, Callable[[Predictions], float]]:
-    """`METRICS`, and for grades `quadratic_kappa`, by name.
-
-    Args:
-        pred: Not checked here.
-    """
-    return METRICS | ({"kappa": quadratic_kappa} if pred.is_ordinal else {})
 
 
 def confusion(pred: Predictions) -> np.ndarray:

@@ -1,8 +1,11 @@
 """From a path to a cohort, decoded and audited, with what was inferred said."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Literal
+
+import numpy as np
 
 from medgraft.config import DataConfig
 from medgraft.data.audit.audit import audit_cohort
@@ -12,12 +15,13 @@ from medgraft.data.cohort.labelled import Unknown, read_cohort
 from medgraft.data.cohort.marked import read_mask_cohort
 from medgraft.data.decoded.images import DecodedCohort, build_cache
 from medgraft.data.decoded.store import store_folder
+from medgraft.data.groups import groups_of
 from medgraft.errors import ConfigError
 from medgraft.io.intensity import ct_windows
 from medgraft.listener import Listener
 from medgraft.types import Cohort, Reading
 
-__all__ = ["audited", "decoded_as_asked", "open_cohort", "reading_of", "store_of"]
+__all__ = ["AuditedCohort", "audited", "decoded_as_asked", "open_cohort", "reading_of", "store_of"]
 
 
 def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2, 3] = "auto", seed: int = 0) -> Cohort:
@@ -106,6 +110,26 @@ _OPENED: Final[dict[str, Callable[[DataConfig, Literal["auto", 2, 3], int], Coho
 """How a cohort is read, by `DataConfig.task`."""
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AuditedCohort:
+    """A cohort that was decoded and looked at.
+
+    Args:
+        cohort: Its readable part.
+        decoded: The images of that part.
+        audit: What was found.
+    """
+
+    cohort: Cohort
+    decoded: DecodedCohort
+    audit: Audit
+
+    @property
+    def groups(self) -> np.ndarray:
+        """(N,) int64: which images belong together, because of a patient, or because they are nearly the same."""
+        return groups_of(self.cohort, self.audit.exact_duplicates, self.audit.near_duplicates)
+
+
 def audited(
     cohort: Cohort,
     config: DataConfig,
@@ -114,8 +138,8 @@ def audited(
     listener: Listener,
     *,
     folder: Path | None = None,
-) -> tuple[Cohort, DecodedCohort, Audit]:
-    """The readable part of `cohort`, its cache, and the audit; findings are said.
+) -> AuditedCohort:
+    """The readable part of `cohort`, decoded and audited; findings are said.
 
     Args:
         cohort: As it was read.
@@ -132,7 +156,7 @@ def audited(
         listener.say(f"{finding.severity}: {finding.message}")
     if not audit.findings:
         listener.say("The audit found nothing.")
-    return readable, decoded, audit
+    return AuditedCohort(cohort=readable, decoded=decoded, audit=audit)
 
 
 def decoded_as_asked(

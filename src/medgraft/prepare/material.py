@@ -68,13 +68,14 @@ def prepare_material(
         # Each fold divides all cases in its own way: what a given split shares between its parts is no leak of theirs.
         cohort = _noted(cohort, undivided(cohort), listener)
     source, image_sides, channels = _source_for(network, cohort, data, backbone)
-    readable, decoded, audit = audited(cohort, data, image_sides, channels, listener)
+    looked = audited(cohort, data, image_sides, channels, listener)
+    readable, decoded, audit = looked.cohort, looked.decoded, looked.audit
     kept = _noted(readable, apply_leaks(readable, audit, data.leaks), listener)
     masks = None
     if cohort.task == "segmentation":
         kept, masks = _masked(kept, readable, decoded, listener)
     rows = decoded.rows_of(kept)
-    groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)[rows]
+    groups = looked.groups[rows]
     divided = kept if data.folds > 1 else _noted(kept, split_cohort(kept, groups, seed), listener)
     dataset = Dataset(
         cohort=divided,

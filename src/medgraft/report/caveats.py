@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from medgraft.data.audit.findings import Topic
-from medgraft.report.run_files import RunFiles, num_unscored
+from medgraft.report.run_files import RunFiles
 from medgraft.report.text import integer, percent, share, signed_with_interval
 from medgraft.result.run import RunResult
 
@@ -98,7 +98,8 @@ def _test_size(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _rare_classes(run: RunFiles) -> Iterator[Caveat]:
-    counts = run.result.splits.counts["test"]
+    splits = run.result.splits
+    counts = splits.tested or splits.counts["test"]
     rare = [f"{name} ({count})" for name, count in counts.items() if count < FEW_CASES_OF_A_CLASS]
     if rare:
         yield Caveat(
@@ -148,14 +149,19 @@ def _observers(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _patients(run: RunFiles) -> Iterator[Caveat]:
-    if not is_patient_known(run):
-        yield Caveat(
-            weight="strong",
-            title="No patient ids",
-            text=f"Without them two {run.result.noun} of one patient can lie in training and in test, "
-            "which flatters every score and narrows every interval. Give --patient-column or "
-            "--patient-regex.",
-        )
+    noun, unknown = run.result.noun, run.result.splits.without_patient
+    if is_patient_known(run) and not unknown:
+        return
+    title, start = "No patient ids", f"Without them two {noun}"
+    if unknown:
+        title = f"Patients of {integer(unknown)} {noun} are not known"
+        start = f"Each of these {noun} counts as a patient of its own, so that two"
+    yield Caveat(
+        weight="strong",
+        title=title,
+        text=f"{start} of one patient can lie in training and in test, which flatters every score and narrows every "
+        "interval. Give --patient-column or --patient-regex.",
+    )
 
 
 def _weights(run: RunFiles) -> Iterator[Caveat]:
@@ -247,13 +253,14 @@ def _seeds(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _unreadable(run: RunFiles) -> Iterator[Caveat]:
-    skipped = num_unscored(run, "test")
-    if skipped:
-        of_all = percent(share(skipped, len(run.predictions["test"])))
+    counts = run.result.audit.counts
+    lost = counts.get("unreadable", 0)
+    if lost:
+        of_all = percent(share(lost, lost + counts["images"]))
         yield Caveat(
             weight="note",
-            title="Cases left out",
-            text=f"{integer(skipped)} test cases ({of_all}) could not be read and count in no number.",
+            title="Files left out",
+            text=f"{integer(lost)} {run.result.noun} ({of_all}) could not be read and count in no number.",
         )
 
 

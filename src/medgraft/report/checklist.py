@@ -6,8 +6,8 @@ from typing import Final
 from medgraft.report import text as fmt
 from medgraft.report.caveats import is_patient_known
 from medgraft.report.prose import split_sizes
-from medgraft.report.run_files import RunFiles, num_unscored
-from medgraft.report.words import chosen_name
+from medgraft.report.run_files import RunFiles
+from medgraft.report.words import SURFACE_UNITS, chosen_name
 
 __all__ = ["GUIDELINES", "TO_FILL_IN", "ChecklistItem", "checklist"]
 
@@ -64,7 +64,6 @@ def _study(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
 
 def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     result = run.result
-    alone = f"{result.case_noun} and identical {result.noun} kept whole (no patient ids)"
     line = split_sizes(result.splits)
     sizes = f"{len(result.folds)} folds, each tested once" if result.folds else line.removeprefix(" into ")
     origin = "generated phantom, no patients" if result.is_phantom else ""
@@ -74,18 +73,28 @@ def _data(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
         ("Data", "Reference standard and who read it", origin and "known by construction"),
         ("Data", "De-identification", origin),
         ("Data", "Partition sizes", sizes),
-        ("Data", "How the partitions are disjoint", "by patient" if is_patient_known(run) else alone),
+        ("Data", "How the partitions are disjoint", _disjoint(run)),
         ("Data", "Missing or unreadable cases", _missing(run)),
         ("Data", "Duplicates and leaks looked for", f"yes: {len(result.audit.findings)} findings"),
         ("Data", "Preprocessing", _preprocessing(run)),
     )
 
 
+def _disjoint(run: RunFiles) -> str:
+    result = run.result
+    if not is_patient_known(run):
+        return f"{result.case_noun} and identical {result.noun} kept whole (no patient ids)"
+    unknown = result.splits.without_patient
+    return f"by patient, who is not known of {fmt.integer(unknown)} {result.noun}" if unknown else "by patient"
+
+
 def _missing(run: RunFiles) -> str:
-    if run.result.task == "segmentation":
-        lost = [finding.count for finding in run.result.audit.findings if finding.topic == "lost-mask"]
-        return f"{sum(lost)} {run.result.noun} without a mask that can be used, left out"
-    return f"{num_unscored(run, 'test')} test cases without prediction" if "test" in run.predictions else ""
+    result = run.result
+    lost = [f"{fmt.integer(result.audit.counts.get('unreadable', 0))} {result.noun} that cannot be read"]
+    if result.task == "segmentation":
+        unusable = sum(finding.count for finding in result.audit.findings if finding.topic == "lost-mask")
+        lost.append(f"{fmt.integer(unusable)} without a mask that can be used")
+    return f"{' and '.join(lost)}, left out"
 
 
 def _preprocessing(run: RunFiles) -> str:
@@ -147,7 +156,11 @@ def _thresholds(run: RunFiles) -> tuple[tuple[str, str, str], ...]:
     test = run.result.test
     if test.reference.tolerance is not None:
         return (
-            ("Evaluation", "Tolerance of surfaces", f"{fmt.number(test.reference.tolerance, 1)} {test.reference.unit}"),
+            (
+                "Evaluation",
+                "Tolerance of surfaces",
+                f"{fmt.number(test.reference.tolerance, 1)} {SURFACE_UNITS[test.reference.unit]}",
+            ),
         )
     ece = test.chosen.scores.get("ece")
     return (

@@ -27,7 +27,7 @@ from medgraft.report.mask_figures import cases_figure
 from medgraft.report.prose import citation, decision_sentence, methods, with_minus
 from medgraft.report.run_files import RunFiles, image_data_uri, read_predictions, read_run, was_searched
 from medgraft.report.search_figure import cut_figure
-from medgraft.report.words import chosen_name, depth_sentence
+from medgraft.report.words import SURFACE_UNITS, chosen_name, depth_sentence
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.pictures import ExamplePicture, OverlayPicture
 from medgraft.result.run import AuditResult, RunResult, SearchCost
@@ -93,7 +93,7 @@ def _context(run: RunFiles) -> dict[str, Any]:
         "class_columns": tables.class_columns(result),
         "observers": tables.observer_rows(result),
         "observer_columns": tables.observer_columns(),
-        "mask_unit": test.reference.unit,
+        "mask_unit": SURFACE_UNITS.get(test.reference.unit, ""),
         "tolerance_of_surfaces": fmt.number(test.reference.tolerance, 1),
         "has_second": result.second_baseline is not None,
         "has_continued": result.continued is not None,

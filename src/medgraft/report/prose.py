@@ -9,7 +9,7 @@ from medgraft.config import TrainConfig
 from medgraft.report import text as fmt
 from medgraft.report.caveats import is_patient_known
 from medgraft.report.run_files import RunFiles, was_searched
-from medgraft.report.words import SEARCHES, WORDINGS, depth_sentence, strategy_words
+from medgraft.report.words import SEARCHES, SURFACE_UNITS, WORDINGS, depth_sentence, strategy_words
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.run import RunResult, SplitFacts
 from medgraft.types import SPLITS
@@ -232,7 +232,7 @@ def _chosen_cuts(result: RunResult) -> str:
 def _metrics(run: RunFiles, cite: Cite) -> str:
     test = run.result.test
     if test.reference.tolerance is not None:
-        unit = "pixels" if test.reference.unit == "px" else "mm"
+        unit = SURFACE_UNITS[test.reference.unit]
         return (
             f"Masks were judged once on {_held_out(run)}, at the images' own resolution, by Dice, Jaccard, the "
             f"95th percentile of the symmetric surface distance and surface Dice at "

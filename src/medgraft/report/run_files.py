@@ -20,7 +20,6 @@ from medgraft.types import Predictions, from_json
 __all__ = [
     "RunFiles",
     "image_data_uri",
-    "num_unscored",
     "read_predictions",
     "read_run",
     "was_searched",
@@ -151,20 +150,6 @@ def read_predictions(run: RunFiles, role: str) -> Predictions | None:
         task=task,
         positive=run.classes.index(positive) if positive is not None and task == "binary" else None,
     )
-
-
-def num_unscored(run: RunFiles, role: str) -> int:
-    """How many cases of a predictions table have no prediction (unreadable files).
-
-    Args:
-        run: The run folder's content.
-        role: ``test``, ``baseline`` or ``val``.
-    """
-    table = run.predictions.get(role)
-    first = f"prob_{run.classes[0]}" if run.classes else ""
-    if table is None or first not in table:
-        return 0
-    return int(pd.to_numeric(table[first], errors="coerce").isna().sum())
 
 
 def image_data_uri(run: Path, name: str) -> str:

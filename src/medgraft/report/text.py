@@ -5,11 +5,13 @@ before the unit, and a dash for what was not measured.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
+from medgraft.analysis.domains import Distance
 from medgraft.evaluate.intervals import Difference
 from medgraft.evaluate.results import Estimate
+from medgraft.result.comparison import MetricOverSeeds
 
 __all__ = [
     "ABSENT",
@@ -32,32 +34,30 @@ __all__ = [
     "with_interval",
 ]
 
+Number = float | int | None
+Metric = Estimate | Difference | Distance | Number
+Interval = Estimate | Difference | Distance | MetricOverSeeds | Number
 ABSENT: Final = "–"
 NARROW_SPACE: Final = "\u202f"
 MINUS: Final = "\u2212"
 SI_FACTORS: Final = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def value_of(metric: Any) -> float | None:
-    """The plain value of a metric that is a number, an estimate, a mapping with ``value``, or absent.
+def value_of(metric: Metric) -> float | None:
+    """The plain value of a metric that is a number, an estimate, a difference, or absent.
 
     Args:
-        metric: A number, an `Estimate` or `Difference`, ``{"value": …, "ci95": …}``, or None; NaN counts as absent.
+        metric: NaN counts as absent.
 
     Examples:
-        >>> value_of({"value": 0.9, "ci95": [0.8, 1.0]}), value_of(0.5), value_of(None)
+        >>> value_of(Estimate(value=0.9, ci95=(0.8, 1.0))), value_of(0.5), value_of(None)
         (0.9, 0.5, None)
     """
-    if isinstance(metric, Mapping):
-        metric = metric.get("value")
-    elif isinstance(metric, (Estimate, Difference)):
-        metric = metric.value
-    if isinstance(metric, bool) or not isinstance(metric, (int, float)) or math.isnan(metric):
-        return None
-    return float(metric)
+    plain = metric.value if isinstance(metric, (Estimate, Difference, Distance)) else metric
+    return None if plain is None or math.isnan(plain) else float(plain)
 
 
-def number(value: Any, digits: int = 3) -> str:
+def number(value: Metric, digits: int = 3) -> str:
     """A number with a fixed count of decimals.
 
     Args:
@@ -75,7 +75,7 @@ def number(value: Any, digits: int = 3) -> str:
     return f"{MINUS}{text}" if plain < 0 and float(text) else text
 
 
-def signed(value: Any, digits: int = 3) -> str:
+def signed(value: Metric, digits: int = 3) -> str:
     """A difference, with its sign.
 
     Args:
@@ -93,22 +93,22 @@ def signed(value: Any, digits: int = 3) -> str:
     return f"+{text}" if plain > 0 and float(text) else text
 
 
-def interval(metric: Any, digits: int = 3, *, is_signed: bool = False) -> str:
+def interval(metric: Interval, digits: int = 3, *, is_signed: bool = False) -> str:
     """The 95 % interval of a metric, or an empty string where it has none.
 
     Args:
-        metric: A mapping with ``ci95: [low, high]``; anything else has no interval.
+        metric: A number has no interval.
         digits: Decimals, 0 or more.
         is_signed: Print both ends with their sign, joined by "to" so that no sign reads as a dash.
 
     Examples:
-        >>> interval({"value": 0.9, "ci95": [0.85, 0.94]})
+        >>> interval(Estimate(value=0.9, ci95=(0.85, 0.94)))
         '0.850–0.940'
-        >>> interval({"value": 0.01, "ci95": [-0.02, 0.04]}, is_signed=True)
+        >>> interval(Difference(value=0.01, ci95=(-0.02, 0.04), p=0.5), is_signed=True)
         '−0.020 to +0.040'
     """
-    ends = metric.get("ci95") if isinstance(metric, Mapping) else getattr(metric, "ci95", None)
-    if not isinstance(ends, (list, tuple)) or len(ends) != 2 or None in map(value_of, ends):
+    ends = metric.ci95 if isinstance(metric, (Estimate, Difference, Distance, MetricOverSeeds)) else None
+    if ends is None or None in map(value_of, ends):
         return ""
     low, high = ends
     if is_signed:
@@ -116,7 +116,7 @@ def interval(metric: Any, digits: int = 3, *, is_signed: bool = False) -> str:
     return f"{number(low, digits)}–{number(high, digits)}"
 
 
-def with_interval(metric: Any, digits: int = 3) -> str:
+def with_interval(metric: Metric, digits: int = 3) -> str:
     """A metric followed by its interval in brackets where it has one.
 
     Args:
@@ -124,7 +124,7 @@ def with_interval(metric: Any, digits: int = 3) -> str:
         digits: Decimals, 0 or more.
 
     Examples:
-        >>> with_interval({"value": 0.9, "ci95": [0.85, 0.94]})
+        >>> with_interval(Estimate(value=0.9, ci95=(0.85, 0.94)))
         '0.900 (0.850–0.940)'
         >>> with_interval(0.25, 2)
         '0.25'
@@ -133,7 +133,7 @@ def with_interval(metric: Any, digits: int = 3) -> str:
     return f"{number(metric, digits)} ({ends})" if ends else number(metric, digits)
 
 
-def signed_with_interval(metric: Any, digits: int = 3) -> str:
+def signed_with_interval(metric: Metric, digits: int = 3) -> str:
     """A difference followed by its interval in brackets where it has one.
 
     Args:
@@ -141,29 +141,30 @@ def signed_with_interval(metric: Any, digits: int = 3) -> str:
         digits: Decimals, 0 or more.
 
     Examples:
-        >>> signed_with_interval({"value": -0.004, "ci95": [-0.015, 0.007]})
+        >>> signed_with_interval(Difference(value=-0.004, ci95=(-0.015, 0.007), p=0.5))
         '−0.004 (−0.015 to +0.007)'
     """
     ends = interval(metric, digits, is_signed=True)
     return f"{signed(metric, digits)} ({ends})" if ends else signed(metric, digits)
 
 
-def sd_over_seeds(metric: Any, digits: int = 3) -> str:
+def sd_over_seeds(metric: Interval, digits: int = 3) -> str:
     """Mean ± sd over seeds, or an empty string where fewer than two seeds ran.
 
     Args:
-        metric: A mapping with ``mean`` and ``sd``.
+        metric: With its mean and its standard deviation, as far as there is one.
         digits: Decimals, 0 or more.
 
     Examples:
-        >>> sd_over_seeds({"value": 0.9, "mean": 0.91, "sd": 0.004})
+        >>> sd_over_seeds(Estimate(value=0.9, mean=0.91, sd=0.004))
         '0.910 ± 0.004'
     """
-    mean, sd = (metric.get(n) if isinstance(metric, Mapping) else getattr(metric, n, None) for n in ("mean", "sd"))
-    return "" if value_of(sd) is None else f"{number(mean, digits)} ± {number(sd, digits)}"
+    if not isinstance(metric, (Estimate, MetricOverSeeds)) or value_of(metric.sd) is None:
+        return ""
+    return f"{number(metric.mean, digits)} ± {number(metric.sd, digits)}"
 
 
-def p_value(value: Any) -> str:
+def p_value(value: Difference | Number) -> str:
     """A p-value with its sign of equality; never "0.000".
 
     Args:
@@ -173,13 +174,13 @@ def p_value(value: Any) -> str:
         >>> p_value(0.0312), p_value(0.00002), p_value(None)
         ('p = 0.031', 'p < 0.001', '–')
     """
-    plain = value_of(value.get("p") if isinstance(value, Mapping) else getattr(value, "p", value))
+    plain = value.p if isinstance(value, Difference) else value_of(value)
     if plain is None:
         return ABSENT
     return "p < 0.001" if plain < 0.001 else f"p = {plain:.3f}"
 
 
-def percent(value: Any) -> str:
+def percent(value: Number) -> str:
     """A share as a percentage: no decimals from 10 % up, one below.
 
     Args:
@@ -195,7 +196,7 @@ def percent(value: Any) -> str:
     return f"{number(100 * plain, 1 if abs(plain) < 0.0995 and plain else 0)}{NARROW_SPACE}%"
 
 
-def share(part: Any, whole: Any) -> float | None:
+def share(part: Number, whole: Number) -> float | None:
     """`part` divided by `whole`, or None where either is absent or the whole is zero.
 
     Args:
@@ -210,7 +211,7 @@ def share(part: Any, whole: Any) -> float | None:
     return None if top is None or not bottom else top / bottom
 
 
-def integer(value: Any) -> str:
+def integer(value: Number) -> str:
     """A count with its thousands apart.
 
     Args:
@@ -224,7 +225,7 @@ def integer(value: Any) -> str:
     return ABSENT if plain is None else f"{round(plain):,}".replace(",", NARROW_SPACE).replace("-", MINUS)
 
 
-def si(value: Any, unit: str = "") -> str:
+def si(value: Number, unit: str = "") -> str:
     """A size with three significant digits and a decimal prefix.
 
     Args:
@@ -255,7 +256,7 @@ def sides(value: Sequence[int]) -> str:
     return " × ".join(str(side) for side in value) + (" px" if len(value) == 2 else " voxels")
 
 
-def file_size(value: Any) -> str:
+def file_size(value: Number) -> str:
     """Bytes with a decimal prefix.
 
     Args:
@@ -268,7 +269,7 @@ def file_size(value: Any) -> str:
     return si(value, "B")
 
 
-def milliseconds(value: Any) -> str:
+def milliseconds(value: Number) -> str:
     """A latency with three significant digits.
 
     Args:
@@ -282,7 +283,7 @@ def milliseconds(value: Any) -> str:
     return ABSENT if plain is None else f"{_three_digits(plain)}{NARROW_SPACE}ms"
 
 
-def duration(value: Any) -> str:
+def duration(value: Number) -> str:
     """A time span in the two largest units that matter.
 
     Args:
@@ -304,7 +305,7 @@ def duration(value: Any) -> str:
     return f"{minutes}{NARROW_SPACE}min {seconds}{NARROW_SPACE}s" if minutes else f"{seconds}{NARROW_SPACE}s"
 
 
-def learning_rate(value: Any) -> str:
+def learning_rate(value: Number) -> str:
     """A learning rate as it is written in a configuration; zero is "frozen or removed" and prints as a dash.
 
     Args:

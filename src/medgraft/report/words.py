@@ -7,8 +7,10 @@ from medgraft.result.run import Chosen
 from medgraft.transfer.decoders import DECODERS
 from medgraft.types import to_json
 
-__all__ = ["SEARCHES", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "strategy_words"]
+__all__ = ["SEARCHES", "SURFACE_UNITS", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "strategy_words"]
 
+SURFACE_UNITS: Final = {"px": "pixels", "mm": "mm", "mm_at_detector": "mm at the detector"}
+"""What distances between surfaces are measured in, by `medgraft.evaluate.results.MaskReference.unit`."""
 # How each search goes on after "The depth was chosen on validation alone by average precision, " (svcca: "from training
 # images alone, "); whom to cite.
 SEARCHES: Final[dict[str, tuple[str, str]]] = {

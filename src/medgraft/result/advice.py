@@ -2,7 +2,7 @@
 
 import dataclasses
 
-__all__ = ["Advice", "AdvisedCut", "Probe", "Recommendation"]
+__all__ = ["Advice", "NamedCut", "Probe", "Recommendation"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,8 +15,8 @@ class Probe:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class AdvisedCut:
-    """Index and name of a depth to begin with."""
+class NamedCut:
+    """Index and name of a depth."""
 
     index: int
     name: str
@@ -36,7 +36,7 @@ class Recommendation:
     strategy: str
     why: str
     source: str
-    cut: AdvisedCut | None = None
+    cut: NamedCut | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,24 +7,24 @@ from typing import Any, Final
 from medgraft.evaluate.intervals import Difference
 from medgraft.evaluate.verdict import Verdict
 from medgraft.files import write_json
-from medgraft.result.advice import Advice
+from medgraft.result.advice import Advice, NamedCut
 from medgraft.result.finished import read_finished
 from medgraft.result.run import Ledger
 from medgraft.types import LoadReport, Task, from_json, to_json
 
 __all__ = [
     "AdviceOutcome",
-    "ComparedCut",
     "ComparisonResult",
     "Gap",
     "MetricOverSeeds",
     "StrategyResult",
+    "TunedTrial",
     "read_comparison",
     "write_comparison_result",
 ]
 
 COMPARISON: Final = "comparison.json"
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,11 +54,12 @@ class Gap(Difference):
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedCut:
-    """Index and name of the depth that validation chose for a strategy."""
+class TunedTrial:
+    """A training of the tuning: index of its depth, its learning rate and its validation score."""
 
-    index: int
-    name: str
+    cut: int
+    lr: float
+    val_score: float
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +72,10 @@ class StrategyResult:
         fraction: Share of the training groups.
         uncertain: Policy for uncertain labels, empty where none was asked for.
         num_train: Training images.
-        cut: Its depth; None where it has none.
+        cut: Its depth, as validation chose it; None where it has none.
         head: Kind of the head on the trunk.
         lr: Learning rate that validation chose; None where the head was solved.
-        tried: (depth, learning rate, validation score) of every training of the tuning.
+        tried: Every training of the tuning.
         val_score: Validation score, mean over seeds.
         test: Test metrics by name.
         num_params: Parameters of the deployed model, head included.
@@ -97,10 +98,10 @@ class StrategyResult:
     fraction: float
     uncertain: str
     num_train: int
-    cut: ComparedCut | None
+    cut: NamedCut | None
     head: str
     lr: float | None
-    tried: tuple[tuple[int, float, float], ...]
+    tried: tuple[TunedTrial, ...]
     val_score: float
     test: dict[str, MetricOverSeeds]
     num_params: int

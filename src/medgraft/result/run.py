@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
@@ -41,6 +41,8 @@ __all__ = [
     "FoldResult",
     "FurtherModel",
     "Ledger",
+    "ROLES",
+    "Role",
     "RunResult",
     "SearchCost",
     "SplitFacts",
@@ -158,6 +160,11 @@ class SearchCost:
     fold: int | None = None
 
 
+Role = Literal["chosen", "baseline", "second", "continued"]
+ROLES: Final[tuple[Role, ...]] = get_args(Role)
+"""Models that are tested: the chosen one, full fine-tuning, and further baselines where there are any."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SplitFacts:
     """How the cohort was divided.
@@ -166,8 +173,10 @@ class SplitFacts:
         sha256: Digest of ``splits.csv``.
         groups: Independent groups by split.
         group_kind: What a group is: ``patient`` where patients are known, else the noun of a case.
+        without_patient: Images whose patient is not known while that of others is.
         counts: Split to class to number of images with it.
         images: Split to number of images.
+        tested: Class to number of test cases with it; of units each counts once.
         are_leaks_dropped: Whether a given split leaked and was cleaned.
     """
 
@@ -176,6 +185,8 @@ class SplitFacts:
     group_kind: str
     counts: dict[str, dict[str, int]]
     images: dict[str, int]
+    tested: dict[str, int] = dataclasses.field(default_factory=dict)
+    without_patient: int = 0
     are_leaks_dropped: bool = False
 
 

@@ -3,37 +3,32 @@
 import dataclasses
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import torch
-from torch import nn
 
+from medgraft.analysis.remembered import domain_distance
 from medgraft.config import RunConfig
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material
-from medgraft.result.advice import Advice, AdvisedCut, Probe, Recommendation
+from medgraft.result.advice import Advice, NamedCut, Probe, Recommendation
 from medgraft.search.executor import open_executor
-from medgraft.search.machine import engine_for
 from medgraft.search.plan import Recipe
 from medgraft.search.rule import choose
+from medgraft.search.run_engine import engine_for
 from medgraft.search.trainer import Trainer
-from medgraft.search.trial import Trial, TrialContext
+from medgraft.search.trial import Trial
 from medgraft.search.two_stage import stage_ends
 from medgraft.setup.plan import context_of, material_of, recipe_of, wish_of
 from medgraft.setup.refusals import refuse_early
-from medgraft.train.batches import iterate
-from medgraft.transfer.blocks import own_blocks
-from medgraft.transfer.model import Normalise
 
-__all__ = ["advice_from", "advise", "domain_distance"]
+__all__ = ["advice_from", "advise"]
 
 KIM: Final = "Kim et al., BMC Med Imaging 2022"
 PENG: Final = "Peng et al., BMVC 2023"
 MATSOUKAS: Final = "Matsoukas et al., CVPR 2022"
 _SMALL: Final = 1000
 _FAR: Final = 1.0
-_SAMPLE: Final = 256
 
 
 def advise(config: RunConfig, *, listener: Listener | None = None) -> Advice:
@@ -71,8 +66,8 @@ def advice_from(material: Material, recipe: Recipe, trainer: Trainer, replicates
         replicates: Replicates of the rule's bootstrap.
     """
     probes = _probes(recipe, trainer)
-    distance = domain_distance(trainer.context)
     study, cuts = trainer.context.study, material.source.cuts
+    distance = domain_distance(material.source, study.train)
     by_index = {index: trial.score for index, trial in probes.items()}
     choice = choose(
         {index: [study.val_predictions(trial.val_outputs)] for index, trial in probes.items()},
@@ -88,60 +83,6 @@ def advice_from(material: Material, recipe: Recipe, trainer: Trainer, replicates
         domain_distance=distance,
         advice=_advice(material, choice.chosen, choice.best, distance),
     )
-
-
-def domain_distance(context: TrialContext) -> float | None:
-    """How far the cohort lies from the source, in standard deviations of the source's own channels.
-
-    Batch normalisation remembers mean and variance of every channel over the source's images. The cohort's training
-    images give their own; the distance is that of two Gaussians (2-Wasserstein), per channel, divided by the source's
-    deviation, averaged over channels and layers up to the last pretrained cut. None where nothing is remembered
-    (transformers, random weights).
-
-    Args:
-        context: The source, and the training images.
-    """
-    if context.source.backbone.report.source == "none":
-        return None
-    network = context.source.backbone.network.eval()
-    pretrained = {cut.index for cut in context.source.cuts if cut.is_pretrained}
-    layers = {
-        path: module
-        for path, module in network.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        and module.running_mean is not None
-        and pretrained.issuperset(own_blocks(context.source, path, module))
-    }
-    backbone = context.source.backbone
-    normalise = Normalise(backbone.in_channels, backbone.normalisation, backbone.mean, backbone.std)
-    sums: dict[str, list[torch.Tensor]] = {}
-
-    def watch(name: str) -> Any:
-        def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            x = inputs[0].float().transpose(0, 1).flatten(1)
-            sums.setdefault(name, []).append(torch.stack([x.mean(1), x.square().mean(1)]))
-
-        return hook
-
-    handles = [module.register_forward_pre_hook(watch(name)) for name, module in layers.items()]
-    try:
-        rows = np.random.default_rng(0).permutation(len(context.study.train))[:_SAMPLE]
-        with torch.inference_mode():
-            for images, _, _ in iterate(context.study.train, rows, 32, torch.device("cpu")):
-                network(normalise(images))
-    finally:
-        for handle in handles:
-            handle.remove()
-    gaps = []
-    for name, parts in sums.items():
-        module = layers[name]
-        mean, square = torch.stack(parts).mean(0)
-        spread = (square - mean.square()).clamp_min(0).sqrt()
-        remembered = dict(module.named_buffers())
-        source_spread = (remembered["running_var"] + module.eps).sqrt()
-        gap = ((mean - remembered["running_mean"]).square() + (spread - source_spread).square()).sqrt() / source_spread
-        gaps.append(float(gap.mean()))
-    return float(np.mean(gaps)) if gaps else None
 
 
 def _probes(recipe: Recipe, trainer: Trainer) -> dict[int, Trial]:
@@ -194,7 +135,7 @@ def _advice(material: Material, compact: int, best: int, distance: float | None)
     cuts = material.source.cuts
     num_train = len(material.dataset.cohort.rows("train"))
     is_transformer = cuts[-1].channel_axis == -1
-    here, most = (AdvisedCut(index=index, name=cuts[index - 1].name) for index in (compact, best))
+    here, most = (NamedCut(index=index, name=cuts[index - 1].name) for index in (compact, best))
     if material.source.backbone.report.source == "none":
         why = "There are no pretrained weights; every other strategy needs them."
         return (Recommendation(strategy="scratch", why=why, source=MATSOUKAS),)

@@ -13,11 +13,10 @@ from medgraft.analysis.layers import features_at_cuts
 from medgraft.analysis.networks import changes, distances, similarity, worth_of_cuts
 from medgraft.analysis.source_images import read_source
 from medgraft.analysis.statistics import write_statistics
-from medgraft.config import RunConfig, read_config
-from medgraft.data.split import write_splits
+from medgraft.config import RunConfig
 from medgraft.deploy.artefact import LoadedModel, load_artefact
-from medgraft.errors import ConfigError, MedgraftError, RunError
-from medgraft.files import read_json
+from medgraft.errors import ConfigError, MedgraftError
+from medgraft.files import locked, read_json
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material
 from medgraft.report import write_analysis, write_report
@@ -31,13 +30,15 @@ from medgraft.result.analysis import (
     write_analysis_result,
 )
 from medgraft.result.run import cut_facts, read_result
+from medgraft.search.executor import HERE
 from medgraft.search.explore import choose_probe
 from medgraft.search.gain import gain_by_depth
-from medgraft.search.machine import kept_engine
 from medgraft.search.plan import SearchPlan
 from medgraft.search.rule import Choice
+from medgraft.search.run_engine import kept_engine
 from medgraft.search.trial import TrialContext
 from medgraft.search.two_stage import stage_ends
+from medgraft.setup.finished_run import config_of_run, demand_same_split, second_run
 from medgraft.setup.folder import open_run
 from medgraft.setup.plan import RunPlan, context_of, material_of
 from medgraft.setup.refusals import refuse_early
@@ -66,6 +67,7 @@ class Question:
         is_gain_wanted: Whether networks are trained with the weights up to every stage end against random ones with
             their statistics (WT-ST), as often as there are stages.
         device: ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``; trainings use that of the run where it is there.
+        cache: Folder of the store of decoded images; None for the machine's own.
     """
 
     num_images: int = 1000
@@ -73,6 +75,7 @@ class Question:
     other: str | Path | None = None
     is_gain_wanted: bool = False
     device: str = "auto"
+    cache: str | None = None
 
 
 def analyze(run: str | Path, question: Question | None = None, *, listener: Listener | None = None) -> AnalysisResult:
@@ -138,15 +141,16 @@ def _analyzed(folder: Path, question: Question, listener: Listener) -> AnalysisR
         listener: Told how things go.
     """
     num_images = question.num_images
-    config = _config_of(folder)
-    # The run may have been made on another machine: this call's device counts.
-    refuse_early(config.model_copy(update={"device": question.device}), "analyze")
+    config = config_of_run(folder, question.cache)
+    # The run may have been made on another machine: this call's device counts. Its budget and executor are spent.
+    here = {"device": question.device, "budget_minutes": None, "executor": HERE}
+    refuse_early(config.model_copy(update=here), "analyze")
     engine = exact_engine(pick_device(question.device))
     plan = from_json(RunPlan, read_json(folder / "plan.json")).search
-    second = _second_run(folder, config, Path(question.other)) if question.other is not None else None
-    with tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as temporary:
+    second = second_run(folder, config, Path(question.other)) if question.other is not None else None
+    with locked(folder / "run.lock"), tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as temporary:
         material = material_of(config, listener)
-        _check_same(folder, material, Path(temporary))
+        demand_same_split(folder, material, Path(temporary))
         context = context_of(material, engine, Path(temporary))
         far = _far(question.source, material, num_images, config.seed, listener)
         result = _transferred(plan, folder, context, num_images, listener)
@@ -281,43 +285,6 @@ def _point(run: Path, result: AnalysisResult) -> RunPoint | None:
     return RunPoint(run=run.name, fid=fid.value, ci95=fid.ci95, gain=gain)
 
 
-def _config_of(folder: Path) -> RunConfig:
-    if not (folder / "results.json").is_file():
-        raise RunError(
-            f"expected the folder of a finished `medgraft fit`, got {folder} without results.json. "
-            "For a cohort give --out."
-        )
-    read_result(folder)  # refuses what another version wrote
-    config = read_config(folder / "config.yaml") if (folder / "config.yaml").is_file() else None
-    if config is None or config.data.folds > 1:
-        what = "a fold, or a part of a run" if config is None else f"{config.data.folds} folds"
-        raise RunError(f"expected a whole run on one division, got {what} in {folder}. Fit without --folds for that.")
-    # Where decoded images lay when it was made says nothing about this machine.
-    return config.model_copy(update={"data": config.data.model_copy(update={"cache": None})})
-
-
-def _second_run(folder: Path, config: RunConfig, other: Path) -> tuple[str, LoadedModel]:
-    """Name and fully fine-tuned network of the other run, which must be one of the same images and architecture.
-
-    Args:
-        folder: The run's folder.
-        config: Settings of the run.
-        other: Folder of the other run.
-    """
-    second = _config_of(other)
-    if read_result(folder).splits.sha256 != read_result(other).splits.sha256:
-        raise RunError(
-            f"expected two runs on the same images and split, got others in {other}. Fit both on one cohort."
-        )
-    same = ("name", "args", "size", "lift")
-    if any(getattr(config.backbone, key) != getattr(second.backbone, key) for key in same):
-        raise RunError(
-            f"expected two runs of one network, got {config.backbone.name} and {second.backbone.name} (name, "
-            "arguments, size or lift differ). Compare runs of one architecture."
-        )
-    return other.name, load_artefact(other / "baseline")
-
-
 def _compared(
     folder: Path,
     second: tuple[str, LoadedModel],
@@ -343,22 +310,6 @@ def _compared(
     after = load_artefact(folder / "baseline").network
     apart = similarity(after, loaded.network, context.source.cuts, train, rows, context.engine, listener)
     return OtherRun(run=name, cuts=apart.cuts, cka=apart.across)
-
-
-def _check_same(folder: Path, material: Material, temporary: Path) -> None:
-    """Refuse images or a split that the run was not made with.
-
-    Args:
-        folder: The run's folder.
-        material: Cohort as it is read now.
-        temporary: Folder that takes its table of splits.
-    """
-    digest = write_splits(material.dataset.cohort, material.dataset.groups, temporary / "splits.csv")
-    if digest != read_result(folder).splits.sha256:
-        raise RunError(
-            f"expected the images and the split that the run in {folder} was made with, got others. "
-            "Restore the data, or run fit again."
-        )
 
 
 def _untrained(source: Source, seed: int) -> tuple[TransferModel, TransferModel]:

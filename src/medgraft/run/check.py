@@ -9,7 +9,6 @@ import numpy as np
 from medgraft.config import DataConfig
 from medgraft.data.audit.findings import Audit
 from medgraft.data.cohort.marked import with_truth
-from medgraft.data.groups import groups_of
 from medgraft.data.split import split_cohort
 from medgraft.listener import Listener
 from medgraft.metrics.overlap import dice, overlap_counts, pooled_dice
@@ -35,14 +34,13 @@ def check(config: DataConfig, *, seed: int = 0, listener: Listener | None = None
     listener = listener or Listener()
     cohort = open_cohort(config, listener)
     with tempfile.TemporaryDirectory(prefix="medgraft-check-") as folder:
-        readable, _, audit = audited(cohort, config, _SIDES[cohort.dims], None, listener, folder=Path(folder))
-    for words in _agreement(readable):
+        looked = audited(cohort, config, _SIDES[cohort.dims], None, listener, folder=Path(folder))
+    for words in _agreement(looked.cohort):
         listener.say(words)
-    groups = groups_of(readable, audit.exact_duplicates, audit.near_duplicates)
-    divided = split_cohort(readable, groups, seed)
-    for note in divided.notes_since(readable):
+    divided = split_cohort(looked.cohort, looked.groups, seed)
+    for note in divided.notes_since(looked.cohort):
         listener.say(note)
-    return audit, divided
+    return looked.audit, divided
 
 
 def _agreement(cohort: Cohort) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,8 +13,7 @@ import pandas as pd
 from medgraft.config import RunConfig
 from medgraft.data.split import write_splits
 from medgraft.files import write_json, write_table
-from medgraft.judge.strategies import RANKING, SECOND, TunedStrategy, judge_strategies
-from medgraft.judge.test import count_openings
+from medgraft.judge.comparison import RANKING, SECOND, TunedStrategy, judge_strategies
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material, digest_of
 from medgraft.report.comparison_page import write_comparison
@@ -29,18 +29,18 @@ from medgraft.result.run import Ledger
 from medgraft.run.advise import advice_from
 from medgraft.search.executor import Executor, open_executor
 from medgraft.search.fair import fair_search
-from medgraft.search.machine import engine_for
 from medgraft.search.proposals import drive
+from medgraft.search.run_engine import engine_for
 from medgraft.search.trainer import Progress, Trainer, label_of
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, forget_weights
 from medgraft.setup.comparison import ComparisonPlan, Part, parts_of, plan_comparison, taught
-from medgraft.setup.folder import demand_same_data, log_event, open_run, run_id_of
+from medgraft.setup.folder import demand_same_data, log_event, open_run
+from medgraft.setup.opening import note_opening
 from medgraft.setup.plan import context_of, material_of, wish_of
 from medgraft.setup.refusals import refuse_early
-from medgraft.study.dataset import Dataset
 from medgraft.train.engine import Engine
 from medgraft.types import Cut
-from medgraft.version import installed_versions
+from medgraft.version import __version__, installed_versions
 
 __all__ = ["compare"]
 
@@ -71,6 +71,7 @@ def compare(
         if (folder / "comparison.json").is_file() and (folder / "comparison.html").is_file():
             listener.say(f"{folder} holds the finished comparison.")
             return read_comparison(folder)
+        log_event(folder, "start", command=command or "", version=__version__)
         material = material_of(config, listener)
         dataset = material.dataset
         demand_same_data(folder, digest_of(material))
@@ -84,8 +85,8 @@ def compare(
         whole = taught(material, dataset.cohort, plan.policies[0], config.seed)
         probing = Trainer(context_of(whole, engine, folder), listener, executor=executor)
         advice = advice_from(whole, plan.recipe, probing, plan.judge.replicates)
-        entries = _trained(plan, parts, Job(folder, engine, executor, listener))
-        openings = _open_test_set(dataset, folder, listener)
+        entries = _trained(plan, parts, Workplace(folder, engine, executor, listener))
+        openings = note_opening(dataset, folder, listener)
         rows = judge_strategies(plan.judge, entries)
         result = _result(plan, material, rows, advice)
         result = dataclasses.replace(result, ledger=Ledger(openings=openings), command=command or "")
@@ -95,11 +96,13 @@ def compare(
         for entry in entries:
             for trial in (*entry.trials, *entry.tuning):
                 forget_weights(trial)
+            shutil.rmtree(entry.context.folder / "features", ignore_errors=True)
+        shutil.rmtree(probing.context.folder / "features", ignore_errors=True)
         log_event(folder, "done")
         return result
 
 
-class Job(NamedTuple):
+class Workplace(NamedTuple):
     """Where a comparison is computed and kept, and who is told."""
 
     folder: Path
@@ -108,13 +111,13 @@ class Job(NamedTuple):
     listener: Listener
 
 
-def _trained(plan: ComparisonPlan, parts: Sequence[Part], job: Job) -> list[TunedStrategy]:
+def _trained(plan: ComparisonPlan, parts: Sequence[Part], place: Workplace) -> list[TunedStrategy]:
     """Every strategy, tuned and repeated on all training data.
 
     Args:
         plan: The comparison.
         parts: All training data, by fraction and policy.
-        job: Where the trainings run and are kept.
+        place: Where the trainings run and are kept.
     """
     firsts = [part for part in parts if not part.number]
     num_entries = len(plan.depths) * len(parts) + len(firsts) * (plan.second is not None)
@@ -122,20 +125,20 @@ def _trained(plan: ComparisonPlan, parts: Sequence[Part], job: Job) -> list[Tune
     entries = []
     for part in parts:
         for note in part.notes if not part.number else ():
-            job.listener.say(note)
-        context = context_of(part.material, job.engine, part.below(job.folder))
+            place.listener.say(note)
+        context = context_of(part.material, place.engine, part.below(place.folder))
         prefix = "" if part.fraction == 1 else f"{part.fraction:g} "
         trainer = Trainer(
             context,
-            job.listener,
-            executor=job.executor,
+            place.listener,
+            executor=place.executor,
             progress=progress,
             label=functools.partial(_label, prefix),
         )
         for name, depths in plan.depths.items():
             entry = _entry(plan, part, trainer, name, depths)
             entries.append(entry)
-            log_event(job.folder, "strategy", strategy=entry.name, fraction=part.fraction)
+            log_event(place.folder, "strategy", strategy=entry.name, fraction=part.fraction)
         if plan.second is not None and not part.number:
             entries.append(_entry(plan, part, trainer, SECOND, (plan.second,)))
     return entries
@@ -198,26 +201,11 @@ def _entry(plan: ComparisonPlan, part: Part, trainer: Trainer, key: str, indices
     )
 
 
-def _open_test_set(dataset: Dataset, folder: Path, listener: Listener) -> int:
-    """How often the test set was opened on this machine, this time included.
-
-    Args:
-        dataset: The cohort.
-        folder: The comparison's folder.
-        listener: Told so.
-    """
-    openings = count_openings(dataset, run_id_of(folder), folder)
-    listener.say(
-        f"Opening the test set ({len(dataset.cohort.case_rows('test'))} {dataset.cohort.case_noun}) for all; on this "
-        f"machine this is time {openings}."
-    )
-    return openings
-
-
 def _outcome(advice: Advice, rows: Sequence[StrategyResult]) -> AdviceOutcome | None:
     """How right the first word of the advice was; None where that strategy was not compared."""
     largest = max(row.fraction for row in rows)
-    judged = [row for row in rows if row.fraction == largest and row.key != SECOND]
+    # Of the first policy alone: the others are variants of the same strategies, of which advice says nothing.
+    judged = [row for row in rows if row.fraction == largest and row.key != SECOND and row.strategy == row.key]
     ranked = sorted(judged, key=lambda row: -row.test["auroc"].mean)
     names, first = [row.strategy for row in ranked], advice.advice[0]
     if first.strategy not in names:

@@ -11,15 +11,15 @@ from medgraft.config import DataConfig, Unit
 from medgraft.data.cohort.labelled import with_units
 from medgraft.data.cohort.marked import NO_NUMBER
 from medgraft.data.decoded.masks import build_mask_cache
-from medgraft.data.groups import groups_of
 from medgraft.deploy.artefact import Artefact, LoadedModel, load_artefact
 from medgraft.errors import ConfigError, DataError
 from medgraft.files import write_json, write_table
-from medgraft.judge.external import ExternalResult, external_to_json, judge_external
+from medgraft.judge.external import judge_external
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
 from medgraft.prepare.cohort import audited, open_cohort
+from medgraft.result.external import ExternalResult, external_to_json
 from medgraft.setup.folder import output_folder
 from medgraft.study.dataset import Dataset
 from medgraft.train.engine import pick_device
@@ -63,20 +63,20 @@ def evaluate(
     # As in training, whatever the options say.
     config = config.model_copy(update={"resize": settings.resize, **dataclasses.asdict(settings.reading)})
     cohort = _OPENED[kind](model, config, unit, listener)
-    readable, decoded, audit = audited(cohort, config, settings.sides, settings.channels, listener)
+    looked = audited(cohort, config, settings.sides, settings.channels, listener)
     dataset = Dataset(
-        cohort=readable,
-        decoded=decoded,
-        rows=np.arange(len(readable)),
-        groups=groups_of(readable, audit.exact_duplicates, audit.near_duplicates),
+        cohort=looked.cohort,
+        decoded=looked.decoded,
+        rows=np.arange(len(looked.cohort)),
+        groups=looked.groups,
         preprocessing=settings,
         patch=model.artefact.patch,
     )
     plan = JudgePlan(replicates=replicates, seed=seed, tolerance=model.artefact.tolerance_mm)
     rows = _USABLE[kind](dataset)
-    result, judged = judge_external(model, dataset, rows, audit.findings, plan, used, listener)
+    result, judged = judge_external(model, dataset, rows, looked.audit.findings, plan, used, listener)
     if folder is not None:
-        cases = rows[np.unique(readable.units(rows), return_index=True)[1]]
+        cases = rows[np.unique(looked.cohort.units(rows), return_index=True)[1]]
         write_json(folder / "evaluation.json", external_to_json(result))
         write_table(JUDGES[kind].table(dataset, cases, judged), folder / "predictions.csv")
     return result

@@ -13,7 +13,7 @@ from medgraft.config import RunConfig, TrainConfig
 from medgraft.data.split import write_splits
 from medgraft.files import write_json, write_table
 from medgraft.judge.pictures import write_pictures
-from medgraft.judge.test import Tested, count_openings, open_test_set
+from medgraft.judge.test import Tested, open_test_set
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material, digest_of
 from medgraft.report import write_report
@@ -36,7 +36,8 @@ from medgraft.search.plan import Recipe
 from medgraft.search.tables import signal_table, trial_table
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, TrialContext, forget_weights
-from medgraft.setup.folder import demand_same_data, log_event, open_run, run_id_of
+from medgraft.setup.folder import demand_same_data, log_event, open_run
+from medgraft.setup.opening import note_opening
 from medgraft.setup.plan import RunPlan, context_of, judge_plan, material_of, on_this_machine, plan_run
 from medgraft.setup.refusals import refuse_early
 from medgraft.train.loop import late_gain
@@ -109,9 +110,7 @@ def fit_split(
     write_json(folder / "choice.json", searched.explored.choice)
     if searched.explored.signals:
         write_table(signal_table(searched.explored.signals, material.source.cuts), folder / "signals.csv")
-    openings = count_openings(dataset, run_id_of(folder), folder)
-    log_event(folder, "test opened", openings=openings)
-    listener.say(f"Opening the test set ({_cases_in_words(dataset.cohort)}); on this machine this is time {openings}.")
+    openings = note_opening(dataset, folder, listener)
     tested = open_test_set(plan.judge, folder, dataset, context, searched.by_role, listener)
     result = dataclasses.replace(
         _result(config.train, plan, material, searched, tested),
@@ -150,11 +149,6 @@ def _trainer(plan: RunPlan, context: TrialContext, executor: Executor, folder: P
         write_table(trial_table(written), folder / "search.csv")
 
     return Trainer(context, listener, executor=executor, on_trial=write, is_detailed=not plan.search.is_searched)
-
-
-def _cases_in_words(cohort: Cohort) -> str:
-    images, cases = len(cohort.rows("test")), len(cohort.case_rows("test"))
-    return f"{images} {cohort.noun}" if images == cases else f"{cases} {cohort.case_noun} of {images} {cohort.noun}"
 
 
 def _say_source(source: Source, listener: Listener) -> None:
@@ -254,12 +248,15 @@ def _filled(train: TrainConfig, recipe: Recipe) -> TrainConfig:
 
 def _split_facts(material: Material, digest: str) -> SplitFacts:
     cohort, groups = material.dataset.cohort, material.dataset.groups
+    is_known = cohort.table["patient"].notna()
     return SplitFacts(
         sha256=digest,
         groups={split: len(np.unique(groups[cohort.rows(split)])) for split in SPLITS},
-        group_kind="patient" if cohort.table["patient"].notna().any() else cohort.case_noun,
-        counts={split: _counts(cohort, split) for split in SPLITS},
+        group_kind="patient" if is_known.any() else cohort.case_noun,
+        counts={split: _counts(cohort, cohort.rows(split)) for split in SPLITS},
         images={split: len(cohort.rows(split)) for split in SPLITS},
+        tested=_counts(cohort, cohort.case_rows("test")),
+        without_patient=int((~is_known).sum()) if is_known.any() else 0,
         are_leaks_dropped=material.are_leaks_dropped,
     )
 
@@ -274,8 +271,8 @@ def _init(source: Source, searched: Searched) -> Literal["pretrained", "ftl", "n
     return "none" if is_random else "ftl" if searched.continued_seeds else "pretrained"
 
 
-def _counts(cohort: Cohort, split: str) -> dict[str, int]:
-    """Images of a split with each class; with masks those that show it."""
-    targets = cohort.targets[cohort.rows(split)]
+def _counts(cohort: Cohort, rows: np.ndarray) -> dict[str, int]:
+    """How many of some rows have each class; with masks how many show it."""
+    targets = cohort.targets[rows]
     per = (targets == 1).sum(0) if targets.ndim == 2 else np.bincount(targets, minlength=len(cohort.classes))
     return {name: int(count) for name, count in zip(cohort.classes, per, strict=True)}

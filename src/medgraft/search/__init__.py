@@ -6,11 +6,11 @@ from medgraft.search.fair import FairChoice, depths_to_try, fair_search
 from medgraft.search.guided import Rung, ShortTraining, affordable, cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
 from medgraft.search.outcome import Searched, best_trial, search_cut
-from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.plan import AFTER_FTL, Recipe, SearchPlan
 from medgraft.search.proposals import Search, drive
 from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
-from medgraft.search.signals import probe_cuts, reuse_at_cuts
+from medgraft.search.signals import reuse_at_cuts
+from medgraft.search.svcca import overlap_share, overlapping_cut
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import (
     Trial,
@@ -60,7 +60,6 @@ __all__ = [
     "open_executor",
     "overlap_share",
     "overlapping_cut",
-    "probe_cuts",
     "probed_sample",
     "reuse_at_cuts",
     "run_trial",

@@ -164,7 +164,7 @@ def costs_at_cuts(plan: SearchPlan, source: Source) -> dict[int, float]:
     macs = {cut.index: cut.macs for cut in source.cuts}
     if plan.recipe.train.patches is not None:
         at_cuts = segmenter_costs(source, plan.recipe.head.kind, plan.recipe.head.num_outputs)
-        macs |= {index: cost for index, (_, cost) in at_cuts.items()}
+        macs |= {index: cost.macs for index, cost in at_cuts.items()}
     return {index: cost / macs[source.cuts[-1].index] for index, cost in macs.items()}
 
 

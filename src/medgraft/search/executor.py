@@ -9,17 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 import torch
 
 from medgraft import errors
 from medgraft.errors import ConfigError, MedgraftError, RunError
 from medgraft.files import read_json, write_text
-from medgraft.search.messages import read_message, sent
+from medgraft.search.messages import Request, Told, read_message, sent
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, is_finished, run_trial
 from medgraft.study.study import save_study, study_key
-from medgraft.types import TransferPlan, from_json, to_json
+from medgraft.types import TransferPlan, from_json
 
 __all__ = ["HERE", "Executor", "Watch", "here", "num_processes", "open_executor"]
 
@@ -36,7 +36,7 @@ _ERRORS: Final[dict[str, type[MedgraftError]]] = {
     name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, MedgraftError)
 }
 Asked = queue.SimpleQueue[TrialSpec | None]
-Heard = queue.SimpleQueue[tuple[TrialSpec | None, dict[str, Any]]]
+Heard = queue.SimpleQueue[tuple[TrialSpec, Told] | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,19 +159,24 @@ class _Pool:
         for item in (*specs, *(None for _ in self.workers)):
             asked.put(item)
         heard: Heard = queue.SimpleQueue()
-        common = {"folder": str(context.folder.absolute()), "study": str(study), "engine": to_json(context.engine)}
-        serving = [self.threads.submit(worker.serve, common, asked, heard) for worker in self.workers]
+
+        def request(spec: TrialSpec) -> Request:
+            return Request(folder=str(context.folder.absolute()), study=str(study), engine=context.engine, spec=spec)
+
+        serving = [self.threads.submit(worker.serve, request, asked, heard) for worker in self.workers]
         num_serving = len(serving)
         while num_serving:
-            spec, message = heard.get()
-            if spec is None:
+            said = heard.get()
+            if said is None:
                 num_serving -= 1
-            elif "done" in message:
+                continue
+            spec, told = said
+            if told.event == "done":
                 yield spec.key()
-            elif "error" in message:
-                raise _ERRORS.get(message["kind"], RunError)(message["error"])
-            elif "epoch" in message:
-                watch.on_epoch(spec, message["epoch"], message["epochs"])
+            elif told.event == "failed":
+                raise _ERRORS.get(told.kind, RunError)(told.error)
+            elif told.event == "epoch":
+                watch.on_epoch(spec, told.done, told.total)
             else:
                 plan: TransferPlan = from_json(TransferPlan, read_json(context.folder / spec.key() / "plan.json"))
                 watch.on_plan(spec, plan)
@@ -206,34 +211,34 @@ class _Worker:
                 start_new_session=True,
             )
 
-    def serve(self, common: dict[str, Any], asked: Asked, heard: Heard) -> None:
+    def serve(self, request: Callable[[TrialSpec], Request], asked: Asked, heard: Heard) -> None:
         """Have the process train what is `asked` until that is None or something failed, and pass on what it says.
 
         Args:
-            common: What every request says besides the specification.
+            request: What the process is sent for a specification.
             asked: Queue of what to train; None ends the work.
-            heard: Queue that takes every message with its specification, and (None, {}) when the work ends, however.
+            heard: Queue that takes what is told of every specification, and None when the work ends, however.
         """
         try:
             while (spec := asked.get()) is not None:
-                for message in self._answers({**common, "spec": to_json(spec)}):
-                    heard.put((spec, message))
-                    if "error" in message:
+                for told in self._answers(request(spec)):
+                    heard.put((spec, told))
+                    if told.event == "failed":
                         return
         finally:
-            heard.put((None, {}))
+            heard.put(None)
 
-    def _answers(self, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def _answers(self, request: Request) -> Iterator[Told]:
         """What the process says of a request, until it is done or failed."""
         with contextlib.suppress(BrokenPipeError):
             sent(self.process.stdin, request)
-            while (message := read_message(self.process.stdout)) is not None:
-                yield message
-                if "done" in message or "error" in message:
+            while (told := read_message(self.process.stdout, Told)) is not None:
+                yield told
+                if told.is_last:
                     return
         yield self._obituary()
 
-    def _obituary(self) -> dict[str, str]:
+    def _obituary(self) -> Told:
         code = self.process.wait()
         log = self.log.read_text(encoding="utf-8", errors="replace") if self.log.is_file() else ""
         last = log.strip()[-_LOGGED:].splitlines()[-1:]
@@ -243,7 +248,7 @@ class _Worker:
             f"a process that trained ended with {how}. {said}. The same command continues; fewer processes "
             f"(--executor) need less memory. All it said stands in {self.log}."
         )
-        return {"kind": RunError.__name__, "error": error}
+        return Told(event="failed", kind=RunError.__name__, error=error)
 
     def close(self) -> None:
         """Wait for the end of the killed process and close the pipes to it."""

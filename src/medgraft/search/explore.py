@@ -7,14 +7,15 @@ from typing import Final
 
 import numpy as np
 
+from medgraft.analysis.networks import probe_cuts
 from medgraft.metrics.classification import auprc
 from medgraft.search.guided import ShortTraining, cuts_to_try, halving, within_budget
 from medgraft.search.incremental import incremental
-from medgraft.search.overlap import overlap_share, overlapping_cut
 from medgraft.search.plan import Method, SearchPlan
 from medgraft.search.proposals import Search, drive
 from medgraft.search.rule import Choice, choose, is_clearly_behind
-from medgraft.search.signals import probe_cuts, reuse_at_cuts
+from medgraft.search.signals import reuse_at_cuts
+from medgraft.search.svcca import overlap_share, overlapping_cut
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, feature_path, load_trial_model, probed_sample
 from medgraft.search.two_stage import exhaustive, two_stage
@@ -83,17 +84,21 @@ def _by_training(plan: SearchPlan, trainer: Trainer) -> Explored:
         )
 
     def scored(asked: Sequence[tuple[Cut, str]]) -> list[float]:
-        """The mean over the seeds; a cut whose first seed is clearly behind the best so far gets no further one."""
+        """The mean over the seeds; a cut whose first seed is clearly behind the best one gets no further one."""
         named = [
             (cut, "baseline" if cut.index == last and plan.strategy in _BASELINES else role) for cut, role in asked
         ]
-        for (cut, role), first in zip(named, trained(named, seeds[:1]), strict=True):
-            trials = [first]
-            best = max(tried.values(), key=_mean_score, default=trials)
-            firsts = [study.val_judged(trial.val_outputs) for trial in (first, best[0])]
-            if len(seeds) > 1 and not is_clearly_behind(*firsts):
-                trials += trained([(cut, role)], seeds[1:])
-            tried[cut.index] = trials
+        firsts = trained(named, seeds[:1])
+        best = study.val_judged(max([*tried.values(), *([first] for first in firsts)], key=_mean_score)[0].val_outputs)
+        again = [
+            one
+            for one, first in zip(named, firsts, strict=True)
+            if len(seeds) > 1 and not is_clearly_behind(study.val_judged(first.val_outputs), best)
+        ]
+        # All in one batch: an executor may train several at once.
+        further = trained(again, seeds[1:])
+        for first in firsts:
+            tried[first.cut.index] = [first, *(trial for trial in further if trial.cut.index == first.cut.index)]
         return [_mean_score(tried[cut.index]) for cut, _ in asked]
 
     if plan.is_searched:
@@ -136,25 +141,26 @@ def _guided(plan: SearchPlan, trainer: Trainer) -> Explored:
     ftl = trainer.run_alone(plan.recipe.spec("ftl", len(cuts), plan.seed), "baseline")
     start = time.perf_counter()
     trainer.listener.say(f"Probing the fine-tuned features at {len(cuts)} cuts.")
-    probes, features = probe_cuts(load_trial_model(ftl, context)[0], sample, plan.seed)
+    tuned, _ = load_trial_model(ftl, context)
+    probed = probe_cuts(tuned, cuts, sample.study, sample.engine, plan.seed, trainer.listener)
     seconds = time.perf_counter() - start
     passed = float((len(sample.study.train) + len(sample.study.val)) * cuts[-1].macs)
     # Full fine-tuning is trained and takes part itself in the end: the probes choose among truncations.
-    truncations = {index: predictions for index, predictions in probes.items() if index < len(cuts)}
+    truncations = {index: predictions for index, predictions in probed.said.items() if index < len(cuts)}
     wanted = cuts_to_try(choose_probe(plan, cuts, truncations), len(cuts)) if truncations else []
     budget = plan.extra * ftl.train_macs - passed
     warm: tuple[int, ...] = ()
     if plan.start == "ftl":
         for index in wanted:
             # The heads of warm starts are these probes: no further pass.
-            keep_features(feature_path(context, ftl.spec.key(), index, "pooled", "sample"), features[index])
+            keep_features(feature_path(context, ftl.spec.key(), index, "pooled", "sample"), probed.train[index])
         choice, warm = _halved(plan, trainer, ftl, wanted, budget)
     else:
         choice = _trained_within(plan, trainer, ftl, wanted, budget)
     return Explored(
         choice=choice,
         warm=warm,
-        signals={index: {"probe": auprc(predictions)} for index, predictions in probes.items()},
+        signals={index: {"probe": auprc(predictions)} for index, predictions in probed.said.items()},
         pass_macs=passed,
         pass_seconds=seconds,
     )

@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from medgraft.result.comparison import TunedTrial
 from medgraft.search.proposals import Search
 from medgraft.search.two_stage import stage_ends
 from medgraft.types import Cut
@@ -17,11 +18,11 @@ _DEPTH_SHARE: Final = 0.75
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FairChoice:
-    """The best trial of a strategy: its depth, its learning rate, and all (depth, rate, score) that were tried."""
+    """The best trial of a strategy: its depth, its learning rate, and all that were tried."""
 
     depth: Cut
     lr: float
-    tried: tuple[tuple[int, float, float], ...]
+    tried: tuple[TunedTrial, ...]
 
 
 def depths_to_try(cuts: tuple[Cut, ...], usual: Cut, num: int) -> list[Cut]:
@@ -65,12 +66,21 @@ def fair_search(
     """
     for_depths = num_trials if not has_lr else max(1, math.ceil(_DEPTH_SHARE * num_trials))
     batch = [(depth, lr) for depth in depths[:for_depths]]
-    tried = [(*asked, score) for asked, score in zip(batch, (yield batch), strict=True)]
-    best_depth = max(tried, key=lambda entry: entry[2])[0]
+    tried = _tried(batch, (yield batch))
+    by_index = {depth.index: depth for depth in depths}
     if has_lr:
+        best_depth = by_index[_best(tried).cut]
         batch = [(best_depth, lr * factor) for factor in _LR_FACTORS[1 : num_trials - len(tried) + 1]]
-        tried += [(*asked, score) for asked, score in zip(batch, (yield batch), strict=True)]
-    best = max(tried, key=lambda entry: entry[2])
-    return FairChoice(
-        depth=best[0], lr=best[1], tried=tuple((depth.index, rate, value) for depth, rate, value in tried)
-    )
+        tried += _tried(batch, (yield batch))
+    best = _best(tried)
+    return FairChoice(depth=by_index[best.cut], lr=best.lr, tried=tuple(tried))
+
+
+def _tried(asked: Sequence[tuple[Cut, float]], scores: Sequence[float]) -> list[TunedTrial]:
+    return [
+        TunedTrial(cut=depth.index, lr=lr, val_score=score) for (depth, lr), score in zip(asked, scores, strict=True)
+    ]
+
+
+def _best(tried: Sequence[TunedTrial]) -> TunedTrial:
+    return max(tried, key=lambda trial: trial.val_score)

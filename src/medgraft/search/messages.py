@@ -1,38 +1,86 @@
 """What an executor and its worker processes say to one another: one JSON object a line."""
 
+import dataclasses
 import json
-from typing import IO, Any, Final
+from typing import IO, Final, Literal, TypeVar
 
-__all__ = ["read_message", "sent"]
+from medgraft.search.trial import TrialSpec
+from medgraft.train.engine import Engine
+from medgraft.types import from_json, to_json
+
+__all__ = ["Request", "Told", "read_message", "sent"]
 
 _MARK: Final = "medgraft "
+T = TypeVar("T")
 
 
-def sent(stream: IO[str] | None, message: dict[str, Any]) -> None:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a worker process is asked for.
+
+    Args:
+        folder: Folder of the trials.
+        study: Folder of the study.
+        engine: Device and arithmetic.
+        spec: What to train.
+    """
+
+    folder: str
+    study: str
+    engine: Engine
+    spec: TrialSpec
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a worker process says of a training.
+
+    Args:
+        event: ``plan`` is made and stored, an ``epoch`` is done, all is ``done``, or it has ``failed``.
+        done: Epochs done.
+        total: Epochs in all.
+        error: Why it failed, for the user.
+        kind: Name of the error's class in `medgraft.errors`.
+    """
+
+    event: Literal["plan", "epoch", "done", "failed"]
+    done: int = 0
+    total: int = 0
+    error: str = ""
+    kind: str = ""
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing more will be said of this training."""
+        return self.event in ("done", "failed")
+
+
+def sent(stream: IO[str] | None, message: Request | Told) -> None:
     """Write a message, at once.
 
     Args:
         stream: A pipe.
-        message: Plain JSON types.
+        message: What is said.
 
     Raises:
         OSError: Nobody reads at the other end.
     """
     if stream is not None:
-        stream.write(f"{_MARK}{json.dumps(message)}\n")
+        stream.write(f"{_MARK}{json.dumps(to_json(message))}\n")
         stream.flush()
 
 
-def read_message(stream: IO[str] | None) -> dict[str, Any] | None:
+def read_message(stream: IO[str] | None, kind: type[T]) -> T | None:
     """The next message, or None when the other end is closed.
 
     Lines that are none are passed over: what Python prints when it starts, and what a killed process left unfinished.
 
     Args:
         stream: A pipe.
+        kind: `Request` or `Told`.
     """
     for line in stream or ():
         if line.startswith(_MARK) and line.endswith("\n"):
-            message: dict[str, Any] = json.loads(line.removeprefix(_MARK))
+            message: T = from_json(kind, json.loads(line.removeprefix(_MARK)))
             return message
     return None

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from medgraft.result.run import SearchCost
+from medgraft.result.run import Role, SearchCost
 from medgraft.search.explore import Explored, explore
 from medgraft.search.plan import SearchPlan
 from medgraft.search.trainer import Trainer, say_blocks
@@ -47,8 +47,8 @@ class Searched:
     engine: Engine
 
     @property
-    def by_role(self) -> dict[str, tuple[Trial, ...]]:
-        """What is tested, by `medgraft.judge.test.ROLES`; one trial per seed, the first seed's first."""
+    def by_role(self) -> dict[Role, tuple[Trial, ...]]:
+        """What is tested, by `medgraft.result.run.Role`; one trial per seed, the first seed's first."""
         return {
             "chosen": self.chosen_seeds,
             "baseline": self.baseline_seeds,

@@ -1,40 +1,12 @@
-"""What one pass over the images says of every cut: probes on its features, and what fine-tuning left of them."""
-
-import numpy as np
+"""What one pass over the images says of every cut: how much of its features fine-tuning left."""
 
 from medgraft.analysis.layers import features_at_cuts
 from medgraft.analysis.reuse import Reuse, add_cuts, reuse_of
 from medgraft.analysis.similarity import Moments
-from medgraft.analysis.transferability import linear_probe
 from medgraft.search.trial import TrialContext
 from medgraft.transfer.model import TransferModel
-from medgraft.types import Predictions
 
-__all__ = ["probe_cuts", "reuse_at_cuts"]
-
-
-def probe_cuts(
-    model: TransferModel, context: TrialContext, seed: int
-) -> tuple[dict[int, Predictions], dict[int, np.ndarray]]:
-    """Validation predictions of a linear probe at every cut of `model`, and the training features it was solved on.
-
-    Args:
-        model: Untruncated.
-        context: Training images to solve the probes on, validation images to score them on.
-        seed: Seeds the divisions that choose each probe's penalty.
-
-    Raises:
-        DataError: A class has too few groups for a division, or a feature is not finite.
-    """
-    cuts = context.source.cuts
-    train, val = (
-        features_at_cuts(model, cuts, data, context.engine) for data in (context.study.train, context.study.val)
-    )
-    probes = {}
-    for cut in cuts:
-        probs = linear_probe(context.study.labelled(train[cut.index]), val[cut.index], seed)
-        probes[cut.index] = context.study.val_predictions(probs)
-    return probes, train
+__all__ = ["reuse_at_cuts"]
 
 
 def reuse_at_cuts(before: TransferModel, after: TransferModel, context: TrialContext) -> dict[int, Reuse]:

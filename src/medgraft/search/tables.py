@@ -1,13 +1,17 @@
 """What a search leaves behind as tables: every trial, and what features said of every cut."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import pandas as pd
 
 from medgraft.search.trial import Trial
 from medgraft.types import Cut
 
-__all__ = ["signal_table", "trial_table"]
+__all__ = ["SIGNAL_KEYS", "signal_table", "trial_table"]
+
+SIGNAL_KEYS: Final = ("cut", "name", "stage", "num_params", "macs", "is_pretrained")
+"""Columns of `signals.csv` that tell of the cut itself."""
 
 
 def trial_table(trials: Sequence[tuple[Trial, str]]) -> pd.DataFrame:
@@ -49,11 +53,7 @@ def signal_table(signals: Mapping[int, Mapping[str, float]], cuts: Sequence[Cut]
     rows = [
         {
             "cut": index,
-            "name": cuts[index - 1].name,
-            "stage": cuts[index - 1].stage,
-            "num_params": cuts[index - 1].num_params,
-            "macs": cuts[index - 1].macs,
-            "is_pretrained": cuts[index - 1].is_pretrained,
+            **{name: getattr(cuts[index - 1], name) for name in SIGNAL_KEYS[1:]},
             **values,
         }
         for index, values in sorted(signals.items())

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medgraft.errors import RunError
-from medgraft.files import replacing, write_json, write_rows
+from medgraft.files import read_json, replacing, write_json, write_rows
 from medgraft.metrics.measures import scores_of
 from medgraft.study.study import Study
 from medgraft.train.checkpoint import load_best, remove_checkpoint, save_best
@@ -262,7 +262,7 @@ def _start_from_parent(spec: TrialSpec, context: TrialContext, model: TransferMo
     weights = load_best(folder)[0]
     # Not strict: blocks of the parent above the cut have no place in the model.
     model.trunk.load_state_dict(_below("trunk.", weights), strict=False)
-    if json.loads((folder / "result.json").read_text())["spec"]["cut"] == spec.cut:
+    if read_json(folder / "result.json")["spec"]["cut"] == spec.cut:
         model.head.load_state_dict(_below("head.", weights))
         return 0.0, time.perf_counter() - start
     sample = probed_sample(context, spec.seed)
@@ -398,7 +398,10 @@ def load_trial_model(trial: Trial, context: TrialContext) -> tuple[TransferModel
     weights = load_best(trial.folder)[0]
     if trial.spec.head.kind in CLASSICAL:
         model.head = empty_classical(trial.spec.head, context.study.train.task, model.trunk.cut, weights)
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise RunError(f"expected the weights of this trial in {path}, got others. Delete {path.parent}.") from error
     merge_lora(model.trunk.network)
     return model.eval(), plan
 

@@ -10,17 +10,15 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from medgraft.errors import MedgraftError
-from medgraft.search.messages import read_message, sent
-from medgraft.search.trial import TrialContext, TrialSpec, run_trial
+from medgraft.search.messages import Request, Told, read_message, sent
+from medgraft.search.trial import TrialContext, run_trial
 from medgraft.study.study import Study, open_study
-from medgraft.train.engine import Engine
 from medgraft.transfer.source import Source, SourceSpec, open_source
-from medgraft.types import from_json, to_json
+from medgraft.types import to_json
 
 __all__ = ["main"]
 
@@ -35,7 +33,7 @@ def main(descriptor: int) -> None:
     # What was printed before, on starting Python, may have left its line open.
     out.write("\n")
     torch.set_num_threads(int(sys.argv[1]))
-    requests: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+    requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     opened = _Opened()
     while True:
@@ -43,13 +41,13 @@ def main(descriptor: int) -> None:
         try:
             _train(request, opened, lambda message: sent(out, message))
         except MedgraftError as error:
-            sent(out, {"error": str(error), "kind": type(error).__name__})
+            sent(out, Told(event="failed", error=str(error), kind=type(error).__name__))
 
 
-def _listen(requests: "queue.SimpleQueue[dict[str, Any]]") -> None:
+def _listen(requests: "queue.SimpleQueue[Request]") -> None:
     """Hand on what arrives; when the other end is gone nobody wants the rest of a training."""
     try:
-        while (message := read_message(sys.stdin)) is not None:
+        while (message := read_message(sys.stdin, Request)) is not None:
             requests.put(message)
     finally:
         os._exit(0)
@@ -75,24 +73,24 @@ class _Opened:
         return self.studies[folder]
 
 
-def _train(request: dict[str, Any], opened: _Opened, tell: Callable[[dict[str, Any]], None]) -> None:
+def _train(request: Request, opened: _Opened, tell: Callable[[Told], None]) -> None:
     """Train what a request asks for.
 
     Args:
-        request: Folder of the trials, folder of the study, engine and specification, in plain JSON types.
+        request: What to train, and where.
         opened: Sources and studies that are open already.
         tell: Called with every message: the plan, epochs done, the end.
     """
-    spec: TrialSpec = from_json(TrialSpec, request["spec"])
-    engine: Engine = from_json(Engine, request["engine"])
-    folder = Path(request["folder"])
     context = TrialContext(
-        source=opened.source(spec.source), study=opened.study(Path(request["study"])), engine=engine, folder=folder
+        source=opened.source(request.spec.source),
+        study=opened.study(Path(request.study)),
+        engine=request.engine,
+        folder=Path(request.folder),
     )
     run_trial(
-        spec,
+        request.spec,
         context,
-        lambda done, total: tell({"epoch": done, "epochs": total}),
-        lambda _plan: tell({"plan": spec.key()}),
+        lambda done, total: tell(Told(event="epoch", done=done, total=total)),
+        lambda _plan: tell(Told(event="plan")),
     )
-    tell({"done": spec.key()})
+    tell(Told(event="done"))

@@ -12,8 +12,8 @@ from medgraft.data.cohort.labels import rarest_class
 from medgraft.data.cohort.unknown import retaught
 from medgraft.data.split import train_fractions
 from medgraft.errors import BackboneError, ConfigError
+from medgraft.judge.comparison import BASELINE
 from medgraft.judge.plan import JudgePlan
-from medgraft.judge.strategies import BASELINE
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material
 from medgraft.search.fair import depths_to_try

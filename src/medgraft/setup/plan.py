@@ -15,8 +15,8 @@ from medgraft.prepare.material import Material, prepare_material
 from medgraft.prepare.sides import patches_per_image
 from medgraft.search.budget import FEWEST_EPOCHS, within_minutes
 from medgraft.search.executor import num_processes
-from medgraft.search.machine import EngineWish, engine_for
 from medgraft.search.plan import Method, Recipe, SearchPlan
+from medgraft.search.run_engine import EngineWish, engine_for
 from medgraft.search.settle import settled
 from medgraft.search.trial import TrialContext
 from medgraft.study.dataset import Dataset

@@ -37,8 +37,13 @@ class Dataset:
 
     @property
     def surface_unit(self) -> str:
-        """Unit of distances between surfaces: ``mm`` where every image of the cohort tells its spacing, else ``px``."""
-        return "mm" if all(stored_spacing(self.decoded, int(row)) for row in self.rows) else "px"
+        """Unit of distances between surfaces: ``mm`` where every image of the cohort tells its spacing, else ``px``.
+
+        ``mm_at_detector`` where some tell only that spacing: there the body is magnified.
+        """
+        if not all(stored_spacing(self.decoded, int(row)) for row in self.rows):
+            return "px"
+        return "mm_at_detector" if self.decoded.facts["is_at_detector"][self.rows].any() else "mm"
 
     def images(self, split: str) -> ImageSet:
         """The images of one split; for training with what it is told in the place of uncertain labels."""

@@ -7,6 +7,7 @@ next to the output stay.
 
 import contextlib
 import copy
+import dataclasses
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from medgraft.errors import ConfigError, CutError
 from medgraft.transfer.source import Source
 from medgraft.types import Cut
 
-__all__ = ["DECODERS", "MaskHead", "decoders_at_cuts", "segmenter_costs"]
+__all__ = ["DECODERS", "MaskHead", "SegmenterCost", "decoders_at_cuts", "segmenter_costs"]
 
 DECODERS: Final = ("unet", "unet++", "fpn", "upernet")
 _FINEST: Final = 16
@@ -131,8 +132,16 @@ def decoders_at_cuts(source: Source, kind: str, num_outputs: int = 1) -> dict[in
     return heads
 
 
-def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int, tuple[int, int]]:
-    """(parameters, multiply-accumulates) of encoder and decoder together, by the index of the cut where it can end.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SegmenterCost:
+    """Parameters, and multiply-accumulates of one patch, of an encoder with its decoder."""
+
+    num_params: int
+    macs: int
+
+
+def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int, SegmenterCost]:
+    """What encoder and decoder cost together, by the index of the cut where the encoder can end.
 
     Args:
         source: The network and its cuts.
@@ -145,9 +154,9 @@ def segmenter_costs(source: Source, kind: str, num_outputs: int = 1) -> dict[int
     """
     heads = decoders_at_cuts(source, kind, num_outputs)
     return {
-        index: (
-            source.cuts[index - 1].num_params + sum(parameter.numel() for parameter in head.parameters()),
-            source.cuts[index - 1].macs + head.macs(),
+        index: SegmenterCost(
+            num_params=source.cuts[index - 1].num_params + sum(parameter.numel() for parameter in head.parameters()),
+            macs=source.cuts[index - 1].macs + head.macs(),
         )
         for index, head in heads.items()
     }

@@ -3,7 +3,7 @@
 import numpy as np
 
 from medgraft.data.audit.duplicates import MAX_BITS, exact_sets, near_duplicates
-from medgraft.data.audit.findings import Audit, Finding, between, finding_of
+from medgraft.data.audit.findings import Audit, Finding, NearPair, between, finding_of
 from medgraft.data.audit.images import image_findings
 from medgraft.data.audit.masks import mask_findings
 from medgraft.data.audit.tables import table_findings
@@ -86,27 +86,29 @@ def _differ(first: np.ndarray, second: np.ndarray) -> bool:
     return bool(np.any((left != right) & ~np.isnan(left) & ~np.isnan(right)))
 
 
-def _near(cohort: Cohort, pairs: tuple[tuple[int, int, float], ...], bits: int) -> list[Finding]:
+def _near(cohort: Cohort, pairs: tuple[NearPair, ...], bits: int) -> list[Finding]:
     """Findings on nearly equal images that are not known to show one patient.
 
     Args:
         cohort: The audited cohort.
-        pairs: (first row, second row, correlation of detail), most alike first.
+        pairs: Most alike first.
         bits: Bits of the hash that could differ in a proposed pair, at least -1.
     """
     findings = []
     patients = cohort.table["patient"].to_numpy(dtype=object)
     # Two views of one patient may well look alike; they share a group anyway.
-    pairs = tuple(pair for pair in pairs if patients[pair[0]] is None or patients[pair[0]] != patients[pair[1]])
+    pairs = tuple(
+        pair for pair in pairs if patients[pair.first] is None or patients[pair.first] != patients[pair.second]
+    )
     if pairs:
         splits = cohort.table["split"].to_numpy(dtype=object)
-        across = [pair for pair in pairs if splits[pair[0]] != splits[pair[1]]]
-        clashing = sum(_differ(cohort.targets[a], cohort.targets[b]) for a, b, _ in pairs)
-        images = len({row for pair in pairs for row in pair[:2]})
+        across = [pair for pair in pairs if splits[pair.first] != splits[pair.second]]
+        clashing = sum(_differ(cohort.targets[pair.first], cohort.targets[pair.second]) for pair in pairs)
+        images = len({row for pair in pairs for row in (pair.first, pair.second)})
         message = f"{len(pairs)} pairs ({images} images) of different cases are nearly the same picture"
         message += f", {len(across)} of them across splits" if across else ""
         message += f", {clashing} of them with different labels" if clashing else ""
-        rows = [row for pair in (across or pairs) for row in pair[:2]]
+        rows = [row for pair in (across or pairs) for row in (pair.first, pair.second)]
         findings.append(finding_of(cohort, "near-duplicate", "warn", f"{message}.", len(pairs), rows))
     if bits < MAX_BITS:
         message = f"So many images look alike that near-duplicates were searched within {max(bits, 0)} bits only."

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from medgraft.data.audit.findings import NearPair
 from medgraft.data.decoded.fingerprint import THUMBNAIL, quarters
 
 __all__ = [
@@ -48,13 +49,13 @@ class NearDuplicates:
     """Confirmed pairs, most alike first.
 
     Args:
-        pairs: (first row, second row, correlation of detail).
+        pairs: Pairs of rows.
         num_proposed: Pairs that the hash proposed and the pixels were asked about.
         bits: Bits of the hash that could differ; lower than usual where the hash proposed too many pairs,
             and -1 where even equal hashes were too many to ask about all.
     """
 
-    pairs: tuple[tuple[int, int, float], ...]
+    pairs: tuple[NearPair, ...]
     num_proposed: int
     bits: int
 
@@ -186,8 +187,9 @@ def near_duplicates(
             least[left] = np.minimum(least[left], detail)
             left = left[(shape >= MIN_SHAPE) & (detail >= MIN_DETAIL)]
         for index in left:
-            confirmed.append((int(batch[index, 0]), int(batch[index, 1]), round(float(least[index]), 4)))
-    confirmed.sort(key=lambda pair: (-pair[2], pair[0], pair[1]))
+            first_row, second_row = (int(row) for row in batch[index])
+            confirmed.append(NearPair(first=first_row, second=second_row, detail=round(float(least[index]), 4)))
+    confirmed.sort(key=lambda pair: (-pair.detail, pair.first, pair.second))
     return NearDuplicates(pairs=tuple(confirmed), num_proposed=len(pairs), bits=bound)
 
 

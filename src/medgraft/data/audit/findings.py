@@ -10,6 +10,7 @@ from medgraft.types import SPLITS, Cohort
 __all__ = [
     "Audit",
     "Finding",
+    "NearPair",
     "between",
     "finding_of",
     "MAX_ROWS",
@@ -63,20 +64,29 @@ class Finding:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class NearPair:
+    """Two rows that are nearly the same picture, and the correlation of their detail."""
+
+    first: int
+    second: int
+    detail: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Audit:
     """Everything found; rows are those of the audited cohort.
 
     Args:
         findings: Most severe first.
         exact_duplicates: Sets of rows with equal pixels.
-        near_duplicates: Confirmed pairs (row, row, correlation of detail), most alike first.
+        near_duplicates: Confirmed pairs, most alike first.
         num_images: Images that were audited.
         num_broken: Files that could not be read.
     """
 
     findings: tuple[Finding, ...]
     exact_duplicates: tuple[tuple[int, ...], ...]
-    near_duplicates: tuple[tuple[int, int, float], ...]
+    near_duplicates: tuple[NearPair, ...]
     num_images: int
     num_broken: int
 

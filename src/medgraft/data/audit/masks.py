@@ -169,7 +169,7 @@ def _coarse_image(decoded: DecodedCohort, row: int) -> np.ndarray:
 
 
 def _coarse(values: np.ndarray, sides: Sequence[int]) -> np.ndarray:
-    """Every so manieth of the values, (*sides)."""
+    """A regular sample of the values, (*sides)."""
     return np.asarray(
         values[np.ix_(*(np.arange(few) * many // few for few, many in zip(sides, values.shape, strict=True)))]
     )

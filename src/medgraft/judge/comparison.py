@@ -7,15 +7,16 @@ from typing import Final
 import numpy as np
 import torch
 
-from medgraft.evaluate.comparison import difference_over_seeds, holm, interval_over_seeds
 from medgraft.evaluate.efficiency import latency_ms
 from medgraft.evaluate.intervals import Difference
+from medgraft.evaluate.over_seeds import difference_over_seeds, holm, interval_over_seeds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.verdict import verdict
 from medgraft.judge.plan import JudgePlan
 from medgraft.judge.test import judged_by_trial
 from medgraft.metrics.measures import measure_of, measured
-from medgraft.result.comparison import ComparedCut, Gap, MetricOverSeeds, StrategyResult
+from medgraft.result.advice import NamedCut
+from medgraft.result.comparison import Gap, MetricOverSeeds, StrategyResult
 from medgraft.search.fair import FairChoice
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
 from medgraft.study.dataset import Dataset
@@ -118,7 +119,7 @@ def _row(
         fraction=entry.fraction,
         uncertain=entry.uncertain,
         num_train=len(entry.context.study.train),
-        cut=ComparedCut(index=depth.index, name=depth.name) if STRATEGIES[first.spec.strategy].has_depth else None,
+        cut=NamedCut(index=depth.index, name=depth.name) if STRATEGIES[first.spec.strategy].has_depth else None,
         head=first.spec.head.kind,
         lr=entry.choice.lr if first.history else None,
         tried=entry.choice.tried,

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from medgraft.listener import Listener
-from medgraft.search import Recipe, machine
-from medgraft.search.machine import EngineWish, engine_for, kept_engine
+from medgraft.search import Recipe, run_engine
+from medgraft.search.run_engine import EngineWish, engine_for, kept_engine
 from medgraft.train.engine import Engine
 from medgraft.train.settings import TrainSettings
 from medgraft.transfer.heads import HeadSettings
@@ -32,8 +32,8 @@ def test_a_run_that_goes_on_with_more_at_once_shares_the_cores_anew(
 ) -> None:
     asked: list[int] = []
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr(machine, "choose_engine", lambda *_, **__: Engine(device="cpu", num_threads=chosen))
-    monkeypatch.setattr(machine, "refuse_memory", lambda *_, num_at_once, **__: asked.append(num_at_once))
+    monkeypatch.setattr(run_engine, "choose_engine", lambda *_, **__: Engine(device="cpu", num_threads=chosen))
+    monkeypatch.setattr(run_engine, "refuse_memory", lambda *_, num_at_once, **__: asked.append(num_at_once))
     head = HeadSettings(num_outputs=1)
     recipe = Recipe(
         source=context.source.spec, num_cuts=3, lr=0.02, weight_decay=0.0, head=head, hybrid_head=head,
@@ -54,6 +54,6 @@ def test_a_run_that_goes_on_with_more_at_once_shares_the_cores_anew(
 
 
 def test_bits_that_are_promised_keep_their_threads(context) -> None:
-    kept = machine._Kept(engine=Engine(device="cpu", is_deterministic=True), num_at_once=1)
-    assert machine._shared_anew(kept, 4) == kept.engine
-    assert machine._shared_anew(dataclasses.replace(kept, num_at_once=4), 1) == kept.engine
+    kept = run_engine._Kept(engine=Engine(device="cpu", is_deterministic=True), num_at_once=1)
+    assert run_engine._shared_anew(kept, 4) == kept.engine
+    assert run_engine._shared_anew(dataclasses.replace(kept, num_at_once=4), 1) == kept.engine

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from medgraft.evaluate.bootstrap import bootstrap_interval, paired_difference
-from medgraft.evaluate.comparison import difference_over_seeds, holm, interval_over_seeds
+from medgraft.evaluate.over_seeds import difference_over_seeds, holm, interval_over_seeds
 from medgraft.evaluate.replicates import bootstrap_weights
 
 
