@@ -11,7 +11,6 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from dicom_files import dicom, save
-from medgraft.backbones.packaged import packaged_weights
 from medgraft.phantom.phantom import PhantomSettings, write_phantom
 from medgraft.run.analyze import Question, analyze, analyze_cohort
 from medgraft.run.compare import compare
@@ -48,13 +47,14 @@ def multiclass(root: Path) -> Path:
 
 
 def demonstration(root: Path) -> Path:
-    fit(small_config(write_phantom(root / "drawn", SMALL, 0)), root / "run")
+    source = write_phantom(root / "drawn", SMALL, 0)
+    fit(small_config(source, backbone=own_network(root / "net", 5)), root / "run")
     return root / "run"
 
 
 def multilabel(root: Path) -> Path:
     def known(name: str, step: int) -> Callable[[pd.DataFrame], Any]:
-        # Every so manieth label is not known.
+        # Some labels are not known.
         return lambda table: [-1 if row % step == 3 else int(label == name) for row, label in enumerate(table["label"])]
 
     source = films(
@@ -96,9 +96,11 @@ def units(root: Path) -> Path:
 
 
 def without_tail(root: Path) -> Path:
-    state = {name: value for name, value in load_file(packaged_weights()).items() if not name.startswith("layer4")}
-    save_file(state, root / "bottom.safetensors")
-    fit(small_config(films(root), backbone={"weights": str(root / "bottom.safetensors")}), root / "run")
+    backbone = own_network(root / "net", 5)
+    bottom = {name: value for name, value in load_file(backbone["weights"]).items() if not name.startswith("layers.3")}
+    save_file(bottom, root / "bottom.safetensors")
+    backbone["weights"] = str(root / "bottom.safetensors")
+    fit(small_config(films(root), backbone=backbone), root / "run")
     return root / "run"
 
 
@@ -160,7 +162,8 @@ def folds_of_masks(root: Path) -> Path:
 
 def comparison(root: Path) -> Path:
     options: dict[str, Any] = {"compare": {"strategies": ["ttl", "frozen"], "trials": 2, "fractions": [1.0, 0.5]}}
-    compare(small_config(films(root), train={"epochs": 1}, seeds=2, **options), root / "run")
+    backbone = own_network(root / "net", 5)
+    compare(small_config(films(root), train={"epochs": 1}, seeds=2, backbone=backbone, **options), root / "run")
     return root / "run"
 
 

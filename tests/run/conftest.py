@@ -18,6 +18,7 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.getbasetemp() / "home"))
+        # A ledger of its own: other tests open the test set of the same phantom.
+        patch.setenv("MEDGRAFT_HOME", str(tmp_path_factory.mktemp("home-of-finished")))
         fit(small_config(phantom), folder, command="medgraft fit phantom --out finished")
     return folder

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from medgraft.errors import ConfigError
 from medgraft.setup.refusals import refuse_early
-from small_runs import fit, small_config
+from small_runs import fit, own_network, small_config
 
 TIMES = {"seconds", "baseline_seconds", "cpu_ms", "val_seconds"}
 
@@ -25,7 +26,12 @@ def without_times(value: object) -> object:
 
 
 def test_a_run_on_two_processes_gives_the_same_model_to_the_bit(phantom: Path, tmp_path: Path) -> None:
-    options = {"search": {"method": "two-stage", "seeds": 2, "max_trials": 1}, "train": {"epochs": 1}, "seeds": 2}
+    options: dict[str, Any] = {
+        "search": {"method": "two-stage", "seeds": 2, "max_trials": 1},
+        "train": {"epochs": 1},
+        "seeds": 2,
+        "backbone": own_network(tmp_path / "net", 5),
+    }
     one = fit(small_config(phantom, **options), tmp_path / "one")
     two = fit(small_config(phantom, executor="processes:2", **options), tmp_path / "two")
     one["ledger"] = two["ledger"]  # the second run opens the same cases again

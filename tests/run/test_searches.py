@@ -18,9 +18,11 @@ from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
 from medgraft.search import Choice, budget, choose, explore
 from medgraft.search.plan import SearchPlan
+from medgraft.search.settle import settled
 from medgraft.setup.plan import material_of, method_of, plan_run
 from small_runs import fit, own_network, small_config
 
+LOOKS_AT_FIGURES = True
 NUM_CUTS = 9
 
 
@@ -277,6 +279,18 @@ def test_a_flattened_head_is_searched_in_two_stages(phantom: Path) -> None:
     assert "pooled" in lines[-1]
     with pytest.raises(ConfigError, match="pooled"):
         _planned(_config(phantom, "guided", transfer={"head": "flattened"}))
+
+
+def test_a_warm_start_needs_a_head_that_a_probe_can_be(phantom: Path) -> None:
+    # Its head comes with the way a network reads volumes; a head that is asked for is refused before anything is read.
+    config = _config(phantom, "guided", search={"start": "ftl"})
+    listener = Listener()
+    material = material_of(config, listener)
+    plan = plan_run(config, material, listener).search
+    recipe = dataclasses.replace(plan.recipe, head=dataclasses.replace(plan.recipe.head, kind="attention"))
+    unsuited = dataclasses.replace(plan, recipe=recipe)
+    with pytest.raises(ConfigError, match=r"Leave search\.start=source"):
+        settled(unsuited, material.source, material.dataset.study, listener, is_guided_asked=True, fewest_epochs=3)
 
 
 def test_whoever_gives_guided_a_budget_asks_for_it(phantom: Path) -> None:

@@ -435,8 +435,8 @@ def test_volumes_end_to_end(chests: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "args"),
     [
-        ("monai/unet", {"features": (8, 8, 16, 16, 32, 8)}),
-        ("monai/swin_unetr", {"embed_dim": 12, "num_heads": [1, 1, 2, 4]}),
+        ("monai/unet", {"features": (4, 4, 8, 8, 16, 4)}),
+        ("monai/swin_unetr", {"embed_dim": 12, "num_heads": [1, 1, 2, 4], "depths": [1, 1, 1, 1]}),
     ],
 )
 def test_networks_of_monai_are_trained_stored_and_mark_volumes(
@@ -467,7 +467,7 @@ def test_a_case_without_a_usable_mask_is_named_and_left_out(observed: Path, tmp_
     assert f"warn: 1 images are left out for their masks, e.g. {reason}; audit.json lists them." in said
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Cases left out for their masks" in page
-    assert "1 images without a mask that can be used, left out" in page
+    assert "0 images that cannot be read and 1 without a mask that can be used, left out" in page
     assert f"1 images are left out for their masks, e.g. {reason}" in " ".join(results["notes"])
     assert "Cases left out for their masks" in (tmp_path / "run" / "MODEL_CARD.md").read_text()
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from safetensors.torch import load_file
 
 from medgraft.errors import ConfigError, RunError
 from medgraft.search import TrialContext, TrialSpec, Watch, here, open_executor
-from medgraft.search.executor import num_processes
+from medgraft.search.executor import Executor, num_processes
 from medgraft.search.trial import is_finished
 from medgraft.study import Study, open_study, save_study
 from medgraft.study.study import study_key
@@ -34,7 +35,14 @@ def weights_of(context: TrialContext, spec: TrialSpec) -> dict[str, np.ndarray]:
     return {name: value.numpy() for name, value in stored.items()}
 
 
-def test_two_processes_train_the_same_trials_to_the_bit(context, spec_of, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def pool() -> Iterator[Executor]:
+    """Two processes that import the package once."""
+    with open_executor("processes:2") as executor:
+        yield executor
+
+
+def test_two_processes_train_the_same_trials_to_the_bit(context, spec_of, pool: Executor, tmp_path: Path) -> None:
     one, many = in_folder(context, tmp_path / "one"), in_folder(context, tmp_path / "many")
     specs = [spec_of(1), spec_of(2), spec_of(3, strategy="frozen"), spec_of(2)]
     plans: list[str] = []
@@ -44,14 +52,9 @@ def test_two_processes_train_the_same_trials_to_the_bit(context, spec_of, tmp_pa
         on_epoch=lambda spec, done, total: epochs.append((spec.key(), done, total)),
     )
     alone = list(here(one, specs, Watch()))
-    with open_executor("processes:2") as executor:
-        together = list(executor(many, specs, watch))
-        # Read back, in the order asked for, by whoever comes.
-        assert [trial.spec for trial in executor(many, specs[::-1], watch)] == specs[::-1]
-        # What is done is handed out before all is.
-        short, endless = spec_of(1, epochs=1, seed=5), spec_of(2, epochs=20_000)
-        assert next(executor(many, [short, endless], Watch())).spec == short
-        assert not is_finished(endless, many)
+    together = list(pool(many, specs, watch))
+    # Read back, in the order asked for, by whoever comes.
+    assert [trial.spec for trial in pool(many, specs[::-1], watch)] == specs[::-1]
     assert [trial.spec for trial in together] == specs
     for first, second in zip(alone, together, strict=True):
         np.testing.assert_array_equal(first.val_outputs, second.val_outputs)
@@ -79,20 +82,19 @@ def test_what_a_process_refuses_is_refused_here_in_the_same_words(context, spec_
         list(executor(context, specs, Watch()))
 
 
-def test_a_folder_with_two_studies_trains_each_on_its_own(context, spec_of, tmp_path: Path) -> None:
+def test_a_folder_with_two_studies_trains_each_on_its_own(context, spec_of, pool: Executor, tmp_path: Path) -> None:
     train = context.study.train
     other = dataclasses.replace(context.study, train=dataclasses.replace(train, targets=1 - train.targets))
     assert study_key(other) != study_key(context.study) == study_key(dataclasses.replace(context.study))
     retaught = dataclasses.replace(context, study=other)
     alone = list(here(in_folder(retaught, tmp_path / "alone"), [spec_of(1), spec_of(2)], Watch()))
-    with open_executor("processes:2") as executor:
-        list(executor(context, [spec_of(1, seed=5), spec_of(2, seed=5)], Watch()))
-        together = list(executor(retaught, [spec_of(1), spec_of(2)], Watch()))
+    list(pool(context, [spec_of(1, seed=5), spec_of(2, seed=5)], Watch()))
+    together = list(pool(retaught, [spec_of(1), spec_of(2)], Watch()))
     for first, second in zip(alone, together, strict=True):
         np.testing.assert_array_equal(first.val_outputs, second.val_outputs)
 
 
-def test_what_else_is_printed_does_not_come_between(
+def test_what_else_is_printed_does_not_come_between_and_what_is_done_is_handed_out(
     context, spec_of, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "site").mkdir()
@@ -101,17 +103,26 @@ def test_what_else_is_printed_does_not_come_between(
     specs = [spec_of(1, epochs=1), spec_of(2, epochs=1)]
     with open_executor("processes:2") as executor:
         assert [trial.spec for trial in executor(context, specs, Watch())] == specs
+        # What is done is handed out before all is.
+        short, endless = spec_of(1, epochs=1, seed=5), spec_of(2, epochs=20_000)
+        assert next(executor(context, [short, endless], Watch())).spec == short
+        assert not is_finished(endless, context)
 
 
 @pytest.mark.usefixtures("writes_always")
 def test_a_process_that_dies_is_told_and_the_rest_goes_on_later(context, spec_of, tmp_path: Path) -> None:
     specs = [spec_of(cut, epochs=40) for cut in (1, 2, 3)]
+    # Decoders of other tests may run beside.
+    others = psutil.Process().children()
+
+    def workers() -> list[psutil.Process]:
+        return [child for child in psutil.Process().children() if child not in others]
 
     def kill(_spec: TrialSpec, _done: int, _all: int) -> None:
         # Nor does it matter that somebody cleared its log away.
         for log in context.folder.glob("worker_*.log"):
             log.unlink()
-        for child in psutil.Process().children():
+        for child in workers():
             child.send_signal(signal.SIGKILL)
 
     with (
@@ -119,7 +130,7 @@ def test_a_process_that_dies_is_told_and_the_rest_goes_on_later(context, spec_of
         pytest.raises(RunError, match=r"signal 9.*The same command continues"),
     ):
         list(executor(context, specs, Watch(on_epoch=kill)))
-    assert not psutil.Process().children()
+    assert not workers()
     # What was trained before goes on where it stood, to the bit.
     trials = list(here(context, specs, Watch()))
     assert [len(trial.history) for trial in trials] == [40, 40, 40]
