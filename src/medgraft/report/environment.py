@@ -1,5 +1,7 @@
 """Templates, and how their values are escaped."""
 
+import functools
+
 import jinja2
 
 from medgraft.report.markdown import escape_markdown, indent_code
@@ -7,6 +9,7 @@ from medgraft.report.markdown import escape_markdown, indent_code
 __all__ = ["environment"]
 
 
+@functools.cache
 def environment(*, is_html: bool) -> jinja2.Environment:
     """Where templates come from and how their values are escaped: as HTML or as Markdown."""
     environment = jinja2.Environment(
