@@ -49,6 +49,15 @@ def test_latency_is_the_median_in_milliseconds(monkeypatch: pytest.MonkeyPatch) 
     assert times["a"] == pytest.approx(2.0)
 
 
+def test_slow_models_are_timed_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[str, bool, bool]] = []
+    clock = iter(float(second) for second in range(100))
+    monkeypatch.setattr("medgraft.evaluate.efficiency.time.perf_counter", lambda: next(clock))
+    times = latency_ms({name: Recorder(name, calls) for name in ("a", "b")}, torch.zeros(1, 2), warmup=0)
+    assert times == {"a": 1000.0, "b": 1000.0}
+    assert len(calls) == 2 * 5
+
+
 def test_bad_timing_requests_are_refused() -> None:
     model = Recorder("a", [])
     with pytest.raises(ConfigError, match=r"batch of one, .* got \(2, 2\)"):

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -12,6 +13,10 @@ from torch import nn
 from medgraft.errors import ConfigError, RunError
 
 __all__ = ["file_bytes", "latency_ms"]
+
+# A volume takes seconds on a small machine: thirty passes of every model would be minutes for a median.
+_SECONDS: Final = 3.0
+_FEWEST: Final = 5
 
 
 def latency_ms(
@@ -29,7 +34,7 @@ def latency_ms(
     Args:
         models: On the CPU.
         example: (1, C, *spatial), on the CPU.
-        repeats: Timed passes per model.
+        repeats: Timed passes per model, at most: of slow models as many as fit into three seconds, five at least.
         warmup: Passes before, not timed.
         device: Where they are timed; models are back on the CPU afterwards.
 
@@ -62,6 +67,8 @@ def latency_ms(
         example = example.to(device)
         with torch.inference_mode():
             for turn in range(warmup + repeats):
+                if turn >= warmup + _FEWEST and sum(map(sum, seconds.values())) > _SECONDS:
+                    break
                 for name, model in models.items():
                     start = time.perf_counter()
                     model(example)
