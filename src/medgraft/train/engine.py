@@ -25,8 +25,9 @@ __all__ = [
 ]
 
 _MIN_GAIN: Final = 1.1
-# Another number of threads changes the last digits of a training, so it has to pay.
-_MIN_GAIN_OF_ONE: Final = 1.25
+# Another precision, or another number of threads, makes another model of the same training: it has to pay, by more than
+# two measurements of the same speed differ.
+_MIN_GAIN_OF_OTHERS: Final = 1.25
 _ROUNDS: Final = 5
 _MEASURED_SECONDS: Final = 10.0
 _LONG_STEP: Final = 1.5
@@ -136,12 +137,13 @@ def choose_engine(
     shape = (max(2, batch_size), *input_shape)
     with freed_memory_kept(device):
         speeds = _images_per_second(model, shape, options)
-        best = _fastest(options, speeds, _MIN_GAIN)
+        layouts = [[option for option in options if option.precision == precision] for precision in precisions]
+        best = _fastest([_fastest(pair, speeds, _MIN_GAIN) for pair in layouts], speeds, _MIN_GAIN_OF_OTHERS)
         if device == "cpu" and (num_threads or torch.get_num_threads()) > 1:
             # Threads that wait for one another can be slower than one: of a small network, or on a busy machine.
             pair = [best, dataclasses.replace(best, num_threads=1)]
             speeds |= _images_per_second(model, shape, pair)
-            best = _fastest(pair, speeds, _MIN_GAIN_OF_ONE)
+            best = _fastest(pair, speeds, _MIN_GAIN_OF_OTHERS)
     return dataclasses.replace(best, measured={name: float(f"{speed:.3g}") for name, speed in speeds.items()})
 
 
