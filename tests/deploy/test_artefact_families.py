@@ -3,11 +3,10 @@
 import pytest
 import torch
 
-from families import EVERY_FAMILY, TRANSFORMERS
-from medgraft.backbones import BackboneSpec, build_backbone
+from families import EVERY_FAMILY, TRANSFORMERS, source_of
 from medgraft.deploy import Artefact, load_artefact, save_artefact
 from medgraft.deploy.artefact import WeightsOrigin
-from medgraft.transfer import HeadSettings, apply_strategy, prepare_source
+from medgraft.transfer import HeadSettings, apply_strategy
 from medgraft.transfer.adapters import merge_lora
 from medgraft.transfer.slim import Slim
 from medgraft.types import Preprocessing
@@ -20,7 +19,7 @@ HEAD = HeadSettings(num_outputs=2)
 def test_a_stored_model_comes_back_to_the_bit(tmp_path, name, size, strategy):
     if strategy == "lora" and name not in TRANSFORMERS:
         pytest.skip("adapters are for transformers")
-    source = prepare_source(build_backbone(BackboneSpec(name=name, weights="none", size=size)), (size, size))
+    source = source_of(name, size)
     cut = source.cuts[-1] if strategy == "lora" else source.cuts[len(source.cuts) // 2]
     model, _ = apply_strategy(strategy, source, cut, HEAD, lr=0.01, seed=0)
     with torch.no_grad():  # as if trained: no tensor is what a constructor would make

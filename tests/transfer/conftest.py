@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from families import ARGS, FAMILIES
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.transfer.source import Source, prepare_source
@@ -14,7 +15,8 @@ from medgraft.types import Cut, LoadReport
 # Cached: tracing is the slow part, and a source is never changed.
 @functools.cache
 def named(name: str, size: int) -> Source:
-    backbone = build_backbone(BackboneSpec(name=name, weights="none", size=size))
+    args = ARGS.get(name, {}) if FAMILIES.get(name) == size else {}
+    backbone = build_backbone(BackboneSpec(name=name, args=args, weights="none", size=size))
     # As if trained: statistics that were not copied would be zeros and ones.
     draws = torch.Generator().manual_seed(0)
     for path, buffer in backbone.network.named_buffers():
