@@ -181,7 +181,7 @@ def _is_pixels(X: np.ndarray | Sequence[str | Path]) -> bool:
     """
     if not isinstance(X, np.ndarray):
         return False
-    if X.dtype.kind == "f":
+    if X.dtype.kind not in "ui" and not (X.dtype.kind in "UO" and X.ndim == 1):
         raise DataError(f"expected integer pixels (uint8 or uint16) or file names, got {X.dtype}. Convert to uint8.")
     return X.dtype.kind in "ui"
 

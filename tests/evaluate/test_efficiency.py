@@ -56,6 +56,11 @@ def test_slow_models_are_timed_less_often(monkeypatch: pytest.MonkeyPatch) -> No
     times = latency_ms({name: Recorder(name, calls) for name in ("a", "b")}, torch.zeros(1, 2), warmup=0)
     assert times == {"a": 1000.0, "b": 1000.0}
     assert len(calls) == 2 * 5
+    # What else is timed beside takes none of its passes.
+    calls.clear()
+    clock = iter(number / 50 for number in range(1000))
+    latency_ms({str(number): Recorder(str(number), calls) for number in range(5)}, torch.zeros(1, 2), warmup=0)
+    assert len(calls) == 5 * 30
 
 
 def test_bad_timing_requests_are_refused() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from medgraft.analysis.domains import Distance
 from medgraft.evaluate.intervals import Difference
 from medgraft.evaluate.results import Estimate
-from medgraft.report import text as fmt
+from medgraft.report import formatting as fmt
 
 FACTORS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from medgraft.errors import RunError
 from medgraft.evaluate.results import Estimate
-from medgraft.report import text as fmt
+from medgraft.report import formatting as fmt
 from medgraft.report import write_model_card, write_report
 from medgraft.report.checklist import checklist
 from medgraft.report.markdown import escape_markdown, indent_code

@@ -24,7 +24,7 @@ from medgraft.errors import ConfigError, CutError, DataError, LeakError, RunErro
 from medgraft.evaluate.results import Estimate
 from medgraft.listener import Listener
 from medgraft.report import write_report
-from medgraft.report.text import with_interval
+from medgraft.report.formatting import with_interval
 from medgraft.run import fit as fit_module
 from medgraft.search import explore
 from medgraft.search.plan import shared_epochs
@@ -307,7 +307,7 @@ def test_folds_test_every_group_once(phantom: Path, tmp_path: Path, monkeypatch:
     results = fit(config, run, listener=Listener(say=said.append))
     # The time is for all folds together, and what was measured in the first one holds for all.
     budgets = [line for line in said if line.startswith("Budget ")]
-    assert all(line.startswith("Budget 2 min") for line in budgets)
+    assert all(line.startswith("Budget 6 min for 3 folds") for line in budgets)
     assert len(budgets) == 4
     for name in ("engine.json", "budget.json"):
         assert len({(run / f"fold_{number}" / name).read_bytes() for number in (1, 2, 3)}) == 1

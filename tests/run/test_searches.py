@@ -17,9 +17,11 @@ from medgraft.deploy.predict import predict_files
 from medgraft.errors import ConfigError, DataError
 from medgraft.listener import Listener
 from medgraft.search import Choice, budget, choose, explore
+from medgraft.search.budget import Budget
 from medgraft.search.plan import SearchPlan
 from medgraft.search.settle import settled
 from medgraft.setup.plan import material_of, method_of, plan_run
+from medgraft.train.engine import Engine
 from small_runs import fit, own_network, small_config
 
 LOOKS_AT_FIGURES = True
@@ -352,7 +354,9 @@ def _paid(config: Any, num_at_once: int = 1) -> tuple[budget.Decision, float]:
     """What 0.4 min pay for where an epoch takes 0.1 s, and the cost of a training at every cut in full fine-tunings."""
     material = material_of(config, Listener())
     plan, cuts = plan_run(config, material, Listener()).search, material.source.cuts
-    return budget._decide(plan, 0.4, 0.1, material.source, num_at_once), sum(cut.macs for cut in cuts) / cuts[-1].macs
+    return budget._decide(plan, Budget(minutes=0.4, num_at_once=num_at_once), 0.1, material.source), sum(
+        cut.macs for cut in cuts
+    ) / cuts[-1].macs
 
 
 def test_an_exhaustive_search_is_priced_whole(phantom: Path) -> None:
@@ -373,3 +377,28 @@ def test_a_time_budget_pays_for_what_the_search_may_spend(phantom: Path) -> None
         for extra in (1.0, 4.0)
     )
     assert much == pytest.approx(little * 2 / 5, abs=1)
+
+
+def test_a_fold_with_another_search_spends_its_part_in_its_own_way(phantom: Path, tmp_path: Path) -> None:
+    config = _config(phantom, "auto", train={"epochs": 60}, backbone=own_network(tmp_path / "net", 5))
+    material = material_of(config, Listener())
+    guided = plan_run(config, material, Listener()).search
+    staged = dataclasses.replace(guided, method="two-stage")
+    source, dataset, said = material.source, material.dataset, list[str]()
+    kept = tmp_path / "budget.json"
+
+    def planned(plan: SearchPlan, folds: int = 1) -> SearchPlan:
+        listener = Listener(say=said.append)
+        return budget.within_minutes(
+            plan, Budget(minutes=0.5, num_folds=folds), Engine(device="cpu"), source, dataset, kept, listener
+        )
+
+    kept.write_text(json.dumps({"epochs": 60, "max_trials": 8, "epoch_seconds": 0.2, "method": "guided"}))
+    assert planned(guided).recipe.train.epochs == 60
+    other = planned(staged)
+    assert (other.recipe.train.epochs, other.max_trials) != (60, 8)
+    assert json.loads(kept.read_text())["method"] == "two-stage"
+    # The time is for all folds together, also where it is too short.
+    kept.unlink()
+    with pytest.raises(ConfigError, match=r"a budget of at least \d+ min .* got 0\.5"):
+        planned(dataclasses.replace(guided, method="exhaustive"), folds=10_000)

@@ -13,9 +13,9 @@ from medgraft.evaluate.results import MaskReference
 from medgraft.metrics.measures import METRIC_NAMES
 from medgraft.report.caveats import still_learning
 from medgraft.report.comparison_page import comparison_rows
+from medgraft.report.formatting import ABSENT, signed_with_interval, with_interval
 from medgraft.report.prose import decision_sentence
 from medgraft.report.tables import reuse_rows
-from medgraft.report.text import ABSENT, signed_with_interval, with_interval
 from medgraft.report.words import chosen_name
 from medgraft.result.advice import Advice
 from medgraft.result.analysis import AnalysisResult

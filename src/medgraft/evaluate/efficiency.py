@@ -34,7 +34,7 @@ def latency_ms(
     Args:
         models: On the CPU.
         example: (1, C, *spatial), on the CPU.
-        repeats: Timed passes per model, at most: of slow models as many as fit into three seconds, five at least.
+        repeats: Timed passes per model, at most: of slow models as many as fit into three seconds each, five at least.
         warmup: Passes before, not timed.
         device: Where they are timed; models are back on the CPU afterwards.
 
@@ -67,7 +67,7 @@ def latency_ms(
         example = example.to(device)
         with torch.inference_mode():
             for turn in range(warmup + repeats):
-                if turn >= warmup + _FEWEST and sum(map(sum, seconds.values())) > _SECONDS:
+                if turn >= warmup + _FEWEST and sum(map(sum, seconds.values())) > _SECONDS * len(models):
                     break
                 for name, model in models.items():
                     start = time.perf_counter()

@@ -77,12 +77,12 @@ def open_test_set(
     weights = bootstrap_weights(judged["chosen"][0], plan.replicates, plan.seed)
 
     # What validation fixes is used with the arithmetic of the test and of the stored model, not that of the training.
-    vals = {
-        role: judged_by_trial(plan, trials[role][0], dataset, context, "val", listener)
-        if judge.keeps_validation
-        else None
-        for role in judged
-    }
+    firsts = {role: trials[role][0] for role in judged}
+    by_key: dict[str, Judged] = {}
+    for trial in firsts.values() if judge.keeps_validation else ():
+        if trial.spec.key() not in by_key:
+            by_key[trial.spec.key()] = judged_by_trial(plan, trial, dataset, context, "val", listener)
+    vals = {role: by_key.get(trial.spec.key()) for role, trial in firsts.items()}
 
     def result(role: Role) -> ModelResult:
         return judge.finished(summarise(judged[role], weights), judged[role][0], vals[role], plan)
@@ -99,7 +99,6 @@ def open_test_set(
     _write_tables(folder, dataset, trials, judged, vals["chosen"])
     stored: tuple[Role, ...] = ("chosen", "baseline")
     judging = {role: judge.judging_of(results[role], plan) for role in stored}
-    firsts = {role: seeds[0] for role, seeds in trials.items() if seeds}
     return Tested(
         test=test, further=further, judged=judged, efficiency=store_models(folder, dataset, context, firsts, judging)
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-import medgraft.report.text as fmt
+import medgraft.report.formatting as fmt
 from medgraft.files import write_text
 from medgraft.report.analysis_figures import reuse_figure
 from medgraft.report.environment import environment

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from medgraft.data.audit.findings import Topic
+from medgraft.report.formatting import integer, percent, share, signed_with_interval
 from medgraft.report.run_files import RunFiles
-from medgraft.report.text import integer, percent, share, signed_with_interval
 from medgraft.result.run import RunResult
 
 __all__ = [
@@ -254,9 +254,9 @@ def _seeds(run: RunFiles) -> Iterator[Caveat]:
 
 def _unreadable(run: RunFiles) -> Iterator[Caveat]:
     counts = run.result.audit.counts
-    lost = counts.get("unreadable", 0)
+    lost = counts.unreadable
     if lost:
-        of_all = percent(share(lost, lost + counts["images"]))
+        of_all = percent(share(lost, lost + counts.images))
         yield Caveat(
             weight="note",
             title="Files left out",

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Final
 
-from medgraft.report import text as fmt
+from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known
 from medgraft.report.prose import split_sizes
 from medgraft.report.run_files import RunFiles
@@ -90,7 +90,7 @@ def _disjoint(run: RunFiles) -> str:
 
 def _missing(run: RunFiles) -> str:
     result = run.result
-    lost = [f"{fmt.integer(result.audit.counts.get('unreadable', 0))} {result.noun} that cannot be read"]
+    lost = [f"{fmt.integer(result.audit.counts.unreadable)} {result.noun} that cannot be read"]
     if result.task == "segmentation":
         unusable = sum(finding.count for finding in result.audit.findings if finding.topic == "lost-mask")
         lost.append(f"{fmt.integer(unusable)} without a mask that can be used")

@@ -5,8 +5,8 @@ from typing import Final
 
 import matplotlib
 
+from medgraft.report.formatting import signed
 from medgraft.report.style import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
-from medgraft.report.text import signed
 from medgraft.result.comparison import StrategyResult
 
 __all__ = ["differences_figure", "learning_figure", "pareto_figure"]

@@ -7,7 +7,7 @@ from typing import Final
 from markupsafe import Markup
 
 from medgraft.files import write_text
-from medgraft.report import text as fmt
+from medgraft.report import formatting as fmt
 from medgraft.report.comparison_figures import differences_figure, learning_figure, pareto_figure
 from medgraft.report.environment import environment
 from medgraft.report.prose import citation

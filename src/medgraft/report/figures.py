@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from medgraft.evaluate.intervals import Difference
 from medgraft.evaluate.results import Estimate
 from medgraft.metrics.measures import MEASURES, Measure
+from medgraft.report.formatting import number, signed, value_of
 from medgraft.report.style import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
-from medgraft.report.text import number, signed, value_of
 from medgraft.types import BlockPlan
 
 __all__ = ["TREATMENTS", "answer_figure", "history_figure", "plan_figure"]

@@ -7,8 +7,8 @@ from markupsafe import Markup
 
 from medgraft.files import write_text
 from medgraft.metrics.classification import confusion
+from medgraft.report import formatting as fmt
 from medgraft.report import tables
-from medgraft.report import text as fmt
 from medgraft.report.analysis_figures import (
     change_figure,
     curves_figure,

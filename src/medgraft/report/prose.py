@@ -6,7 +6,7 @@ from typing import Final
 
 from medgraft.backbones.spec import LIFTS
 from medgraft.config import TrainConfig
-from medgraft.report import text as fmt
+from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known
 from medgraft.report.run_files import RunFiles, was_searched
 from medgraft.report.words import SEARCHES, SURFACE_UNITS, WORDINGS, depth_sentence, strategy_words

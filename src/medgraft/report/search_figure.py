@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 from medgraft.metrics.measures import MEASURES, Measure
 from medgraft.report.style import COLOURS, STYLE, legend_above, new_figure, quiet_axes, to_svg
 from medgraft.search.rule import Choice
+from medgraft.search.tables import is_searched
 
 __all__ = ["cut_figure"]
 
-SEARCHED_ROLES: Final = ("stage", "neighbour", "incremental", "exhaustive", "overlap", "guided", "rung 1", "rung 2")
 # How far below the best scores are shown; lower ones are told in words at the lower edge.
 _MOST_SHOWN: Final = 0.15
 _FULL: Final = "full fine-tuning"
@@ -49,7 +49,7 @@ def cut_figure(
     """
     score_name = f"validation {measure.chooses_name}"
     search = search.rename(columns={measure.column: "score"})
-    trials = search[search["role"].isin(SEARCHED_ROLES)]
+    trials = search[search["role"].map(is_searched).astype(bool)]
     is_rung = trials["role"].str.startswith("rung")
     if is_rung.any():
         # A cut that was trained on is shown as it was in the end.

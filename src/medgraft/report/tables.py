@@ -5,7 +5,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from medgraft.evaluate.results import ClassScores, Estimate, ModelResult
-from medgraft.report import text as fmt
+from medgraft.report import formatting as fmt
 from medgraft.report.run_files import RunFiles
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.run import RunResult

@@ -32,6 +32,7 @@ from medgraft.transfer.strategies import StrategySettings
 from medgraft.types import Cut, LoadReport, Preprocessing, Task, TransferPlan, from_json, to_json
 
 __all__ = [
+    "AuditCounts",
     "AuditResult",
     "BackboneFacts",
     "Chosen",
@@ -191,10 +192,27 @@ class SplitFacts:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class AuditCounts:
+    """What the audit counted.
+
+    Args:
+        images: Images that can be read.
+        unreadable: Files that cannot.
+        exact_duplicate_sets: Sets of images with equal pixels.
+        near_duplicate_pairs: Pairs that are nearly the same picture.
+    """
+
+    images: int = 0
+    unreadable: int = 0
+    exact_duplicate_sets: int = 0
+    near_duplicate_pairs: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class AuditResult:
     """What the audit counted and found."""
 
-    counts: dict[str, int] = dataclasses.field(default_factory=dict)
+    counts: AuditCounts = AuditCounts()
     findings: tuple[Finding, ...] = ()
 
 

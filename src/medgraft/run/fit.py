@@ -18,6 +18,7 @@ from medgraft.listener import Listener
 from medgraft.prepare.material import Material, digest_of
 from medgraft.report import write_report
 from medgraft.result.run import (
+    AuditCounts,
     AuditResult,
     BackboneFacts,
     Chosen,
@@ -74,17 +75,10 @@ def fit(
         log_event(folder, "start", command=command or "", version=__version__)
         material = material_of(config, listener)
         demand_same_data(folder, digest_of(material))
-        job = functools.partial(fit_split, _of_one_fold(config), executor, command, listener)
+        job = functools.partial(fit_split, config, executor, command, listener)
         if config.data.folds > 1:
             return fit_folds(judge_plan(config), config.data.folds, folder, material, job, listener)
         return job(folder, material)
-
-
-def _of_one_fold(config: RunConfig) -> RunConfig:
-    """The settings of every fold: each takes its part of the time for everything."""
-    if config.budget_minutes is None or config.data.folds == 1:
-        return config
-    return config.model_copy(update={"budget_minutes": config.budget_minutes / config.data.folds})
 
 
 def fit_split(
@@ -169,12 +163,12 @@ def _say_source(source: Source, listener: Listener) -> None:
 def _write_audit(folder: Path, material: Material) -> AuditResult:
     audit = material.audit
     result = AuditResult(
-        counts={
-            "images": audit.num_images,
-            "unreadable": audit.num_broken,
-            "exact_duplicate_sets": len(audit.exact_duplicates),
-            "near_duplicate_pairs": len(audit.near_duplicates),
-        },
+        counts=AuditCounts(
+            images=audit.num_images,
+            unreadable=audit.num_broken,
+            exact_duplicate_sets=len(audit.exact_duplicates),
+            near_duplicate_pairs=len(audit.near_duplicates),
+        ),
         findings=audit.findings,
     )
     write_json(folder / "audit.json", {**to_json(result), "broken": to_json(material.dataset.decoded.broken)})

@@ -9,8 +9,7 @@ from medgraft.search.outcome import Searched, best_trial, search_cut
 from medgraft.search.plan import AFTER_FTL, Recipe, SearchPlan
 from medgraft.search.proposals import Search, drive
 from medgraft.search.rule import Candidate, Choice, choose, is_clearly_behind
-from medgraft.search.signals import reuse_at_cuts
-from medgraft.search.svcca import overlap_share, overlapping_cut
+from medgraft.search.svcca import overlap_share, overlapping_cut, reuse_at_cuts
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import (
     Trial,

@@ -6,14 +6,14 @@ import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import torch
 
 from medgraft.errors import ConfigError
 from medgraft.files import read_json, write_json
 from medgraft.listener import Listener
-from medgraft.search.plan import SearchPlan
+from medgraft.search.plan import Method, SearchPlan
 from medgraft.search.two_stage import stage_ends
 from medgraft.study.dataset import Dataset
 from medgraft.train.engine import Engine, forward, running
@@ -23,7 +23,7 @@ from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import apply_strategy
 from medgraft.types import from_json
 
-__all__ = ["FEWEST_EPOCHS", "costs_at_cuts", "within_minutes"]
+__all__ = ["FEWEST_EPOCHS", "Budget", "costs_at_cuts", "within_minutes"]
 
 FEWEST_EPOCHS: Final = 3
 """Fewest epochs of a training that a time budget leaves."""
@@ -40,64 +40,85 @@ _SIGNAL_EPOCHS: Final = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """The time that a job may take, and how its trainings share it.
+
+    Args:
+        minutes: For everything, all folds together.
+        num_at_once: Trainings that run at the same time where a search names several, each of which takes as long as it
+            was measured to.
+        num_folds: Folds that share the time.
+    """
+
+    minutes: float
+    num_at_once: int = 1
+    num_folds: int = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What a budget pays for: epochs of a whole training, cuts besides full fine-tuning, and what was measured."""
+    """What a budget pays for.
+
+    Args:
+        epochs: Epochs of a whole training.
+        max_trials: Cuts besides full fine-tuning.
+        epoch_seconds: Seconds of an epoch of full fine-tuning, as measured.
+        method: The search that it pays for; empty in files of older versions.
+    """
 
     epochs: int
     max_trials: int
     epoch_seconds: float
+    method: Method | Literal[""] = ""
 
 
 def within_minutes(
     plan: SearchPlan,
-    minutes: float,
+    budget: Budget,
     engine: Engine,
     source: Source,
     dataset: Dataset,
     path: Path,
     listener: Listener,
-    *,
-    num_at_once: int = 1,
 ) -> SearchPlan:
     """The plan with epochs and trials that fit a budget on this machine.
 
     Args:
         plan: What is wished for.
-        minutes: The budget.
+        budget: The time.
         engine: Device and arithmetic of the trainings.
         source: The network.
         dataset: Its images.
         path: File that keeps the decision, so that a run continues as it began.
         listener: Told what was decided.
-        num_at_once: Trainings that run at the same time where a search names several.
 
     Raises:
         ConfigError: Even the baseline and one more training of three epochs do not fit.
         RunError: The file cannot be read or written.
     """
-    if path.exists():
-        decided: Decision = from_json(Decision, read_json(path))
-    else:
-        seconds = _epoch_seconds(plan, engine, source, dataset)
-        decided = _decide(plan, minutes, seconds, source, num_at_once)
+    decided: Decision | None = from_json(Decision, read_json(path)) if path.exists() else None
+    # A class that is rare in one fold may forbid it the search of the others, and the other search spends otherwise.
+    if decided is None or decided.method not in ("", plan.method):
+        seconds = _epoch_seconds(plan, engine, source, dataset) if decided is None else decided.epoch_seconds
+        decided = _decide(plan, budget, seconds, source)
         write_json(path, decided)
+    folds = f" for {budget.num_folds} folds" if budget.num_folds > 1 else ""
     most = "" if plan.is_after_ftl else f", at most {decided.max_trials} cuts besides full fine-tuning"
     listener.say(
-        f"Budget {minutes:g} min: {decided.epochs} epochs{most} "
+        f"Budget {budget.minutes:g} min{folds}: {decided.epochs} epochs{most} "
         f"(one epoch of full fine-tuning takes about {decided.epoch_seconds:.1f} s)."
     )
     return plan.with_epochs(decided.epochs, decided.max_trials)
 
 
-def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Source, num_at_once: int = 1) -> Decision:
+def _decide(plan: SearchPlan, budget: Budget, epoch_seconds: float, source: Source) -> Decision:
     """The most cuts that the budget pays for, with as many epochs as it then allows.
 
     Args:
         plan: What is wished for.
-        minutes: The budget.
+        budget: The time.
         epoch_seconds: Seconds of one epoch of full fine-tuning on this machine.
         source: The network with its cuts.
-        num_at_once: Trainings that run at the same time, each of which takes as long as it was measured to.
     """
     cost = costs_at_cuts(plan, source)
     cuts = tuple(source.depth(index) for index in plan.depths)
@@ -107,10 +128,11 @@ def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Sour
     if is_exhaustive:
         candidates = first = [cost[cut.index] for cut in cuts[:-1]]
     # Other searches look at what came of a cut before they name the next one.
-    num_parallel = num_at_once if plan.method in ("two-stage", "exhaustive") else 1
+    num_parallel = budget.num_at_once if plan.method in ("two-stage", "exhaustive") else 1
     # Full fine-tuning of the pretrained part, where the weights lack the tail.
     beside = cost[plan.second] if plan.second is not None else 0.0
-    seconds, num_final, whole = minutes * 60 * _SHARE, len(plan.seeds), plan.recipe.train.epochs
+    seconds = budget.minutes * 60 * _SHARE / budget.num_folds
+    num_final, whole = len(plan.seeds), plan.recipe.train.epochs
 
     def needed(num: int, epochs: int) -> float:
         if plan.is_after_ftl:
@@ -129,12 +151,12 @@ def _decide(plan: SearchPlan, minutes: float, epoch_seconds: float, source: Sour
     for num in range(len(candidates), fewest - 1, -1):
         for epochs in range(whole, min(FEWEST_EPOCHS, whole) - 1, -1):
             if needed(num, epochs) <= seconds:
-                return Decision(epochs=epochs, max_trials=num, epoch_seconds=epoch_seconds)
-    least = needed(fewest, min(FEWEST_EPOCHS, whole)) / 60 / _SHARE
+                return Decision(epochs=epochs, max_trials=num, epoch_seconds=epoch_seconds, method=plan.method)
+    least = needed(fewest, min(FEWEST_EPOCHS, whole)) / 60 / _SHARE * budget.num_folds
     raise ConfigError(
         f"expected a budget of at least {math.ceil(least)} min ({fewest} cuts and full fine-tuning with "
         f"{FEWEST_EPOCHS} epochs, one epoch of full fine-tuning takes {epoch_seconds:.0f} s here), got "
-        f"{minutes:g}. Use a smaller --size."
+        f"{budget.minutes:g}. Use a smaller --size."
     )
 
 

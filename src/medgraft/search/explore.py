@@ -14,8 +14,7 @@ from medgraft.search.incremental import incremental
 from medgraft.search.plan import Method, SearchPlan
 from medgraft.search.proposals import Search, drive
 from medgraft.search.rule import Choice, choose, is_clearly_behind
-from medgraft.search.signals import reuse_at_cuts
-from medgraft.search.svcca import overlap_share, overlapping_cut
+from medgraft.search.svcca import overlap_share, overlapping_cut, reuse_at_cuts
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, feature_path, load_trial_model, probed_sample
 from medgraft.search.two_stage import exhaustive, two_stage

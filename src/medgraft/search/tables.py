@@ -8,10 +8,24 @@ import pandas as pd
 from medgraft.search.trial import Trial
 from medgraft.types import Cut
 
-__all__ = ["SIGNAL_KEYS", "signal_table", "trial_table"]
+__all__ = ["SIGNAL_KEYS", "is_searched", "signal_table", "trial_table"]
 
 SIGNAL_KEYS: Final = ("cut", "name", "stage", "num_params", "macs", "is_pretrained")
 """Columns of `signals.csv` that tell of the cut itself."""
+
+
+# Trainings that repeat, judge or go on with what was found; every other role names a step of a search.
+_FOUND: Final = ("given", "baseline", "second baseline", "chosen", "continued")
+
+
+def is_searched(role: str) -> bool:
+    """Whether a training of this role looked for the depth.
+
+    Examples:
+        >>> is_searched("stage"), is_searched("rung 2"), is_searched("final chosen"), is_searched("baseline")
+        (True, True, False, False)
+    """
+    return role.removeprefix("final ") not in _FOUND
 
 
 def trial_table(trials: Sequence[tuple[Trial, str]]) -> pd.DataFrame:

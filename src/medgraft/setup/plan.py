@@ -13,7 +13,7 @@ from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material, prepare_material
 from medgraft.prepare.sides import patches_per_image
-from medgraft.search.budget import FEWEST_EPOCHS, within_minutes
+from medgraft.search.budget import FEWEST_EPOCHS, Budget, within_minutes
 from medgraft.search.executor import num_processes
 from medgraft.search.plan import Method, Recipe, SearchPlan
 from medgraft.search.run_engine import EngineWish, engine_for
@@ -155,13 +155,12 @@ def on_this_machine(
     if config.budget_minutes is not None:
         search = within_minutes(
             plan.search,
-            config.budget_minutes,
+            Budget(minutes=config.budget_minutes, num_at_once=wish.num_at_once, num_folds=config.data.folds),
             engine,
             source,
             dataset,
             folder / "budget.json",
             listener,
-            num_at_once=wish.num_at_once,
         )
         plan = dataclasses.replace(plan, search=search)
     write_json(folder / "plan.json", plan)

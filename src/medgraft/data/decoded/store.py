@@ -115,10 +115,10 @@ def building(folder: Path) -> Iterator[None]:
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
+        lock_file(handle, waits=True)
     except OSError as error:
         raise RunError(f"could not use {folder.parent}: {error.strerror or error}. Choose another --cache.") from error
     try:
-        lock_file(handle, waits=True)
         yield
     finally:
         os.close(handle)
