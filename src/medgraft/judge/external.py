@@ -8,9 +8,7 @@ from medgraft.data.audit.findings import Finding
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.results import (
-    ClassPoint,
-)
+from medgraft.evaluate.results import ClassPoint
 from medgraft.evaluate.summary import site_results, summarise
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan

@@ -73,19 +73,16 @@ def open_test_set(
         RunError: A file cannot be written or read.
     """
     judge, rows = JUDGES[dataset.cohort.kind], dataset.cohort.case_rows("test")
-    judged = _judged(plan, dataset, context, trials, listener)
+    judged = _judged(plan, dataset, context, trials, "test", listener)
     weights = bootstrap_weights(judged["chosen"][0], plan.replicates, plan.seed)
 
     # What validation fixes is used with the arithmetic of the test and of the stored model, not that of the training.
     firsts = {role: trials[role][0] for role in judged}
-    by_key: dict[str, Judged] = {}
-    for trial in firsts.values() if judge.keeps_validation else ():
-        if trial.spec.key() not in by_key:
-            by_key[trial.spec.key()] = judged_by_trial(plan, trial, dataset, context, "val", listener)
-    vals = {role: by_key.get(trial.spec.key()) for role, trial in firsts.items()}
+    saved = {role: (trial,) for role, trial in firsts.items()} if judge.keeps_validation else {}
+    vals = {role: said[0] for role, said in _judged(plan, dataset, context, saved, "val", listener).items()}
 
     def result(role: Role) -> ModelResult:
-        return judge.finished(summarise(judged[role], weights), judged[role][0], vals[role], plan)
+        return judge.finished(summarise(judged[role], weights), judged[role][0], vals.get(role), plan)
 
     results = {role: result(role) for role in judged}
     chosen = judged["chosen"]
@@ -96,7 +93,7 @@ def open_test_set(
         for role in judged
         if role not in ("chosen", "baseline")
     }
-    _write_tables(folder, dataset, trials, judged, vals["chosen"])
+    _write_tables(folder, dataset, trials, judged, vals.get("chosen"))
     stored: tuple[Role, ...] = ("chosen", "baseline")
     judging = {role: judge.judging_of(results[role], plan) for role in stored}
     return Tested(
@@ -137,21 +134,27 @@ def test_result(
 
 
 def _judged(
-    plan: JudgePlan, dataset: Dataset, context: TrialContext, trials: Mapping[Role, Sequence[Trial]], listener: Listener
+    plan: JudgePlan,
+    dataset: Dataset,
+    context: TrialContext,
+    trials: Mapping[Role, Sequence[Trial]],
+    split: str,
+    listener: Listener,
 ) -> dict[Role, list[Judged]]:
-    """What every trained model says of the test set, by role; a trial of two roles is asked once.
+    """What every trained model says of a split, by role; a trial of two roles is asked once.
 
     Args:
         plan: Fixed beforehand.
         dataset: The cohort.
         context: Context of the trials.
         trials: Trials by role (`medgraft.result.run.Role`), one per seed.
+        split: ``val`` or ``test``.
         listener: Told how far it is.
     """
     said: dict[str, Judged] = {}
     for trial in (trial for seeds in trials.values() for trial in seeds):
         if trial.spec.key() not in said:
-            said[trial.spec.key()] = judged_by_trial(plan, trial, dataset, context, "test", listener)
+            said[trial.spec.key()] = judged_by_trial(plan, trial, dataset, context, split, listener)
     return {role: [said[trial.spec.key()] for trial in seeds] for role, seeds in trials.items() if seeds}
 
 
