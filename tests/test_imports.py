@@ -54,7 +54,7 @@ ADAPTERS = {
     "torchvision": ("backbones/video_models.py",),
     "torch_pruning": ("transfer/slim.py",),
     "typer": ("cli/",),
-    "pydicom": ("io/dicom.py", "io/dicom_header.py", "io/dicom_seg.py"),
+    "pydicom": ("io/dicom.py", "io/dicom_header.py", "io/dicom_open.py", "io/dicom_pixels.py", "io/dicom_seg.py"),
     "yaml": ("config.py", "setup/folder.py", "cli/options.py"),
 }
 # Larger than the house wishes, each for a reason.

@@ -96,7 +96,7 @@ class DataConfig(_Frozen):
         (), description="Slices, rows, columns (or one number), to which volumes are resampled; empty: theirs"
     )
     rescale: Literal["auto", "always", "never"] = Field(
-        "auto", description="DICOM's rescaling without a window; auto: CT and PET"
+        "auto", description="DICOM's modality transform without a window; auto: not of angiography"
     )
     windows: tuple[str, ...] = Field(("file",), description="file (DICOM's own), none, or one or three names for CT")
     scaling: Literal["auto", "range", "percentile", "z-score"] = Field(

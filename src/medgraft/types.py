@@ -198,6 +198,9 @@ class ImageFacts:
         spacing_mm: Between rows and columns (of volumes slices, rows, columns); empty when unknown.
         stored_mm: Distances in the file, before volumes were resampled.
         is_at_detector: The spacing was measured there (ImagerPixelSpacing), where the body is magnified.
+        device: Manufacturer and model in the DICOM header; else empty.
+        stored_bits: Bits that the file's numbers may use; 0 where that is `bits`.
+        decoder: The codec that read it after another one failed; else empty.
     """
 
     height: int
@@ -211,6 +214,9 @@ class ImageFacts:
     spacing_mm: tuple[float, ...] = ()
     stored_mm: tuple[float, ...] = ()
     is_at_detector: bool = False
+    device: str = ""
+    stored_bits: int = 0
+    decoder: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +224,8 @@ class Reading:
     """How stored numbers of medical files become intensities; pictures (PNG, JPEG …) keep theirs.
 
     Args:
-        rescale: Whether DICOM's rescaling is applied where no window asks for it; ``auto``: to CT and PET.
+        rescale: Whether DICOM's modality transform is applied where no window asks for it; ``auto``: not in
+            angiography and fluoroscopy, where it is not for showing.
         windows: ``("file",)`` for the file's own window or LUT, empty for none, else names of
             `medgraft.io.intensity.CT_WINDOWS`, each a channel.
         scaling: What becomes 0 and 1 where there is no window: ``range`` (what the file can store), ``percentile`` (of

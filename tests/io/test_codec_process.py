@@ -12,7 +12,8 @@ import medgraft.io.codec_process as room
 from dicom_files import compressed, dicom, save
 from medgraft.errors import DataError
 from medgraft.io.codec_process import decode_apart
-from medgraft.io.dicom import read_dicom, stored_pixels
+from medgraft.io.dicom import read_dicom
+from medgraft.io.dicom_pixels import stored_pixels
 
 pytest.importorskip("gdcm")
 

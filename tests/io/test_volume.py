@@ -269,7 +269,7 @@ def test_two_volumes_in_one_file_are_told_apart_by_name(tmp_path: Path) -> None:
         ("CT_small.dcm", "holds one slice"),
         ("rtdose.dcm", r"two slices lie at one place \(rtdose.dcm frame 1, rtdose.dcm frame 2\)"),
         ("examples_ybr_color.dcm", "30 of 30 slices lack position"),
-        ("rtstruct.dcm", "expected a volume"),
+        ("rtstruct.dcm", "holds no image"),
     ],
 )
 def test_packaged_examples_of_pydicom_that_are_no_volume_are_refused(name: str, reason: str) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from medgraft.errors import DataError
 from medgraft.io.archive import read_archive
 from medgraft.io.array import read_array
-from medgraft.io.dicom_header import is_dicom
+from medgraft.io.dicom_open import is_dicom
 from medgraft.io.file_format import FileFormat, MaskWriter, Pixels, Place
 from medgraft.io.mask_values import whole_numbers
 from medgraft.io.nifti import MAX_VOXELS, is_nifti_name

@@ -139,8 +139,8 @@ def _stop(child: _Child) -> None:
 
 def serve() -> None:
     """The child: one file after the other until its input ends."""
-    from medgraft.io.dicom import stored_pixels
-    from medgraft.io.dicom_header import BROKEN
+    from medgraft.io.dicom_open import BROKEN
+    from medgraft.io.dicom_pixels import stored_pixels
 
     out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     # Codecs print to the standard output, too.

@@ -1,7 +1,7 @@
-"""The adapter to pydicom, second half: the frames of a DICOM file as real values in a known range.
+"""The adapter to pydicom, last part: the frames of a DICOM file as real values in a known range.
 
-The order is the standard's: decode, modality transform (rescale or LUT), VOI (LUT or window), inversion of
-MONOCHROME1 last.
+The order is the standard's: decode, modality transform (rescale or LUT), VOI (LUT or window), inversion (of
+MONOCHROME1, or where a presentation LUT says so) last.
 """
 
 import dataclasses
@@ -11,43 +11,35 @@ from typing import Final, Literal
 
 import numpy as np
 from pydicom.dataset import Dataset
-from pydicom.pixels import apply_color_lut, get_decoder, pixel_array
-from pydicom.uid import UID
+from pydicom.pixels import apply_color_lut
 
 from medgraft.errors import DataError
-from medgraft.io.codec_process import decode_apart
-from medgraft.io.dicom_header import DicomFile, Frame, header_of, quiet, read_dataset, refusing
-from medgraft.io.intensity import Scaling, ct_windows, through_window, to_sixteen_bits
+from medgraft.io.dicom_header import DicomFile, Frame, header_of, lut_of
+from medgraft.io.dicom_open import quiet, read_dataset, refusing
+from medgraft.io.dicom_pixels import stored_frames
+from medgraft.io.intensity import Scaling, ct_windows, ends_of, through_window, to_sixteen_bits
 
 __all__ = [
     "FrameValues",
     "Rescale",
     "Windows",
     "asked_windows",
-    "decoders",
+    "on_scale",
     "read_dicom",
-    "stored_numbers",
-    "stored_pixels",
     "to_integers",
 ]
 
 Rescale = Literal["auto", "always", "never"]
-"""Whether stored numbers become real ones: ``auto`` for CT and PET, and wherever a window or LUT follows."""
+"""Whether stored numbers become real ones: ``auto`` where the file says how, but not in angiography and fluoroscopy,
+where it leads back to linear numbers that are not for showing; ``always`` there, too."""
 
 Windows = Sequence[tuple[float, float]]
-RESCALED: Final = frozenset({"CT", "PT"})
 BY_PERCENTILE: Final = frozenset({"MR", "PT", "NM"})
 HOUNSFIELD: Final = (-1024.0, 3071.0)
 """What 12 bits of a CT scanner cover."""
+UNITS_OF_CT: Final = frozenset({"", "HU", "HU_MOD", "US"})
+"""Of a CT whose numbers are Hounsfield units; others (electron density …) have their own scale."""
 GREY: Final = frozenset({"MONOCHROME1", "MONOCHROME2"})
-COMPRESSED: Final = (
-    *("1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57"),
-    *("1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81", "1.2.840.10008.1.2.4.90"),
-    *("1.2.840.10008.1.2.4.91", "1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"),
-)
-# The first of these that is installed for a syntax decodes it.
-PLUGINS: Final = ("pydicom", "pyjpegls", "pylibjpeg", "pillow", "gdcm")
-CRASHING: Final = frozenset({"gdcm"})
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,23 +51,17 @@ class FrameValues:
         low: Smallest value that the file could hold after these steps; after a window 0.
         high: Largest one; after a window 1.
         steps: What was done, in order: ``modality LUT``, ``rescaled``, ``VOI LUT``, ``window``, ``inverted``,
-            ``palette``.
+            ``palette``; ``no window`` where the file's own cannot be one.
+        is_padding: (H, W), of a volume (D, H, W), where there is no image; None where there is one everywhere.
+        decoder: The codec that read it after another one failed; else empty.
     """
 
     values: np.ndarray
     low: float
     high: float
     steps: tuple[str, ...]
-
-
-def decoders() -> dict[str, tuple[str, ...]]:
-    """Compressed transfer syntaxes and the installed plugins that decode each, the first one first; empty for none.
-
-    Examples:
-        >>> "pydicom" in decoders()["RLE Lossless"]
-        True
-    """
-    return {UID(uid).name: tuple(get_decoder(UID(uid)).available_plugins) for uid in COMPRESSED}
+    is_padding: np.ndarray | None = None
+    decoder: str = ""
 
 
 def read_dicom(
@@ -85,7 +71,7 @@ def read_dicom(
 
     Args:
         path: A DICOM file.
-        rescale: Whether the modality transform is applied where no window or LUT asks for it.
+        rescale: Whether the modality transform is applied.
         windows: None for the file's own VOI LUT, else its first window; else centres and widths in rescaled units, each
             of several a channel; empty for none.
 
@@ -95,13 +81,13 @@ def read_dicom(
     dataset = read_dataset(path)
     header = header_of(dataset, path)
     with refusing(path), quiet():
-        raw = _pixels(dataset, path, header.syntax)
-        stored = raw.reshape(
-            len(header.frames), header.rows, header.columns, *raw.shape[raw.ndim - (header.samples == 3) :]
-        )
+        stored = stored_frames(dataset, header, path)
+        paddings = stored.is_padding if stored.is_padding is not None else [None] * len(header.frames)
         return header, [
-            _values(dataset, header, frame, pixels, rescale, windows)
-            for frame, pixels in zip(header.frames, stored, strict=True)
+            dataclasses.replace(
+                _values(dataset, header, frame, pixels, padding, rescale, windows), decoder=stored.decoder
+            )
+            for frame, pixels, padding in zip(header.frames, stored.values, paddings, strict=True)
         ]
 
 
@@ -122,75 +108,57 @@ def asked_windows(names: Sequence[str], header: DicomFile, path: Path) -> Window
     if windows and header.modality != "CT":
         kind = header.modality or "no modality"
         raise DataError(f"{path}: expected CT for the windows {', '.join(names)}, got {kind}.")
+    if windows and header.rescale_type not in UNITS_OF_CT:
+        raise DataError(
+            f"{path}: expected Hounsfield units for the windows {', '.join(names)}, got {header.rescale_type}. "
+            "Read it with --set data.windows=none."
+        )
     return windows
 
 
-def to_integers(header: DicomFile, frame: FrameValues, scaling: Literal["auto"] | Scaling) -> np.ndarray:
-    """Integers 0 to 65535 of decoded values on the scale that suits the modality, or on the wished one.
+def on_scale(header: DicomFile, frame: FrameValues, scaling: Literal["auto"] | Scaling) -> FrameValues:
+    """A frame, or a volume of them, with the ends of the scale that suits it: `to_integers` takes it from there.
+
+    What is padding takes no part in finding the ends, and lies at the lower one.
 
     Args:
         header: What the file of the frame says of itself.
-        frame: A frame, or a volume of them.
+        frame: From `read_dicom`.
         scaling: As in `medgraft.types.Reading`; what a window, a LUT or a palette scaled already stays as it is.
     """
     low, high = frame.low, frame.high
-    is_colour = header.samples == 3
     is_shown = bool({"window", "VOI LUT", "palette"} & set(frame.steps))
-    if is_colour or is_shown:
+    if header.samples == 3 or is_shown:
         scaling = "range"
     elif scaling == "auto":
         scaling = "percentile" if header.modality in BY_PERCENTILE else "range"
-        if header.modality == "CT" and "rescaled" in frame.steps:
+        if header.modality == "CT" and "rescaled" in frame.steps and header.rescale_type in UNITS_OF_CT:
             # Inversion mirrored the values at the middle of their range.
             mirrored = (low + high - HOUNSFIELD[1], low + high - HOUNSFIELD[0])
             low, high = mirrored if "inverted" in frame.steps else HOUNSFIELD
-    return to_sixteen_bits(frame.values, low, high, scaling)
+    if frame.is_padding is None:
+        low, high = ends_of(frame.values, low, high, scaling)
+        return dataclasses.replace(frame, low=low, high=high)
+    image = frame.values[~frame.is_padding]
+    low, high = ends_of(image, low, high, scaling) if image.size else (low, low)
+    values = frame.values.copy()
+    values[frame.is_padding] = low
+    return dataclasses.replace(frame, values=values, low=low, high=high)
 
 
-def stored_numbers(path: Path) -> np.ndarray:
-    """What stands in a grey file of one frame, (H, W) integers: neither rescaled nor windowed nor inverted.
-
-    Raises:
-        DataError: It cannot be read, is coloured or has several frames.
-    """
-    with refusing(path), quiet():
-        dataset = read_dataset(path)
-        header = header_of(dataset, path)
-        if header.samples != 1 or len(header.frames) != 1:
-            raise DataError(f"{path}: expected one grey frame of labels, got {len(header.frames)} of {header.samples}.")
-        return _pixels(dataset, path, header.syntax)
-
-
-def stored_pixels(path: Path, plugin: str) -> np.ndarray:
-    """All frames as stored, by one of pydicom's plugins; its errors are pydicom's (`BROKEN`)."""
-    with quiet():
-        return np.asarray(pixel_array(path, decoding_plugin=plugin, allow_excess_frames=False))
-
-
-def _pixels(dataset: Dataset, path: Path, syntax: str) -> np.ndarray:
-    """Stored numbers of all frames, decoded by the plugin that is safe for the syntax.
-
-    Where only a plugin is left that may crash, it decodes in a process of its own.
-
-    Args:
-        dataset: The file as pydicom reads it, with its pixels.
-        path: The file.
-        syntax: Name of its transfer syntax, for the error.
-    """
-    uid = dataset.file_meta.get("TransferSyntaxUID") if hasattr(dataset, "file_meta") else None
-    if uid not in COMPRESSED:
-        return np.asarray(pixel_array(dataset, allow_excess_frames=False))
-    there = get_decoder(UID(uid)).available_plugins
-    plugin = next((name for name in PLUGINS if name in there), None)
-    if plugin is None:
-        raise DataError(f"{path}: {syntax} needs a codec that is not installed. Run pip install 'medgraft[dicom]'.")
-    if plugin in CRASHING:
-        return decode_apart(path, plugin)
-    return np.asarray(pixel_array(dataset, decoding_plugin=plugin, allow_excess_frames=False))
+def to_integers(frame: FrameValues) -> np.ndarray:
+    """Integers 0 to 65535 of values between the ends of their scale (`on_scale`)."""
+    return to_sixteen_bits(frame.values, frame.low, frame.high)
 
 
 def _values(
-    dataset: Dataset, header: DicomFile, frame: Frame, stored: np.ndarray, rescale: Rescale, windows: Windows | None
+    dataset: Dataset,
+    header: DicomFile,
+    frame: Frame,
+    stored: np.ndarray,
+    is_padding: np.ndarray | None,
+    rescale: Rescale,
+    windows: Windows | None,
 ) -> FrameValues:
     """One frame as real values: modality transform, then LUT or window, then the inversion of MONOCHROME1.
 
@@ -199,7 +167,8 @@ def _values(
         header: What the file says of itself.
         frame: Rescaling and window of the frame.
         stored: (H, W) or (H, W, 3) numbers of the frame as they stand in the file.
-        rescale: Whether the modality transform is applied where no window or LUT asks for it.
+        is_padding: (H, W) where there is no image, or None.
+        rescale: Whether the modality transform is applied.
         windows: None for the file's own VOI LUT, else its first window; else centres and widths in rescaled units, each
             of several a channel; empty for none.
     """
@@ -209,42 +178,76 @@ def _values(
         high = 2.0 ** int(dataset.RedPaletteColorLookupTableDescriptor[2]) - 1
         high = high if colours.max() <= high else float(np.iinfo(colours.dtype).max)
         return FrameValues(values=colours.astype(np.float32), low=0, high=high, steps=("palette",))
-    low, high = _range(header, stored)
-    if header.samples == 3 or header.photometric not in GREY:
+    if is_padding is not None and not is_padding.any():
+        is_padding = None
+    low, high = _range(header, stored if is_padding is None else stored[~is_padding])
+    if header.samples == 3:
         return FrameValues(values=stored.astype(np.float32), low=low, high=high, steps=())
-    steps = []
-    values = stored.astype(np.float64)
+    if header.photometric not in GREY:
+        raise DataError(f"expected MONOCHROME1, MONOCHROME2 or a palette of one sample, got {header.photometric!r}.")
+    found = FrameValues(values=stored.astype(np.float64), low=low, high=high, steps=(), is_padding=is_padding)
     is_windowed = bool(windows) if windows is not None else header.has_voi_lut or frame.window is not None
-    is_wanted = is_windowed or rescale == "always" or (rescale == "auto" and header.modality in RESCALED)
-    if is_wanted and dataset.get("ModalityLUTSequence"):
-        values, high = _through_lut(stored, dataset.ModalityLUTSequence[0], low, dataset)
-        low = 0.0
-        steps.append("modality LUT")
-    elif is_wanted and frame.slope is not None and frame.intercept is not None:
-        values = values * frame.slope + frame.intercept
-        low, high = sorted((low * frame.slope + frame.intercept, high * frame.slope + frame.intercept))
-        steps.append("rescaled")
+    # A window counts in the units after it, so it comes before one whatever is wished.
+    if rescale == "always" or ((is_windowed or rescale == "auto") and not header.is_shown_as_stored):
+        found = _rescaled(found, dataset, frame)
+    if is_windowed or windows is None:
+        found = _windowed(found, dataset, frame, windows)
+    if header.is_negative:
+        found = _after(found, found.low + found.high - found.values, found.low, found.high, "inverted")
+    return dataclasses.replace(found, values=found.values.astype(np.float32))
+
+
+def _after(frame: FrameValues, values: np.ndarray, low: float, high: float, step: str) -> FrameValues:
+    """A frame after one more step.
+
+    Args:
+        frame: Before it.
+        values: After it.
+        low: Smallest value there can be.
+        high: Largest one.
+        step: Its name.
+    """
+    return dataclasses.replace(frame, values=values, low=low, high=high, steps=(*frame.steps, step))
+
+
+def _rescaled(frame: FrameValues, dataset: Dataset, header: Frame) -> FrameValues:
+    """After the modality LUT, or slope and intercept.
+
+    Args:
+        frame: Stored numbers.
+        dataset: Holds the table.
+        header: Slope and intercept.
+    """
+    if (table := lut_of(dataset.get("ModalityLUTSequence"))) is not None:
+        return _after(frame, *_through_lut(frame.values, table, frame.low, dataset), "modality LUT")
+    slope, intercept = header.slope, header.intercept
+    if slope is None or intercept is None:
+        return frame
+    low, high = sorted((frame.low * slope + intercept, frame.high * slope + intercept))
+    return _after(frame, frame.values * slope + intercept, low, high, "rescaled")
+
+
+def _windowed(frame: FrameValues, dataset: Dataset, header: Frame, windows: Windows | None) -> FrameValues:
+    """Through the wished windows, or the VOI LUT or window of the file, where it has one.
+
+    Args:
+        frame: Rescaled.
+        dataset: Holds the table.
+        header: The window of the file.
+        windows: None for that of the file, else centres and widths.
+    """
     if windows:
-        channels = [through_window(values, *window) for window in windows]
-        values = channels[0] if len(channels) == 1 else np.stack(channels, -1)
-        low, high = 0.0, 1.0
-        steps.append("window")
-    elif is_windowed and header.has_voi_lut:
-        values, high = _through_lut(values, dataset.VOILUTSequence[0], low, dataset)
-        low = 0.0
-        steps.append("VOI LUT")
-    elif is_windowed and frame.window is not None:
-        values = through_window(values, *frame.window, frame.window_function)
-        low, high = 0.0, 1.0
-        steps.append("window")
-    if header.photometric == "MONOCHROME1":
-        values = low + high - values
-        steps.append("inverted")
-    return FrameValues(values=values.astype(np.float32), low=low, high=high, steps=tuple(steps))
+        channels = [through_window(frame.values, *window) for window in windows]
+        return _after(frame, channels[0] if len(channels) == 1 else np.stack(channels, -1), 0.0, 1.0, "window")
+    if (table := lut_of(dataset.get("VOILUTSequence"))) is not None:
+        return _after(frame, *_through_lut(frame.values, table, frame.low, dataset), "VOI LUT")
+    if header.window is not None:
+        return _after(frame, through_window(frame.values, *header.window, header.window_function), 0.0, 1.0, "window")
+    return _after(frame, frame.values, frame.low, frame.high, "no window") if header.is_window_void else frame
 
 
-def _through_lut(values: np.ndarray, item: Dataset, low: float, dataset: Dataset) -> tuple[np.ndarray, float]:
-    """Entries of a lookup table, float64, and the largest its bits allow. pydicom's own counts in the entries' bits.
+def _through_lut(values: np.ndarray, item: Dataset, low: float, dataset: Dataset) -> tuple[np.ndarray, float, float]:
+    """Entries of a lookup table, float64, 0, and the largest its bits allow. pydicom's own counts in the entries' bits.
 
     Args:
         values: What looks up; fractions are rounded.
@@ -263,10 +266,13 @@ def _through_lut(values: np.ndarray, item: Dataset, low: float, dataset: Dataset
     if low < 0 and first >= 2**15:
         first -= 2**16
     indices = np.rint(values).astype(np.int64) - first
-    return entries[indices.clip(0, count - 1)], 2.0**bits - 1
+    return entries[indices.clip(0, count - 1)], 0.0, 2.0**bits - 1
 
 
 def _range(header: DicomFile, stored: np.ndarray) -> tuple[float, float]:
+    """Smallest and largest number that the file could hold; of wide ones, that it holds."""
+    if not stored.size:
+        return 0.0, 0.0
     if stored.dtype.kind == "f" or header.bits_stored > 16:
         # Nobody uses all of 32 bits: what the frame holds is all there is to go by.
         if not np.isfinite(stored).all():

@@ -5,14 +5,16 @@ import dataclasses
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from medgraft.errors import DataError
 from medgraft.io.array_files import ARRAY_MASKS
-from medgraft.io.dicom import FrameValues, Rescale, Windows, asked_windows, read_dicom, stored_numbers, to_integers
-from medgraft.io.dicom_header import MAX_VALUES, DicomFile, is_dicom, read_header
+from medgraft.io.dicom import FrameValues, Rescale, Windows, asked_windows, on_scale, read_dicom, to_integers
+from medgraft.io.dicom_header import MAX_VALUES, DicomFile, read_header
+from medgraft.io.dicom_open import is_dicom
+from medgraft.io.dicom_pixels import stored_numbers
 from medgraft.io.dicom_seg import demand_highdicom, is_seg, read_seg, segment_labels, write_seg
 from medgraft.io.file_format import NOWHERE, FileFormat, MaskWriter, Pixels, Place
 from medgraft.io.image import MAX_PIXELS, grey_if_equal
@@ -42,23 +44,23 @@ def _image(path: Path, reading: Reading) -> Pixels:
     # Real values take some thirty bytes a pixel on their way.
     with _large if header.num_values > LARGE else contextlib.nullcontext():
         header, frames = read_dicom(path, rescale=reading.rescale, windows=windows)
-        pixels = grey_if_equal(to_integers(header, frames[0], reading.scaling))
-    channels = 1 if pixels.ndim == 2 else 3
-    return np.ascontiguousarray(pixels), _image_facts_of(header, channels, frames[0].steps)
+        frame = on_scale(header, frames[0], reading.scaling)
+        pixels = grey_if_equal(to_integers(frame))
+    return np.ascontiguousarray(pixels), _image_facts_of(header, 1 if pixels.ndim == 2 else 3, frame)
 
 
 def _image_facts(path: Path) -> ImageFacts:
     header = read_header(path)
-    return _image_facts_of(header, 3 if header.samples == 3 or header.photometric == "PALETTE COLOR" else 1, ())
+    return _image_facts_of(header, 3 if header.samples == 3 or header.photometric == "PALETTE COLOR" else 1, None)
 
 
-def _image_facts_of(header: DicomFile, channels: int, steps: tuple[str, ...]) -> ImageFacts:
+def _image_facts_of(header: DicomFile, channels: int, frame: FrameValues | None) -> ImageFacts:
     """Facts of an image of one frame.
 
     Args:
         header: What the file says of itself; its first frame tells the spacing.
         channels: 1 (grey) or 3 (RGB).
-        steps: What was done to the stored numbers, in order.
+        frame: Its decoded frame; None where the header alone was read.
     """
     return ImageFacts(
         height=header.rows,
@@ -67,11 +69,25 @@ def _image_facts_of(header: DicomFile, channels: int, steps: tuple[str, ...]) ->
         bits=16,
         mode="DICOM",
         modality=header.modality,
-        steps=steps,
+        **_told(header, frame),
         spacing_mm=header.frames[0].spacing_mm,
         stored_mm=header.frames[0].spacing_mm,
         is_at_detector=header.frames[0].spacing_of == "ImagerPixelSpacing",
     )
+
+
+def _told(header: DicomFile, frame: FrameValues | None) -> dict[str, Any]:
+    """What facts tell of a device, and of what was done to stored numbers.
+
+    Args:
+        header: What the file says of itself.
+        frame: What was decoded; None where the header alone was read.
+    """
+    facts: dict[str, Any] = {"device": header.device, "stored_bits": header.bits_stored}
+    if frame is not None:
+        is_padded = frame.is_padding is not None
+        facts |= {"steps": (*frame.steps, *(["padding"] if is_padded else [])), "decoder": frame.decoder}
+    return facts
 
 
 def _volume(files: Sequence[Path], reading: Reading) -> Pixels:
@@ -93,12 +109,15 @@ def _volume(files: Sequence[Path], reading: Reading) -> Pixels:
         volume = _stacked(stack, headers, reading.rescale, windows)
         # (D, H, W, …) in the order of the stack to (X, Y, Z, …) as its affine counts.
         order = (2, 1, 0, *range(3, volume.values.ndim))
+        is_settled = volume.is_padding is not None
+        if is_settled:
+            # Before neighbours are mixed: what is no image must not shine into it.
+            volume = on_scale(header, volume, reading.scaling)
         values, spacing, stored = placed(volume.values.transpose(order), stack.affine, reading, files[0])
-        pixels = to_integers(header, dataclasses.replace(volume, values=values), reading.scaling)
-    facts = facts_of(
-        pixels, mode="DICOM", modality=header.modality, steps=volume.steps, spacing_mm=spacing, stored_mm=stored
-    )
-    return pixels, facts
+        volume = dataclasses.replace(volume, values=values)
+        pixels = to_integers(volume if is_settled else on_scale(header, volume, reading.scaling))
+    facts = facts_of(pixels, mode="DICOM", spacing_mm=spacing, stored_mm=stored)
+    return pixels, dataclasses.replace(facts, modality=header.modality, **_told(header, volume))
 
 
 def _stacked(stack: Stack, headers: dict[Path, DicomFile], rescale: Rescale, windows: Windows | None) -> FrameValues:
@@ -133,11 +152,16 @@ def _stacked(stack: Stack, headers: dict[Path, DicomFile], rescale: Rescale, win
             f"{where}: slices stored unlike each other (steps: {'; '.join(kinds)}) or coloured. "
             "Read them with --set data.windows=none."
         )
+    paddings = [
+        np.zeros(plane.values.shape[:2], bool) if plane.is_padding is None else plane.is_padding for plane in slices
+    ]
     return FrameValues(
         values=np.stack([plane.values for plane in slices]),
         low=min(plane.low for plane in slices),
         high=max(plane.high for plane in slices),
         steps=slices[0].steps,
+        is_padding=np.stack(paddings) if any(padding.any() for padding in paddings) else None,
+        decoder=next((plane.decoder for plane in slices if plane.decoder), ""),
     )
 
 

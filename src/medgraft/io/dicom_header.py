@@ -1,40 +1,23 @@
-"""The adapter to pydicom, first half: what one DICOM file says of itself, and its refusal where it is damaged."""
+"""The adapter to pydicom, second part: what one DICOM file says of itself."""
 
-import contextlib
 import dataclasses
-import struct
-import threading
-import warnings
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
-from pydicom.errors import BytesLengthException, InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID
 
 from medgraft.errors import DataError
+from medgraft.io.dicom_open import quiet, read_dataset, refusing, uid_of
 
-__all__ = [
-    "BROKEN",
-    "MAX_VALUES",
-    "DicomFile",
-    "Frame",
-    "header_of",
-    "is_dicom",
-    "quiet",
-    "read_dataset",
-    "read_header",
-    "refusing",
-]
+__all__ = ["MAX_VALUES", "DicomFile", "Frame", "header_of", "lut_of", "read_header"]
 
 MAX_VALUES: Final = 2**28
 """Most numbers (frames × rows × columns × samples) a header may declare: 1 GiB as float32."""
 SPACINGS: Final = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
+CODESTREAM: Final = "1.2.840.10008.1.2.4."
 STACKS: Final = (
     "TemporalPositionIdentifier",
     "TemporalPositionIndex",
@@ -45,28 +28,8 @@ STACKS: Final = (
     "AcquisitionNumber",
     "ContentTime",
 )
-PREAMBLE: Final = 128
-INFLATED: Final = 2**30
-BLOCK: Final = 2**20
-# What pydicom and its codecs let through on damaged bytes; UserWarning is for callers that turn warnings into errors.
-BROKEN: Final = (
-    InvalidDicomError,
-    BytesLengthException,
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    RuntimeError,
-    RecursionError,
-    NotImplementedError,
-    UserWarning,
-    struct.error,
-    zlib.error,
-)
+# Angiography and fluoroscopy: their modality transform leads back to linear numbers and is not for showing.
+SHOWN_AS_STORED: Final = frozenset(f"1.2.840.10008.5.1.4.1.1.12.{kind}" for kind in (1, 2, 3))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,8 +44,9 @@ class Frame:
         stack: What tells frames at one place apart (time point, b-value, echo …), as text.
         slope: Slope of the rescaling, or None.
         intercept: Intercept of the rescaling, or None.
-        window: Centre and width of the first window, or None.
+        window: Centre and width of the first window that is one, or None.
         window_function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
+        is_window_void: Whether windows are given and none is one: a width of 0 or below says nothing.
     """
 
     position: tuple[float, ...] = ()
@@ -94,6 +58,7 @@ class Frame:
     intercept: float | None = None
     window: tuple[float, float] | None = None
     window_function: str = "LINEAR"
+    is_window_void: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,10 +76,18 @@ class DicomFile:
         rows: Rows of a frame.
         columns: Columns of a frame.
         samples: 1 (grey, palette) or 3 (colour).
-        bits_stored: Bits that count.
+        bits_allocated: Bits of a number in the file.
+        bits_stored: Bits of it that count.
+        high_bit: Place of the highest of these.
         is_signed: Whether stored numbers may be negative.
+        is_codestream: Whether a codec of the JPEG family made the numbers, in which bits have no place.
         photometric: PhotometricInterpretation.
+        is_negative: Whether the smallest number is the brightest, once all else is done.
+        padding: Smallest and largest stored number that stands for no image, or None.
         has_voi_lut: Whether a VOI LUT lies in the file; it comes before any window.
+        is_shown_as_stored: Whether the modality transform is not for showing (angiography, fluoroscopy).
+        rescale_type: Unit after rescaling; ``HU``, ``US`` (unspecified) or empty of a usual CT.
+        device: Manufacturer and model, or empty.
         is_localizer: Whether it is a scout.
         frames: At least one.
     """
@@ -129,10 +102,18 @@ class DicomFile:
     rows: int
     columns: int
     samples: int
+    bits_allocated: int
     bits_stored: int
+    high_bit: int
     is_signed: bool
+    is_codestream: bool
     photometric: str
+    is_negative: bool
+    padding: tuple[float, float] | None
     has_voi_lut: bool
+    is_shown_as_stored: bool
+    rescale_type: str
+    device: str
     is_localizer: bool
     frames: tuple[Frame, ...]
 
@@ -142,19 +123,6 @@ class DicomFile:
         return len(self.frames) * self.rows * self.columns * self.samples
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether the file begins as DICOM files do.
-
-    Raises:
-        DataError: It cannot be opened.
-    """
-    try:
-        with path.open("rb") as stream:
-            return stream.read(PREAMBLE + 4)[PREAMBLE:] == b"DICM"
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror}). Check the path and its rights.") from error
-
-
 def read_header(path: Path) -> DicomFile:
     """What the file says of itself; no pixel is decoded.
 
@@ -162,33 +130,6 @@ def read_header(path: Path) -> DicomFile:
         DataError: It cannot be read, holds no image, or declares an absurd size.
     """
     return header_of(read_dataset(path, stop_before_pixels=True), path)
-
-
-def read_dataset(path: Path, *, stop_before_pixels: bool = False) -> Dataset:
-    """The file as pydicom reads it.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    with refusing(path), quiet():
-        _refuse_inflation(path)
-        return pydicom.dcmread(path, stop_before_pixels=stop_before_pixels)
-
-
-def _refuse_inflation(path: Path) -> None:
-    """Refuse a deflated file that unpacks to too much, because pydicom unpacks it whole."""
-    if not is_dicom(path):
-        return
-    meta = read_file_meta_info(path)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return
-    unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    with path.open("rb") as stream:
-        stream.seek(PREAMBLE + 4 + 12 + int(meta.FileMetaInformationGroupLength))
-        while block := unpacker.unconsumed_tail or stream.read(BLOCK):
-            size += len(unpacker.decompress(block, BLOCK))
-            if size > INFLATED:
-                raise DataError(f"{path}: unpacks to more than {INFLATED // 2**20} MiB. Store it uncompressed.")
 
 
 def header_of(dataset: Dataset, path: Path) -> DicomFile:
@@ -204,6 +145,8 @@ def header_of(dataset: Dataset, path: Path) -> DicomFile:
         samples = int(dataset.get("SamplesPerPixel", 1))
         num_frames = max(1, int(dataset.get("NumberOfFrames") or 1))
         rows, columns = int(dataset.Rows), int(dataset.Columns)
+        allocated = int(dataset.get("BitsAllocated") or 8)
+        stored = int(dataset.get("BitsStored") or allocated)
         if not 0 < num_frames * rows * columns * samples <= MAX_VALUES:
             sizes = f"{num_frames} frames of {rows}×{columns}×{samples}"
             raise DataError(f"{path}: declares {sizes}, over the limit of {MAX_VALUES:,} values or none at all.")
@@ -218,10 +161,18 @@ def header_of(dataset: Dataset, path: Path) -> DicomFile:
             rows=rows,
             columns=columns,
             samples=samples,
-            bits_stored=int(dataset.get("BitsStored") or dataset.get("BitsAllocated") or 8),
+            bits_allocated=allocated,
+            bits_stored=stored,
+            high_bit=int(stored - 1 if dataset.get("HighBit") is None else dataset.HighBit),
             is_signed=bool(dataset.get("PixelRepresentation", 0)),
+            is_codestream=uid_of(dataset).startswith(CODESTREAM),
             photometric=_text(dataset, "PhotometricInterpretation"),
-            has_voi_lut=bool(dataset.get("VOILUTSequence")),
+            padding=_padding(dataset, allocated) if samples == 1 else None,
+            has_voi_lut=lut_of(dataset.get("VOILUTSequence")) is not None,
+            is_shown_as_stored=_text(dataset, "SOPClassUID") in SHOWN_AS_STORED,
+            is_negative=_is_negative(dataset),
+            rescale_type=_text(dataset, "RescaleType").upper(),
+            device=" ".join(filter(None, (_text(dataset, "Manufacturer"), _text(dataset, "ManufacturerModelName")))),
             is_localizer="LOCALIZER" in [str(word).upper() for word in _many(dataset.get("ImageType"))],
             frames=_frames(dataset, num_frames),
         )
@@ -277,7 +228,9 @@ def _frame(
     spacings = {name: _numbers(measures.get(name), 2) for name in SPACINGS}
     source = next((name for name, spacing in spacings.items() if spacing), "")
     slope, intercept = (_number(transform.get(name)) for name in ("RescaleSlope", "RescaleIntercept"))
-    centre, width = (_number(next(iter(_many(voi.get(name))), None)) for name in ("WindowCenter", "WindowWidth"))
+    window, is_window_void = _window(voi)
+    # A slope of 0 would leave nothing of the image; it is no transform.
+    slope = slope or None
     return Frame(
         position=_numbers(position.get("ImagePositionPatient"), 3),
         orientation=_numbers(plane.get("ImageOrientationPatient"), 6),
@@ -286,9 +239,65 @@ def _frame(
         stack=tuple(_stack(*(groups or (position,)))),
         slope=slope if slope is not None and intercept is not None else None,
         intercept=intercept if slope is not None else None,
-        window=(centre, width) if centre is not None and width is not None else None,
+        window=window,
         window_function=str(voi.get("VOILUTFunction") or "LINEAR").upper(),
+        is_window_void=is_window_void,
     )
+
+
+def _window(voi: Dataset) -> tuple[tuple[float, float] | None, bool]:
+    """The first window of a positive width, and whether there are windows and none has one."""
+    centres, widths = (_many(voi.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    given = [
+        (centre, width)
+        for pair in zip(centres, widths, strict=False)
+        for centre, width in [tuple(map(_number, pair))]
+        if centre is not None and width is not None
+    ]
+    usable = [window for window in given if window[1] > 0]
+    return (usable[0] if usable else None), bool(given) and not usable
+
+
+def _is_negative(dataset: Dataset) -> bool:
+    """Whether grey numbers are shown inverted: a shape of the presentation LUT says it, else the photometric one."""
+    shape = _text(dataset, "PresentationLUTShape").upper()
+    photometric = _text(dataset, "PhotometricInterpretation")
+    if photometric in ("MONOCHROME1", "MONOCHROME2") and shape in ("INVERSE", "IDENTITY"):
+        return shape == "INVERSE"
+    return photometric == "MONOCHROME1"
+
+
+def lut_of(sequence: Any) -> Dataset | None:
+    """The first item of a modality or VOI LUT sequence that holds a table; an empty one says nothing."""
+    items = sequence or ()
+    return next((item for item in items if item.get("LUTDescriptor") and item.get("LUTData")), None)
+
+
+def _padding(dataset: Dataset, allocated: int) -> tuple[float, float] | None:
+    """Smallest and largest stored number that stands for no image (PS3.3 C.7.5.1.1.2).
+
+    Args:
+        dataset: The file.
+        allocated: Bits of a number; a value whose sign its coding lost is brought into their range.
+    """
+    for kind in ("", "Float", "DoubleFloat"):
+        value, limit = (
+            _number(next(iter(_many(dataset.get(name))), None))
+            for name in (f"{kind}PixelPaddingValue", f"{kind}PixelPaddingRangeLimit")
+        )
+        if value is not None:
+            ends = [value, value if limit is None else limit]
+            if not kind:
+                ends = [_in_range(int(end), allocated, bool(dataset.get("PixelRepresentation", 0))) for end in ends]
+            return min(ends), max(ends)
+    return None
+
+
+def _in_range(value: int, bits: int, is_signed: bool) -> int:
+    """A number of so many bits, whose sign its coding may have lost or made up."""
+    span = 2**bits
+    value %= span
+    return value - span if is_signed and value >= span // 2 else value
 
 
 def _stack(*sources: Dataset) -> Iterator[str]:
@@ -299,8 +308,8 @@ def _stack(*sources: Dataset) -> Iterator[str]:
 
 
 def _syntax(dataset: Dataset) -> str:
-    uid = getattr(dataset, "file_meta", Dataset()).get("TransferSyntaxUID")
-    return str(uid.name) if uid is not None else ""
+    uid = UID(uid_of(dataset))
+    return str(uid.name) if uid else ""
 
 
 def _text(dataset: Dataset, name: str) -> str:
@@ -324,45 +333,3 @@ def _number(value: Any) -> float | None:
 def _numbers(value: Any, count: int) -> tuple[float, ...]:
     numbers = tuple(number for item in _many(value) if (number := _number(item)) is not None)
     return numbers if len(numbers) == count else ()
-
-
-@contextlib.contextmanager
-def refusing(path: Path) -> Iterator[None]:
-    """Turns what damaged bytes raise inside into one refusal that names the file."""
-    try:
-        yield
-    except DataError as error:
-        raise error if str(path) in str(error) else DataError(f"{path}: {error}") from error
-    except MemoryError as error:
-        raise DataError(f"{path}: not enough memory for its pixels.") from error
-    except BROKEN as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        # The one gap: what decodes it is under the GPL, so it is the user's to install.
-        advice = "Run pip install pylibjpeg-libjpeg" if "12-bit precision" in reason else "Export it again"
-        message = f"{path}: damaged or not readable as DICOM ({reason}). {advice}, or leave it out."
-        raise DataError(message) from error
-
-
-_lock = threading.Lock()
-_readers: "list[warnings.catch_warnings[Any]]" = []
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Silence pydicom's warnings of every oddity of real files; what matters is refused here by name.
-
-    The filters belong to the process and several threads read: the first to enter sets them, the last restores them.
-    """
-    with _lock:
-        catcher = warnings.catch_warnings()
-        if not _readers:
-            catcher.__enter__()
-            warnings.simplefilter("ignore")
-        _readers.append(_readers[0] if _readers else catcher)
-    try:
-        yield
-    finally:
-        with _lock:
-            first = _readers.pop()
-            if not _readers:
-                first.__exit__(None, None, None)

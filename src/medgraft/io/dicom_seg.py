@@ -11,7 +11,7 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import SegmentationStorage, generate_uid
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.io.dicom_header import quiet, read_dataset
+from medgraft.io.dicom_open import quiet, read_dataset
 
 __all__ = ["demand_highdicom", "is_seg", "read_seg", "segment_labels", "write_seg"]
 

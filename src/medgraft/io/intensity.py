@@ -7,7 +7,7 @@ import numpy as np
 
 from medgraft.errors import ConfigError, DataError
 
-__all__ = ["CT_WINDOWS", "FULL_SCALE", "Scaling", "ct_windows", "through_window", "to_sixteen_bits"]
+__all__ = ["CT_WINDOWS", "FULL_SCALE", "Scaling", "ct_windows", "ends_of", "through_window", "to_sixteen_bits"]
 
 Scaling = Literal["range", "percentile", "z-score"]
 FULL_SCALE: Final = 65535
@@ -42,19 +42,19 @@ def ct_windows(names: Sequence[str]) -> tuple[tuple[float, float], ...]:
     return tuple(CT_WINDOWS[name] for name in names)
 
 
-def to_sixteen_bits(values: np.ndarray, low: float, high: float, scaling: Scaling = "range") -> np.ndarray:
-    """Integers 0 to 65535 of `values`; what lies outside is clipped.
+def ends_of(values: np.ndarray, low: float, high: float, scaling: Scaling) -> tuple[float, float]:
+    """What becomes 0 and what 65535.
 
     Args:
-        values: Finite numbers of any shape.
-        low: What becomes 0 where `scaling` is ``range``.
-        high: What becomes 65535 there.
+        values: Finite numbers of any shape, at least one.
+        low: The lower end where `scaling` is ``range``.
+        high: The upper end there.
         scaling: ``range`` (between `low` and `high`), ``percentile`` (between the 0.5th and the 99.5th of these values)
             or ``z-score`` (five standard deviations either side of their mean).
 
     Examples:
-        >>> to_sixteen_bits(np.array([0.0, 50.0, 100.0]), 0, 100).tolist()
-        [0, 32768, 65535]
+        >>> ends_of(np.array([2.0, 4.0]), 0, 100, "z-score")
+        (-2.0, 8.0)
     """
     if scaling == "percentile":
         # Every so-many-th voxel of a large volume tells as much.
@@ -63,6 +63,21 @@ def to_sixteen_bits(values: np.ndarray, low: float, high: float, scaling: Scalin
     elif scaling == "z-score":
         middle, reach = float(values.mean(dtype=np.float64)), _DEVIATIONS * float(values.std(dtype=np.float64))
         low, high = middle - reach, middle + reach
+    return low, high
+
+
+def to_sixteen_bits(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Integers 0 to 65535 of `values`; what lies outside is clipped.
+
+    Args:
+        values: Finite numbers of any shape.
+        low: What becomes 0.
+        high: What becomes 65535.
+
+    Examples:
+        >>> to_sixteen_bits(np.array([0.0, 50.0, 100.0]), 0, 100).tolist()
+        [0, 32768, 65535]
+    """
     integers = np.zeros(values.shape, dtype=np.uint16)
     if not high > low:
         return integers  # a constant image has no contrast to keep
@@ -80,11 +95,11 @@ def through_window(values: np.ndarray, centre: float, width: float, function: st
     Args:
         values: Numbers of any shape, in the unit of the window.
         centre: Centre of the window.
-        width: Width of the window; at least 1 for LINEAR, else above 0.
+        width: Width of the window, above 0; below 1 LINEAR is taken as LINEAR_EXACT.
         function: ``LINEAR``, ``LINEAR_EXACT`` or ``SIGMOID``.
 
     Raises:
-        DataError: The width is too small, or there is no such function.
+        DataError: The width is not above 0, or there is no such function.
 
     References:
         DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3.
@@ -93,15 +108,21 @@ def through_window(values: np.ndarray, centre: float, width: float, function: st
         >>> through_window(np.array([-160.0, 39.5, 240.0]), 40, 400).tolist()
         [0.0, 0.5, 1.0]
     """
-    if not (width >= 1 if function == "LINEAR" else width > 0):
-        raise DataError(f"expected a window width of at least 1 (LINEAR) or above 0, got {width:g} ({function}).")
+    if not width > 0:
+        raise DataError(f"expected a window width above 0, got {width:g}. Read it with --set data.windows=none.")
+    if function == "LINEAR" and width < 1:
+        # Below 1 LINEAR has no meaning; values on so small a scale (an ADC map) mean the exact one.
+        function = "LINEAR_EXACT"
     shifted = values.astype(np.float64) - centre
     if function == "SIGMOID":
         return np.asarray(1 / (1 + np.exp(np.clip(-4 * shifted / width, -700, 700))))
     if function == "LINEAR_EXACT":
         return np.asarray((shifted / width + 0.5).clip(0, 1))
     if function != "LINEAR":
-        raise DataError(f"expected VOILUTFunction LINEAR, LINEAR_EXACT or SIGMOID, got {function!r}.")
+        raise DataError(
+            f"expected VOILUTFunction LINEAR, LINEAR_EXACT or SIGMOID, got {function!r}. "
+            "Read it with --set data.windows=none."
+        )
     if width == 1:
         return np.asarray(shifted > -0.5, dtype=np.float64)
     return np.asarray(((shifted + 0.5) / (width - 1) + 0.5).clip(0, 1))

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from medgraft.errors import DataError
-from medgraft.io.dicom_header import is_dicom
+from medgraft.io.dicom_open import is_dicom
 from medgraft.io.dicom_seg import is_seg
 from medgraft.io.formats import FORMATS, begun_format
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from medgraft.errors import DataError
-from medgraft.io.dicom_header import is_dicom
+from medgraft.io.dicom_open import is_dicom
 from medgraft.io.file_format import FileFormat, MaskWriter, Pixels, Place
 from medgraft.io.mask_values import whole_numbers
 from medgraft.io.nifti import (

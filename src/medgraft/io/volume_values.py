@@ -10,7 +10,7 @@ import numpy as np
 
 from medgraft.errors import DataError
 from medgraft.io.dicom import Windows
-from medgraft.io.intensity import ct_windows, through_window, to_sixteen_bits
+from medgraft.io.intensity import ct_windows, ends_of, through_window, to_sixteen_bits
 from medgraft.io.nifti import to_ras
 from medgraft.io.resample import resampled
 from medgraft.types import ImageFacts, Reading
@@ -67,7 +67,7 @@ def real_volume(
         pixels, steps = to_sixteen_bits(shares, 0, 1), ("window",)
     else:
         scaling = "percentile" if reading.scaling == "auto" else reading.scaling
-        pixels = to_sixteen_bits(values, float(values.min()), float(values.max()), scaling)
+        pixels = to_sixteen_bits(values, *ends_of(values, float(values.min()), float(values.max()), scaling))
     if not is_placed:
         spacing, stored = (), ()
     return pixels, facts_of(pixels, mode=mode, steps=steps, spacing_mm=spacing, stored_mm=stored)

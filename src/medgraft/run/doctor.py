@@ -266,7 +266,7 @@ def _codecs() -> list[Check]:
 def _dicom() -> list[Check]:
     """Which plugin decodes which transfer syntax; what none decodes needs the extra."""
     try:
-        from medgraft.io.dicom import decoders
+        from medgraft.io.dicom_pixels import decoders
 
         by_syntax = decoders()
     except _BROKEN_IMPORT as error:

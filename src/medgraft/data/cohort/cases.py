@@ -6,7 +6,8 @@ from pathlib import Path
 
 from medgraft.errors import DataError
 from medgraft.io.case import is_case
-from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
+from medgraft.io.dicom_header import DicomFile, read_header
+from medgraft.io.dicom_open import is_dicom
 from medgraft.io.formats import names_of_formats
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.in_order import in_order

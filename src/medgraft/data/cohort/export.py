@@ -15,7 +15,8 @@ from medgraft.data.cohort.folders import COLUMNS, Listing
 from medgraft.data.cohort.labels import nearest
 from medgraft.data.cohort.tables import FIRST_LINE, demand_column, find_column, label_columns, read_table, split_names
 from medgraft.errors import DataError
-from medgraft.io.dicom_header import DicomFile, is_dicom, read_header
+from medgraft.io.dicom_header import DicomFile, read_header
+from medgraft.io.dicom_open import is_dicom
 from medgraft.io.formats import names_of_formats
 from medgraft.io.in_order import in_order
 

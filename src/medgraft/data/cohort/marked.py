@@ -21,7 +21,8 @@ from medgraft.data.cohort.pairs import Pairs, find_pairs, some_names
 from medgraft.data.cohort.patients import with_dicom, with_patients
 from medgraft.data.cohort.tables import FIRST_LINE, demand_column, demand_files, find_column, read_table, split_names
 from medgraft.errors import ConfigError, DataError, reason_of
-from medgraft.io.dicom_header import is_dicom, read_header
+from medgraft.io.dicom_header import read_header
+from medgraft.io.dicom_open import is_dicom
 from medgraft.io.dicom_seg import segment_labels
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.in_order import in_order

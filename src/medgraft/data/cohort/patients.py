@@ -11,7 +11,8 @@ import pandas as pd
 
 from medgraft.data.cohort.identity import case_name
 from medgraft.errors import ConfigError, DataError
-from medgraft.io.dicom_header import is_dicom, read_header
+from medgraft.io.dicom_header import read_header
+from medgraft.io.dicom_open import is_dicom
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.in_order import in_order
 from medgraft.io.volume import is_volume_name

@@ -15,7 +15,7 @@ from medgraft.io.preprocess import prepare
 from medgraft.io.volume import read_volume, read_volume_facts
 from medgraft.types import USUAL_READING, Cohort, ImageFacts, Preprocessing, Reading
 
-__all__ = ["FACTS", "STEPS", "Decoded", "decode_row", "header_row", "read_files", "read_row"]
+__all__ = ["FACTS", "QUANTILES", "STEPS", "Decoded", "decode_row", "header_row", "read_files", "read_row"]
 
 FACTS: Final = np.dtype(
     [
@@ -30,15 +30,22 @@ FACTS: Final = np.dtype(
         ("sha256", "V32"),
         ("mode", "S8"),
         ("modality", "S4"),
-        ("steps", "u1"),
+        ("steps", "<u2"),
         ("spacing_mm", "<f4", (3,)),
         ("is_at_detector", "?"),
+        ("device", "S40"),
+        ("stored_bits", "u1"),
+        ("decoder", "S12"),
+        ("quantiles", "<u2", (3,)),
     ]
 )
 """One record per image: size in px (depth 0, except of volumes), channels (1 or 3), bits (8 or 16), smallest and
-largest pixel, hashes, DICOM's modality, one bit for each of `STEPS`, and the distance of slices, rows and columns in
-the file (0 where it is unknown, of slices in images, too)."""
-STEPS: Final = ("modality LUT", "rescaled", "VOI LUT", "window", "inverted", "palette")
+largest pixel, hashes, DICOM's modality, one bit for each of `STEPS`, the distance of slices, rows and columns in
+the file (0 where it is unknown, of slices in images, too), device, bits that its numbers may use, the codec that read
+it after another one failed, and the `QUANTILES` of its pixels."""
+STEPS: Final = ("modality LUT", "rescaled", "VOI LUT", "window", "inverted", "palette", "no window", "padding")
+QUANTILES: Final = (0.01, 0.5, 0.99)
+_SOME: Final = 2**16
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -148,6 +155,9 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
     if facts.stored_mm:
         record["spacing_mm"][-len(facts.stored_mm) :] = facts.stored_mm
     record["is_at_detector"] = facts.is_at_detector
+    record["device"], record["decoder"] = facts.device.encode()[:40], facts.decoder.encode()
+    record["stored_bits"] = facts.stored_bits or facts.bits
+    record["quantiles"] = np.quantile(pixels.reshape(-1)[:: max(1, pixels.size // _SOME)], QUANTILES)
     record["low"], record["high"] = pixels.min(), pixels.max()
     # All four views together would hash alike for any two volumes: their edges lie at the same places.
     record["hash"] = perceptual_hash(thumb if cohort.dims == 2 else next(quarters(thumb)))
