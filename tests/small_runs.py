@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from medgraft.as_json import to_json
 from medgraft.config import DataConfig, RunConfig, make_config
 from medgraft.phantom.phantom import PhantomSettings
 from medgraft.result.external import external_to_json
@@ -14,7 +15,6 @@ from medgraft.result.run import result_to_json
 from medgraft.run.compare import compare as run_compare
 from medgraft.run.evaluate import evaluate as run_evaluate
 from medgraft.run.fit import fit as run_fit
-from medgraft.types import to_json
 
 SMALL = PhantomSettings(
     shape=(32, 32), num_patients={"train": 60, "val": 45, "test": 60}, classes=("normal", "nodule", "mass")

@@ -17,7 +17,7 @@ ROOT = Path(medgraft.__file__).parent
 MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob("*.py"))}
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 ROOMS = (
-    *("errors", "version", "listener", "machine", "types", "files", "config", "io", "data", "phantom"),
+    *("errors", "version", "listener", "machine", "types", "as_json", "files", "config", "io", "data", "phantom"),
     *("backbones", "cuts", "transfer", "metrics", "train", "study", "prepare", "evaluate", "analysis", "result"),
     *("search", "report", "deploy", "judge", "setup", "run", "cli"),
 )
@@ -44,7 +44,7 @@ ADAPTERS = {
     "nibabel": ("io/nifti.py",),
     "packaging": ("run/doctor.py",),
     "psutil": ("machine.py", "run/doctor.py", "search/forecast.py"),
-    "pydantic": ("config.py", "types.py"),
+    "pydantic": ("config.py", "as_json.py"),
     "rich": ("cli/program.py", "cli/output.py", "cli/terminal.py"),
     "segmentation_models_pytorch": ("transfer/decoders.py",),
     "scipy": ("data/", "phantom/", "evaluate/", "analysis/"),

@@ -16,8 +16,8 @@ from typing import Any, Final
 
 import pandas as pd
 
+from medgraft.as_json import to_json
 from medgraft.errors import RunError
-from medgraft.types import to_json
 
 __all__ = [
     "copy_whole",
@@ -248,7 +248,7 @@ def write_json(path: Path, value: Any) -> Path:
 
     Args:
         path: The file.
-        value: Whatever `medgraft.types.to_json` understands.
+        value: Whatever `medgraft.as_json.to_json` understands.
 
     Raises:
         RunError: It cannot be written.

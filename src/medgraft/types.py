@@ -1,19 +1,17 @@
 """The plain values that travel between rooms.
 
-Frozen, slotted, keyword-only; `to_json` turns any of them into plain JSON types.
+Frozen, slotted, keyword-only; `medgraft.as_json` turns any of them into plain JSON types.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, TypeVar, get_args
 
 import numpy as np
 
-from medgraft.errors import RunError
-
 __all__ = [
+    "USUAL_MASKS",
     "USUAL_READING",
     "BlockPlan",
     "Cohort",
@@ -23,6 +21,7 @@ __all__ = [
     "Judged",
     "Kind",
     "LoadReport",
+    "MaskReading",
     "Overlaps",
     "Predictions",
     "Preprocessing",
@@ -32,16 +31,13 @@ __all__ = [
     "Split",
     "Task",
     "TransferPlan",
-    "from_json",
     "kind_of",
-    "to_json",
     "Phase",
 ]
 
 if TYPE_CHECKING:
     # It takes a third of a second to import, and who asks where a network can be cut needs no table.
     import pandas as pd
-    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 Task = Literal["binary", "multiclass", "multilabel", "segmentation"]
@@ -72,7 +68,7 @@ class Cohort:
         files: ``path`` to the files behind it, relative to `root`, where it is a pseudonym (DICOM) or stands for
             several (a volume of slices).
         dims: 2 for images, 3 for volumes.
-        segments: Number by label of the segments of DICOM objects, where these number them differently.
+        mask_reading: How numbers of mask files become labels.
         is_uncertain: (N, C) bool: where a label that is not known was given as uncertain; None where none was.
         taught: (N, C) float32: what a training is told, by the policy for uncertain labels; None where `targets` say
             it.
@@ -103,7 +99,7 @@ class Cohort:
     masks: tuple[tuple[tuple[str, ...], ...], ...] = ()
     observers: Mapping[str, tuple[tuple[str, ...], ...]] = dataclasses.field(default_factory=dict)
     mask_values: tuple[int, ...] = ()
-    segments: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    mask_reading: "MaskReading" = dataclasses.field(default_factory=lambda: MaskReading())
     is_phantom: bool = False
 
     def __len__(self) -> int:
@@ -240,6 +236,23 @@ class Reading:
 
 
 USUAL_READING: Final = Reading()
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class MaskReading:
+    """How the numbers of mask files become labels, the same way in all files of a cohort.
+
+    Args:
+        segments: Number by label of the segments of DICOM objects, where these number them differently; empty: their
+            own numbers.
+        is_by_colour: Whether the grey of a palette's entry is the label, not its number.
+    """
+
+    segments: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    is_by_colour: bool = False
+
+
+USUAL_MASKS: Final = MaskReading()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -434,65 +447,3 @@ KINDS: Final[dict[Task, Kind]] = {
 def kind_of(task: Task) -> Kind:
     """The kind of truth of a task: ``labels`` or ``masks``."""
     return KINDS[task]
-
-
-def to_json(value: Any) -> Any:
-    """`value` as plain JSON types; dataclasses become dictionaries, paths and NumPy scalars their builtins.
-
-    Classes and functions, which networks take as arguments, become what Python calls them.
-
-    Examples:
-        >>> to_json(BlockPlan(name="layer1", treatment="frozen", lr=0.0, num_params=3))
-        {'name': 'layer1', 'treatment': 'frozen', 'lr': 0.0, 'num_params': 3}
-    """
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {str(key): to_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [to_json(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return to_json(value.tolist())
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, Path):
-        return value.as_posix()
-    return repr(value) if callable(value) else value
-
-
-def from_json(kind: type[T], value: Any) -> T:
-    """The value of the dataclass `kind` that `to_json` made into `value`, whatever is nested in it.
-
-    Keys that the dataclass does not have are left alone: a newer version may have written them.
-
-    Args:
-        kind: A dataclass.
-        value: Plain JSON types.
-
-    Raises:
-        RunError: `value` is no such thing; the message names the field.
-
-    Examples:
-        >>> facts = ImageFacts(height=2, width=3, channels=1, bits=8, mode="L")
-        >>> from_json(ImageFacts, to_json(facts)) == facts
-        True
-    """
-    from pydantic import ValidationError
-
-    try:
-        instance: T = _adapter(cast("Any", kind)).validate_python(value)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise RunError(
-            f"expected a {kind.__name__} as this version writes it, got {first['msg'].lower()} at "
-            f"{field or 'the top'}. Was it written by another version, or by hand?"
-        ) from error
-    return instance
-
-
-@functools.cache
-def _adapter(kind: Any) -> "TypeAdapter[Any]":
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(kind)

@@ -7,10 +7,10 @@ import pytest
 from scipy.stats.contingency import association
 
 from dicom_files import dicom, save
+from medgraft.as_json import to_json
 from medgraft.data import apply_leaks, audit_cohort, build_cache, read_cohort
 from medgraft.data.audit.tables import cramers_v
 from medgraft.errors import ConfigError, DataError, LeakError
-from medgraft.types import to_json
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from medgraft.data.decoded.rows import read_files
 from medgraft.errors import ConfigError, DataError, RunError
 from medgraft.io.mask import read_mask
 from medgraft.io.mask_files import mask_format, mask_path, native_sides, write_mask
-from medgraft.types import Reading
+from medgraft.types import MaskReading, Reading
 from volume_files import blob, write_nifti, write_series, write_slices
 
 STUDY = {"StudyInstanceUID": "1.2.4", "FrameOfReferenceUID": "1.2.5"}
@@ -251,7 +251,7 @@ def test_segments_are_known_by_their_labels_where_their_numbers_differ(tmp_path:
     assert [[mask_of(cohort, row)[at, 0] for at in (0, 2, 4)] for row in range(4)] == [[1, 2, 0]] * 2 + [[2, 1, 0]] * 2
     np.testing.assert_array_equal(cohort.targets, np.ones((4, 2)))
     # Declared names are those of the labels, whatever the numbers; others are refused.
-    declared = read_mask_cohort(table, classes={"tumour": 1, "liver": 2})
+    declared = read_mask_cohort(table, classes=MaskReading(segments={"tumour": 1, "liver": 2}))
     assert declared.classes == ("tumour", "liver")
     assert [mask_of(declared, row)[0, 0] for row in range(4)] == [2, 2, 1, 1]
     with pytest.raises(DataError, match=r"expected these among data\.mask_classes, got liver, tumour"):
@@ -271,10 +271,10 @@ def test_only_segments_that_show_something_have_to_be_known(tmp_path: Path) -> N
         mask, (file,), tmp_path / "seg.dcm", kind="dicom-seg", values=(1, 2, 3), classes=("gall", "liver", "tumour"),
         version="1",
     )  # fmt: skip
-    found = read_mask(seg, (file,), {"tumour": 1, "liver": 2})
+    found = read_mask(seg, (file,), MaskReading(segments={"tumour": 1, "liver": 2}))
     assert found[:, 0].tolist() == [2, 2, 1, 1, 0, 0]
     with pytest.raises(DataError, match="holds the segment 'tumour', expected one of liver"):
-        read_mask(seg, (file,), {"liver": 2})
+        read_mask(seg, (file,), MaskReading(segments={"liver": 2}))
 
 
 def test_segments_without_labels_are_numbers(tmp_path: Path) -> None:

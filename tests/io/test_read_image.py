@@ -1,6 +1,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -217,3 +218,15 @@ def test_facts_of_the_header_agree_with_decoding(tmp_path):
     for array in (noise(4, 5), noise(4, 5, 3), noise(4, 5, dtype=np.uint16)):
         path = saved(tmp_path / "x.png", array)
         assert read_facts(path) == read_image(path)[1]
+
+
+@pytest.mark.parametrize("keeps_numbers", [True, False])
+def test_a_bmp_whose_two_colours_lie_in_bytes_is_not_read_as_bits(keeps_numbers: bool, tmp_path: Path) -> None:
+    numbers = np.tile(np.array([[0, 1]], np.uint8), (4, 8))
+    image = Image.fromarray(numbers, "P")
+    image.putpalette([0, 0, 0, 255, 255, 255])
+    image.save(tmp_path / "x.bmp")
+    with pytest.raises(DataError, match="more bits than its two colours need"):
+        read_image(tmp_path / "x.bmp", keeps_numbers=keeps_numbers)
+    Image.fromarray(numbers.astype(bool)).save(tmp_path / "y.bmp")
+    np.testing.assert_array_equal(read_image(tmp_path / "y.bmp")[0], numbers * 255)

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 from safetensors.torch import load_file, save_file
 
+from medgraft.as_json import from_json
 from medgraft.backbones.packaged import packaged_weights
 from medgraft.config import PRESETS, RunConfig, make_config, to_yaml
 from medgraft.deploy import load_artefact, predict_files
@@ -29,7 +30,6 @@ from medgraft.run import fit as fit_module
 from medgraft.search import explore
 from medgraft.search.plan import shared_epochs
 from medgraft.setup.plan import method_of, search_seeds
-from medgraft.types import from_json
 from small_runs import fit, small_config
 
 

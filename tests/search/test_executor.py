@@ -15,6 +15,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from medgraft.as_json import from_json, to_json
 from medgraft.errors import ConfigError, RunError
 from medgraft.search import TrialContext, TrialSpec, Watch, here, open_executor
 from medgraft.search.executor import Executor, num_processes
@@ -22,7 +23,7 @@ from medgraft.search.trial import is_finished
 from medgraft.study import Study, open_study, save_study
 from medgraft.study.study import study_key
 from medgraft.train.batches import MaskSet
-from medgraft.types import TransferPlan, from_json, to_json
+from medgraft.types import TransferPlan
 
 
 def in_folder(context: TrialContext, folder: Path) -> TrialContext:
@@ -163,7 +164,7 @@ from medgraft.search import TrialContext, TrialSpec, Watch, open_executor
 from medgraft.study import open_study
 from medgraft.train.engine import Engine
 from medgraft.transfer.source import open_source
-from medgraft.types import from_json
+from medgraft.as_json import from_json
 folder = Path(sys.argv[1])
 specs = [from_json(TrialSpec, spec) for spec in json.loads(Path(sys.argv[2]).read_text())]
 context = TrialContext(

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import medgraft.search.trial as room
+from medgraft.as_json import from_json, to_json
 from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.errors import CutError, RunError
 from medgraft.metrics.classification import auprc, auroc
@@ -27,7 +28,6 @@ from medgraft.train import predict_probs
 from medgraft.train.classical import fit_linear
 from medgraft.train.features import FeatureReader, extract_features
 from medgraft.transfer import STRATEGIES, HeadSettings, apply_strategy, prepare_source
-from medgraft.types import from_json, to_json
 
 
 def same(one, other):

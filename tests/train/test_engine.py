@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 import medgraft.train.engine as engine_room
+from medgraft.as_json import from_json, to_json
 from medgraft.errors import ConfigError
 from medgraft.train import Engine, choose_engine, pick_device
 from medgraft.train.batches import ImageSet
 from medgraft.train.engine import exact_engine, forward, running, to_channels_last
 from medgraft.train.features import extract_features
 from medgraft.train.outputs import predict_probs
-from medgraft.types import from_json, to_json
 
 
 def choose(net, **options):

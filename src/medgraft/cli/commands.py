@@ -482,10 +482,10 @@ def advise(
     }
     config = make_config(str(data), options=options, sets=sets)
 
+    from medgraft.as_json import to_json
     from medgraft.cli.output import print_advice
     from medgraft.cli.terminal import listening
     from medgraft.run.advise import advise as run_advise
-    from medgraft.types import to_json
 
     with listening(console) as listener:
         advice = run_advise(config, listener=listener)

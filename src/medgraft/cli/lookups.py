@@ -30,9 +30,9 @@ def cuts(
     as_json: Annotated[bool, option(RUNNING, "Print a list of objects.", "--json")] = False,
 ) -> None:
     """The table of cuts of a network: where one tensor carries everything."""
+    from medgraft.as_json import to_json
     from medgraft.cli.terminal import print_table
     from medgraft.transfer.source import random_source
-    from medgraft.types import to_json
 
     source = random_source(backbone, backbone_args(backbone_arg), size_of(size), cast("Any", lift or "none"))
     costs = {}
@@ -90,9 +90,9 @@ def cache(
     as_json: Annotated[bool, option(RUNNING, "Print a list of objects.", "--json")] = False,
 ) -> None:
     """Decoded images that are kept for the next run, the most recently used first; --clear removes them."""
+    from medgraft.as_json import to_json
     from medgraft.cli.terminal import print_table
     from medgraft.data.decoded.store import drop, store_folder, stored_cohorts
-    from medgraft.types import to_json
 
     store = folder or store_folder()
     now = datetime.datetime.now(datetime.timezone.utc)

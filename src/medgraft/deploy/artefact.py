@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from medgraft.as_json import from_json, to_json
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.own import is_own_name, source_file
 from medgraft.backbones.spec import Backbone, BackboneSpec
@@ -26,7 +27,7 @@ from medgraft.transfer.model import Head, Normalise, TransferModel
 from medgraft.transfer.slim import Slim, slim_above
 from medgraft.transfer.source import Source, prepare_source
 from medgraft.transfer.strategies import with_head
-from medgraft.types import Cut, Preprocessing, Task, from_json, to_json
+from medgraft.types import Cut, Preprocessing, Task
 from medgraft.version import __version__
 
 __all__ = ["Artefact", "Judging", "LoadedModel", "WeightsOrigin", "load_artefact", "save_artefact"]

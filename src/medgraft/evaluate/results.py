@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Final
 
+from medgraft.as_json import from_json, to_json
 from medgraft.evaluate.intervals import Difference
 from medgraft.evaluate.verdict import Verdict
 from medgraft.metrics.overlap import MASK_METRICS
-from medgraft.types import from_json, to_json
 
 __all__ = [
     "ClassPoint",

@@ -1,6 +1,6 @@
 """Arrays as a file format: ``.npy``, and ``.npz`` of one volume; they do not tell how they are turned."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from medgraft.io.file_format import FileFormat, MaskWriter, Pixels, Place
 from medgraft.io.mask_values import whole_numbers
 from medgraft.io.nifti import MAX_VOXELS, is_nifti_name
 from medgraft.io.volume_values import facts_of, one_at_a_time, only_file, real_volume, windows_of
-from medgraft.types import ImageFacts, Reading
+from medgraft.types import ImageFacts, MaskReading, Reading
 
 __all__ = ["ARRAY", "ARRAY_MASKS"]
 
@@ -57,13 +57,13 @@ def _volume_facts(files: Sequence[Path], _is_spaced: bool) -> ImageFacts:
     return ImageFacts(depth=depth, height=height, width=width, channels=1, bits=bits, mode="array")
 
 
-def _mask(path: Path, images: Sequence[Path], _segments: Mapping[str, int]) -> np.ndarray:
+def _mask(path: Path, images: Sequence[Path], _reading: MaskReading) -> np.ndarray:
     """Labels of a mask that is stored as an array.
 
     Args:
         path: A ``.npy`` file, (H, W) or (D, H, W).
         images: Files of its image; a volume is refused where its image says how it is turned (DICOM, NIfTI).
-        _segments: Not used, because arrays have no segments.
+        _reading: Not used, because arrays have neither segments nor colours.
     """
     values = read_array(path)
     if values.ndim == 3 and any(is_nifti_name(image.name) or is_dicom(image) for image in images[:1]):

@@ -24,7 +24,7 @@ from medgraft.io.nifti_files import NIFTI_MASKS
 from medgraft.io.picture_files import PICTURE_MASKS
 from medgraft.io.series import Stack, stacks_of
 from medgraft.io.volume_values import facts_of, one_at_a_time, placed, spacing_of
-from medgraft.types import ImageFacts, Reading
+from medgraft.types import ImageFacts, MaskReading, Reading
 
 __all__ = ["DICOM"]
 
@@ -186,14 +186,15 @@ def _volume_facts(files: Sequence[Path], is_spaced: bool) -> ImageFacts:
     )  # fmt: skip
 
 
-def _mask(path: Path, images: Sequence[Path], segments: Mapping[str, int]) -> np.ndarray:
+def _mask(path: Path, images: Sequence[Path], reading: MaskReading) -> np.ndarray:
     """Labels of a mask: those of a segmentation object, or the numbers in a grey file.
 
     Args:
         path: The DICOM file of the mask.
         images: Files of the image, which a segmentation object points at.
-        segments: Number by label of the object's segments; empty: their own numbers.
+        reading: Number by label of the object's segments.
     """
+    segments = reading.segments
     if not is_seg(path):
         return whole_numbers(stored_numbers(path), path)
     if not images or not all(is_dicom(file) for file in images):

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from medgraft.io.series import Stack
-from medgraft.types import ImageFacts, Reading
+from medgraft.types import ImageFacts, MaskReading, Reading
 
 __all__ = ["NOWHERE", "FileFormat", "MaskWriter", "Pixels", "Place"]
 
@@ -65,7 +65,7 @@ class FileFormat:
         image_facts: What its header declares.
         volume: (D, H, W[, C]) of the files of one volume; None where files hold images alone.
         volume_facts: What their headers declare; the second argument: whether the distance of slices is wanted.
-        mask: Numbers of a mask's file, beside the files of its image and the segments by label.
+        mask: Numbers of a mask's file, beside the files of its image and how it is read.
         mask_suffixes: Endings of files that are masks.
         place: Where the voxels of a case with so many axes lie.
         writes: Formats in which a mask of such a case may be written, by number of axes, the usual one first.
@@ -80,7 +80,7 @@ class FileFormat:
     image_facts: Callable[[Path], ImageFacts] | None = None
     volume: Callable[[Sequence[Path], Reading], Pixels] | None = None
     volume_facts: Callable[[Sequence[Path], bool], ImageFacts] | None = None
-    mask: Callable[[Path, Sequence[Path], Mapping[str, int]], np.ndarray] | None = None
+    mask: Callable[[Path, Sequence[Path], MaskReading], np.ndarray] | None = None
     mask_suffixes: frozenset[str] = frozenset()
     place: Callable[[Sequence[Path], int], Place] = _nowhere
     writes: Mapping[int, tuple[MaskWriter, ...]] = dataclasses.field(default_factory=dict)

@@ -15,12 +15,15 @@ from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from medgraft.errors import DataError
 from medgraft.types import ImageFacts
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "grey_if_equal", "read_facts", "read_image"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Colour", "grey_if_equal", "read_facts", "read_image", "read_palette"]
+
+Colour = tuple[int, int, int]
+"""Red, green, blue, 0 to 255."""
 
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp"})
 MAX_PIXELS: Final = 89_478_485
@@ -62,6 +65,13 @@ BROKEN: Final = (
 )
 ORIENTATION: Final = 274
 BITS_PER_SAMPLE: Final = 258
+PHOTOMETRIC: Final = 262
+COLOUR_MAP: Final = 320
+SAMPLE_FORMAT: Final = 339
+WHITE_IS_ZERO: Final = 0
+SIGNED: Final = 2
+_TIFF_KINDS: Final = {0: "grey (white is zero)", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "CIELab"}
+_TIFF_NUMBERS: Final = {1: "unsigned", SIGNED: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 WIDE_MODES: Final = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 
 
@@ -116,7 +126,8 @@ def read_image(path: str | Path, *, keeps_numbers: bool = False) -> tuple[np.nda
     pixels = np.ascontiguousarray(_upright(grey_if_equal(pixels), orientation))
     channels = 1 if pixels.ndim == 2 else 3
     height, width = pixels.shape[:2]
-    return pixels, ImageFacts(height=height, width=width, channels=channels, bits=bits, mode=mode)
+    stored = _stored_bits(image, bits) if bits == 16 else 8
+    return pixels, ImageFacts(height=height, width=width, channels=channels, bits=bits, mode=mode, stored_bits=stored)
 
 
 def read_facts(path: str | Path) -> ImageFacts:
@@ -133,7 +144,36 @@ def read_facts(path: str | Path) -> ImageFacts:
         image = _header(stream, path)
         channels = 1 if image.mode in WIDE_MODES or image.mode in {"1", "L", "LA"} else 3
         bits = _bits(image, path)
-        return ImageFacts(height=image.height, width=image.width, channels=channels, bits=bits, mode=image.mode)
+        stored = _stored_bits(image, bits) if bits == 16 else 8
+        return ImageFacts(
+            height=image.height, width=image.width, channels=channels, bits=bits, mode=image.mode, stored_bits=stored
+        )
+
+
+def read_palette(path: str | Path) -> tuple[tuple[Colour, ...] | None, int]:
+    """Colour of each entry of a picture's palette, None where it has none; and its bits, 1 to 16.
+
+    Args:
+        path: As in `read_image`.
+
+    Raises:
+        DataError: As in `read_image`, as far as the header shows it.
+    """
+    path = Path(path)
+    with _open(path) as stream:
+        image = _header(stream, path)
+        bits = _stored_bits(image, _bits(image, path))
+        if image.mode != "P":
+            return None, bits
+        try:
+            image.load()
+            entries = np.asarray(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        except BROKEN as error:
+            raise DataError(f"{path}: damaged or truncated ({_reason(error)}). Fetch the file again.") from error
+        colours = entries if (mended := _short_colours(image)) is None else mended
+        # Entries that a file uses and does not define are black.
+        padded = np.pad(colours, ((0, max(0, 256 - len(colours))), (0, 0)))
+        return tuple((int(red), int(green), int(blue)) for red, green, blue in padded), bits
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -157,6 +197,8 @@ def _header(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
         image = plugin(stream)
         pages = int(getattr(image, "n_frames", 1))
     except BROKEN as error:
+        if plugin is TiffImageFile and (kind := _tiff_kind(stream)):
+            raise DataError(f"{path}: a TIFF of {kind}, which is not read. Save it as 16-bit grey PNG.") from error
         message = f"{path}: the header is damaged or truncated ({_reason(error)}). Fetch the file again."
         raise DataError(message) from error
     if image.width * image.height > MAX_PIXELS:
@@ -165,6 +207,22 @@ def _header(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
     if pages > 1:
         raise DataError(f"{path}: holds {pages} pages or frames, expected one. Save each as a file of its own.")
     return image
+
+
+def _tiff_kind(stream: IO[bytes]) -> str:
+    """What the tags of a TIFF say of its numbers, in words; empty where they cannot be read."""
+    try:
+        stream.seek(0)
+        tags = ImageFileDirectory_v2(stream.read(8))
+        stream.seek(tags.next)
+        tags.load(stream)
+        bits, photometric = np.atleast_1d(tags.get(BITS_PER_SAMPLE, 1)), int(tags.get(PHOTOMETRIC, 1))
+        numbers = _TIFF_NUMBERS.get(int(np.atleast_1d(tags.get(SAMPLE_FORMAT, 1))[0]), "undefined")
+    except BROKEN:
+        return ""
+    kind = _TIFF_KINDS.get(photometric, f"photometric interpretation {photometric}")
+    order = " in big-endian order" if tags.prefix == b"MM" else ""
+    return f"{int(bits.max())} {numbers} bits, {kind}{order}"
 
 
 def _stranger(magic: bytes) -> str:
@@ -182,12 +240,25 @@ def _bits(image: ImageFile.ImageFile, path: Path) -> int:
         raise DataError(f"{path}: holds floating-point pixels, which have no fixed range. Save it as 16-bit PNG.")
     if isinstance(image, TiffImageFile):
         depth = max(int(bits) for bits in np.atleast_1d(image.tag_v2.get(BITS_PER_SAMPLE, 1)))
+        if depth <= 8 and SIGNED in np.atleast_1d(image.tag_v2.get(SAMPLE_FORMAT, 1)):
+            raise DataError(f"{path}: holds signed 8-bit pixels. Shift them by 128 and save as PNG.")
         if depth > 8 and image.mode not in WIDE_MODES:
             raise DataError(f"{path}: {depth}-bit colour TIFF would be squashed to 8 bits. Save it as 16-bit PNG.")
         return 16 if depth > 8 else 8
+    if isinstance(image, BmpImageFile) and image.mode == "1" and not _is_one_bit(path):
+        # Pillow takes the bytes for bits where the palette is black and white.
+        raise DataError(f"{path}: a BMP of more bits than its two colours need is not read right. Save it as PNG.")
     if isinstance(image, PngImageFile):
         return 16 if any(";16" in str(tile.args) for tile in image.tile) else 8
     return 8
+
+
+def _is_one_bit(path: Path) -> bool:
+    """Whether the header of a BMP says one bit a pixel."""
+    with path.open("rb") as stream:
+        head = stream.read(30)
+    is_old = int.from_bytes(head[14:18], "little") == 12
+    return int.from_bytes(head[24:26] if is_old else head[28:30], "little") == 1
 
 
 def _pixels(image: ImageFile.ImageFile, path: Path, keeps_numbers: bool) -> np.ndarray:
@@ -202,7 +273,9 @@ def _pixels(image: ImageFile.ImageFile, path: Path, keeps_numbers: bool) -> np.n
     if image.mode == "P" and keeps_numbers:
         return np.asarray(image)
     if image.mode in WIDE_MODES:
-        return _as_uint16(np.asarray(image), path)
+        return _as_uint16(_black_is_zero(np.asarray(image), image, path), path)
+    if image.mode == "P" and (colours := _short_colours(image)) is not None:
+        return np.asarray(colours[np.asarray(image)])
     if image.mode == "1":
         return np.asarray(image.convert("L"))
     if image.mode == "L" and "transparency" not in image.info:
@@ -214,6 +287,45 @@ def _pixels(image: ImageFile.ImageFile, path: Path, keeps_numbers: bool) -> np.n
     if image.mode in {"RGB", "RGBX", "P", "CMYK", "YCbCr"}:
         return np.asarray(image.convert("RGB"))
     raise DataError(f"{path}: pixel format {image.mode} cannot be read without loss. Save it as RGB or grey PNG.")
+
+
+def _short_colours(image: ImageFile.ImageFile) -> np.ndarray | None:
+    """(N, 3) uint8 colours of a TIFF whose palette has 8 bits where the format has 16, as old programs wrote it."""
+    if not isinstance(image, TiffImageFile) or max(image.tag_v2.get(COLOUR_MAP, (256,))) >= 256:
+        return None
+    return np.array(image.tag_v2[COLOUR_MAP], dtype=np.uint8).reshape(3, -1).T
+
+
+def _stored_bits(image: ImageFile.ImageFile, bits: int) -> int:
+    """Bits of a number in the file: fewer than those it is handed on with, where Pillow spreads them.
+
+    Args:
+        image: The picture, of which only the header was read.
+        bits: 8 or 16.
+    """
+    if isinstance(image, TiffImageFile):
+        return int(np.atleast_1d(image.tag_v2.get(BITS_PER_SAMPLE, 1)).max())
+    if image.mode == "1":
+        return 1
+    if isinstance(image, PngImageFile) and image.tile:
+        few = {"L;2": 2, "L;4": 4}
+        return few.get(str(image.tile[0].args), bits)
+    return bits
+
+
+def _black_is_zero(values: np.ndarray, image: ImageFile.ImageFile, path: Path) -> np.ndarray:
+    """Deep pixels of a TIFF in which white is zero, turned round: Pillow turns only those of 8 bits.
+
+    Args:
+        values: As stored.
+        image: The picture, with its tags.
+        path: Its file, for the error.
+    """
+    if not isinstance(image, TiffImageFile) or image.tag_v2.get(PHOTOMETRIC, 1) != WHITE_IS_ZERO:
+        return values
+    if np.atleast_1d(image.tag_v2.get(BITS_PER_SAMPLE, 1)).tolist() != [16]:
+        raise DataError(f"{path}: a deep TIFF in which white is zero, of other than 16 bits. Save it as 16-bit PNG.")
+    return np.asarray(65535 - values)
 
 
 def _as_uint16(values: np.ndarray, path: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ from medgraft.errors import DataError
 from medgraft.io.dicom_open import is_dicom
 from medgraft.io.dicom_seg import is_seg
 from medgraft.io.formats import FORMATS, begun_format
+from medgraft.types import USUAL_MASKS, MaskReading
 
 __all__ = ["NO_NAMES", "is_mask_name", "is_seg_file", "read_mask"]
 
@@ -23,7 +24,7 @@ def is_mask_name(name: str) -> bool:
     return any(file_format.is_named(name, file_format.mask_suffixes) for file_format in FORMATS.values())
 
 
-def read_mask(path: Path, images: Sequence[Path] = (), segments: Mapping[str, int] = NO_NAMES) -> np.ndarray:
+def read_mask(path: Path, images: Sequence[Path] = (), reading: MaskReading = USUAL_MASKS) -> np.ndarray:
     """The numbers of a mask: (H, W) of a picture, or (D, H, W) of a volume, turned as images are.
 
     A picture with a palette gives the numbers of its entries; 1-bit pictures hold 0 and 255. Voxels of NIfTI
@@ -32,7 +33,7 @@ def read_mask(path: Path, images: Sequence[Path] = (), segments: Mapping[str, in
     Args:
         path: PNG, TIFF, BMP, NIfTI, ``.npy`` or DICOM (a segmentation object, or one grey frame of labels).
         images: Files of the image, which a segmentation object points at.
-        segments: Number by label of the segments of such objects; empty: their own numbers.
+        reading: Whether labels of segments, or colours of a palette, decide instead of numbers.
 
     Returns:
         uint8 or uint16.
@@ -49,7 +50,7 @@ def read_mask(path: Path, images: Sequence[Path] = (), segments: Mapping[str, in
     file_format = named or begun_format(path) or FORMATS["picture"]
     if file_format.mask is None:
         raise DataError(f"{path}: {file_format.name} is not read as a mask. Export it as PNG or NIfTI.")
-    return file_format.mask(path, images, segments)
+    return file_format.mask(path, images, reading)
 
 
 def is_seg_file(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """NIfTI as a file format: volumes with their place in the patient, and masks of these."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ from medgraft.io.nifti import (
     write_nifti,
 )
 from medgraft.io.volume_values import one_at_a_time, only_file, real_volume
-from medgraft.types import ImageFacts, Reading
+from medgraft.types import ImageFacts, MaskReading, Reading
 
 __all__ = ["NIFTI", "NIFTI_MASKS"]
 
@@ -42,13 +42,13 @@ def _volume_facts(files: Sequence[Path], _is_spaced: bool) -> ImageFacts:
     )
 
 
-def _mask(path: Path, images: Sequence[Path], _segments: Mapping[str, int]) -> np.ndarray:
+def _mask(path: Path, images: Sequence[Path], _reading: MaskReading) -> np.ndarray:
     """Labels of a NIfTI mask, turned as volumes are read.
 
     Args:
         path: The NIfTI file of the mask.
         images: Files of its image, which has to say how it is turned (NIfTI, DICOM).
-        _segments: Not used, because NIfTI has no segments.
+        _reading: Not used, because NIfTI has neither segments nor colours.
     """
     if images and not (is_nifti_name(images[0].name) or is_dicom(images[0])):
         raise DataError(

@@ -1,7 +1,7 @@
 """Pictures as a file format: PNG, JPEG, TIFF and BMP; a folder of them is a volume, a slice each."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from medgraft.io.image import IMAGE_SUFFIXES, read_facts, read_image
 from medgraft.io.natural import natural
 from medgraft.io.nifti import MAX_VOXELS
 from medgraft.io.volume_values import facts_of, only_file, windows_of
-from medgraft.types import ImageFacts, Reading
+from medgraft.types import ImageFacts, MaskReading, Reading
 
 __all__ = ["PICTURE", "PICTURE_MASKS"]
 
@@ -65,17 +65,17 @@ def _volume_facts(files: Sequence[Path], _is_spaced: bool) -> ImageFacts:
     return dataclasses.replace(read_facts(slices[0]), depth=len(slices), channels=1)
 
 
-def _mask(path: Path, _images: Sequence[Path], _segments: Mapping[str, int]) -> np.ndarray:
+def _mask(path: Path, _images: Sequence[Path], reading: MaskReading) -> np.ndarray:
     """Labels of a mask that is stored as a picture; with a palette, the numbers of its entries.
 
     Args:
         path: A PNG, TIFF or BMP file.
         _images: Not used; files of its image.
-        _segments: Not used, because pictures have no segments.
+        reading: Whether its colours decide.
     """
     if path.suffix.lower() in _LOSSY:
         raise DataError(f"{path}: a JPEG changes the numbers of a mask. Export it as PNG.")
-    pixels, _ = read_image(path, keeps_numbers=True)
+    pixels, _ = read_image(path, keeps_numbers=not reading.is_by_colour)
     if pixels.ndim == 3:
         raise DataError(f"{path}: a coloured mask, expected one number per pixel. Export it grey, or with a palette.")
     return pixels

@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
+from medgraft.as_json import to_json
 from medgraft.data.cohort.origin import PHANTOM_MARK
 from medgraft.errors import ConfigError, RunError
 from medgraft.files import replacing, write_json
@@ -22,7 +23,7 @@ from medgraft.phantom.anatomy import Anatomy, attenuation, draw_anatomy
 from medgraft.phantom.fields import grid, moved
 from medgraft.phantom.film import SITES, draw_acquisition, expose
 from medgraft.phantom.lesions import LESIONS, draw_lesion, lesion_profile
-from medgraft.types import SPLITS, to_json
+from medgraft.types import SPLITS
 
 __all__ = [
     "DEMO",

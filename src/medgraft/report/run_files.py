@@ -9,13 +9,14 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
+from medgraft.as_json import from_json
 from medgraft.errors import RunError
 from medgraft.metrics.measures import Measure
 from medgraft.result.analysis import AnalysisResult, read_analysis
 from medgraft.result.pictures import Pictures, read_pictures
 from medgraft.result.run import RunResult, read_result
 from medgraft.search.rule import Choice
-from medgraft.types import Predictions, from_json
+from medgraft.types import Predictions
 
 __all__ = [
     "RunFiles",

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
+from medgraft.as_json import to_json
 from medgraft.evaluate.results import ClassScores, Estimate, ModelResult
 from medgraft.report import formatting as fmt
 from medgraft.report.run_files import RunFiles
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.run import RunResult
-from medgraft.types import SPLITS, BlockPlan, LoadReport, kind_of, to_json
+from medgraft.types import SPLITS, BlockPlan, LoadReport, kind_of
 
 __all__ = [
     "case_counts",

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Final
 
+from medgraft.as_json import to_json
 from medgraft.result.run import Chosen
 from medgraft.transfer.decoders import DECODERS
-from medgraft.types import to_json
 
 __all__ = ["SEARCHES", "SURFACE_UNITS", "WORDINGS", "Wording", "chosen_name", "depth_sentence", "strategy_words"]
 

@@ -6,10 +6,10 @@ from typing import Any, Final, Literal
 
 from medgraft.analysis.change import LayerChange
 from medgraft.analysis.networks import CutDistance, CutSimilarity, CutWorth, Matrix
+from medgraft.as_json import from_json, to_json
 from medgraft.files import write_json
 from medgraft.result.finished import read_finished
 from medgraft.result.run import CutFacts
-from medgraft.types import from_json, to_json
 
 __all__ = [
     "AnalysisResult",

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
+from medgraft.as_json import to_json
 from medgraft.data.audit.findings import Finding
 from medgraft.evaluate.results import MaskReference, ModelResult, SiteResult, model_to_json, reference_to_json
-from medgraft.types import to_json
 
 __all__ = ["ExternalResult", "external_to_json"]
 

@@ -4,8 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Final
 
+from medgraft.as_json import from_json
 from medgraft.files import read_json, write_json
-from medgraft.types import from_json
 
 __all__ = ["DuplicatePicture", "ExamplePicture", "OverlayPicture", "Pictures", "read_pictures", "write_picture_index"]
 

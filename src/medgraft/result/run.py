@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, get_args
 
 import numpy as np
 
+from medgraft.as_json import from_json, to_json
 from medgraft.backbones.spec import Lift
 from medgraft.config import TrainConfig
 from medgraft.data.audit.findings import Finding
@@ -29,7 +30,7 @@ from medgraft.metrics.measures import Measure, measure_of
 from medgraft.result.finished import read_finished
 from medgraft.train.engine import Engine
 from medgraft.transfer.strategies import StrategySettings
-from medgraft.types import Cut, LoadReport, Preprocessing, Task, TransferPlan, from_json, to_json
+from medgraft.types import Cut, LoadReport, Preprocessing, Task, TransferPlan
 
 __all__ = [
     "AuditCounts",

@@ -13,6 +13,7 @@ from medgraft.analysis.layers import features_at_cuts
 from medgraft.analysis.networks import changes, distances, similarity, worth_of_cuts
 from medgraft.analysis.source_images import read_source
 from medgraft.analysis.statistics import write_statistics
+from medgraft.as_json import from_json
 from medgraft.config import RunConfig
 from medgraft.deploy.artefact import LoadedModel, load_artefact
 from medgraft.errors import ConfigError, MedgraftError
@@ -48,7 +49,7 @@ from medgraft.transfer.heads import HeadSettings
 from medgraft.transfer.model import TransferModel
 from medgraft.transfer.source import Source, source_name
 from medgraft.transfer.strategies import apply_strategy
-from medgraft.types import Predictions, from_json
+from medgraft.types import Predictions
 
 __all__ = ["Question", "analyze", "analyze_cohort", "analyze_runs"]
 

@@ -184,7 +184,7 @@ def _in_terms_of(artefact: Artefact, cohort: Cohort) -> Cohort:
         absent = range(NO_NUMBER, NO_NUMBER + len(artefact.classes))
         numbers = tuple(values.get(name, other) for name, other in zip(artefact.classes, absent, strict=True))
         return _with_classes(cohort, artefact, [artefact.classes.index(name) for name in cohort.classes], numbers)
-    if cohort.segments or not (_are_numbers(cohort.classes) or _are_numbers(artefact.classes)):
+    if cohort.mask_reading.segments or not (_are_numbers(cohort.classes) or _are_numbers(artefact.classes)):
         raise DataError(
             f"expected the model's classes {', '.join(artefact.classes)} in the masks, got "
             f"{', '.join(cohort.classes)}. Name them alike: --set data.mask_classes=NAME=NUMBER,…"

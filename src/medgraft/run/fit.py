@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from medgraft.as_json import to_json
 from medgraft.config import RunConfig, TrainConfig
 from medgraft.data.split import write_splits
 from medgraft.files import write_json, write_table
@@ -43,7 +44,7 @@ from medgraft.setup.plan import RunPlan, context_of, judge_plan, material_of, on
 from medgraft.setup.refusals import refuse_early
 from medgraft.train.loop import late_gain
 from medgraft.transfer.source import Source
-from medgraft.types import SPLITS, Cohort, to_json
+from medgraft.types import SPLITS, Cohort
 from medgraft.version import __version__, installed_versions
 
 __all__ = ["fit"]

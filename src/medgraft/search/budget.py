@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 import torch
 
+from medgraft.as_json import from_json
 from medgraft.errors import ConfigError
 from medgraft.files import read_json, write_json
 from medgraft.listener import Listener
@@ -21,7 +22,6 @@ from medgraft.train.teaching import Share, teach
 from medgraft.transfer.decoders import segmenter_costs
 from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import apply_strategy
-from medgraft.types import from_json
 
 __all__ = ["FEWEST_EPOCHS", "Budget", "costs_at_cuts", "within_minutes"]
 

@@ -14,12 +14,13 @@ from typing import Final, Protocol
 import torch
 
 from medgraft import errors
+from medgraft.as_json import from_json
 from medgraft.errors import ConfigError, MedgraftError, RunError
 from medgraft.files import read_json, write_text
 from medgraft.search.messages import Request, Told, read_message, sent
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, is_finished, run_trial
 from medgraft.study.study import save_study, study_key
-from medgraft.types import TransferPlan, from_json
+from medgraft.types import TransferPlan
 
 __all__ = ["HERE", "Executor", "Watch", "here", "num_processes", "open_executor"]
 

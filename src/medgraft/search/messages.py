@@ -4,9 +4,9 @@ import dataclasses
 import json
 from typing import IO, Final, Literal, TypeVar
 
+from medgraft.as_json import from_json, to_json
 from medgraft.search.trial import TrialSpec
 from medgraft.train.engine import Engine
-from medgraft.types import from_json, to_json
 
 __all__ = ["Request", "Told", "read_message", "sent"]
 

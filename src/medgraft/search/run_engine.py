@@ -7,6 +7,7 @@ from typing import Final, Literal
 
 import torch
 
+from medgraft.as_json import from_json
 from medgraft.files import read_json, write_json
 from medgraft.listener import Listener
 from medgraft.machine import busy_cores
@@ -16,7 +17,6 @@ from medgraft.study.dataset import Dataset
 from medgraft.train.engine import Engine, choose_engine
 from medgraft.transfer.source import Source
 from medgraft.transfer.strategies import apply_strategy
-from medgraft.types import from_json
 
 __all__ = ["EngineWish", "engine_for", "kept_engine"]
 

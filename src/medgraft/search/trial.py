@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medgraft.as_json import to_json
 from medgraft.errors import RunError
 from medgraft.files import read_json, replacing, write_json, write_rows
 from medgraft.metrics.measures import scores_of
@@ -34,7 +35,7 @@ from medgraft.transfer.plan import ParameterGroup, parameter_groups, phases_of
 from medgraft.transfer.slim import Slim
 from medgraft.transfer.source import Source, SourceSpec
 from medgraft.transfer.strategies import STRATEGIES, StrategySettings, apply_strategy
-from medgraft.types import Cut, TransferPlan, to_json
+from medgraft.types import Cut, TransferPlan
 
 __all__ = [
     "PROBED_IMAGES",

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
+from medgraft.as_json import to_json
 from medgraft.errors import MedgraftError
 from medgraft.search.messages import Request, Told, read_message, sent
 from medgraft.search.trial import TrialContext, run_trial
 from medgraft.study.study import Study, open_study
 from medgraft.transfer.source import Source, SourceSpec, open_source
-from medgraft.types import to_json
 
 __all__ = ["main"]
 

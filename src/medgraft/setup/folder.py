@@ -11,10 +11,10 @@ from typing import Any, Final
 
 import yaml
 
+from medgraft.as_json import to_json
 from medgraft.config import RunConfig, to_yaml
 from medgraft.errors import MedgraftError, RunError
 from medgraft.files import is_elsewhere, locked, read_json, remove_leftovers, write_json, write_text
-from medgraft.types import to_json
 
 __all__ = [
     "demand_same_data",

@@ -16,6 +16,7 @@ from medgraft.data.cohort.cases import files_of
 from medgraft.data.cohort.folders import COLUMNS, TABLE_SUFFIXES, tables_in
 from medgraft.data.cohort.labelled import MIN_PATIENTS
 from medgraft.data.cohort.labels import nearest
+from medgraft.data.cohort.mask_colours import PictureClaim, claim_of, colours_decide
 from medgraft.data.cohort.origin import is_phantom
 from medgraft.data.cohort.pairs import Pairs, find_pairs, some_names
 from medgraft.data.cohort.patients import with_dicom, with_patients
@@ -28,7 +29,7 @@ from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.in_order import in_order
 from medgraft.io.mask import NO_NAMES, is_seg_file, read_mask
 from medgraft.io.volume import is_volume_name
-from medgraft.types import Cohort
+from medgraft.types import Cohort, MaskReading
 
 __all__ = ["MAJORITY", "NO_NUMBER", "mask_files_of", "mask_of", "mask_readers", "read_mask_cohort", "with_truth"]
 
@@ -42,10 +43,11 @@ _VOLUMES_AT_ONCE: Final = 2
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """What a look at the masks of one image found: their numbers, what DICOM objects call them, or why not."""
+    """What a look at the masks of one image found: numbers, what DICOM objects call them, colours; or why not."""
 
     values: frozenset[int] = frozenset()
     segments: frozenset[tuple[int, str]] = frozenset()
+    pictures: tuple[PictureClaim, ...] = ()
     reason: str = ""
 
 
@@ -95,8 +97,9 @@ def read_mask_cohort(
     files = _files_by_path(root, paths)
     is_volume = _are_volumes(root, paths, files)
     images = [tuple(root / name for name in files.get(path, (path,))) for path in paths]
-    seen = list(in_order(functools.partial(_look, root), zip(images, masks, strict=True), mask_readers(is_volume)))
-    segments, seen = _by_label(seen, classes, root)
+    look = functools.partial(_look, root)
+    seen = list(in_order(look, zip(images, masks, strict=True), mask_readers(is_volume)))
+    reading, seen, reading_notes = _read_alike(seen, dict(classes) or pairs.labels, root)
     named, values, class_notes = _classes(dict(classes) or pairs.labels, seen, root)
     targets = np.array([[float(value in look.values) for value in values] for look in seen], dtype=np.float32)
     targets[[bool(look.reason) for look in seen]] = np.nan
@@ -114,8 +117,8 @@ def read_mask_cohort(
         masks=masks,
         observers=_others(pairs, names, paths),
         mask_values=values,
-        segments=segments,
-        notes=(*pairs.notes, *notes, *class_notes),
+        mask_reading=reading,
+        notes=(*pairs.notes, *notes, *reading_notes, *class_notes),
     )
     cohort = with_dicom(cohort if patient_regex is None else with_patients(cohort, patient_regex))
     _demand_patients(cohort)
@@ -261,7 +264,7 @@ def _united(cohort: Cohort, row: int, files: Sequence[str]) -> np.ndarray:
     mask: np.ndarray | None = None
     for name in files:
         path = cohort.root / name
-        part = _numbered(read_mask(path, cohort.files_of(row), cohort.segments), cohort.mask_values, path)
+        part = _numbered(read_mask(path, cohort.files_of(row), cohort.mask_reading), cohort.mask_values, path)
         if mask is not None and mask.shape != part.shape:
             raise DataError(f"{cohort.root / name}: a part of a mask of another size than the others. Correct it.")
         mask = part if mask is None else np.where(part, part, mask)
@@ -358,19 +361,46 @@ def _observed(pairs: Pairs, observer: str | None) -> tuple[tuple[str, ...], tupl
 def _look(root: Path, case: tuple[Sequence[Path], Sequence[Sequence[str]]]) -> _Seen:
     images, voters = case
     try:
-        seen = [[np.unique(read_mask(root / name, images)).tolist() for name in files] for files in voters]
-        by_voter = [frozenset().union(*parts) - {0} for parts in seen]
-        named = [segment_labels(root / name) for files in voters for name in files if is_seg_file(root / name)]
+        seen = [{name: np.unique(read_mask(root / name, images)).tolist() for name in files} for files in voters]
+        by_voter = [frozenset().union(*parts.values()) - {0} for parts in seen]
+        files = {root / name: numbers for parts in seen for name, numbers in parts.items()}
+        named = [segment_labels(file) for file in files if is_seg_file(file)]
+        claims = [claim_of(file, numbers) for file, numbers in files.items() if file.suffix.lower() in IMAGE_SUFFIXES]
     except DataError as error:
         return _Seen(reason=reason_of(error, [*(root / name for files in voters for name in files), *images]))
+    pictures = tuple(claim for claim in claims if claim is not None)
     marking = [values for values in by_voter if values]
-    if len(marking) > 1 and not frozenset.intersection(*marking):
+    if len(marking) > 1 and not frozenset.intersection(*marking) and not any(claim.is_palette for claim in pictures):
         numbers = " and ".join(", ".join(map(str, sorted(values))) for values in marking)
         return _Seen(reason=f"observers use different numbers ({numbers}). Store all alike.")
     values = frozenset().union(*by_voter)
     # Without a label the number is all there is.
     pairs = {(number, label) for labels in named for number, label in labels.items() if number in values and label}
-    return _Seen(values=values, segments=frozenset(pairs))
+    return _Seen(values=values, segments=frozenset(pairs), pictures=pictures)
+
+
+def _read_alike(
+    seen: Sequence[_Seen], labels: Mapping[str, int], root: Path
+) -> tuple[MaskReading, list[_Seen], tuple[str, ...]]:
+    """How all masks are to be read, what was seen when they are read so, and notes.
+
+    Args:
+        seen: What a look at the masks of each image found.
+        labels: Names and numbers that the user gave or the folder tells; empty for none.
+        root: For errors.
+    """
+    segments, seen = _by_label(seen, labels, root)
+    if not colours_decide([claim for look in seen for claim in look.pictures], labels.values(), root):
+        return MaskReading(segments=segments), seen, ()
+    note = "Palettes of masks number their greys differently: the greys decide, black is the background."
+    return MaskReading(segments=segments, is_by_colour=True), [_in_greys(look) for look in seen], (note,)
+
+
+def _in_greys(look: _Seen) -> _Seen:
+    """What was seen, with the greys of pictures instead of their numbers."""
+    if not look.pictures:
+        return look
+    return dataclasses.replace(look, values=frozenset().union(*(claim.greys for claim in look.pictures)) - {0})
 
 
 def _by_label(seen: Sequence[_Seen], classes: Mapping[str, int], root: Path) -> tuple[dict[str, int], list[_Seen]]:

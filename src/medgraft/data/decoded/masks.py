@@ -140,7 +140,7 @@ def _usable(cohort: Cohort, decoded: DecodedCohort, row: int) -> np.ndarray | st
 
 def _key(cohort: Cohort) -> str:
     """Name of the cache: another choice of observers, or other files, make another one."""
-    digest = hashlib.sha256(f"{cohort.mask_values} {sorted(cohort.segments.items())}\n".encode())
+    digest = hashlib.sha256(f"{cohort.mask_values} {cohort.mask_reading}\n".encode())
     for voters in cohort.masks:
         for file in (file for files in voters for file in files):
             digest.update(f"{file} {stamp_of(cohort.root / file)}\n".encode(errors="surrogateescape"))
