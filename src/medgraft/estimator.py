@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from medgraft.config import RunConfig, make_config
 from medgraft.data.cohort.cases import volume_of
 from medgraft.data.cohort.patients import patients_of_files
+from medgraft.data.cohort.spelling import spelled_once
 from medgraft.data.decoded.rows import read_row
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.deploy.predict import predict_pixels
@@ -214,7 +215,7 @@ def _cohort(
         files = {path: tuple(str(file) for file in volume_of(Path(path))) for path in paths}
     table = pd.DataFrame({"path": paths, "label": [names[t] for t in targets]}, dtype=object)
     patients = [None] * len(X) if groups is None else [None if pd.isna(group) else str(group) for group in groups]
-    table["patient"] = pd.Series(patients, dtype=object)
+    table["patient"] = pd.Series(spelled_once(patients)[0], dtype=object)
     for column in ("site", "split", "mask"):
         table[column] = pd.Series([None] * len(X), dtype=object)
     if len(np.unique(targets)) > 1:

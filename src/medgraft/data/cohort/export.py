@@ -2,6 +2,7 @@
 
 import functools
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -13,6 +14,7 @@ from medgraft.config import Key, Unit
 from medgraft.data.cohort.cases import cases_in, files_by_path
 from medgraft.data.cohort.folders import COLUMNS, Listing
 from medgraft.data.cohort.labels import nearest
+from medgraft.data.cohort.spelling import folded, spelled_once, with_spelling
 from medgraft.data.cohort.tables import FIRST_LINE, demand_column, find_column, label_columns, read_table, split_names
 from medgraft.errors import DataError
 from medgraft.io.dicom_header import DicomFile, read_header
@@ -67,7 +69,7 @@ def list_export(
     what = "images" if dims == 2 else "volumes"
     cases = _cases(root, dims)
     keys = list(in_order(functools.partial(_identifiers, root, (key, UNITS.get(unit, key))), cases))
-    matches = [(case, rows[name], part) for case, (name, part) in zip(cases, keys, strict=True) if name in rows]
+    matches = _matched(cases, keys, rows, unit)
     if not matches:
         example = next((name for name, _ in keys if name), "nothing")
         raise DataError(
@@ -76,7 +78,7 @@ def list_export(
         )
     picked = frame.iloc[[row for _, row, _ in matches]].reset_index(drop=True)
     paths = [case[0].relative_to(root).as_posix() for case, _, _ in matches]
-    table = _table(paths, picked, columns if is_flags else columns | {"label": names[0]}, labels)
+    table, notes = with_spelling(_table(paths, picked, columns if is_flags else columns | {"label": names[0]}, labels))
     if unit != "image":
         table["unit"] = [part for _, _, part in matches]
         if lost := next((case[0] for case, _, part in matches if not part), None):
@@ -95,7 +97,7 @@ def list_export(
         flags=flags,
         files=files_by_path([case for case, _, _ in matches], root),
         dims=dims,
-        notes=(note,),
+        notes=(note, *notes),
     )
 
 
@@ -119,7 +121,47 @@ def unit_names(cases: Sequence[tuple[Path, ...]], unit: Unit) -> list[str]:
         cases: Files of each image or volume.
         unit: ``series``, ``study`` or ``patient``.
     """
-    return list(in_order(functools.partial(_identifier, UNITS[unit]), [case[0] for case in cases]))
+    names = list(in_order(functools.partial(_identifier, UNITS[unit]), [case[0] for case in cases]))
+    return [name or "" for name in spelled_once(names)[0]] if unit == "patient" else names
+
+
+def _matched(
+    cases: Sequence[tuple[Path, ...]], keys: Sequence[tuple[str, ...]], rows: Mapping[str, int], unit: Unit
+) -> list[tuple[tuple[Path, ...], int, str]]:
+    """Files, row of the table and name of the unit of each case that has a row.
+
+    Args:
+        cases: Files of each.
+        keys: Identifier that the table uses, and that of the unit.
+        rows: Row of each identifier of the table.
+        unit: What is judged as one.
+    """
+    found = _rows_of([name for name, _ in keys], rows)
+    units = [part for _, part in keys]
+    if unit == "patient":
+        units = [part or "" for part in spelled_once(units)[0]]
+    return [(case, row, part) for case, row, part in zip(cases, found, units, strict=True) if row is not None]
+
+
+def _rows_of(names: Sequence[str], rows: Mapping[str, int]) -> list[int | None]:
+    """The row of each identifier: spelled alike, or else the only one that differs in capitals, blanks and zeros alone.
+
+    Args:
+        names: Identifiers of cases; empty where there is none.
+        rows: Row of each identifier of the table.
+    """
+    similar: dict[str | None, set[str]] = defaultdict(set)
+    theirs: dict[str | None, set[str]] = defaultdict(set)
+    for name in rows:
+        similar[folded(name)].add(name)
+    for name in filter(None, names):
+        theirs[folded(name)].add(name)
+    found: list[int | None] = []
+    for name in names:
+        key = folded(name) if name else None
+        is_clear = key is not None and len(similar[key]) == 1 and len(theirs[key]) == 1
+        found.append(rows.get(name, rows[next(iter(similar[key]))] if is_clear else None) if name else None)
+    return found
 
 
 def _table(paths: Sequence[str], picked: pd.DataFrame, columns: Mapping[str, str], labels: Path) -> pd.DataFrame:

@@ -20,6 +20,7 @@ from medgraft.data.cohort.mask_colours import PictureClaim, claim_of, colours_de
 from medgraft.data.cohort.origin import is_phantom
 from medgraft.data.cohort.pairs import Pairs, find_pairs, some_names
 from medgraft.data.cohort.patients import with_dicom, with_patients
+from medgraft.data.cohort.spelling import with_spelling
 from medgraft.data.cohort.tables import FIRST_LINE, demand_column, demand_files, find_column, read_table, split_names
 from medgraft.errors import ConfigError, DataError, reason_of
 from medgraft.io.dicom_header import read_header
@@ -339,7 +340,8 @@ def _from_table(path: Path, path_column: str | None, patient_column: str | None)
     if table["path"].duplicated().any():
         raise DataError(f"{path}: {table['path'][table['path'].duplicated()].iloc[0]} stands in two rows. Keep one.")
     masks = {image: {"": (mask,)} for image, mask in zip(table["path"], table["mask"], strict=True)}
-    return path.parent, table, Pairs(masks=masks, notes=(f"{len(table)} rows in {path.name}.",))
+    table, notes = with_spelling(table)
+    return path.parent, table, Pairs(masks=masks, notes=(f"{len(table)} rows in {path.name}.", *notes))
 
 
 def _observed(pairs: Pairs, observer: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:

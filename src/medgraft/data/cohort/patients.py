@@ -10,6 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from medgraft.data.cohort.identity import case_name
+from medgraft.data.cohort.spelling import spelled_once, spelling_note, with_spelling
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.dicom_header import read_header
 from medgraft.io.dicom_open import is_dicom
@@ -44,9 +45,11 @@ def with_patients(cohort: Cohort, pattern: str) -> Cohort:
         message = f"--patient-regex {pattern!r} matches nothing in {len(lost)} of {len(paths)} paths"
         raise DataError(f"{message}, e.g. {', '.join(lost[:MAX_SHOWN])}. Correct the pattern.")
     patients = [match[1] if match.re.groups else match[0] for match in matches if match]
-    note = f"Patients come from the paths by {pattern!r}: {len(set(patients))} patients."
-    table = cohort.table.assign(patient=pd.Series(patients, dtype=object))
-    return dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note))
+    table, spelled = with_spelling(cohort.table.assign(patient=pd.Series(patients, dtype=object)))
+    note = f"Patients come from the paths by {pattern!r}: {table['patient'].nunique()} patients"
+    blank = int(table["patient"].isna().sum())
+    note += f"; {blank} images name none and stand alone." if blank else "."
+    return dataclasses.replace(cohort, table=table, notes=(*cohort.notes, note, *spelled))
 
 
 def with_dicom(cohort: Cohort) -> Cohort:
@@ -126,7 +129,8 @@ def _dicom_patient(path: Path) -> str | None:
 
 
 def _patients_of(patient_ids: Sequence[str | None]) -> tuple["pd.Series[Any]", list[str]]:
-    patients: pd.Series[Any] = pd.Series(list(patient_ids), dtype=object)
+    names, ways = spelled_once(patient_ids)
+    patients: pd.Series[Any] = pd.Series(names, dtype=object)
     num, lost = patients.nunique(), int(patients.isna().sum())
     if num == 0:
         return patients, []
@@ -134,4 +138,7 @@ def _patients_of(patient_ids: Sequence[str | None]) -> tuple["pd.Series[Any]", l
         note = "All DICOM files have one PatientID (an anonymised export?): patients are unknown. See --patient-column."
         return pd.Series([None] * len(patients), dtype=object), [note]
     note = f"Patients come from the DICOM headers: {num} patients"
-    return patients, [note + (f"; {lost} images name none and stand alone." if lost else ".")]
+    notes = [note + (f"; {lost} images name none and stand alone." if lost else ".")]
+    if ways:
+        notes.append(spelling_note("patients", ways, len(set(patient_ids) - {None}), num))
+    return patients, notes

@@ -11,6 +11,7 @@ import pandas as pd
 from medgraft.data.cohort.cases import files_of
 from medgraft.data.cohort.folders import COLUMNS, SPLIT_NAMES, TABLE_SUFFIXES, Listing
 from medgraft.data.cohort.labels import nearest
+from medgraft.data.cohort.spelling import with_spelling
 from medgraft.errors import DataError
 from medgraft.io.volume import is_volume_name
 from medgraft.types import SPLITS
@@ -76,6 +77,8 @@ def list_table(
     table["path"] = pd.Series([_relative(text, path.parent) for text in table["path"]], dtype=object)
     table["split"] = pd.Series(split_names(table["split"], path), dtype=object)
     demand_files(table, path)
+    table, spelled = with_spelling(table)
+    notes += spelled
     table, flags, dropped = _merge_repeats(table, flags, path)
     if dropped:
         notes.append(f"{dropped} rows repeat an earlier row word for word and were left out.")
