@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from medgraft.data.cohort.walk import tree_below
 from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.dicom_header import DicomFile, read_header
@@ -84,12 +85,7 @@ def find_cases(inputs: Iterable[Path], dims: int = 2) -> list[tuple[Path, ...]]:
     all_cases: list[tuple[Path, ...]] = []
     for path in inputs:
         if path.is_dir():
-            inside = sorted(
-                p
-                for p in path.rglob("*")
-                if p.is_file() and not any(s.startswith(".") for s in p.relative_to(path).parts)
-            )
-            cases = cases_in(inside, dims)
+            cases = cases_in(tree_below(path).files, dims)
             if not cases:
                 what = "images" if dims == 2 else "volumes"
                 raise DataError(f"expected {what} ({names_of_formats(dims)}) in {path}, got none.")
@@ -129,7 +125,7 @@ def files_of(path: Path) -> tuple[Path, ...]:
 def _volumes_below(path: Path) -> list[tuple[Path, ...]]:
     if not path.is_dir():
         return [(path,)]
-    return cases_in(sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")), 3)
+    return cases_in(tree_below(path).files, 3)
 
 
 def _header(path: Path) -> DicomFile | None:

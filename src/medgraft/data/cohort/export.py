@@ -16,6 +16,7 @@ from medgraft.data.cohort.folders import COLUMNS, Listing
 from medgraft.data.cohort.labels import nearest
 from medgraft.data.cohort.spelling import folded, spelled_once, with_spelling
 from medgraft.data.cohort.tables import FIRST_LINE, demand_column, find_column, label_columns, read_table, split_names
+from medgraft.data.cohort.walk import tree_below
 from medgraft.errors import DataError
 from medgraft.io.dicom_header import DicomFile, read_header
 from medgraft.io.dicom_open import is_dicom
@@ -183,12 +184,7 @@ def _table(paths: Sequence[str], picked: pd.DataFrame, columns: Mapping[str, str
 
 def _cases(root: Path, dims: int) -> list[tuple[Path, ...]]:
     """The files of each image or volume below `root`, at least one; hidden ones are left out."""
-    files = [
-        path
-        for path in sorted(root.rglob("*"))
-        if not any(part.startswith((".", "__")) for part in path.relative_to(root).parts) and path.is_file()
-    ]
-    cases = cases_in(files, dims)
+    cases = cases_in(tree_below(root).files, dims)
     if not cases:
         what = f"{'images' if dims == 2 else 'volumes'} ({names_of_formats(dims)})"
         raise DataError(f"{root}: expected {what} below it, found none.")

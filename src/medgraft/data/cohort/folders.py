@@ -1,7 +1,6 @@
 """Folders of images: which layout it is, which files count, which label each carries."""
 
 import dataclasses
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Final, Literal
 import pandas as pd
 
 from medgraft.data.cohort.cases import files_by_path, is_volume_file, volumes_in
+from medgraft.data.cohort.walk import is_run, is_visible, tree_below
 from medgraft.errors import DataError
 from medgraft.io.case import is_case
 
@@ -59,7 +59,7 @@ class Listing:
 def tables_in(root: Path) -> list[Path]:
     """The CSV, TSV and Parquet files directly in a folder, sorted."""
     return sorted(
-        entry for entry in root.iterdir() if entry.suffix.lower() in TABLE_SUFFIXES and _is_visible(entry.name)
+        entry for entry in root.iterdir() if entry.suffix.lower() in TABLE_SUFFIXES and is_visible(entry.name)
     )
 
 
@@ -115,7 +115,7 @@ def list_folder(root: Path, dims: Literal[2, 3] = 2) -> Listing | None:
     if skipped:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(skipped.items()))
         notes.append(f"Skipped inside the class folders: {counts}.")
-    loose = sum(is_case(entry) for entry in root.iterdir() if entry.is_file() and _is_visible(entry.name))
+    loose = sum(is_case(entry) for entry in root.iterdir() if entry.is_file() and is_visible(entry.name))
     if loose:
         notes.append(f"{loose} images lie outside any class folder and have no label; they were left out.")
     layout: Literal["folder", "split-folder"] = "split-folder" if by_split else "folder"
@@ -133,8 +133,7 @@ def _volume_rows(
         split: ``train``, ``val`` or ``test``; None where folders name no split.
         files: Path to its files, where there are several; grows.
     """
-    inside = [parent / name for parent, names in _walk(folder, Counter()) for name in names]
-    volumes = volumes_in([path for path in inside if is_volume_file(path)])
+    volumes = volumes_in([path for path in tree_below(folder).files if is_volume_file(path)])
     if (folder,) in volumes:
         raise DataError(
             f"{folder}: holds images side by side, expected volumes: a folder of slices for each, NIfTI, DICOM, .npy. "
@@ -161,7 +160,9 @@ def _class_rows(root: Path, folder: Path, split: str | None, skipped: Counter[st
         skipped: Number by kind of what is left out; grows.
     """
     rows: list[tuple[str | None, ...]] = []
-    for parent, names in _walk(folder, skipped):
+    tree = tree_below(folder)
+    skipped.update(tree.skipped)
+    for parent, names in tree.folders:
         images = [name for name in names if is_case(parent / name)]
         others = set(names) - set(images)
         skipped.update(f"{Path(name).suffix.lower() or 'other'} files" for name in names if name in others)
@@ -176,20 +177,6 @@ def _class_rows(root: Path, folder: Path, split: str | None, skipped: Counter[st
                 mask = f"{relative}/{first_mask[name]}" if name in first_mask else None
                 rows.append((f"{relative}/{name}", folder.name, None, None, split, mask, None))
     return rows
-
-
-def _walk(folder: Path, skipped: Counter[str]) -> list[tuple[Path, list[str]]]:
-    listing = []
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = sorted(name for name in folders if _is_visible(name) and not _is_run(Path(parent) / name))
-        visible = sorted(name for name in files if _is_visible(name))
-        skipped.update({"hidden files": len(files) - len(visible)} if len(files) > len(visible) else {})
-        listing.append((Path(parent), visible))
-    return listing
-
-
-def _refuse(error: OSError) -> None:
-    raise DataError(f"{error.filename}: cannot be listed ({error.strerror}). Check its rights.") from error
 
 
 def _mask_owners(images: list[str]) -> dict[str, str]:
@@ -207,16 +194,7 @@ def _stem(name: str) -> str:
 def _subfolders(folder: Path) -> list[Path]:
     try:
         return sorted(
-            entry for entry in folder.iterdir() if entry.is_dir() and _is_visible(entry.name) and not _is_run(entry)
+            entry for entry in folder.iterdir() if entry.is_dir() and is_visible(entry.name) and not is_run(entry)
         )
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed ({error.strerror}). Check its rights.") from error
-
-
-def _is_run(folder: Path) -> bool:
-    """Whether a folder is a run of this program, which may well lie beside the images."""
-    return (folder / "run.json").is_file()
-
-
-def _is_visible(name: str) -> bool:
-    return not name.startswith((".", "__"))

@@ -28,6 +28,7 @@ from medgraft.data.cohort.pairs import IMAGE_FOLDERS, MASK_FOLDERS
 from medgraft.data.cohort.patients import with_dicom, with_patients
 from medgraft.data.cohort.tables import FIRST_LINE, list_table, names_volumes, peek_table
 from medgraft.data.cohort.unknown import describe_unknown, retaught
+from medgraft.data.cohort.walk import tree_below
 from medgraft.errors import ConfigError, DataError
 from medgraft.io.formats import names_of_formats
 from medgraft.io.image import IMAGE_SUFFIXES
@@ -154,10 +155,8 @@ def _are_volumes(path: Path, path_column: str | None) -> bool:
     if len(tables) == 1:
         return names_volumes(tables[0], path_column)
     has_volumes = False
-    for folder, folders, names in os.walk(path):
-        # Neither what is hidden nor a run that lies beside the images is a case.
-        folders[:] = [name for name in folders if name[0] != "." and not (Path(folder) / name / "run.json").exists()]
-        if folder != str(path):
+    for folder, names in tree_below(path).folders:
+        if folder != path:
             if any(os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES for name in names):  # noqa: PTH122
                 return False
             has_volumes |= any(is_volume_name(name) for name in names)

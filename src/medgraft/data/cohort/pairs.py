@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from medgraft.data.cohort.folders import SPLIT_NAMES
+from medgraft.data.cohort.walk import tree_below
 from medgraft.errors import DataError
 from medgraft.io.case import is_case
 from medgraft.io.mask import is_mask_name
@@ -278,12 +278,7 @@ def some_names(names: Sequence[str], most: int = _SHOWN) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(
-        Path(parent) / name
-        for parent, folders, names in os.walk(folder)
-        for name in names
-        if not name.startswith(".") and (is_mask_name(name) or is_case(Path(parent) / name))
-    )
+    return [path for path in tree_below(folder).files if is_mask_name(path.name) or is_case(path)]
 
 
 def stem_of(path: Path) -> str:
