@@ -303,6 +303,7 @@ class LoadReport:
         matched_fraction: Share of the trunk's parameters that were filled, 0 to 1.
         missing_tail: True when everything missing forms one contiguous tail of the network.
         last_pretrained_cut: Index of the last cut all of whose parameters were filled, or None.
+        hint: Why tensors may be missing and what to do, where the file shows it; else empty.
     """
 
     source: str
@@ -316,6 +317,7 @@ class LoadReport:
     matched_fraction: float = 0.0
     missing_tail: bool = False
     last_pretrained_cut: int | None = None
+    hint: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -318,7 +319,7 @@ def test_code_in_a_pickle_never_runs(protocol: str, tmp_path: Path) -> None:
     else:
         torch.save(content, file, _use_new_zipfile_serialization=protocol == "torch zip")
     network = net()
-    with pytest.raises(WeightsError, match=r"refuses to read safely|expected a torch weights file"):
+    with pytest.raises(WeightsError, match=r"never runs code|expected a torch weights file"):
         load_weights(network, file)
     assert not mark.exists()
     torch.load(file, weights_only=False) if protocol != "pickle" else pickle.loads(file.read_bytes())
@@ -388,3 +389,74 @@ def test_an_image_named_as_weights_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     with pytest.raises(WeightsError, match="expected a safetensors file"):
         load_weights(net(), file)
+
+
+def test_plain_numbers_of_numpy_are_no_code(tmp_path: Path) -> None:
+    state = source_state()
+    extra = {"epoch": np.float64(3), "best": np.float32(0.9), "step": np.int64(7), "done": np.bool_(True)}
+    report = load_weights(net(), as_zip({**extra, "network_weights": state}, tmp_path / "x"))
+    assert report.matched == num_counted(state)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + bytes(400), "a Keras or HDF5 file"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n", "git lfs pull"),
+        (b'{"layers": 3}', "a JSON file"),
+        (b"<html>", "a web page"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.pth", "x.h5", "x.safetensors", "x.bin"])
+def test_files_that_are_no_weights_are_called_what_they_are(
+    content: bytes, told: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(WeightsError, match=told):
+        load_weights(net(), tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.bin", "x", "x.safetensors"])
+def test_safetensors_are_known_by_their_content(name: str, tmp_path: Path) -> None:
+    save_file(source_state(), tmp_path / name)
+    assert load_weights(net(), tmp_path / name).matched == num_counted(source_state())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
+def test_weights_that_are_no_numbers_are_refused(
+    write: Callable[[Any, Path], Path], value: float, tmp_path: Path
+) -> None:
+    state = source_state()
+    state["layer1.0.weight"][0] = value
+    with pytest.raises(WeightsError, match=r"got NaN or infinity in layer1\.0\.weight"):
+        load_weights(net(), write(state, tmp_path / "x"))
+
+
+def test_no_message_quotes_torchs_advice_or_its_colours(tmp_path: Path) -> None:
+    file = as_zip({"model": source_state(), "extra": Malicious(tmp_path / "mark")}, tmp_path / "x")
+    with pytest.raises(WeightsError) as caught:
+        load_weights(net(), file)
+    assert "weights_only" not in str(caught.value)
+    assert "\x1b" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_children_in_a_sequential_are_matched_by_order_and_shape(name: str, prefix: str, tmp_path: Path) -> None:
+    source = timm.create_model(name, num_classes=0)
+    children = nn.Sequential(*list(source.children())[:-2])
+    state = {prefix + key: value for key, value in children.state_dict().items()}
+    target = timm.create_model(name, num_classes=0)
+    report = load_weights(target, as_zip(state, tmp_path / "x"))
+    assert report.missing == ()
+    for key, value in source.state_dict().items():
+        torch.testing.assert_close(target.state_dict()[key], value)
+
+
+def test_another_order_is_no_match(tmp_path: Path) -> None:
+    source = timm.create_model("resnet18", num_classes=0)
+    children = nn.Sequential(*list(source.children())[:-2])
+    state = dict(reversed(list(children.state_dict().items())))
+    report = load_weights(timm.create_model("resnet18", num_classes=0), as_zip(state, tmp_path / "x"))
+    assert report.matched_fraction < 0.01

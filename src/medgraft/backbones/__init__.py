@@ -3,7 +3,8 @@
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.backbones.spec import Backbone, BackboneSpec
-from medgraft.backbones.weights import load_weights, read_state_dicts, sha256_of
+from medgraft.backbones.weights import load_weights
+from medgraft.backbones.weights_file import read_state_dicts, sha256_of
 
 __all__ = [
     "PACKAGED_NAME",

@@ -28,7 +28,8 @@ from medgraft.backbones.timm_models import (
     nearest_names,
 )
 from medgraft.backbones.video_models import VIDEO_NAMES, build_video, kinetics_file, video_facts
-from medgraft.backbones.weights import load_weights, sha256_of
+from medgraft.backbones.weights import load_weights
+from medgraft.backbones.weights_file import sha256_of
 from medgraft.errors import BackboneError, ConfigError, WeightsError
 from medgraft.types import LoadReport
 

@@ -1,52 +1,29 @@
-"""Read weights without running anybody's code, match them to a network by key, and say what happened."""
+"""Match the tensors of a weights file to a network by key, shape and order, and say what happened."""
 
 import collections
 import dataclasses
-import hashlib
 import json
-import pickle
-import struct
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from medgraft.backbones.weights_file import SHARD, StateDict, read_state_dicts, weights_sha256
 from medgraft.errors import WeightsError
 from medgraft.types import LoadReport
 
-__all__ = ["StateDict", "file_and_key", "load_weights", "read_state_dicts", "sha256_of"]
+__all__ = ["file_and_key", "load_weights"]
 
 _SHOWN: Final = 5
 _MAX_PREFIXES: Final = 8
 # Share of the best: from here on another network of the file might be the one that is meant.
 _ALIKE: Final = 0.9
-# Whatever the reader of torch stumbles over in a damaged file, found by damaging thousands at random.
-_DAMAGED: Final = (
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    AssertionError,
-    TypeError,
-    AttributeError,
-    struct.error,
-    zipfile.BadZipFile,
-)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class StateDict:
-    """A dictionary of tensors in a weights file, and the names of the dictionaries around it, joined by dots."""
-
-    key: str
-    tensors: dict[str, Tensor]
+_COUNTER: Final = "num_batches_tracked"
+_HEAD: Final = 2
+"""Tensors of a head: weight and bias."""
+_STATISTICS: Final = ("running_mean", "running_var")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -97,8 +74,19 @@ def load_weights(
             "Check that the architecture and its arguments are those of the file."
         )
     candidate = _the_one_meant(candidates, key, file)
+    _refuse_no_numbers(candidate.fits, file)
     network.load_state_dict({**own, **candidate.fits})
     return _report(file, own, candidate)
+
+
+def _refuse_no_numbers(tensors: dict[str, Tensor], file: Path) -> None:
+    """Refuse weights that hold NaN or infinity: nothing could be learned from there."""
+    lost = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
+    if lost:
+        names = ", ".join(lost[:_SHOWN]) + (" …" if len(lost) > _SHOWN else "")
+        raise WeightsError(
+            f"expected finite numbers in {file}, got NaN or infinity in {names}. Fetch or save it again."
+        )
 
 
 def file_and_key(path: str | Path) -> tuple[Path, str | None]:
@@ -196,7 +184,7 @@ def _report(path: Path, own: dict[str, Tensor], candidate: Candidate) -> LoadRep
         candidate: What was loaded.
     """
     state, fits = candidate.state, candidate.fits
-    counted = [name for name in own if not name.endswith("num_batches_tracked")]
+    counted = [name for name in own if not name.endswith(_COUNTER)]
     missing = [name for name in counted if name not in fits]
     total = sum(own[name].numel() for name in counted)
     sidecar = path.with_suffix(".json")
@@ -210,82 +198,40 @@ def _report(path: Path, own: dict[str, Tensor], candidate: Candidate) -> LoadRep
         source=path.name,
         key=candidate.key,
         licence=licence,
-        sha256=sha256_of(path),
+        sha256=weights_sha256(path),
         matched=sum(name in fits for name in counted),
         missing=tuple(missing),
         unexpected=tuple(name for name in state if name not in own),
         wrong_shape=tuple(n for n in state if n in own and own[n].shape != state[n].shape),
         matched_fraction=sum(own[n].numel() for n in counted if n in fits) / max(total, 1),
+        hint=_hint(path, own, state, missing),
     )
 
 
-def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
+def _hint(path: Path, own: dict[str, Tensor], state: dict[str, Tensor], missing: Sequence[str]) -> str:
+    """Why tensors may be missing and what to do; empty where the file does not show it.
 
-
-def read_state_dicts(path: Path) -> Iterator[StateDict]:
-    """Every dictionary of tensors in a weights file, outermost first (checkpoints often hold several).
-
-    Raises:
-        WeightsError: The file is missing, empty, no weights file, or would run code when loaded.
+    Args:
+        path: The weights file.
+        own: The network's tensors by name.
+        state: The file's tensors by name.
+        missing: The network's tensors that were not filled.
     """
-    if not path.is_file():
-        kind = "a folder" if path.is_dir() else "nothing"
-        raise WeightsError(f"expected a weights file at {path}, got {kind}. Give the path of the file itself.")
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise WeightsError(
-            f"expected a readable weights file at {path}, got {error}. Check its permissions."
-        ) from error
-    if not head:
-        raise WeightsError(f"expected weights in {path}, got an empty file. Fetch it again.")
-    if head.lstrip()[:1] == b"<":
-        raise WeightsError(
-            f"expected weights in {path}, got a web page (it begins with {head.lstrip()[:20]!r}). "
-            "The download failed or needed a login; fetch the file again."
+    if shard := SHARD.search(path.name):
+        part = f"part {int(shard[1])} of {int(shard[2])}"
+        return f"The file is {part}: put the others beside it, or give their index (.json)."
+    if missing and all(name.endswith(_STATISTICS) for name in missing):
+        return (
+            "The file lacks the statistics of its normalisation (running_mean, running_var): save a whole state_dict()."
         )
-    if path.suffix == ".safetensors":
-        try:
-            content: Any = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"expected a safetensors file at {path}, got: {error}. Fetch it again.") from error
-    else:
-        content = _read_torch(path)
-    dictionaries = list(_tensor_dicts(content))
-    if not dictionaries:
-        raise WeightsError(f"expected tensors in {path}, got a {type(content).__name__} without any.")
-    yield from dictionaries
-
-
-def _read_torch(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise WeightsError(
-            f"expected a file with tensors only at {path}, got one that torch refuses to read safely "
-            f"({reason}). medgraft never runs code from a weights file: open it once where you trust it and save "
-            "model.state_dict() as safetensors."
-        ) from error
-    except _DAMAGED as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"expected a torch weights file at {path}, got: {reason}. Fetch it again.") from error
-
-
-def _tensor_dicts(content: Any, key: str = "") -> Iterator[StateDict]:
-    if isinstance(content, dict):
-        tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-        if tensors:
-            yield StateDict(key=key, tensors=tensors)
-        for name, value in content.items():
-            yield from _tensor_dicts(value, f"{key}.{name}" if key else str(name))
+    stem = next((name for name, value in own.items() if value.ndim > 2), "")
+    if stem in state and state[stem].ndim == own[stem].ndim and state[stem].shape[1] != own[stem].shape[1]:
+        count, wanted = state[stem].shape[1], own[stem].shape[1]
+        return (
+            f"The file's first layer reads {count} channel{'s' * (count > 1)}, the network's {wanted}: build it alike "
+            f"with --backbone-arg in_chans={count}."
+        )
+    return ""
 
 
 def _renamings(
@@ -313,6 +259,34 @@ def _renamings(
         yield prefix.removesuffix("."), inner, beside
     for prefix, _ in add.most_common(_MAX_PREFIXES):
         yield "", {prefix + key: value for key, value in tensors.items()}, {}
+    if ordered := _by_order(tensors, own):
+        yield "", ordered, {}
+
+
+def _by_order(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """`tensors` under the network's names where both list the same shapes in the same order; empty where they do not.
+
+    So are networks saved whose children were put into a Sequential (RadImageNet): numbers stand for names. What is left
+    of a name has to agree, and only a head may be missing or left over at the end.
+
+    Args:
+        tensors: Those of the file, in its order.
+        own: Those of the network, in its order.
+    """
+    theirs = [name for name in tensors if not name.endswith(_COUNTER)]
+    ours = [name for name in own if not name.endswith(_COUNTER)]
+    pairs = list(zip(theirs, ours, strict=False))
+    is_alike = (tensors[their].shape == own[our].shape and _may_be(their, our) for their, our in pairs)
+    num = next((number for number, is_same in enumerate(is_alike) if not is_same), len(pairs))
+    if min(len(theirs), len(ours)) - num > _HEAD or not num:
+        return {}
+    return {our: tensors[their] for their, our in pairs[:num]}
+
+
+def _may_be(their: str, our: str) -> bool:
+    """Whether the ends of two names agree, of which numbers of children say nothing."""
+    (*_, parent, end), (*_, name, own_end) = f".{their}".split("."), f".{our}".split(".")
+    return end == own_end and (parent in ("", name) or parent.isdigit())
 
 
 def _fitting(state: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:

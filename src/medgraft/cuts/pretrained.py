@@ -22,10 +22,12 @@ def judge_load(report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]) -> tuple
         trace: Trace of the trunk.
         cuts: Cuts of the same trace.
 
+    Where something is missing decides, not how much: above a random layer no pretrained one means anything.
+
     Raises:
-        WeightsError: Under 90 % of the trunk's parameters were filled, and what is missing is not one
-            contiguous tail of the network behind a fully filled cut; a tensor of another shape is no missing
-            one, it shows another architecture.
+        WeightsError: Something is missing below what was filled; or under 90 % of the trunk's parameters were filled
+            and no cut is whole, or a tensor has another shape, which is none that is missing but shows another
+            architecture.
     """
     if report.source == "none":
         return report, tuple(dataclasses.replace(cut, is_pretrained=False) for cut in cuts)
@@ -40,7 +42,14 @@ def judge_load(report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]) -> tuple
     marked = tuple(dataclasses.replace(cut, is_pretrained=_ends_before(trace, cut, start)) for cut in cuts)
     pretrained = [cut.index for cut in marked if cut.is_pretrained]
     is_other = any(name in first_use for name in report.wrong_shape)
-    if fraction < _MIN_MATCHED and (is_other or not is_tail or not pretrained):
+    if missing and not is_tail:
+        below = [name for name in missing if first_use[name] < max(filled, default=0)]
+        raise WeightsError(
+            f"expected {report.source} to fill every layer up to the last one it fills, got none for {_some(below)}, "
+            f"which lie below others that it fills; random, they would spoil these. "
+            f"{report.hint or 'Check that the architecture and its arguments are those of the file.'}"
+        )
+    if fraction < _MIN_MATCHED and (is_other or not pretrained):
         raise WeightsError(
             f"expected weights for at least 90 % of the network's parameters, got {fraction:.0%} from "
             f"{report.source}. Missing: {_some(missing)}. Not understood: "
