@@ -103,6 +103,8 @@ class DataConfig(_Frozen):
         "auto", description="Where there is no window; auto: percentile for MR and PET, -1024 to 3071 HU for CT"
     )
 
+    complex: Literal["refuse", "magnitude"] = Field("refuse", description="What complex voxels become")
+
     cache: str | None = Field(None, description="Folder of decoded images; None: below MEDGRAFT_HOME")
     cache_gb: float = Field(20.0, gt=0, description="Size of that folder; what was not used for longest makes room")
 

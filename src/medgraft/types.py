@@ -227,12 +227,14 @@ class Reading:
         scaling: What becomes 0 and 1 where there is no window: ``range`` (what the file can store), ``percentile`` (of
             the image), ``z-score``; ``auto``: percentile for MR, PET and NIfTI, −1024 to 3071 HU for CT, else range.
         spacing_mm: Between slices, rows, columns, that volumes are resampled to; empty to leave theirs.
+        complex: What complex voxels (NIfTI, arrays) become; ``refuse``: an error.
     """
 
     rescale: Literal["auto", "always", "never"] = "auto"
     windows: tuple[str, ...] = ("file",)
     scaling: Literal["auto", "range", "percentile", "z-score"] = "auto"
     spacing_mm: tuple[float, ...] = ()
+    complex: Literal["refuse", "magnitude"] = "refuse"
 
 
 USUAL_READING: Final = Reading()

@@ -251,7 +251,7 @@ def test_segments_are_known_by_their_labels_where_their_numbers_differ(tmp_path:
     assert [[mask_of(cohort, row)[at, 0] for at in (0, 2, 4)] for row in range(4)] == [[1, 2, 0]] * 2 + [[2, 1, 0]] * 2
     np.testing.assert_array_equal(cohort.targets, np.ones((4, 2)))
     # Declared names are those of the labels, whatever the numbers; others are refused.
-    declared = read_mask_cohort(table, classes=MaskReading(segments={"tumour": 1, "liver": 2}))
+    declared = read_mask_cohort(table, classes={"tumour": 1, "liver": 2})
     assert declared.classes == ("tumour", "liver")
     assert [mask_of(declared, row)[0, 0] for row in range(4)] == [2, 2, 1, 1]
     with pytest.raises(DataError, match=r"expected these among data\.mask_classes, got liver, tumour"):

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,6 +16,7 @@ from pydicom.sequence import Sequence as Items
 from dicom_files import dicom, enhanced, lut, save, slice_at
 from medgraft.errors import DataError
 from medgraft.io.dicom_header import DicomFile, read_header
+from medgraft.io.mask import read_mask
 from medgraft.io.natural import natural
 from medgraft.io.nifti import read_nifti
 from medgraft.io.series import stacks_of
@@ -360,3 +362,42 @@ def test_headers_of_a_series_declare_the_volume_as_it_is_read(tmp_path: Path, or
     assert (told.depth, told.height, told.width) == pixels.shape
     assert told.spacing_mm == ()
     assert read_volume_facts(files, is_spaced=True).spacing_mm == facts.spacing_mm
+
+
+# Numbers that are no intensities
+
+
+@pytest.mark.parametrize("suffix", ["nii", "nii.gz", "npy"])
+@pytest.mark.parametrize("kind", [np.complex64, np.complex128])
+def test_complex_voxels_are_refused_or_become_their_magnitude(suffix: str, kind: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    magnitude = rng.uniform(10, 200, (6, 7, 8)).astype(np.float32)
+    values = (magnitude * np.exp(1j * rng.uniform(-np.pi, np.pi, magnitude.shape))).astype(kind)
+    found = []
+    for name, voxels in (("complex", values), ("plain", magnitude)):
+        path = tmp_path / f"{name}.{suffix}"
+        np.save(path, voxels) if suffix == "npy" else nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+        found.append(read_volume([path], Reading(complex="magnitude"))[0].astype(int))
+    assert np.abs(found[0] - found[1]).max() <= 1
+    with pytest.raises(DataError, match=r"complex.*--set data\.complex=magnitude"):
+        read_volume([tmp_path / f"complex.{suffix}"], Reading())
+
+
+@pytest.mark.parametrize("suffix", ["nii.gz", "npy"])
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_float32_are_refused_by_name(suffix: str, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).uniform(0, 1, (6, 7, 8))
+    voxels[0, 0, 0] = 1e39
+    path = tmp_path / f"x.{suffix}"
+    np.save(path, voxels) if suffix == "npy" else nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
+    with pytest.raises(DataError, match="beyond float32"):
+        read_volume([path], Reading())
+
+
+def test_colours_of_nifti_are_refused_by_name(tmp_path: Path) -> None:
+    voxels = np.zeros((6, 7, 8), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+    nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), tmp_path / "x.nii")
+    with pytest.raises(DataError, match=r"holds colours \(R, G, B\)"):
+        read_volume([tmp_path / "x.nii"], Reading())
+    with pytest.raises(DataError, match="holds colours"):
+        read_mask(tmp_path / "x.nii")

@@ -13,12 +13,12 @@ from medgraft.io.file_format import FileFormat, MaskWriter, Pixels, Place
 from medgraft.io.mask_values import whole_numbers
 from medgraft.io.nifti import MAX_VOXELS, is_nifti_name
 from medgraft.io.volume_values import facts_of, one_at_a_time, only_file, real_volume, windows_of
-from medgraft.types import ImageFacts, MaskReading, Reading
+from medgraft.types import USUAL_READING, ImageFacts, MaskReading, Reading
 
 __all__ = ["ARRAY", "ARRAY_MASKS"]
 
 
-def _array(path: Path) -> np.ndarray:
+def _array(path: Path, reading: Reading = USUAL_READING) -> np.ndarray:
     if path.suffix.lower() == ".npz":
         arrays = list(read_archive(path).values())
         if len(arrays) != 1:
@@ -26,6 +26,10 @@ def _array(path: Path) -> np.ndarray:
         array = arrays[0]
     else:
         array = read_array(path)
+    if array.dtype.kind == "c":
+        if reading.complex != "magnitude":
+            raise DataError(f"{path}: holds complex numbers. Read their magnitude with --set data.complex=magnitude.")
+        array = np.abs(array)
     if array.ndim != 3 or min(array.shape) < 2 or array.dtype.kind not in "uifb" or array.size > MAX_VOXELS:
         raise DataError(
             f"{path}: expected numbers of shape (D, H, W), at most {MAX_VOXELS:,}, got {array.dtype} {array.shape}."
@@ -35,7 +39,7 @@ def _array(path: Path) -> np.ndarray:
 
 def _volume(files: Sequence[Path], reading: Reading) -> Pixels:
     path = only_file(files)
-    array = _array(path)
+    array = _array(path, reading)
     if reading.spacing_mm:
         raise DataError(f"{path}: an array knows no millimetres, expected volumes that do (DICOM, NIfTI). No spacing.")
     if array.dtype == np.uint8 and windows_of(reading) is not None:
@@ -44,7 +48,10 @@ def _volume(files: Sequence[Path], reading: Reading) -> Pixels:
         pixels = np.ascontiguousarray(array)
         return pixels, facts_of(pixels, mode="array")
     with one_at_a_time(array.size, reading):
-        values = np.asarray(array, dtype=np.float32)
+        with np.errstate(over="ignore"):
+            values = np.asarray(array, dtype=np.float32)
+        if np.isfinite(array).all() and not np.isfinite(values).all():
+            raise DataError(f"{path}: holds numbers beyond float32. Rescale it.")
         if not np.isfinite(values).all():
             raise DataError(f"{path}: holds voxels that are no number. Replace them.")
         turned = values.transpose(2, 1, 0)
@@ -52,7 +59,7 @@ def _volume(files: Sequence[Path], reading: Reading) -> Pixels:
 
 
 def _volume_facts(files: Sequence[Path], _is_spaced: bool) -> ImageFacts:
-    array = _array(only_file(files))
+    array = _array(only_file(files), Reading(complex="magnitude"))
     (depth, height, width), bits = array.shape, 8 if array.dtype == np.uint8 else 16
     return ImageFacts(depth=depth, height=height, width=width, channels=1, bits=bits, mode="array")
 

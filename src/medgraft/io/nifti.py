@@ -94,24 +94,28 @@ def nifti_facts(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
     return tuple(shape[axis] for axis in order), tuple(round(float(steps[axis]), 6) for axis in order)
 
 
-def read_nifti(path: Path, outside: float | None = None) -> tuple[np.ndarray, np.ndarray]:
+def read_nifti(
+    path: Path, outside: float | None = None, *, is_magnitude: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """The volume and its affine.
 
     Args:
         path: ``.nii`` or ``.nii.gz``.
         outside: What voxels become that are no number, as programs mark what lies outside the scan. None: the smallest.
+        is_magnitude: Whether complex voxels become their magnitude; else they are refused.
 
     Returns:
         (X, Y, Z) float32, scaled by slope and intercept of the header, and (4, 4) from voxel to millimetres, right,
         anterior, superior.
 
     Raises:
-        DataError: It cannot be read, is no volume (a time series, a vector field), or declares an absurd size.
+        DataError: It cannot be read, is no volume (a time series, a vector field), declares an absurd size, or holds
+            colours, numbers beyond float32, or complex ones where no magnitude was asked for.
     """
     with _refusing(path):
         image: Any = nibabel.load(path)
         shape = _shape(image, path)
-        values = np.asarray(image.dataobj, dtype=np.float32).reshape(shape)
+        values = _real(image, path, is_magnitude).reshape(shape)
         affine = np.asarray(image.affine, dtype=np.float64)
     is_known = np.isfinite(values)
     if not is_known.any():
@@ -121,6 +125,37 @@ def read_nifti(path: Path, outside: float | None = None) -> tuple[np.ndarray, np
     if not is_known.all():
         values = np.where(is_known, values, values[is_known].min() if outside is None else np.float32(outside))
     return values, affine
+
+
+def _real(image: Any, path: Path, is_magnitude: bool) -> np.ndarray:
+    """Voxels as float32.
+
+    Args:
+        image: As nibabel opens it.
+        path: The file, for errors.
+        is_magnitude: Whether complex voxels become their magnitude.
+    """
+    kind = image.get_data_dtype()
+    if kind.names is not None:
+        raise DataError(
+            f"{path}: holds colours ({', '.join(kind.names)}), expected one number a voxel. Export it grey."
+        )
+    if kind.kind == "c":
+        if not is_magnitude:
+            raise DataError(
+                f"{path}: holds complex voxels, whose real part alone is no image. Read their magnitude with "
+                "--set data.complex=magnitude, or export it."
+            )
+        return np.asarray(np.abs(np.asarray(image.dataobj)), dtype=np.float32)
+    with np.errstate(over="ignore"):
+        values = np.asarray(image.dataobj, dtype=np.float32)
+    if np.isinf(values).any():
+        # Infinite in the file, or only in float32?
+        exact = np.asarray(image.dataobj, dtype=np.float64)
+        if np.isfinite(exact[np.isinf(values)]).any():
+            largest = np.abs(exact[np.isfinite(exact)]).max()
+            raise DataError(f"{path}: holds numbers up to {largest:.3g}, beyond float32. Rescale it.")
+    return values
 
 
 def write_nifti(values: np.ndarray, affine: np.ndarray, path: Path) -> None:

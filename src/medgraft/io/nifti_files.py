@@ -31,7 +31,7 @@ __all__ = ["NIFTI", "NIFTI_MASKS"]
 def _volume(files: Sequence[Path], reading: Reading) -> Pixels:
     path = only_file(files)
     with one_at_a_time(math.prod(nifti_shape(path)), reading):
-        values, affine = read_nifti(path)
+        values, affine = read_nifti(path, is_magnitude=reading.complex == "magnitude")
         return real_volume(values, affine, reading, mode="NIfTI", where=path)
 
 

@@ -202,7 +202,13 @@ def reading_of(config: DataConfig) -> Reading:
             raise ConfigError(
                 f"expected one or three windows (a grey or a colour image), got {', '.join(config.windows)}."
             )
-    return Reading(rescale=config.rescale, windows=config.windows, scaling=config.scaling, spacing_mm=config.spacing_mm)
+    return Reading(
+        rescale=config.rescale,
+        windows=config.windows,
+        scaling=config.scaling,
+        spacing_mm=config.spacing_mm,
+        complex=config.complex,
+    )
 
 
 def store_of(config: DataConfig) -> Path:
