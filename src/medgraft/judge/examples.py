@@ -61,23 +61,24 @@ def example_pictures(
     )
 
 
-def picture(folder: Path, dataset: Dataset, row: int) -> str:
+def picture(folder: Path, dataset: Dataset, row: int, *, top: float | None = None) -> str:
     """The name of a small picture of a decoded image, after it was written; four views of a volume.
 
     Args:
         folder: The picture is written here.
         dataset: The images.
         row: Row of the cache.
+        top: What is white; None for the image's own range.
     """
     pixels = np.asarray(dataset.decoded.images[row], dtype=np.float64)
-    low, high = pixels.min(), pixels.max()
-    grey = ((pixels - low) / max(high - low, 1) * 255).round().astype(np.uint8)
+    low, high = (pixels.min(), pixels.max()) if top is None else (0.0, top)
+    grey = ((pixels - low) / max(high - low, 1) * 255).round().clip(0, 255).astype(np.uint8)
     last = np.moveaxis(grey, 0, -1)
     if dataset.cohort.dims == 3:
         last = _four_views(last)
     image = Image.fromarray(last[..., 0] if last.shape[-1] == 1 else last)
     image.thumbnail((_SIDE, _SIDE))
-    name = f"{row}.png"
+    name = f"{row}.png" if top is None else f"scale-{row}.png"
     with replacing(folder / name) as temporary:
         image.save(temporary, format="PNG")
     return name

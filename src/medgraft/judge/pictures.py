@@ -4,10 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Final
 
+from medgraft.data.audit.scales import KIND
 from medgraft.judge.examples import picture
 from medgraft.judge.judges import JUDGES
 from medgraft.prepare.material import Material
-from medgraft.result.pictures import DuplicatePicture, write_picture_index
+from medgraft.result.pictures import DuplicatePicture, ScalePicture, write_picture_index
 from medgraft.search.trial import Trial, TrialContext
 from medgraft.types import Judged
 
@@ -32,7 +33,25 @@ def write_pictures(folder: Path, material: Material, trial: Trial, context: Tria
     images = folder / "report_images"
     images.mkdir(exist_ok=True)
     cases = JUDGES[judged.kind].pictures(images, material.dataset, trial, context, judged)
-    write_picture_index(dataclasses.replace(cases, duplicates=_duplicates(images, material)), images)
+    scales = _scales(images, material)
+    write_picture_index(dataclasses.replace(cases, duplicates=_duplicates(images, material), scales=scales), images)
+
+
+def _scales(folder: Path, material: Material) -> tuple[ScalePicture, ...]:
+    """Pictures of two groups on different intensity scales, on the scale of the brightest, as the index names them."""
+    finding = material.audit.of(KIND)
+    if finding is None:
+        return ()
+    rows = list(finding.rows)
+    top = float(material.dataset.decoded.facts["quantiles"][rows, -1].max())
+    return tuple(
+        ScalePicture(
+            image=picture(folder, material.dataset, row, top=top),
+            path=str(material.given.table["path"].iat[row]),
+            is_apart=number < len(rows) // 2,
+        )
+        for number, row in enumerate(rows)
+    )
 
 
 def _duplicates(folder: Path, material: Material) -> tuple[DuplicatePicture, ...]:

@@ -231,7 +231,15 @@ def _cases(run: RunFiles) -> str:
 
 def _pictures(run: RunFiles) -> dict[str, Any]:
     if run.images is None:
-        return {"has_pictures": False, "pairs": [], "hits": [], "misses": [], "overlays": [], "num_pairs": 0}
+        return {
+            "has_pictures": False,
+            "pairs": [],
+            "scales": [],
+            "hits": [],
+            "misses": [],
+            "overlays": [],
+            "num_pairs": 0,
+        }
     pictures = run.images
     return {
         "has_pictures": True,
@@ -246,6 +254,10 @@ def _pictures(run: RunFiles) -> dict[str, Any]:
                 "similarity": fmt.number(pair.similarity),
             }
             for pair in pictures.duplicates[:MAX_PAIRS]
+        ],
+        "scales": [
+            {"image": image_data_uri(run.root, shown.image), "path": shown.path, "is_apart": shown.is_apart}
+            for shown in pictures.scales
         ],
         "overlays": [_overlay(run, shown) for shown in pictures.overlays],
         "hits": [_example(run, shown) for shown in pictures.hits[:MAX_EXAMPLES]],

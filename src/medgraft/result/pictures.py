@@ -7,7 +7,15 @@ from typing import Final
 from medgraft.as_json import from_json
 from medgraft.files import read_json, write_json
 
-__all__ = ["DuplicatePicture", "ExamplePicture", "OverlayPicture", "Pictures", "read_pictures", "write_picture_index"]
+__all__ = [
+    "DuplicatePicture",
+    "ExamplePicture",
+    "OverlayPicture",
+    "Pictures",
+    "ScalePicture",
+    "read_pictures",
+    "write_picture_index",
+]
 
 INDEX: Final = "index.json"
 
@@ -47,6 +55,15 @@ class OverlayPicture:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ScalePicture:
+    """An image of one of two groups on different intensity scales: its picture on a common one, its name, its group."""
+
+    image: str
+    path: str
+    is_apart: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Pictures:
     """What a report shows of the images.
 
@@ -54,6 +71,7 @@ class Pictures:
         duplicates: Pairs that the audit found, those across splits first.
         hits: Labelled test cases that are called rightly, the surest first.
         misses: Labelled test cases that are called wrongly, the surest first.
+        scales: Images of two groups on different intensity scales, those of the group that lies apart first.
         overlays: Best, median and worst test case with a mask.
     """
 
@@ -61,6 +79,7 @@ class Pictures:
     hits: tuple[ExamplePicture, ...] = ()
     misses: tuple[ExamplePicture, ...] = ()
     overlays: tuple[OverlayPicture, ...] = ()
+    scales: tuple[ScalePicture, ...] = ()
 
 
 def write_picture_index(pictures: Pictures, folder: Path) -> None:

@@ -6,6 +6,7 @@ from medgraft.data.audit.duplicates import MAX_BITS, exact_sets, near_duplicates
 from medgraft.data.audit.findings import Audit, Finding, NearPair, between, finding_of
 from medgraft.data.audit.images import image_findings
 from medgraft.data.audit.masks import mask_findings
+from medgraft.data.audit.scales import scale_findings
 from medgraft.data.audit.tables import table_findings
 from medgraft.data.decoded.images import DecodedCohort
 from medgraft.errors import DataError
@@ -37,6 +38,7 @@ def audit_cohort(cohort: Cohort, decoded: DecodedCohort) -> Audit:
         *_exact(cohort, sets),
         *_near(cohort, near.pairs, near.bits),
         *table_findings(cohort, decoded),
+        *scale_findings(cohort, decoded),
         *(mask_findings(cohort, decoded) if cohort.task == "segmentation" else ()),
     ]
     order = ("stop", "warn", "info")

@@ -28,6 +28,8 @@ TOPICS: Final[dict[str, Topic]] = {
     "site-confounding": "confounding",
     "size-confounding": "confounding",
     "spacing-confounding": "confounding",
+    "device-confounding": "confounding",
+    "intensity-scales": "confounding",
     "mask-affine": "doubtful-mask",
     "mask-shift": "doubtful-mask",
     "mask-label": "doubtful-mask",

@@ -101,6 +101,7 @@ def _dicom(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     applied = ", ".join(f"{step} {mask.sum()}" for step, mask in done.items() if mask.any())
     message = f"DICOM: {kinds}. Applied: {applied or 'nothing'}."
     findings = [finding_of(cohort, "dicom", "info", message, int(is_dicom.sum()), [])]
+    findings += [*_codecs(cohort, decoded), *_void_windows(cohort, done["no window"])]
     is_shown = done["window"] | done["VOI LUT"] | done["palette"]
     bare = np.flatnonzero(is_dicom & ~is_shown & (decoded.facts["channels"] == 1))
     if is_shown.any() and len(bare):
@@ -110,6 +111,26 @@ def _dicom(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
         )
         findings.append(finding_of(cohort, "mixed-window", "warn", message, len(bare), bare))
     return findings
+
+
+def _codecs(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
+    """Files that one codec could not read and another one could."""
+    readers = decoded.facts["decoder"]
+    rows = np.flatnonzero(readers != b"")
+    if not len(rows):
+        return []
+    names = ", ".join(sorted({name.decode() for name in readers[rows]}))
+    message = f"{len(rows)} {cohort.noun} could not be read by the usual codec and were by {names}. Look at some."
+    return [finding_of(cohort, "second-codec", "warn", message, len(rows), rows)]
+
+
+def _void_windows(cohort: Cohort, is_void: np.ndarray) -> list[Finding]:
+    """Files whose window cannot be one."""
+    rows = np.flatnonzero(is_void)
+    if not len(rows):
+        return []
+    message = f"{len(rows)} {cohort.noun} have a window of width 0 or below, which is none: they are read without it."
+    return [finding_of(cohort, "void-window", "info", message, len(rows), rows)]
 
 
 def _spacing(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:

@@ -98,9 +98,15 @@ def _confounded(cohort: Cohort, decoded: DecodedCohort) -> list[Finding]:
     causes = {
         "site": (pd.factorize(cohort.table["site"])[0][has_site], cohort.targets[has_site]),
         "size": (pd.factorize(sizes)[0], cohort.targets),
+        "device": (pd.factorize(decoded.facts["device"])[0], cohort.targets),
         "spacing": (pd.factorize(pd.Series(map(tuple, decoded.facts["spacing_mm"].round(2))))[0], cohort.targets),
     }
-    nouns = {"site": "the site", "size": "the size of the image file", "spacing": "the distance of pixels or slices"}
+    nouns = {
+        "site": "the site",
+        "size": "the size of the image file",
+        "device": "the device",
+        "spacing": "the distance of pixels or slices",
+    }
     findings = []
     for cause, (codes, targets) in causes.items():
         columns = targets.T if targets.ndim == 2 else [targets]
