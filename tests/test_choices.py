@@ -61,7 +61,16 @@ ROOMS: Final[dict[str, set[Any]]] = {
     "preset": set(config.PRESETS),
 }
 # No room has a name for these: they are branches of one function, whose own tests take every one.
-OWN: Final = {"data.blank", "data.channels", "data.complex", "data.dims", "data.task", "search.start", "transfer.rule"}
+OWN: Final = {
+    "data.blank",
+    "data.channels",
+    "data.complex",
+    "data.dims",
+    "data.frames",
+    "data.task",
+    "search.start",
+    "transfer.rule",
+}
 
 
 def settings(model: type[pydantic.BaseModel] = RunConfig, prefix: str = "") -> Iterator[tuple[str, set[Any]]]:

@@ -103,6 +103,9 @@ class DataConfig(_Frozen):
         "auto", description="Where there is no window; auto: percentile for MR and PET, -1024 to 3071 HU for CT"
     )
 
+    frames: Literal["one", "first", "middle", "all"] = Field(
+        "one", description="Which frame of a DICOM film is the image; one: films are refused; all: judged together"
+    )
     complex: Literal["refuse", "magnitude"] = Field("refuse", description="What complex voxels become")
 
     cache: str | None = Field(None, description="Folder of decoded images; None: below MEDGRAFT_HOME")

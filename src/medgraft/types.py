@@ -67,6 +67,7 @@ class Cohort:
             (N, D, H, W) volumes.
         files: ``path`` to the files behind it, relative to `root`, where it is a pseudonym (DICOM) or stands for
             several (a volume of slices).
+        frames: ``path`` to the number of the frame, from 0, where a frame of a film is an image.
         dims: 2 for images, 3 for volumes.
         mask_reading: How numbers of mask files become labels.
         is_uncertain: (N, C) bool: where a label that is not known was given as uncertain; None where none was.
@@ -91,6 +92,7 @@ class Cohort:
     notes: tuple[str, ...] = ()
     arrays: dict[str, np.ndarray] | None = None
     files: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    frames: Mapping[str, int] = dataclasses.field(default_factory=dict)
     dims: Literal[2, 3] = 2
     is_uncertain: np.ndarray | None = None
     taught: np.ndarray | None = None
@@ -154,6 +156,11 @@ class Cohort:
         """The files of one row."""
         name = str(self.table["path"].iat[row])
         return tuple(self.root / file for file in self.files.get(name, (name,)))
+
+    def reading_of(self, row: int, reading: "Reading") -> "Reading":
+        """How one row is read: as all are, of a film its own frame."""
+        frame = self.frames.get(str(self.table["path"].iat[row]))
+        return reading if frame is None else dataclasses.replace(reading, frames=frame)
 
     def sites(self, rows: np.ndarray) -> list[str | None]:
         """The site of each of `rows`, None where it is not stated."""
@@ -227,6 +234,8 @@ class Reading:
         scaling: What becomes 0 and 1 where there is no window: ``range`` (what the file can store), ``percentile`` (of
             the image), ``z-score``; ``auto``: percentile for MR, PET and NIfTI, −1024 to 3071 HU for CT, else range.
         spacing_mm: Between slices, rows, columns, that volumes are resampled to; empty to leave theirs.
+        frames: Which frame of a DICOM film is the image, by word or by its number from 0; ``one``: a film is refused;
+            ``all``: each is an image, of the examination that the file is.
         complex: What complex voxels (NIfTI, arrays) become; ``refuse``: an error.
     """
 
@@ -234,6 +243,7 @@ class Reading:
     windows: tuple[str, ...] = ("file",)
     scaling: Literal["auto", "range", "percentile", "z-score"] = "auto"
     spacing_mm: tuple[float, ...] = ()
+    frames: Literal["one", "first", "middle", "all"] | int = "one"
     complex: Literal["refuse", "magnitude"] = "refuse"
 
 

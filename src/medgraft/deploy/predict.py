@@ -11,6 +11,7 @@ import pandas as pd
 from medgraft.config import Unit
 from medgraft.data.cohort.cases import volume_of
 from medgraft.data.cohort.export import units_of_cases
+from medgraft.data.cohort.films import num_frames
 from medgraft.data.decoded.rows import read_files
 from medgraft.deploy.artefact import LoadedModel
 from medgraft.errors import ConfigError, DataError, MedgraftError
@@ -19,7 +20,7 @@ from medgraft.metrics.cases import predicted_targets, unit_means
 from medgraft.train.batches import ImageSet, evaluation_batch
 from medgraft.train.engine import exact_engine
 from medgraft.train.outputs import predict_probs
-from medgraft.types import Predictions
+from medgraft.types import ImageFacts, Predictions, Preprocessing
 
 __all__ = [
     "UNREADABLE",
@@ -76,15 +77,17 @@ def predict_files(
         for row in range(start, stop):
             try:
                 members[row] = files_of_case(cases[row], dims)
-                image, facts = read_files(members[row], dims, settings.reading)
+                for image, facts in _images_of(members[row], settings):
+                    status[row] = range_status(int(image.max()), facts.bits, model)
+                    pixels.append(prepare(image, settings, facts.spacing_mm))
+                    rows.append(row)
             except MedgraftError as error:
                 status[row] = f"{UNREADABLE}: {error}"
-                continue
-            status[row] = range_status(int(image.max()), facts.bits, model)
-            pixels.append(prepare(image, settings, facts.spacing_mm))
-            rows.append(row)
         if rows:
-            probs[rows] = predict_pixels(model, np.stack(_same_type(pixels)), device=device)
+            found = predict_pixels(model, np.stack(_same_type(pixels)), device=device)
+            read = np.unique(rows)
+            # Of a film, the mean over its frames.
+            probs[read] = unit_means(found, np.searchsorted(read, rows))
         if progress is not None:
             progress(stop, len(cases))
     named = [case[0] if isinstance(case, tuple) else case for case in cases]
@@ -98,6 +101,20 @@ def predict_files(
         status = [_remark(words, noun) for words in _gathered(status, units)]
         probs = unit_means(probs, units)
     return _with_probs(table, _said(model, probs)).assign(status=status)
+
+
+def _images_of(files: tuple[Path, ...], settings: Preprocessing) -> list[tuple[np.ndarray, ImageFacts]]:
+    """The image or volume of a case, or all frames of a film where the model judges these together.
+
+    Args:
+        files: Of the case.
+        settings: How the model's images are read.
+    """
+    reading = settings.reading
+    if settings.dims == 3 or reading.frames != "all":
+        return [read_files(files, settings.dims, reading)]
+    (count,) = num_frames(files[:1])
+    return [read_files(files, 2, dataclasses.replace(reading, frames=frame)) for frame in range(count)]
 
 
 def _said(model: LoadedModel, probs: np.ndarray) -> Predictions:

@@ -40,12 +40,13 @@ _lock = threading.Lock()
 _children: list[_Child] = []
 
 
-def decode_apart(path: Path, plugin: str) -> np.ndarray:
-    """All frames of a DICOM file as stored, decoded by `plugin` of pydicom in another process.
+def decode_apart(path: Path, plugin: str, index: int | None = None) -> np.ndarray:
+    """All frames of a DICOM file, or one, as stored, decoded by `plugin` of pydicom in another process.
 
     Args:
         path: The DICOM file.
         plugin: Name of pydicom's decoding plugin.
+        index: Number of the only frame that is wanted, from 0; None for all.
 
     Raises:
         DataError: The file is damaged, or the codec crashed or took over ten seconds.
@@ -54,7 +55,7 @@ def decode_apart(path: Path, plugin: str) -> np.ndarray:
     with _lock:
         child = _started()
         try:
-            answer, data = _asked(child, path, plugin)
+            answer, data = _asked(child, path, plugin, index)
         except (OSError, EOFError, queue.Empty) as error:
             _stop(child)
             raise DataError(f"{path}: damaged; its decoder ({plugin}) failed on it. Export it again.") from error
@@ -67,18 +68,19 @@ def decode_apart(path: Path, plugin: str) -> np.ndarray:
     return np.frombuffer(data, dtype=answer["dtype"]).reshape(answer["shape"])
 
 
-def _asked(child: _Child, path: Path, plugin: str) -> tuple[dict[str, Any], bytes]:
+def _asked(child: _Child, path: Path, plugin: str, index: int | None) -> tuple[dict[str, Any], bytes]:
     """What the child answers for one file: a description, and the bytes of its pixels.
 
     Args:
         child: A running decoder.
         path: The DICOM file.
         plugin: Name of pydicom's decoding plugin.
+        index: Number of the only frame that is wanted; None for all.
     """
     stream = child.process.stdin
     if stream is None:
         raise EOFError
-    stream.write(json.dumps({"path": os.fspath(path), "plugin": plugin}).encode() + b"\n")
+    stream.write(json.dumps({"path": os.fspath(path), "plugin": plugin, "index": index}).encode() + b"\n")
     stream.flush()
     answer = child.answers.get(timeout=_SECONDS)
     if answer is None:
@@ -151,7 +153,7 @@ def serve() -> None:
         request = json.loads(line)
         data, answer = b"", {}
         try:
-            pixels = np.ascontiguousarray(stored_pixels(Path(request["path"]), request["plugin"]))
+            pixels = np.ascontiguousarray(stored_pixels(Path(request["path"]), request["plugin"], request["index"]))
             data = pixels.tobytes()
             answer = {"shape": pixels.shape, "dtype": pixels.dtype.str, "bytes": len(data)}
         except (*BROKEN, MemoryError) as error:

@@ -65,15 +65,16 @@ class FrameValues:
 
 
 def read_dicom(
-    path: Path, *, rescale: Rescale = "auto", windows: Windows | None = None
+    path: Path, *, rescale: Rescale = "auto", windows: Windows | None = None, index: int | None = None
 ) -> tuple[DicomFile, list[FrameValues]]:
-    """The header and all frames, in the order of the file.
+    """The header and all frames, in the order of the file, or one of them.
 
     Args:
         path: A DICOM file.
         rescale: Whether the modality transform is applied.
         windows: None for the file's own VOI LUT, else its first window; else centres and widths in rescaled units, each
             of several a channel; empty for none.
+        index: Number of the only frame that is wanted, from 0; None for all.
 
     Raises:
         DataError: It cannot be read, holds no image, declares an absurd size, or needs a codec that is missing.
@@ -81,13 +82,14 @@ def read_dicom(
     dataset = read_dataset(path)
     header = header_of(dataset, path)
     with refusing(path), quiet():
-        stored = stored_frames(dataset, header, path)
-        paddings = stored.is_padding if stored.is_padding is not None else [None] * len(header.frames)
+        stored = stored_frames(dataset, header, path, index)
+        chosen = header.frames if index is None else header.frames[index : index + 1]
+        paddings = stored.is_padding if stored.is_padding is not None else [None] * len(chosen)
         return header, [
             dataclasses.replace(
                 _values(dataset, header, frame, pixels, padding, rescale, windows), decoder=stored.decoder
             )
-            for frame, pixels, padding in zip(header.frames, stored.values, paddings, strict=True)
+            for frame, pixels, padding in zip(chosen, stored.values, paddings, strict=True)
         ]
 
 

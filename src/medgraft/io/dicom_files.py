@@ -30,23 +30,42 @@ __all__ = ["DICOM"]
 
 LARGE: Final = 2**23
 _large = threading.BoundedSemaphore(2)
-_FRAME: Final = "It is a volume or a film: use a network for volumes, or export the frame you mean."
+_VOLUME: Final = "It is a volume: use a network for volumes."
+_FILM: Final = "It is a film: read its frames with --set data.frames=first, middle or all (judged together)."
 
 
 def _image(path: Path, reading: Reading) -> Pixels:
     header = read_header(path)
-    if len(header.frames) != 1:
-        raise DataError(f"{path}: holds {len(header.frames)} frames, expected one. {_FRAME}")
+    frame_number = _frame_number(header, reading, path)
     windows = asked_windows(reading.windows, header, path)
-    if header.num_values > MAX_PIXELS:
+    if header.rows * header.columns * header.samples > MAX_PIXELS:
         sizes = f"{header.columns}×{header.rows}"
         raise DataError(f"{path}: declares {sizes} pixels, over the limit of {MAX_PIXELS:,}.")
     # Real values take some thirty bytes a pixel on their way.
-    with _large if header.num_values > LARGE else contextlib.nullcontext():
-        header, frames = read_dicom(path, rescale=reading.rescale, windows=windows)
+    with _large if header.rows * header.columns > LARGE else contextlib.nullcontext():
+        header, frames = read_dicom(path, rescale=reading.rescale, windows=windows, index=frame_number)
         frame = on_scale(header, frames[0], reading.scaling)
         pixels = grey_if_equal(to_integers(frame))
     return np.ascontiguousarray(pixels), _image_facts_of(header, 1 if pixels.ndim == 2 else 3, frame)
+
+
+def _frame_number(header: DicomFile, reading: Reading, path: Path) -> int:
+    """Which frame is the image.
+
+    Args:
+        header: What the file says of itself.
+        reading: The frame that is wished.
+        path: The file, for the error.
+    """
+    count = len(header.frames)
+    if count == 1:
+        return 0
+    if isinstance(reading.frames, int):
+        return reading.frames
+    if reading.frames in ("first", "middle"):
+        return 0 if reading.frames == "first" else count // 2
+    advice = _VOLUME if all(frame.position for frame in header.frames) else _FILM
+    raise DataError(f"{path}: holds {count} frames, expected one. {advice}")
 
 
 def _image_facts(path: Path) -> ImageFacts:

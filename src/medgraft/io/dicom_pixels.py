@@ -60,13 +60,14 @@ def decoders() -> dict[str, tuple[str, ...]]:
     return {UID(uid).name: tuple(get_decoder(UID(uid)).available_plugins) for uid in COMPRESSED}
 
 
-def stored_frames(dataset: Dataset, header: DicomFile, path: Path) -> Stored:
-    """All frames, in the order of the file.
+def stored_frames(dataset: Dataset, header: DicomFile, path: Path, index: int | None = None) -> Stored:
+    """All frames, in the order of the file, or one of them.
 
     Args:
         dataset: The file as pydicom reads it, with its pixels.
         header: What it says of itself.
         path: The file.
+        index: Number of the only frame that is wanted, from 0; None for all.
 
     Raises:
         DataError: A codec is missing, or the way they are stored has no reading.
@@ -74,8 +75,10 @@ def stored_frames(dataset: Dataset, header: DicomFile, path: Path) -> Stored:
     if header.samples != 1 and header.photometric not in COLOURS:
         kind = header.photometric or "no photometric interpretation"
         raise DataError(f"{path}: expected colours as RGB or YBR_FULL, got {kind}. Convert it to RGB.")
-    found, decoder = _decoded(dataset, header, path)
-    shape = (len(header.frames), header.rows, header.columns)
+    if index is not None and not 0 <= index < len(header.frames):
+        raise DataError(f"{path}: has {len(header.frames)} frames, got none of number {index + 1}.")
+    found, decoder = _decoded(dataset, header, path, index)
+    shape = (len(header.frames) if index is None else 1, header.rows, header.columns)
     raw = found.reshape(*shape, *found.shape[found.ndim - (header.samples == 3) :])
     values = _meant_bits(raw, header, path)
     if header.samples != 1:
@@ -97,15 +100,15 @@ def stored_numbers(path: Path) -> np.ndarray:
         return np.asarray(stored_frames(dataset, header, path).values[0])
 
 
-def stored_pixels(path: Path, plugin: str) -> np.ndarray:
-    """All frames as they were allocated, by one of pydicom's plugins; its errors are pydicom's (`BROKEN`)."""
+def stored_pixels(path: Path, plugin: str, index: int | None = None) -> np.ndarray:
+    """All frames, or one, as they were allocated, by one of pydicom's plugins; its errors are pydicom's (`BROKEN`)."""
     dataset = read_dataset(path)
-    return _by_plugin(dataset, header_of(dataset, path), plugin)
+    return _by_plugin(dataset, header_of(dataset, path), plugin, index)
 
 
-def _by_plugin(dataset: Dataset, header: DicomFile, plugin: str = "") -> np.ndarray:
+def _by_plugin(dataset: Dataset, header: DicomFile, plugin: str, index: int | None) -> np.ndarray:
     with quiet():
-        options = dict(_options(dataset, header))
+        options = {**dict(_options(dataset, header)), "index": index}
         return np.asarray(pixel_array(dataset, decoding_plugin=plugin, allow_excess_frames=False, raw=True, **options))
 
 
@@ -120,7 +123,7 @@ def _options(dataset: Dataset, header: DicomFile) -> Iterator[tuple[str, Any]]:
         yield "planar_configuration", 0
 
 
-def _decoded(dataset: Dataset, header: DicomFile, path: Path) -> tuple[np.ndarray, str]:
+def _decoded(dataset: Dataset, header: DicomFile, path: Path, index: int | None) -> tuple[np.ndarray, str]:
     """Numbers of all frames, and the codec that read them where the first one failed.
 
     Where a codec may crash it decodes in a process of its own.
@@ -129,10 +132,11 @@ def _decoded(dataset: Dataset, header: DicomFile, path: Path) -> tuple[np.ndarra
         dataset: The file as pydicom reads it, with its pixels.
         header: What it says of itself.
         path: The file.
+        index: Number of the only frame that is wanted; None for all.
     """
     uid = dataset.file_meta.get("TransferSyntaxUID")
     if uid not in COMPRESSED:
-        return _by_plugin(dataset, header), ""
+        return _by_plugin(dataset, header, "", index), ""
     there = [name for name in PLUGINS if name in get_decoder(UID(uid)).available_plugins]
     if uid in JPEG and header.samples == 3 and "pillow" in there:
         there = ["pillow"]  # the one that says what it does to colours
@@ -143,7 +147,8 @@ def _decoded(dataset: Dataset, header: DicomFile, path: Path) -> tuple[np.ndarra
     failures: list[Exception] = []
     for plugin in there:
         try:
-            found = decode_apart(path, plugin) if plugin in CRASHING else _by_plugin(dataset, header, plugin)
+            is_apart = plugin in CRASHING
+            found = decode_apart(path, plugin, index) if is_apart else _by_plugin(dataset, header, plugin, index)
         except (DataError, *BROKEN) as error:
             failures.append(error)
         else:

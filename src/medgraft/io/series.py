@@ -57,7 +57,7 @@ def stacks_of(series: Mapping[Path, DicomFile]) -> tuple[Stack, ...]:
     if lost:
         raise DataError(
             f"{where}: {len(lost)} of {len(slices)} slices lack position, orientation or spacing ({_named(lost)}). "
-            "They are no volume."
+            "They are no volume. Of a film, use a network for images and --set data.frames=first, middle or all."
         )
     _check_alike(series, slices, where)
     row, column = np.array(slices[0][2].orientation).reshape(2, 3)

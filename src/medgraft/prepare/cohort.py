@@ -66,6 +66,7 @@ def _labelled(config: DataConfig, dims: Literal["auto", 2, 3], seed: int) -> Coh
         unit=config.unit,
         dims=config.dims if config.dims != "auto" else dims,
         grades=config.grades,
+        frames=config.frames,
         unknown=Unknown(uncertain=config.uncertain, blank=config.blank, seed=seed),
     )
 
@@ -87,6 +88,7 @@ def _marked(config: DataConfig, _dims: Literal["auto", 2, 3], _seed: int) -> Coh
         "--blank": config.blank if config.blank != "refuse" else None,
         "--key": config.key if config.key != "path" else None,
         "data.unit": config.unit if config.unit != "image" else None,
+        "data.frames": "all" if config.frames == "all" else None,
     }
     if asked := next((name for name, value in label_options.items() if value is not None), None):
         raise ConfigError(f"{asked} is about labels, got a segmentation, whose truth are masks. Leave it out.")
@@ -208,6 +210,7 @@ def reading_of(config: DataConfig) -> Reading:
         scaling=config.scaling,
         spacing_mm=config.spacing_mm,
         complex=config.complex,
+        frames=config.frames,
     )
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from medgraft.config import Blank, Key, Unit
 from medgraft.data.cohort.export import list_export, unit_names
+from medgraft.data.cohort.films import with_frames
 from medgraft.data.cohort.folders import TABLE_SUFFIXES, Listing, list_folder, tables_in
 from medgraft.data.cohort.labels import (
     choose_positive,
@@ -70,6 +71,7 @@ def read_cohort(
     key: Key = "path",
     unit: Unit = "image",
     dims: Literal["auto", 2, 3] = "auto",
+    frames: Literal["one", "first", "middle", "all"] = "one",
     unknown: Unknown | None = None,
     grades: Sequence[str] = (),
 ) -> Cohort:
@@ -86,6 +88,7 @@ def read_cohort(
         label_column: Column of labels (``a|b`` for several), or several 0/1 columns separated by commas.
         patient_column: Column of patients.
         patient_regex: Pattern searched in each path; its first group (or whole match) is the patient.
+        frames: ``all``: every frame of a DICOM film is an image, and they are judged together; else files are images.
         positive: Positive class of a binary task.
         labels: Table that labels the images of a folder by an identifier, e.g. of a PACS export.
         key: Which identifier.
@@ -141,6 +144,8 @@ def read_cohort(
         cohort = _graded(cohort, grades)
     if patient_regex is not None:
         cohort = with_patients(cohort, patient_regex)
+    if frames == "all":
+        cohort = with_frames(cohort)
     if cohort.arrays is None:
         cohort = with_dicom(cohort)
     _check_enough(cohort)

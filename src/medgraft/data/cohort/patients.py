@@ -79,7 +79,8 @@ def with_dicom(cohort: Cohort) -> Cohort:
         )
     others = {path: files for path, files in cohort.files.items() if path not in {paths[row] for row in rows}}
     files = others | {names[row]: cohort.files.get(paths[row], (paths[row],)) for row in rows}
-    return dataclasses.replace(cohort, table=table, notes=tuple(notes), files=files)
+    frames = {names.get(row, path): cohort.frames[path] for row, path in enumerate(paths) if path in cohort.frames}
+    return dataclasses.replace(cohort, table=table, notes=tuple(notes), files=files, frames=frames)
 
 
 def _may_be_dicom(cohort: Cohort, row: int) -> bool:

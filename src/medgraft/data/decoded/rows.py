@@ -75,7 +75,7 @@ def read_row(cohort: Cohort, row: int, reading: Reading = USUAL_READING) -> tupl
         DataError: The file cannot be read.
     """
     if cohort.arrays is None:
-        return read_files(cohort.files_of(row), cohort.dims, reading)
+        return read_files(cohort.files_of(row), cohort.dims, cohort.reading_of(row, reading))
     pixels = np.ascontiguousarray(_array(cohort, row))
     pixels = grey_if_equal(pixels) if cohort.dims == 2 else pixels
     return pixels, _array_facts(pixels, cohort.dims)
