@@ -41,10 +41,7 @@ def with_frames(cohort: Cohort) -> Cohort:
     return dataclasses.replace(
         cohort.select(rows),
         table=table.assign(path=pd.Series(names, dtype=object), unit=units.astype(object)),
-        files={
-            **cohort.files,
-            **{name: cohort.files.get(path, (path,)) for name, path in zip(names, paths, strict=True)},
-        },
+        files={**cohort.files, **behind},
         frames={name: int(frame) for name, frame, film in zip(names, frames, is_film, strict=True) if film},
         notes=(*cohort.notes, note),
     )

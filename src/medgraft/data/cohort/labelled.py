@@ -251,8 +251,18 @@ def _from_labels(listing: Listing) -> Cohort:
     except DataError as error:
         tables = tables_in(listing.root) if listing.layout == "folder" else []
         advice = f" If {tables[0].name} holds the labels, say --labels {tables[0]} --key KEY." if tables else ""
+        advice += _nested(listing)
         raise DataError(f"{listing.where}: {error}{advice}") from error
     return _cohort(listing, task, classes, targets)
+
+
+def _nested(listing: Listing) -> str:
+    """Where the classes may lie instead: in the one folder that an archive unpacks to; empty where there is none."""
+    if listing.layout != "folder" or listing.table["label"].nunique() != 1:
+        return ""
+    inside = listing.root / str(listing.table["label"].iat[0])
+    below = list_folder(inside, listing.dims)
+    return f" Are these the classes? Give {inside}." if below is not None and below.table["label"].nunique() > 1 else ""
 
 
 def _from_flags(listing: Listing, flags: Mapping[str, Sequence[str | None]], unknown: Unknown) -> Cohort:
@@ -268,6 +278,12 @@ def _from_flags(listing: Listing, flags: Mapping[str, Sequence[str | None]], unk
     targets, is_uncertain = encode_flags(
         flags, listing.where, FIRST_LINE, takes_uncertain=takes_uncertain, blank=unknown.blank
     )
+    if unknown.uncertain is None and (targets.sum(1) == 1).all():
+        # NaN is no 1, so nothing is blank either.
+        table = listing.table.assign(label=[classes[row.argmax()] for row in targets])
+        cohort = _from_labels(dataclasses.replace(listing, table=table, flags=None))
+        words = f"Every row has exactly one of {', '.join(classes)}: they are classes, of which an image has one."
+        return dataclasses.replace(cohort, notes=(words, *cohort.notes))
     cohort = _cohort(listing, "multilabel", classes, targets)
     labels = ["|".join(classes[c] for c in np.flatnonzero(row == 1)) for row in targets]
     note = describe_unknown(targets, is_uncertain, classes, unknown.uncertain)

@@ -16,6 +16,7 @@ from medgraft.data.cohort.cases import files_of
 from medgraft.data.cohort.folders import COLUMNS, TABLE_SUFFIXES, tables_in
 from medgraft.data.cohort.labelled import MIN_PATIENTS
 from medgraft.data.cohort.labels import nearest
+from medgraft.data.cohort.locate import located
 from medgraft.data.cohort.mask_colours import PictureClaim, claim_of, colours_decide
 from medgraft.data.cohort.origin import is_phantom
 from medgraft.data.cohort.pairs import Pairs, find_pairs, some_names
@@ -336,12 +337,17 @@ def _from_table(path: Path, path_column: str | None, patient_column: str | None)
                 image = table["path"].iat[line - FIRST_LINE]
                 of = f" of {image!s}" if column == "mask" and image is not None else ""
                 raise DataError(f"{path}, line {line}: the {column}{of} is missing. A case needs an image and a mask.")
+    found: list[str] = []
+    for column in ("path", "mask"):
+        names, notes = located(table[column].tolist(), path.parent)
+        table[column] = pd.Series(names, dtype=object)
+        found += notes
     demand_files(table, path)
     if table["path"].duplicated().any():
         raise DataError(f"{path}: {table['path'][table['path'].duplicated()].iloc[0]} stands in two rows. Keep one.")
     masks = {image: {"": (mask,)} for image, mask in zip(table["path"], table["mask"], strict=True)}
-    table, notes = with_spelling(table)
-    return path.parent, table, Pairs(masks=masks, notes=(f"{len(table)} rows in {path.name}.", *notes))
+    table, spelled = with_spelling(table)
+    return path.parent, table, Pairs(masks=masks, notes=(f"{len(table)} rows in {path.name}.", *found, *spelled))
 
 
 def _observed(pairs: Pairs, observer: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -1,6 +1,7 @@
 """Tables of images: CSV, TSV, Parquet."""
 
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pandas as pd
 from medgraft.data.cohort.cases import files_of
 from medgraft.data.cohort.folders import COLUMNS, SPLIT_NAMES, TABLE_SUFFIXES, Listing
 from medgraft.data.cohort.labels import nearest
+from medgraft.data.cohort.locate import located
 from medgraft.data.cohort.spelling import with_spelling
 from medgraft.errors import DataError
 from medgraft.io.volume import is_volume_name
@@ -30,14 +32,19 @@ __all__ = [
 ]
 
 ALIASES: Final[dict[str, tuple[str, ...]]] = {
-    "path": ("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
-    "label": ("label", "labels", "class", "diagnosis", "target"),
+    "path": (
+        *("path", "file", "filename", "file_name", "filepath", "image", "image_path"),
+        *("image_name", "image_id", "id_code", "image index"),
+    ),
+    "label": ("label", "labels", "class", "diagnosis", "target", "dx", "finding labels"),
     "patient": ("patient", "patient_id", "patientid", "subject", "subject_id", "subjectid"),
     "site": ("site", "hospital", "centre", "center"),
     "split": ("split", "fold_name", "subset"),
     "mask": ("mask", "mask_path"),
     "unit": ("unit",),
 }
+_FLAGS: Final = frozenset(("0", "1", "0.0", "1.0", "-1", "-1.0", "True", "False"))
+_MOST_BEFORE: Final = 50
 MISSING: Final = ("", "nan", "NaN")
 FIRST_LINE: Final = 2
 """Line of the first row in a text table: line 1 is the header."""
@@ -76,6 +83,9 @@ def list_table(
     _refuse_blank(table["path"], columns["path"], path)
     table["path"] = pd.Series([_relative(text, path.parent) for text in table["path"]], dtype=object)
     table["split"] = pd.Series(split_names(table["split"], path), dtype=object)
+    names, found = located(table["path"].tolist(), path.parent)
+    table["path"] = pd.Series(names, dtype=object)
+    notes += found
     demand_files(table, path)
     table, spelled = with_spelling(table)
     notes += spelled
@@ -186,9 +196,7 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _read_text(path: Path) -> pd.DataFrame:
-    with path.open(encoding="utf-8-sig") as stream:
-        header = stream.readline()
-    separator = "\t" if path.suffix.lower() == ".tsv" else ";" if ";" in header and "," not in header else ","
+    encoding, num_skipped, separator = _dialect(path)
     # Blank and NaN are missing; words such as None or NA may well be a class and stay words.
     with warnings.catch_warnings():
         # Rows longer than the header would otherwise lose their last fields.
@@ -198,7 +206,8 @@ def _read_text(path: Path) -> pd.DataFrame:
             sep=separator,
             # Not str: arrow would hold every text a second time, and each row's label would be an object of its own.
             dtype=object,
-            encoding="utf-8-sig",
+            encoding=encoding,
+            skiprows=num_skipped,
             keep_default_na=False,
             na_values=list(MISSING),
             index_col=False,
@@ -207,6 +216,26 @@ def _read_text(path: Path) -> pd.DataFrame:
     last = frame.notna().any(axis=1).to_numpy().nonzero()[0]
     frame = frame.iloc[: int(last[-1]) + 1 if len(last) else 0]
     return frame.where(frame.notna(), None)
+
+
+def _dialect(path: Path) -> tuple[str, int, str]:
+    """How a table is written: its encoding, lines before its header (``sep=;``, comments), what separates fields."""
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    with path.open(encoding=encoding) as stream:
+        lines = [stream.readline() for _ in range(_MOST_BEFORE)]
+    said = ""
+    for number, line in enumerate(lines):
+        if line.casefold().startswith("sep="):
+            said = line[4:5]
+        elif not line.startswith("#"):
+            # What stands between quotes separates nothing.
+            bare = re.sub(r'"[^"]*"', "", line)
+            counts = {mark: bare.count(mark) for mark in "\t;,|"}
+            likely = "," if not any(counts.values()) else max(counts, key=lambda mark: counts[mark])
+            return encoding, number, said or likely
+    return encoding, 0, said or ","
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -267,6 +296,11 @@ def _absent(frame: pd.DataFrame, ours: str, path: Path) -> DataError:
     """
     names = ", ".join(str(name) for name in frame.columns)
     message = f"{path}: expected a column {ours!r} (or {', '.join(ALIASES[ours][1:4])}), got {names}"
+    flags = [str(name) for name in frame.columns if set(frame[name].dropna()) <= _FLAGS and frame[name].notna().any()]
+    if ours == "label" and len(flags) > 1:
+        return DataError(
+            f"{message}. {', '.join(flags)} hold 0 and 1: name them with --label-column {','.join(flags)}."
+        )
     return DataError(f"{message}. Name it with --{ours}-column.")
 
 
