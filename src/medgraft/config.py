@@ -68,6 +68,9 @@ class DataConfig(_Frozen):
         description="Classes of masks and the numbers that stand for them (vessel=255,lesion=128); a mask with another "
         "number is named and left out. Empty: every number is a class",
     )
+    mask_ignore: int | None = Field(
+        None, ge=1, le=MAX_MASK_NUMBER, description="Number in masks that counts for nothing, in loss and scores"
+    )
     longest: int = Field(
         0, ge=0, le=4096, description="Largest side of images with masks; 0: 1024 px, of volumes 192 voxels"
     )

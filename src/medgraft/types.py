@@ -13,6 +13,7 @@ import numpy as np
 __all__ = [
     "USUAL_MASKS",
     "USUAL_READING",
+    "VOID",
     "BlockPlan",
     "Cohort",
     "Cut",
@@ -258,12 +259,16 @@ class MaskReading:
         segments: Number by label of the segments of DICOM objects, where these number them differently; empty: their
             own numbers.
         is_by_colour: Whether the grey of a palette's entry is the label, not its number.
+        ignored: Number of what is neither a class nor background (a rim, an area that nobody judged), or None.
     """
 
     segments: Mapping[str, int] = dataclasses.field(default_factory=dict)
     is_by_colour: bool = False
+    ignored: int | None = None
 
 
+VOID: Final = 255
+"""Class number of pixels that take no part in any loss or score."""
 USUAL_MASKS: Final = MaskReading()
 
 

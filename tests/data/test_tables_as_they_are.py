@@ -122,9 +122,7 @@ def test_one_row_of_two_or_none_makes_them_labels(cell: str, tmp_path: Path) -> 
     rows = [f"{number}.png," + ",".join("01"[number % 3 == k] for k in range(3)) for number in range(12)]
     rows += [f"{number}.png,{cell}" for number in range(12, 18)]
     files(tmp_path, [f"{number}.png" for number in range(12, 18)])
-    cohort = read_cohort(
-        table(tmp_path, ["image,A,B,C", *rows]), label_column="A,B,C", unknown=Unknown(blank="ignore")
-    )
+    cohort = read_cohort(table(tmp_path, ["image,A,B,C", *rows]), label_column="A,B,C", unknown=Unknown(blank="ignore"))
     assert cohort.task == "multilabel"
 
 

@@ -401,3 +401,16 @@ def test_colours_of_nifti_are_refused_by_name(tmp_path: Path) -> None:
         read_volume([tmp_path / "x.nii"], Reading())
     with pytest.raises(DataError, match="holds colours"):
         read_mask(tmp_path / "x.nii")
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_compression_is_seen_in_the_file_not_in_its_name(kind: Any, tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 1000, (6, 7, 8)).astype(np.int16)
+    nibabel.save(kind(voxels, np.eye(4)), tmp_path / "a.nii")
+    nibabel.save(kind(voxels, np.eye(4)), tmp_path / "b.nii.gz")
+    expected, _ = read_volume([tmp_path / "a.nii"], Reading())
+    (tmp_path / "a.nii").rename(tmp_path / "plain.nii.gz")
+    (tmp_path / "b.nii.gz").rename(tmp_path / "packed.nii")
+    for name in ("plain.nii.gz", "packed.nii"):
+        np.testing.assert_array_equal(read_volume([tmp_path / name], Reading())[0], expected)
+        assert read_volume_facts([tmp_path / name]).depth == 8

@@ -1,4 +1,4 @@
-"""One PNG, JPEG, TIFF or BMP file to its native integers, or one clear refusal.
+"""One PNG, JPEG, TIFF, BMP, GIF or PPM file to its native integers, or one clear refusal.
 
 The plugins of Pillow are opened directly, by the file's first bytes: `Image.open` would try some forty
 formats, and it warns instead of refusing when a header declares an absurd size.
@@ -13,8 +13,10 @@ from typing import IO, Final
 import numpy as np
 from PIL import Image, ImageFile
 from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from medgraft.errors import DataError
@@ -25,7 +27,9 @@ __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "Colour", "grey_if_equal", "read_fact
 Colour = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
 
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES: Final = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".gif", ".ppm", ".pgm"}
+)
 MAX_PIXELS: Final = 89_478_485
 """Most pixels (height × width) a header may declare, as in Pillow: 256 MiB at 3 bytes a pixel."""
 
@@ -37,9 +41,11 @@ FORMATS: Final[dict[bytes, type[ImageFile.ImageFile]]] = {
     b"II+\x00": TiffImageFile,
     b"MM\x00+": TiffImageFile,
     b"BM": BmpImageFile,
+    b"GIF8": GifImageFile,
+    b"P5": PpmImageFile,
+    b"P6": PpmImageFile,
 }
 STRANGERS: Final[dict[bytes, str]] = {
-    b"GIF8": "a GIF: convert it to PNG",
     b"RIFF": "a WebP or another RIFF file: convert it to PNG",
     b"\x00\x00\x00\x0cjP": "a JPEG 2000: convert it to 16-bit PNG",
     b"%PDF": "a PDF: export its pictures as PNG",
@@ -192,7 +198,7 @@ def _header(stream: IO[bytes], path: Path) -> ImageFile.ImageFile:
         raise DataError(f"{path}: the file is empty (0 bytes). Fetch it again or leave it out.")
     plugin = next((kind for start, kind in FORMATS.items() if magic.startswith(start)), None)
     if plugin is None:
-        raise DataError(f"{path}: expected PNG, JPEG, TIFF or BMP, got {_stranger(magic)}.")
+        raise DataError(f"{path}: expected PNG, JPEG, TIFF, BMP, GIF or PPM, got {_stranger(magic)}.")
     try:
         image = plugin(stream)
         pages = int(getattr(image, "n_frames", 1))
@@ -250,7 +256,7 @@ def _bits(image: ImageFile.ImageFile, path: Path) -> int:
         raise DataError(f"{path}: a BMP of more bits than its two colours need is not read right. Save it as PNG.")
     if isinstance(image, PngImageFile):
         return 16 if any(";16" in str(tile.args) for tile in image.tile) else 8
-    return 8
+    return 16 if image.mode in WIDE_MODES else 8
 
 
 def _is_one_bit(path: Path) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError, ImageDataError
+from nibabel.wrapstruct import WrapStructError
 
 from medgraft.errors import DataError
 
@@ -32,6 +33,9 @@ __all__ = [
     "NIFTI_SUFFIXES",
 ]
 
+_NIFTI_2: Final = 540
+"""Length of the header, with which such a file begins."""
+_GZIP: Final = b"\x1f\x8b"
 NIFTI_SUFFIXES: Final = (".nii", ".nii.gz")
 MAX_VOXELS: Final = 2**28
 """A gigabyte as float32: 1 024 slices of 512 × 512."""
@@ -40,6 +44,7 @@ BROKEN: Final = (
     ImageFileError,
     HeaderDataError,
     ImageDataError,
+    WrapStructError,
     OSError,
     EOFError,
     ValueError,
@@ -50,6 +55,25 @@ BROKEN: Final = (
     zlib.error,
     gzip.BadGzipFile,
 )
+
+
+def _load(path: Path) -> Any:
+    """A NIfTI file as nibabel opens it: by its name, or by its beginning where the name says otherwise of compression.
+
+    Raises:
+        OSError: It cannot be opened.
+    """
+    with path.open("rb") as stream:
+        head = stream.read(4)
+    is_packed = head[:2] == _GZIP
+    if is_packed == path.name.lower().endswith(".gz"):
+        return nibabel.load(path)
+    with gzip.open(path) if is_packed else path.open("rb") as stream:
+        content = stream.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise DataError(f"{path}: holds more than a gigabyte. Call it {'x.nii.gz' if is_packed else 'x.nii'}.")
+    lengths = {int.from_bytes(content[:4], order) for order in ("little", "big")}
+    return (nibabel.Nifti2Image if _NIFTI_2 in lengths else nibabel.Nifti1Image).from_bytes(content)
 
 
 def is_nifti_name(name: str) -> bool:
@@ -64,7 +88,7 @@ def nifti_shape(path: Path) -> tuple[int, ...]:
         DataError: As in `read_nifti`, as far as the header shows it.
     """
     with _refusing(path):
-        return _shape(nibabel.load(path), path)
+        return _shape(_load(path), path)
 
 
 def nifti_affine(path: Path) -> np.ndarray:
@@ -74,7 +98,7 @@ def nifti_affine(path: Path) -> np.ndarray:
         DataError: As in `read_nifti`, as far as the header shows it.
     """
     with _refusing(path):
-        image: Any = nibabel.load(path)
+        image: Any = _load(path)
         return np.asarray(image.affine, dtype=np.float64)
 
 
@@ -113,7 +137,7 @@ def read_nifti(
             colours, numbers beyond float32, or complex ones where no magnitude was asked for.
     """
     with _refusing(path):
-        image: Any = nibabel.load(path)
+        image: Any = _load(path)
         shape = _shape(image, path)
         values = _real(image, path, is_magnitude).reshape(shape)
         affine = np.asarray(image.affine, dtype=np.float64)
@@ -186,7 +210,7 @@ def write_like(values: np.ndarray, original: Path, path: Path) -> None:
         OSError: The file cannot be written.
     """
     with _refusing(original):
-        like: Any = nibabel.load(original)
+        like: Any = _load(original)
     header = like.header.copy()
     header.set_data_dtype(values.dtype)
     header["scl_slope"], header["scl_inter"] = 1, 0

@@ -1,4 +1,4 @@
-"""Pictures as a file format: PNG, JPEG, TIFF and BMP; a folder of them is a volume, a slice each."""
+"""Pictures as a file format: PNG, JPEG, TIFF, BMP, GIF and PPM; a folder of them is a volume, a slice each."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -106,7 +106,7 @@ def _write(
 
 PICTURE_MASKS = MaskWriter(name="png", suffix=".png", write=_write)
 PICTURE = FileFormat(
-    name="PNG, JPEG, TIFF, BMP",
+    name="PNG, JPEG, TIFF, BMP, GIF, PPM",
     suffixes=IMAGE_SUFFIXES,
     image=_image,
     image_facts=read_facts,

@@ -17,7 +17,7 @@ from medgraft.evaluate.summary import summarise
 from medgraft.judge.labels import pseudonyms
 from medgraft.judge.plan import JudgePlan
 from medgraft.metrics.measures import cases_of, measure_of
-from medgraft.metrics.overlap import dice, jaccard, overlap_counts, surface_scores
+from medgraft.metrics.overlap import dice, jaccard, overlap_counts, surface_scores, without_void
 from medgraft.study.dataset import Dataset
 from medgraft.train.engine import Engine
 from medgraft.transfer.model import TransferModel
@@ -94,6 +94,7 @@ def _agreement(
     """
     classes = range(1, len(dataset.cohort.classes) + 1)
     spacing = stored_spacing(dataset.decoded, int(dataset.rows[row])) if is_spaced else (1.0,) * truth.ndim
+    called, truth = without_void(called, truth)
     surfaces = [surface_scores(called == c, truth == c, spacing, tolerance) for c in classes]
     return overlap_counts(called, truth, len(classes)), np.array(surfaces, dtype=np.float64)
 

@@ -11,7 +11,7 @@ from medgraft.data.decoded.rows import read_row
 from medgraft.files import replacing
 from medgraft.io.formats import FORMATS
 from medgraft.judge.masks import segmenter
-from medgraft.metrics.overlap import dice
+from medgraft.metrics.overlap import dice, without_void
 from medgraft.result.pictures import OverlayPicture, Pictures
 from medgraft.search.trial import Trial, TrialContext, load_trial_model
 from medgraft.study.dataset import Dataset
@@ -52,7 +52,7 @@ def overlay_pictures(
         truth = mask_of(dataset.cohort, row)
         pixels, facts = read_row(dataset.cohort, row, dataset.decoded.reading)
         is_placed = any(known.is_placed and known.name == facts.mode for known in FORMATS.values())
-        plain, tinted = overlay(pixels, call(row, truth.shape), truth, is_placed=is_placed)
+        plain, tinted = overlay(pixels, *without_void(call(row, truth.shape), truth), is_placed=is_placed)
         pictures = {"image": f"{name}.png", "overlay": f"{name}_overlay.png"}
         for key, picture in (("image", plain), ("overlay", tinted)):
             with replacing(folder / pictures[key]) as temporary:

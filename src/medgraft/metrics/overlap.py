@@ -11,9 +11,18 @@ from typing import Any, Final
 import numpy as np
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.types import Overlaps
+from medgraft.types import VOID, Overlaps
 
-__all__ = ["MASK_METRICS", "dice", "jaccard", "overlap_counts", "pooled_dice", "surface_scores", "weighted_overlap"]
+__all__ = [
+    "MASK_METRICS",
+    "dice",
+    "jaccard",
+    "overlap_counts",
+    "pooled_dice",
+    "surface_scores",
+    "weighted_overlap",
+    "without_void",
+]
 
 
 def overlap_counts(called: np.ndarray, truth: np.ndarray, num_classes: int) -> np.ndarray:
@@ -21,16 +30,28 @@ def overlap_counts(called: np.ndarray, truth: np.ndarray, num_classes: int) -> n
 
     Args:
         called: Class numbers of any shape, 0 for the background.
-        truth: True class numbers, of the same shape.
+        truth: True class numbers, of the same shape; what is `medgraft.types.VOID` in either counts for nothing.
         num_classes: C.
 
     Examples:
         >>> overlap_counts(np.array([0, 1, 1]), np.array([1, 1, 0]), 1).tolist()
         [[2, 2, 1]]
     """
+    called, truth = without_void(called, truth)
     sizes = [np.bincount(mask.ravel(), minlength=num_classes + 1)[1 : num_classes + 1] for mask in (called, truth)]
     both = np.bincount(truth[called == truth].ravel(), minlength=num_classes + 1)[1 : num_classes + 1]
     return np.stack([*sizes, both], 1).astype(np.int64)
+
+
+def without_void(called: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both masks with background where one of them is to be ignored.
+
+    Args:
+        called: Class numbers of any shape.
+        truth: True class numbers, of the same shape.
+    """
+    is_void = (truth == VOID) | (called == VOID)
+    return (np.where(is_void, 0, called), np.where(is_void, 0, truth)) if is_void.any() else (called, truth)
 
 
 def dice(counts: np.ndarray) -> np.ndarray:

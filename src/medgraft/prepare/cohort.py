@@ -96,6 +96,7 @@ def _marked(config: DataConfig, _dims: Literal["auto", 2, 3], _seed: int) -> Coh
         config.source,
         observer=config.observer,
         classes=config.mask_classes,
+        ignored=config.mask_ignore,
         path_column=config.path_column,
         patient_column=config.patient_column,
         patient_regex=config.patient_regex,

@@ -74,8 +74,9 @@ def _refuse_processes(job: Job) -> None:
 def _refuse_for_labels(config: RunConfig) -> None:
     """Settings that mean nothing without masks."""
     settings = (
-        ("data", "observer"), ("data", "mask_classes"), ("data", "longest"), ("transfer", "decoder"),
-        ("train", "loss"), ("train", "patches"), ("train", "foreground"), ("evaluate", "tolerance_mm"),
+        ("data", "observer"), ("data", "mask_classes"), ("data", "mask_ignore"), ("data", "longest"),
+        ("transfer", "decoder"), ("train", "loss"), ("train", "patches"), ("train", "foreground"),
+        ("evaluate", "tolerance_mm"),
     )  # fmt: skip
     for name, value in _given(config, settings):
         raise ConfigError(f"{name} is about masks, got {value} without them. Give --task segmentation.")

@@ -1,4 +1,7 @@
-"""Losses of masks by name, from MONAI; each takes logits (B, K, *spatial) and class numbers (B, *spatial)."""
+"""Losses of masks by name, from MONAI; each takes logits (B, K, *spatial) and class numbers (B, *spatial).
+
+Pixels of the class number `medgraft.types.VOID` take no part.
+"""
 
 from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
@@ -8,11 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medgraft.errors import ConfigError
+from medgraft.types import VOID
 
 __all__ = ["MASK_LOSSES", "MaskLoss", "make_mask_loss"]
 
 MaskLoss = Literal["dice-ce", "dice-bce", "dice", "focal", "tversky"]
 MASK_LOSSES: Final = get_args(MaskLoss)
+_SURE: Final = 30.0
 _FOCAL_GAMMA: Final = 2.0
 _TVERSKY: Final = (0.3, 0.7)
 """What a pixel marked wrongly and a pixel missed count: Salehi et al., MLMI 2017."""
@@ -37,6 +42,14 @@ class _BinaryCrossEntropy(nn.Module):
         total = logits.logsumexp(1, keepdim=True)
         rest = [torch.cat((logits[:, :k], logits[:, k + 1 :]), 1).logsumexp(1) for k in range(logits.shape[1])]
         return (total - torch.where(masks > 0, logits, torch.stack(rest, 1))).mean()
+
+
+def _sure(logits: Tensor) -> Tensor:
+    """Logits of the same shape that say background, without a gradient."""
+    sure = torch.full_like(logits, -_SURE)
+    if logits.shape[1] > 1:
+        sure[:, 0] = _SURE
+    return sure
 
 
 def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Tensor]:
@@ -73,6 +86,11 @@ def make_mask_loss(name: str, num_outputs: int) -> Callable[[Tensor, Tensor], Te
     loss = makers[name]()
 
     def objective(logits: Tensor, masks: Tensor) -> Tensor:
+        is_void = masks == VOID
+        if is_void.any():
+            # Surely and rightly background: nothing is lost or learned there.
+            logits = torch.where(is_void[:, None], _sure(logits), logits)
+            masks = masks.masked_fill(is_void, 0)
         # One-hot also where a loss would take numbers: of those torch has no deterministic one on CUDA.
         truth = masks[:, None] if is_binary else F.one_hot(masks, num_outputs).movedim(-1, 1)
         value: Tensor = loss(logits.float(), truth.to(torch.float32))

@@ -13,7 +13,7 @@ from medgraft.data.decoded.masks import misfit
 from medgraft.errors import DataError
 from medgraft.io.in_order import in_order
 from medgraft.io.nifti import is_nifti_name, nifti_affine, nifti_shape, turned_affine
-from medgraft.types import Cohort
+from medgraft.types import VOID, Cohort
 
 __all__ = ["mask_findings"]
 
@@ -130,7 +130,8 @@ def _shifted(cohort: Cohort, decoded: DecodedCohort, strange: list[int]) -> list
 
 def _mask(cohort: Cohort, row: int) -> np.ndarray | str:
     try:
-        return mask_of(cohort, row)
+        mask = mask_of(cohort, row)
+        return np.where(mask == VOID, 0, mask)
     except DataError as error:
         # Masks are called as their images, and those of DICOM images bear pseudonyms.
         reason = str(error)

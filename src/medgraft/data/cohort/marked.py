@@ -11,13 +11,13 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from medgraft.config import MAX_MASK_CLASSES, MAX_MASK_NUMBER
+from medgraft.config import MAX_MASK_NUMBER
 from medgraft.data.cohort.cases import files_of
 from medgraft.data.cohort.folders import COLUMNS, TABLE_SUFFIXES, tables_in
 from medgraft.data.cohort.labelled import MIN_PATIENTS
 from medgraft.data.cohort.labels import nearest
 from medgraft.data.cohort.locate import located
-from medgraft.data.cohort.mask_colours import PictureClaim, claim_of, colours_decide
+from medgraft.data.cohort.mask_look import classes_of, look_at_masks, read_alike
 from medgraft.data.cohort.origin import is_phantom
 from medgraft.data.cohort.pairs import Pairs, find_pairs, some_names
 from medgraft.data.cohort.patients import with_dicom, with_patients
@@ -26,12 +26,11 @@ from medgraft.data.cohort.tables import FIRST_LINE, demand_column, demand_files,
 from medgraft.errors import ConfigError, DataError, reason_of
 from medgraft.io.dicom_header import read_header
 from medgraft.io.dicom_open import is_dicom
-from medgraft.io.dicom_seg import segment_labels
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.in_order import in_order
-from medgraft.io.mask import NO_NAMES, is_seg_file, read_mask
+from medgraft.io.mask import NO_NAMES, read_mask
 from medgraft.io.volume import is_volume_name
-from medgraft.types import Cohort, MaskReading
+from medgraft.types import VOID, Cohort
 
 __all__ = ["MAJORITY", "NO_NUMBER", "mask_files_of", "mask_of", "mask_readers", "read_mask_cohort", "with_truth"]
 
@@ -43,21 +42,12 @@ _SHOWN: Final = 3
 _VOLUMES_AT_ONCE: Final = 2
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """What a look at the masks of one image found: numbers, what DICOM objects call them, colours; or why not."""
-
-    values: frozenset[int] = frozenset()
-    segments: frozenset[tuple[int, str]] = frozenset()
-    pictures: tuple[PictureClaim, ...] = ()
-    reason: str = ""
-
-
 def read_mask_cohort(
     source: str | Path,
     *,
     observer: str | None = None,
     classes: Mapping[str, int] = NO_NAMES,
+    ignored: int | None = None,
     path_column: str | None = None,
     patient_column: str | None = None,
     patient_regex: str | None = None,
@@ -73,6 +63,7 @@ def read_mask_cohort(
         observer: Whose masks, where an image has several; ``majority``: of all. None: the first by name.
         classes: Names of the classes and the numbers that stand for them; empty: what the folder tells, or every number
             in the masks. A mask that holds another number cannot be used.
+        ignored: Number that is neither a class nor background; None: what the folder tells.
         path_column: Column of image files; found by name when None.
         patient_column: Column of patients.
         patient_regex: Pattern searched in each path; its first group (or whole match) is the patient.
@@ -99,10 +90,11 @@ def read_mask_cohort(
     files = _files_by_path(root, paths)
     is_volume = _are_volumes(root, paths, files)
     images = [tuple(root / name for name in files.get(path, (path,))) for path in paths]
-    look = functools.partial(_look, root)
+    ignored = pairs.ignored if ignored is None else ignored
+    look = functools.partial(look_at_masks, root, ignored)
     seen = list(in_order(look, zip(images, masks, strict=True), mask_readers(is_volume)))
-    reading, seen, reading_notes = _read_alike(seen, dict(classes) or pairs.labels, root)
-    named, values, class_notes = _classes(dict(classes) or pairs.labels, seen, root)
+    reading, seen, reading_notes = read_alike(seen, dict(classes) or pairs.labels, root)
+    named, values, class_notes = classes_of(dict(classes) or pairs.labels, seen, root)
     targets = np.array([[float(value in look.values) for value in values] for look in seen], dtype=np.float32)
     targets[[bool(look.reason) for look in seen]] = np.nan
     table["label"] = ["|".join(name for name, shown in zip(named, row, strict=True) if shown == 1) for row in targets]
@@ -119,7 +111,7 @@ def read_mask_cohort(
         masks=masks,
         observers=_others(pairs, names, paths),
         mask_values=values,
-        mask_reading=reading,
+        mask_reading=dataclasses.replace(reading, ignored=ignored),
         notes=(*pairs.notes, *notes, *reading_notes, *class_notes),
     )
     cohort = with_dicom(cohort if patient_regex is None else with_patients(cohort, patient_regex))
@@ -237,7 +229,7 @@ def mask_of(cohort: Cohort, row: int) -> np.ndarray:
         row: Row number.
 
     Returns:
-        (H, W) or (D, H, W) uint8.
+        (H, W) or (D, H, W) uint8; `medgraft.types.VOID` where it is to be ignored.
 
     Raises:
         DataError: It cannot be read, holds a number that is no class, or observers' masks differ in size.
@@ -250,7 +242,7 @@ def mask_of(cohort: Cohort, row: int) -> np.ndarray:
     if len(votes) == 1:
         return votes[0]
     agreed = np.zeros(votes[0].shape, dtype=np.uint8)
-    for number in range(1, len(cohort.mask_values) + 1):
+    for number in (*range(1, len(cohort.mask_values) + 1), VOID):
         agreed[2 * sum((vote == number).astype(np.uint8) for vote in votes) > len(votes)] = number
     return agreed
 
@@ -266,24 +258,28 @@ def _united(cohort: Cohort, row: int, files: Sequence[str]) -> np.ndarray:
     mask: np.ndarray | None = None
     for name in files:
         path = cohort.root / name
-        part = _numbered(read_mask(path, cohort.files_of(row), cohort.mask_reading), cohort.mask_values, path)
+        part = _numbered(read_mask(path, cohort.files_of(row), cohort.mask_reading), cohort, path)
         if mask is not None and mask.shape != part.shape:
             raise DataError(f"{cohort.root / name}: a part of a mask of another size than the others. Correct it.")
-        mask = part if mask is None else np.where(part, part, mask)
+        # What one part does not judge another may.
+        mask = part if mask is None else np.where((part == 0) | ((part == VOID) & (mask != 0)), mask, part)
     if mask is None:
         raise DataError("expected the files of a mask, got none.")
     return mask
 
 
-def _numbered(mask: np.ndarray, values: Sequence[int], file: Path) -> np.ndarray:
-    """Class numbers of a mask: 0 for the background, 1 for the first class, and so on.
+def _numbered(mask: np.ndarray, cohort: Cohort, file: Path) -> np.ndarray:
+    """Class numbers of a mask: 0 for the background, 1 for the first class, and so on; `VOID` for what is ignored.
 
     Args:
         mask: (H, W) or (D, H, W) numbers as they stand in the file.
-        values: Number in the file that stands for each class.
+        cohort: Tells the number in the file that stands for each class.
         file: For the error.
     """
+    values = cohort.mask_values
     numbers = np.zeros(mask.shape, dtype=np.uint8)
+    if cohort.mask_reading.ignored is not None:
+        numbers[mask == cohort.mask_reading.ignored] = VOID
     for number, value in enumerate(values, 1):
         numbers[mask == value] = number
     strange = np.unique(mask[(numbers == 0) & (mask != 0)])
@@ -364,132 +360,6 @@ def _observed(pairs: Pairs, observer: str | None) -> tuple[tuple[str, ...], tupl
         return observers, (f"{len(observers)} observers ({names}): a pixel is what more than half of them say.",)
     chosen = observer or observers[0]
     return (chosen,), (f"{len(observers)} observers ({names}): the truth is {chosen}; --observer chooses.",)
-
-
-def _look(root: Path, case: tuple[Sequence[Path], Sequence[Sequence[str]]]) -> _Seen:
-    images, voters = case
-    try:
-        seen = [{name: np.unique(read_mask(root / name, images)).tolist() for name in files} for files in voters]
-        by_voter = [frozenset().union(*parts.values()) - {0} for parts in seen]
-        files = {root / name: numbers for parts in seen for name, numbers in parts.items()}
-        named = [segment_labels(file) for file in files if is_seg_file(file)]
-        claims = [claim_of(file, numbers) for file, numbers in files.items() if file.suffix.lower() in IMAGE_SUFFIXES]
-    except DataError as error:
-        return _Seen(reason=reason_of(error, [*(root / name for files in voters for name in files), *images]))
-    pictures = tuple(claim for claim in claims if claim is not None)
-    marking = [values for values in by_voter if values]
-    if len(marking) > 1 and not frozenset.intersection(*marking) and not any(claim.is_palette for claim in pictures):
-        numbers = " and ".join(", ".join(map(str, sorted(values))) for values in marking)
-        return _Seen(reason=f"observers use different numbers ({numbers}). Store all alike.")
-    values = frozenset().union(*by_voter)
-    # Without a label the number is all there is.
-    pairs = {(number, label) for labels in named for number, label in labels.items() if number in values and label}
-    return _Seen(values=values, segments=frozenset(pairs), pictures=pictures)
-
-
-def _read_alike(
-    seen: Sequence[_Seen], labels: Mapping[str, int], root: Path
-) -> tuple[MaskReading, list[_Seen], tuple[str, ...]]:
-    """How all masks are to be read, what was seen when they are read so, and notes.
-
-    Args:
-        seen: What a look at the masks of each image found.
-        labels: Names and numbers that the user gave or the folder tells; empty for none.
-        root: For errors.
-    """
-    segments, seen = _by_label(seen, labels, root)
-    if not colours_decide([claim for look in seen for claim in look.pictures], labels.values(), root):
-        return MaskReading(segments=segments), seen, ()
-    note = "Palettes of masks number their greys differently: the greys decide, black is the background."
-    return MaskReading(segments=segments, is_by_colour=True), [_in_greys(look) for look in seen], (note,)
-
-
-def _in_greys(look: _Seen) -> _Seen:
-    """What was seen, with the greys of pictures instead of their numbers."""
-    if not look.pictures:
-        return look
-    return dataclasses.replace(look, values=frozenset().union(*(claim.greys for claim in look.pictures)) - {0})
-
-
-def _by_label(seen: Sequence[_Seen], classes: Mapping[str, int], root: Path) -> tuple[dict[str, int], list[_Seen]]:
-    """Number by label where objects number the segments of one label differently; what was seen, in these numbers.
-
-    Args:
-        seen: What a look at the masks of each image found.
-        classes: Names and numbers that the user gave; empty for none.
-        root: For errors.
-    """
-    pairs = frozenset().union(*(look.segments for look in seen))
-    labels = sorted({label for _, label in pairs})
-    is_declared = bool(labels) and set(labels) <= set(classes)
-    has_numbers_alone = any(len(look.values) > len(look.segments) for look in seen)
-    if len(labels) == len(pairs) and (has_numbers_alone or not is_declared):
-        return {}, list(seen)
-    if has_numbers_alone:
-        raise DataError(
-            f"{root}: DICOM segmentations number their segments differently ({', '.join(labels[:_SHOWN])}), and other "
-            "masks hold numbers alone. Store all alike."
-        )
-    if classes and not is_declared:
-        raise DataError(
-            f"{root}: DICOM segmentations number their segments differently, so their labels decide: expected these "
-            f"among data.mask_classes, got {', '.join(labels[:_SHOWN])}."
-        )
-    segments = dict(classes) if is_declared else {label: number for number, label in enumerate(labels, 1)}
-    named = [
-        dataclasses.replace(
-            look,
-            values=frozenset(segments[label] for _, label in look.segments),
-            segments=frozenset((segments[label], label) for _, label in look.segments),
-        )
-        for look in seen
-    ]
-    return segments, named
-
-
-def _classes(
-    labels: Mapping[str, int], seen: Sequence[_Seen], root: Path
-) -> tuple[tuple[str, ...], tuple[int, ...], tuple[str, ...]]:
-    """Names and numbers of the classes beside the background, and notes.
-
-    Args:
-        labels: Names and numbers that the user gave or the folder tells; empty for every number in the masks.
-        seen: What a look at the masks of each image found.
-        root: For errors.
-    """
-    numbers = sorted(set().union(*(look.values for look in seen)) - {0})
-    if all(look.reason for look in seen):
-        raise DataError(f"{root}: no mask can be read. First: {seen[0].reason}")
-    if len(labels) > MAX_MASK_CLASSES:
-        raise DataError(f"{root}: expected at most {MAX_MASK_CLASSES} labels, got {len(labels)}.")
-    if labels:
-        named = {name: value for name, value in labels.items() if value != 0}
-        ordered = sorted(named, key=lambda name: named[name])
-        return tuple(ordered), tuple(named[name] for name in ordered), (f"Classes: {', '.join(ordered)}.",)
-    if not numbers:
-        raise DataError(f"{root}: every mask is empty (0 everywhere). Is it the right folder?")
-    if numbers == [1, 255] and not any({1, 255} <= look.values for look in seen):
-        counts = [sum(number in look.values for look in seen) for number in numbers]
-        raise DataError(
-            f"{root}: {counts[0]} masks mark with 1 and {counts[1]} with 255, none with both: one class, or two? Store "
-            "all alike, or name them: --set data.mask_classes=NAME=1,OTHER=255."
-        )
-    if len(numbers) > MAX_MASK_CLASSES:
-        raise DataError(
-            f"{root}: the masks hold {len(numbers)} different numbers ({', '.join(map(str, numbers[:_SHOWN]))} …), "
-            "expected one for each class. Were they smoothed or resized? Export them without interpolation."
-        )
-    names = ("foreground",) if len(numbers) == 1 else tuple(f"label {value}" for value in numbers)
-    notes = [f"Numbers in the masks: 0 (background), {', '.join(map(str, numbers))}."]
-    label_of = dict(sorted(frozenset().union(*(look.segments for look in seen))))
-    called = sorted({label for look in seen for _, label in look.segments})
-    if set(numbers) <= set(label_of) and len(called) == len(numbers):
-        names = tuple(label_of[value] for value in numbers)
-        notes = [f"Segments of DICOM objects: {', '.join(names)}."]
-    elif len(called) > len(numbers):
-        some = ", ".join(called[:_SHOWN]) + (" …" if len(called) > _SHOWN else "")
-        notes.append(f"Segments are called differently from file to file ({some}): their numbers decide.")
-    return names, tuple(numbers), tuple(notes)
 
 
 def _demand_patients(cohort: Cohort) -> None:

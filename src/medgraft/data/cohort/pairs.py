@@ -22,6 +22,8 @@ MASK_FOLDERS: Final = (
 )  # fmt: skip
 """What folders of images and of masks are called."""
 _CHANNEL: Final = re.compile(r"(.+)_(\d{4})")
+_BY_HAND: Final = re.compile(r"(\d(st|nd|rd|th)[_ -]?)?manual(s|[_ -]?segmentations?)?[_ -]?\d*|labels-\w+")
+"""What folders of masks are called that observers drew."""
 _SEPARATORS: Final = "_-. "
 _SHOWN: Final = 3
 _LISTED: Final = 50
@@ -38,12 +40,14 @@ class Pairs:
     Args:
         masks: Image to its masks by observer, of each the files whose marks are united; one observer is called "".
         labels: Class name to the number that stands for it, where the folder tells; else empty.
+        ignored: The number that counts for nothing, where the folder tells one.
         splits: Image to ``train``, ``val`` or ``test``, where folders say so of every image; else empty.
         notes: What was inferred, one sentence each.
     """
 
     masks: Mapping[str, Mapping[str, tuple[str, ...]]]
     labels: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    ignored: int | None = None
     splits: Mapping[str, str] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -77,10 +81,13 @@ def find_pairs(root: Path) -> Pairs:
     """
     if (root / "dataset.json").is_file() and (root / "imagesTr").is_dir():
         return _nnunet(root)
+    by_hand = [part for folder in (root, *_parts(root)) if (part := _by_hand(root, folder)) is not None]
+    if by_hand:
+        return _with_splits(_joined(by_hand))
     images, masks = _inside(root)
     if images is not None and masks is not None:
         return _with_splits(_two_folders(root, [(images, masks)]))
-    parts = [_inside(folder) for name, folder in _subfolders(root).items() if name in SPLIT_NAMES]
+    parts = [_inside(folder) for folder in _parts(root)]
     if any(images and masks for images, masks in parts):
         return _with_splits(_two_folders(root, parts))
     return _with_splits(_by_suffix(root, _files(root)))
@@ -88,6 +95,64 @@ def find_pairs(root: Path) -> Pairs:
 
 def _subfolders(folder: Path) -> dict[str, Path]:
     return {entry.name.casefold(): entry for entry in sorted(folder.iterdir()) if entry.is_dir()}
+
+
+def _parts(root: Path) -> list[Path]:
+    """The folders of a split."""
+    return [folder for name, folder in _subfolders(root).items() if name in SPLIT_NAMES]
+
+
+def _by_hand(root: Path, folder: Path) -> Pairs | None:
+    """Images and what observers marked by hand, a folder each, as DRIVE, STARE and HRF are distributed; else None.
+
+    A folder ``mask`` beside them holds fields of view, which are no truth.
+
+    Args:
+        root: Folder that paths start from.
+        folder: Where the folders lie.
+    """
+    inside = _subfolders(folder)
+    images = next((inside[name] for name in (*IMAGE_FOLDERS, "stare-images") if name in inside), None)
+    observers = {name: path for name, path in inside.items() if _BY_HAND.fullmatch(name)}
+    if images is None or not observers:
+        return None
+    stems = {stem_of(path): path for path in _files(images)}
+    pairs: dict[str, dict[str, tuple[str, ...]]] = {}
+    for observer, path in observers.items():
+        for mask in _files(path):
+            if (image := _named_alike(stem_of(mask), stems)) is not None:
+                name = "" if len(observers) == 1 else observer
+                pairs.setdefault(_name(root, image), {})[name] = (_name(root, mask),)
+    if not pairs:
+        return None
+    where = "" if folder == root else f" in {folder.name}"
+    notes = [f"{len(pairs)} images{where} with what was marked by hand ({', '.join(sorted(observers))})."]
+    if field := next((name for name in MASK_FOLDERS if name in inside), None):
+        notes.append(f"{_name(root, inside[field])} was taken for fields of view and left out.")
+    if lost := len(stems) - len(pairs):
+        notes.append(f"{lost} images{where} have no mask and were left out.")
+    return Pairs(masks=dict(sorted(pairs.items())), notes=tuple(notes))
+
+
+def _named_alike(stem: str, images: Mapping[str, Path]) -> Path | None:
+    """The image that a mask belongs to: called alike, with a suffix, or the only one with its number."""
+    ends = (len(stem), *(i for i in range(len(stem) - 1, 0, -1) if stem[i] in _SEPARATORS))
+    if (found := next((images[stem[:end]] for end in ends if stem[:end] in images), None)) is not None:
+        return found
+    number = re.split(rf"[{re.escape(_SEPARATORS)}]", stem)[0]
+    same = [path for name, path in images.items() if re.split(rf"[{re.escape(_SEPARATORS)}]", name)[0] == number]
+    return same[0] if len(same) == 1 else None
+
+
+def _joined(parts: Sequence[Pairs]) -> Pairs:
+    """The pairs of several folders together."""
+    masks = {image: dict(by) for part in parts for image, by in part.masks.items()}
+    names = {name for by in masks.values() for name in by}
+    if len(names) > 1:
+        # Whoever drew alone in one part of a split is the first of those who drew in another.
+        first = min(names - {""})
+        masks = {image: {name or first: files for name, files in by.items()} for image, by in masks.items()}
+    return Pairs(masks=masks, notes=tuple(note for part in parts for note in part.notes))
 
 
 def _inside(folder: Path) -> tuple[Path | None, Path | None]:
@@ -129,8 +194,7 @@ def _nnunet(root: Path) -> Pairs:
         named = {str(name): int(number) for number, name in description["labels"].items()}
     if not all(isinstance(number, int) for number in named.values()):
         raise DataError(f"{root}: expected one number for each label, got regions. Give a table path,mask.")
-    if "ignore" in named:
-        raise DataError(f"{root}: labels called 'ignore' are not read. Make them background, or a class.")
+    ignored = named.pop("ignore", None)
     images: dict[str, Path] = {}
     for path in _files(root / "imagesTr"):
         match = _CHANNEL.fullmatch(stem_of(path))
@@ -151,7 +215,7 @@ def _nnunet(root: Path) -> Pairs:
         notes.append(f"{len(lost)} images have no mask and were left out{some_names(names, _LISTED)}.")
     if (root / "imagesTs").is_dir():
         notes.append("imagesTs has no masks and was left out.")
-    return Pairs(masks=pairs, labels=named, notes=tuple(notes))
+    return Pairs(masks=pairs, labels=named, ignored=ignored, notes=tuple(notes))
 
 
 def _two_folders(root: Path, folders: Sequence[tuple[Path | None, Path | None]]) -> Pairs:
