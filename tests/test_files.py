@@ -19,6 +19,7 @@ from medgraft.files import (
     copy_whole,
     locked,
     read_json,
+    refuse_place,
     remove_leftovers,
     replacing,
     replacing_folder,
@@ -193,3 +194,17 @@ def test_a_copy_is_whole_or_what_was_there_stays(tmp_path: Path, monkeypatch: py
             copy_whole(origin, target)
     assert (tmp_path / "folder" / "deep" / "a.txt").read_text() == (tmp_path / "file.txt").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file.txt", "folder", "source"]
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(RunError, match=r"expected a file for the result at .*folder, got a folder"):
+        refuse_place(tmp_path / "folder")
+    with pytest.raises(RunError, match=r"expected a folder for the results at .*file, got a file"):
+        refuse_place(tmp_path / "file", is_folder=True)
+    with pytest.raises(RunError):
+        refuse_place(tmp_path / "file" / "below.csv")
+    refuse_place(tmp_path / "new" / "x.csv")
+    refuse_place(tmp_path / "masks", is_folder=True)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "masks", "new"]

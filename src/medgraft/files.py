@@ -26,6 +26,7 @@ __all__ = [
     "locked",
     "read_json",
     "remove_leftovers",
+    "refuse_place",
     "replacing",
     "replacing_folder",
     "write_json",
@@ -38,6 +39,29 @@ __all__ = [
 _UNFINISHED: Final = ".unfinished-"
 _ABANDONED_SECONDS: Final = 24 * 3600.0
 _NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
+def refuse_place(path: Path, *, is_folder: bool = False) -> None:
+    """Refuse a place that cannot be written before anything is computed for it; missing folders above it are made.
+
+    Args:
+        path: The file, or folder, that will be written.
+        is_folder: Which of the two.
+
+    Raises:
+        RunError: It is the other one, or the disk does not let one write there.
+    """
+    if path.is_dir() and not is_folder:
+        raise RunError(f"expected a file for the result at {path}, got a folder. Name a file in it.")
+    if path.is_file() and is_folder:
+        raise RunError(f"expected a folder for the results at {path}, got a file. Name another place.")
+    trial = _unfinished(path / "x" if is_folder else path)
+    try:
+        trial.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise RunError(_refusal(path, error)) from error
 
 
 @contextlib.contextmanager

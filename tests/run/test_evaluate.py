@@ -43,6 +43,39 @@ def test_other_classes_are_refused(finished: Path, phantom: Path, tmp_path: Path
         evaluate(finished, DataConfig(source=str(tmp_path / "cases.csv")))
 
 
+def test_classes_spelled_otherwise_are_the_models(finished: Path, phantom: Path, tmp_path: Path) -> None:
+    table = pd.read_csv(phantom).drop(columns=["mask"])
+    table["path"] = [str(phantom.parent / path) for path in table["path"]]
+    table.to_csv(tmp_path / "plain.csv", index=False)
+    table["label"] = [f" {label.upper()}" if row % 2 else label.title() for row, label in enumerate(table["label"])]
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    found = [evaluate(finished, DataConfig(source=str(tmp_path / f"{name}.csv"))) for name in ("plain", "cases")]
+    assert found[0]["metrics"] == found[1]["metrics"]
+
+
+@pytest.mark.parametrize("label", ["normal", "mass"])
+def test_a_cohort_of_one_class_tells_how_often_the_model_is_right(
+    label: str, finished: Path, phantom: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(phantom).drop(columns=["mask"])
+    table["path"] = [str(phantom.parent / path) for path in table["path"]]
+    table = table[table["label"] == label]
+    table.to_csv(tmp_path / "cases.csv", index=False)
+    said: list[str] = []
+    source = DataConfig(source=str(tmp_path / "cases.csv"))
+    result = evaluate(finished, source, out=tmp_path / "out", listener=Listener(say=said.append))
+    assert set(result["metrics"]) == {"accuracy"}
+    called = pd.read_csv(tmp_path / "out" / "predictions.csv")
+    assert result["metrics"]["accuracy"]["value"] == pytest.approx((called["pred"] == label).mean())
+    low, high = result["metrics"]["accuracy"]["ci95"]
+    assert 0 <= low < high <= 1
+    assert any(f"The cohort shows {label} alone" in words for words in said)
+    for name, point in result.get("operating_point", {}).items():
+        known, other = ("sensitivity", "specificity") if name == label else ("specificity", "sensitivity")
+        assert point[known]["value"] is not None
+        assert point[other]["value"] is None
+
+
 def test_a_folder_without_a_model_is_refused(phantom: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"model\.json"):
         evaluate(tmp_path, DataConfig(source=str(phantom)))

@@ -204,7 +204,7 @@ def predict(
     from medgraft.cli.terminal import listening
     from medgraft.data.cohort.cases import find_cases
     from medgraft.deploy import MASK_LIST, load_artefact, predict_files, segment_files
-    from medgraft.files import write_table
+    from medgraft.files import refuse_place, write_table
     from medgraft.setup.folder import refuse_run_folder
     from medgraft.train.engine import pick_device
 
@@ -216,6 +216,7 @@ def predict(
     # Not "masks": there people keep the truth.
     target = out or Path("predicted_masks" if is_masks else "predictions.csv")
     refuse_run_folder(target if is_masks else target.parent)
+    refuse_place(target, is_folder=is_masks)
     with listening(console) as listener:
 
         def progress(done: int, total: int) -> None:

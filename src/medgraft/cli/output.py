@@ -133,6 +133,10 @@ def print_external(console: Console, result: ExternalResult) -> None:
     surfaces = f", surfaces in {result.reference.unit.replace('_', ' ')}" if result.reference.unit else ""
     title = f"{result.num_cases} cases of {result.num_images} images{surfaces}"
     rows = [[METRIC_NAMES.get(name, name), with_interval(score)] for name, score in result.result.scores.items()]
+    for name, point in result.result.points.items():
+        for words, score in (("sensitivity", point.sensitivity), ("specificity", point.specificity)):
+            if score.value is not None:
+                rows.append([f"{words} for {name} at {point.threshold:.3f}", with_interval(score)])
     print_table(console, [(title, False), ("value [95 %]", True)], rows)
     first = next(iter(result.result.scores))
     lines = observer_lines(result.reference)

@@ -87,10 +87,11 @@ def apply_thresholds(test: Predictions, thresholds: Mapping[str, float]) -> dict
     """What each class's threshold gives on the test cases, by class.
 
     The intervals are Wilson's, widened for cases that share a group (`clustered_proportion`). Where nothing
-    is called (or nothing is not), ppv (or npv) does not exist: value and interval are None.
+    is called (or nothing is not), ppv (or npv) does not exist: value and interval are None. So it is with the
+    sensitivity of a class that no case shows.
 
     Args:
-        test: Predictions with every class present.
+        test: Predictions.
         thresholds: From `choose_thresholds`, on validation.
 
     Raises:
@@ -103,7 +104,7 @@ def apply_thresholds(test: Predictions, thresholds: Mapping[str, float]) -> dict
         >>> apply_thresholds(pred, {"sick": 0.5})["sick"].sensitivity.value
         0.5
     """
-    parts = one_vs_rest(test)
+    parts = one_vs_rest(test, is_partial=True)
     missing = [part.name for part in parts if part.name not in thresholds]
     if missing:
         raise DataError(

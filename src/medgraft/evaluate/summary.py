@@ -10,16 +10,26 @@ from medgraft.errors import ConfigError, DataError
 from medgraft.evaluate.bootstrap import as_seeds, bootstrap_interval, paired_difference, smallest_class
 from medgraft.evaluate.calibration import apply_temperature, fit_temperature
 from medgraft.evaluate.delong import delong_interval
+from medgraft.evaluate.intervals import clustered_proportion
 from medgraft.evaluate.operating_point import apply_thresholds, choose_thresholds, parse_operating_point
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.results import ClassScores, Comparison, Estimate, ModelResult, Scaled, SiteResult
 from medgraft.evaluate.verdict import verdict, verdict_words
-from medgraft.metrics.cases import one_vs_rest
+from medgraft.metrics.cases import one_vs_rest, predicted_targets
 from medgraft.metrics.classification import brier, ece
 from medgraft.metrics.measures import cases_of, measure_of, measured
 from medgraft.types import Judged, Predictions
 
-__all__ = ["compare", "estimate", "interval_of", "label_interval", "site_results", "summarise", "with_points"]
+__all__ = [
+    "compare",
+    "estimate",
+    "interval_of",
+    "label_interval",
+    "site_results",
+    "summarise",
+    "summarise_partial",
+    "with_points",
+]
 
 _FEWEST_OF_A_SITE: Final = 10
 
@@ -113,6 +123,23 @@ def summarise(test: Judged | Sequence[Judged], weights: np.ndarray | None = None
     return ModelResult(
         scores={name: estimate(seeds, name, counts) for name in measure.metrics(seeds[0])}, per_class=per_class
     )
+
+
+def summarise_partial(pred: Predictions) -> ModelResult:
+    """What cases of some classes alone say of a model: how often it is right on each, and nothing of how it ranks.
+
+    Args:
+        pred: One model's predictions of single labels.
+    """
+    is_right = predicted_targets(pred) == pred.targets
+    per_class = {}
+    for index in np.unique(pred.targets).tolist():
+        shown = pred.targets == index
+        value, ci95 = clustered_proportion(is_right[shown], pred.groups[shown])
+        scores = {"accuracy": Estimate(value=value, ci95=ci95)}
+        per_class[pred.classes[index]] = ClassScores(num_cases=int(shown.sum()), scores=scores)
+    value, ci95 = clustered_proportion(is_right, pred.groups)
+    return ModelResult(scores={"accuracy": Estimate(value=value, ci95=ci95)}, per_class=per_class)
 
 
 def with_points(result: ModelResult, test: Predictions, val: Predictions, operating_point: str) -> ModelResult:

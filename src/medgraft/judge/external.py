@@ -9,7 +9,7 @@ from medgraft.deploy.artefact import LoadedModel
 from medgraft.evaluate.operating_point import apply_thresholds
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.results import ClassPoint
-from medgraft.evaluate.summary import site_results, summarise
+from medgraft.evaluate.summary import site_results, summarise, summarise_partial
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
 from medgraft.listener import Listener
@@ -42,7 +42,7 @@ def judge_external(
         listener: Told how far it is, and what is odd.
 
     Raises:
-        DataError: A class is absent.
+        DataError: A label of several is shown by no case, or by all.
     """
     judge = JUDGES[dataset.cohort.kind]
     judged: Judged = judge.call(
@@ -55,7 +55,16 @@ def judge_external(
     if above:
         limit = dataset.preprocessing.intensity_max
         listener.say(f"warn: {above} images hold values above the training range of {limit}.")
-    result = summarise(labelled, bootstrap_weights(labelled, plan.replicates, plan.seed))
+    absent = _absent(labelled)
+    if absent and isinstance(labelled, Predictions):
+        shown = ", ".join(name for name in labelled.classes if name not in absent)
+        listener.say(
+            f"The cohort shows {shown} alone: how well the model ranks cannot be told, but how often it is right can, "
+            "and sensitivity or specificity at the thresholds that it brings."
+        )
+        result = summarise_partial(labelled)
+    else:
+        result = summarise(labelled, bootstrap_weights(labelled, plan.replicates, plan.seed))
     cases = rows[np.unique(dataset.cohort.units(rows), return_index=True)[1]]
     sites = dataset.cohort.sites(cases)
     external = ExternalResult(
@@ -67,10 +76,17 @@ def judge_external(
         num_cases=len(cases),
         num_above_training_range=above,
         findings=findings,
-        sites=site_results(labelled, sites, num=plan.replicates, seed=plan.seed) if any(sites) else {},
+        sites={} if absent or not any(sites) else site_results(labelled, sites, num=plan.replicates, seed=plan.seed),
         reference=judge.beside(dataset, rows, judged, plan),
     )
     return external, judged
+
+
+def _absent(judged: Judged) -> tuple[str, ...]:
+    """Classes of single labels that no case shows."""
+    if not isinstance(judged, Predictions) or judged.task == "multilabel":
+        return ()
+    return tuple(name for index, name in enumerate(judged.classes) if not (judged.targets == index).any())
 
 
 def _points(judged: Judged, model: LoadedModel) -> dict[str, ClassPoint]:

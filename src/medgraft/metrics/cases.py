@@ -112,11 +112,12 @@ def _check_probs(pred: Predictions) -> None:
         )
 
 
-def one_vs_rest(pred: Predictions) -> tuple[OneVsRest, ...]:
+def one_vs_rest(pred: Predictions, *, is_partial: bool = False) -> tuple[OneVsRest, ...]:
     """The two-class questions behind `pred`: the positive class (binary), every class, or every label.
 
     Args:
         pred: Checked here.
+        is_partial: Whether a class may be absent.
 
     Raises:
         DataError: A class has no case, or (one-vs-rest) nothing but its cases; the message names it.
@@ -137,7 +138,7 @@ def one_vs_rest(pred: Predictions) -> tuple[OneVsRest, ...]:
         scores = pred.probs[rows, column].astype(np.float64)
         parts.append(OneVsRest(name=pred.classes[column], rows=rows, scores=scores, labels=labels[rows]))
     for part in parts:
-        if part.labels.any() and not part.labels.all():
+        if is_partial or (part.labels.any() and not part.labels.all()):
             continue
         absent = part.name if not part.labels.any() else _rest_of(pred, part.name)
         raise DataError(

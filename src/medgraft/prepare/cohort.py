@@ -11,7 +11,7 @@ from medgraft.config import DataConfig
 from medgraft.data.audit.audit import audit_cohort
 from medgraft.data.audit.findings import Audit
 from medgraft.data.cohort.identity import keep_names
-from medgraft.data.cohort.labelled import Unknown, read_cohort
+from medgraft.data.cohort.labelled import Known, Unknown, read_cohort
 from medgraft.data.cohort.marked import read_mask_cohort
 from medgraft.data.decoded.images import DecodedCohort, build_cache
 from medgraft.data.decoded.store import store_folder
@@ -24,7 +24,13 @@ from medgraft.types import Cohort, Reading
 __all__ = ["AuditedCohort", "audited", "decoded_as_asked", "open_cohort", "reading_of", "store_of"]
 
 
-def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2, 3] = "auto", seed: int = 0) -> Cohort:
+def open_cohort(
+    config: DataConfig,
+    listener: Listener,
+    dims: Literal["auto", 2, 3] = "auto",
+    seed: int = 0,
+    known: Known | None = None,
+) -> Cohort:
     """The cohort, after saying what was inferred.
 
     Args:
@@ -32,11 +38,12 @@ def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2,
         listener: Told what was inferred.
         dims: What the network reads where `config` leaves it open.
         seed: Seeds what a training is told of uncertain labels.
+        known: What a finished model predicts, for a cohort that tests it.
 
     Raises:
         MedgraftError: Nothing there can be read, or an option does not fit it.
     """
-    cohort = _OPENED[config.task](config, dims, seed)
+    cohort = _OPENED[config.task](config, dims, seed, known)
     if cohort.positive is not None:
         listener.say(f"Positive class: {cohort.positive} (of {' and '.join(cohort.classes)}).")
     for note in cohort.notes:
@@ -46,13 +53,14 @@ def open_cohort(config: DataConfig, listener: Listener, dims: Literal["auto", 2,
     return cohort
 
 
-def _labelled(config: DataConfig, dims: Literal["auto", 2, 3], seed: int) -> Cohort:
+def _labelled(config: DataConfig, dims: Literal["auto", 2, 3], seed: int, known: Known | None) -> Cohort:
     """A cohort whose truth are labels.
 
     Args:
         config: Where it lies and how it is read.
         dims: What the network reads where `config` leaves it open.
         seed: Seeds what a training is told of uncertain labels.
+        known: What a finished model predicts.
     """
     return read_cohort(
         config.source,
@@ -67,17 +75,19 @@ def _labelled(config: DataConfig, dims: Literal["auto", 2, 3], seed: int) -> Coh
         dims=config.dims if config.dims != "auto" else dims,
         grades=config.grades,
         frames=config.frames,
+        known=known,
         unknown=Unknown(uncertain=config.uncertain, blank=config.blank, seed=seed),
     )
 
 
-def _marked(config: DataConfig, _dims: Literal["auto", 2, 3], _seed: int) -> Cohort:
+def _marked(config: DataConfig, _dims: Literal["auto", 2, 3], _seed: int, _known: Known | None) -> Cohort:
     """A cohort whose truth are masks; options about labels mean nothing there.
 
     Args:
         config: Where it lies and how it is read.
         _dims: Not used: the masks tell it.
         _seed: Not used: nothing is drawn.
+        _known: Not used: classes of masks are compared by their numbers, too.
     """
     label_options = {
         "--label-column": config.label_column,
@@ -106,7 +116,7 @@ def _marked(config: DataConfig, _dims: Literal["auto", 2, 3], _seed: int) -> Coh
     return cohort
 
 
-_OPENED: Final[dict[str, Callable[[DataConfig, Literal["auto", 2, 3], int], Cohort]]] = {
+_OPENED: Final[dict[str, Callable[[DataConfig, Literal["auto", 2, 3], int, Known | None], Cohort]]] = {
     "classification": _labelled,
     "segmentation": _marked,
 }

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from medgraft.config import DataConfig, Unit
-from medgraft.data.cohort.labelled import with_units
+from medgraft.data.cohort.labelled import Known, with_units
 from medgraft.data.cohort.marked import NO_NUMBER
 from medgraft.data.decoded.masks import build_mask_cache
 from medgraft.deploy.artefact import Artefact, LoadedModel, load_artefact
@@ -96,9 +96,11 @@ def _opened_labels(model: LoadedModel, config: DataConfig, unit: Unit | None, li
     artefact = model.artefact
     wanted = unit or (config.unit if config.unit != "image" else artefact.judged_by)
     update: dict[str, Any] = {"dims": artefact.preprocessing.dims, "frames": artefact.preprocessing.reading.frames}
+    known = Known(task=artefact.task, classes=artefact.classes)
     if config.labels is not None:
-        return _with_labels(artefact, open_cohort(config.model_copy(update=update | {"unit": wanted}), listener))
-    cohort = open_cohort(config.model_copy(update=update | {"unit": "image"}), listener)
+        config = config.model_copy(update=update | {"unit": wanted})
+        return _with_labels(artefact, open_cohort(config, listener, known=known))
+    cohort = open_cohort(config.model_copy(update=update | {"unit": "image"}), listener, known=known)
     divided = with_units(cohort, wanted)
     for note in divided.notes_since(cohort):
         listener.say(note)

@@ -15,6 +15,7 @@ from medgraft.data.cohort.export import list_export, unit_names
 from medgraft.data.cohort.films import with_frames
 from medgraft.data.cohort.folders import TABLE_SUFFIXES, Listing, list_folder, tables_in
 from medgraft.data.cohort.labels import (
+    as_known,
     choose_positive,
     class_matrix,
     describe_task,
@@ -36,7 +37,7 @@ from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.volume import is_volume_name
 from medgraft.types import Cohort, Task
 
-__all__ = ["MIN_PATIENTS", "Unknown", "read_cohort", "with_units"]
+__all__ = ["MIN_PATIENTS", "Known", "Unknown", "read_cohort", "with_units"]
 
 MIN_PATIENTS: Final = 3
 """Fewest patients (images, where patients are unknown) of a class: one each for train, val and test."""
@@ -59,6 +60,19 @@ class Unknown:
     seed: int = 0
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What a finished model predicts, in whose terms a cohort is read; a cohort of one class is enough.
+
+    Args:
+        task: Of the model.
+        classes: In the order of its outputs.
+    """
+
+    task: Task
+    classes: tuple[str, ...]
+
+
 def read_cohort(
     source: str | Path,
     *,
@@ -73,6 +87,7 @@ def read_cohort(
     dims: Literal["auto", 2, 3] = "auto",
     frames: Literal["one", "first", "middle", "all"] = "one",
     unknown: Unknown | None = None,
+    known: Known | None = None,
     grades: Sequence[str] = (),
 ) -> Cohort:
     """The cohort found at `source`; everything inferred on the way is in its notes.
@@ -88,6 +103,7 @@ def read_cohort(
         label_column: Column of labels (``a|b`` for several), or several 0/1 columns separated by commas.
         patient_column: Column of patients.
         patient_regex: Pattern searched in each path; its first group (or whole match) is the patient.
+        known: What a finished model predicts, for a cohort that tests it.
         frames: ``all``: every frame of a DICOM film is an image, and they are judged together; else files are images.
         positive: Positive class of a binary task.
         labels: Table that labels the images of a folder by an identifier, e.g. of a PACS export.
@@ -127,7 +143,7 @@ def read_cohort(
             raise ConfigError("--path-column names no column of --labels: say --key path, and call the column path.")
         columns = {"label_column": label_column, "patient_column": patient_column}
         listing = list_export(path, Path(labels).expanduser(), key, unit=unit, dims=wanted, **columns)
-        cohort = dataclasses.replace(_encode(listing, positive, unknown or Unknown()), judged_by=unit)
+        cohort = dataclasses.replace(_encode(listing, positive, unknown or Unknown(), known), judged_by=unit)
     elif key != "path" or unit != "image":
         raise ConfigError(f"--key and --unit say how --labels is meant, got {key} and {unit} without it. Add --labels.")
     elif path.suffix.lower() == ".npz" and path.is_file():
@@ -139,7 +155,7 @@ def read_cohort(
             noun, other = ("images", "volumes") if cohort.dims == 2 else ("volumes", "images")
             raise DataError(f"{path}: expected {other}, got {noun}. {_NETWORKS}")
     else:
-        cohort = _encode(_listing(path, asked, wanted), positive, unknown or Unknown())
+        cohort = _encode(_listing(path, asked, wanted), positive, unknown or Unknown(), known)
     if grades:
         cohort = _graded(cohort, grades)
     if patient_regex is not None:
@@ -148,7 +164,8 @@ def read_cohort(
         cohort = with_frames(cohort)
     if cohort.arrays is None:
         cohort = with_dicom(cohort)
-    _check_enough(cohort)
+    if known is None:
+        _check_enough(cohort)
     return _with_units(dataclasses.replace(cohort, is_phantom=is_phantom(cohort)))
 
 
@@ -222,18 +239,19 @@ def _listing(path: Path, asked: dict[str, str], dims: Literal[2, 3]) -> Listing:
     return dataclasses.replace(listing, notes=(note, *listing.notes))
 
 
-def _encode(listing: Listing, positive: str | None, unknown: Unknown) -> Cohort:
+def _encode(listing: Listing, positive: str | None, unknown: Unknown, known: Known | None) -> Cohort:
     """The cohort of a listing, whose labels become classes and targets.
 
     Args:
         listing: What lies on disk.
         positive: Positive class that the user asked for, or None.
         unknown: What labels mean that are neither 0 nor 1.
+        known: What a finished model predicts; None where there is none.
     """
     if listing.flags is not None:
-        cohort = _from_flags(listing, listing.flags, unknown)
+        cohort = _from_flags(listing, listing.flags, unknown, known)
     elif unknown.uncertain is None and unknown.blank == "refuse":
-        cohort = _from_labels(listing)
+        cohort = _from_labels(listing, known)
     else:
         raise ConfigError(
             f"--uncertain and --blank are for several columns of 0 and 1, got one label in {listing.where}. "
@@ -245,9 +263,10 @@ def _encode(listing: Listing, positive: str | None, unknown: Unknown) -> Cohort:
     return dataclasses.replace(cohort, positive=chosen, table=cohort.table.astype(object), notes=notes)
 
 
-def _from_labels(listing: Listing) -> Cohort:
+def _from_labels(listing: Listing, known: Known | None) -> Cohort:
     try:
-        task, classes, targets = encode_labels(listing.table["label"].tolist())
+        labels = listing.table["label"].tolist()
+        task, classes, targets = encode_labels(labels, () if known is None else known.classes)
     except DataError as error:
         tables = tables_in(listing.root) if listing.layout == "folder" else []
         advice = f" If {tables[0].name} holds the labels, say --labels {tables[0]} --key KEY." if tables else ""
@@ -265,23 +284,30 @@ def _nested(listing: Listing) -> str:
     return f" Are these the classes? Give {inside}." if below is not None and below.table["label"].nunique() > 1 else ""
 
 
-def _from_flags(listing: Listing, flags: Mapping[str, Sequence[str | None]], unknown: Unknown) -> Cohort:
+def _from_flags(
+    listing: Listing, flags: Mapping[str, Sequence[str | None]], unknown: Unknown, known: Known | None
+) -> Cohort:
     """A multilabel cohort, from a column of 0 and 1 for each label.
 
     Args:
         listing: What lies on disk.
         flags: Label to its texts, None where a cell is blank.
         unknown: What labels mean that are neither 0 nor 1.
+        known: What a finished model predicts; None where there is none.
     """
+    if known is not None:
+        names = as_known({name: name for name in flags}, known.classes)
+        flags = {names[name]: texts for name, texts in flags.items()}
     classes = tuple(flags)
     takes_uncertain = unknown.uncertain is not None
     targets, is_uncertain = encode_flags(
         flags, listing.where, FIRST_LINE, takes_uncertain=takes_uncertain, blank=unknown.blank
     )
-    if unknown.uncertain is None and (targets.sum(1) == 1).all():
+    has_classes = (targets.sum(1) == 1).all() if known is None else known.task != "multilabel"
+    if unknown.uncertain is None and has_classes and (targets.sum(1) == 1).all():
         # NaN is no 1, so nothing is blank either.
         table = listing.table.assign(label=[classes[row.argmax()] for row in targets])
-        cohort = _from_labels(dataclasses.replace(listing, table=table, flags=None))
+        cohort = _from_labels(dataclasses.replace(listing, table=table, flags=None), known)
         words = f"Every row has exactly one of {', '.join(classes)}: they are classes, of which an image has one."
         return dataclasses.replace(cohort, notes=(words, *cohort.notes))
     cohort = _cohort(listing, "multilabel", classes, targets)

@@ -18,6 +18,7 @@ __all__ = [
     "class_matrix",
     "describe_task",
     "encode_flags",
+    "as_known",
     "encode_labels",
     "nearest",
     "spelling_key",
@@ -115,17 +116,19 @@ def _in_order(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(unique))
 
 
-def encode_labels(labels: Sequence[str]) -> tuple[Task, tuple[str, ...], np.ndarray]:
+def encode_labels(labels: Sequence[str], known: Sequence[str] = ()) -> tuple[Task, tuple[str, ...], np.ndarray]:
     """Task, class names and targets of one label text per image; ``a|b`` anywhere makes it multilabel.
 
     Args:
         labels: One text per image; not empty.
+        known: Classes of a finished model: labels are taken for them however they are spelled, and one is enough; empty
+            where the labels themselves are the classes.
 
     Returns:
         Targets are (N,) int64, or (N, C) float32 for multilabel. Names are sorted, numbers by value.
 
     Raises:
-        DataError: Fewer than two classes.
+        DataError: Fewer than two classes, or one that the model does not know.
 
     Examples:
         >>> encode_labels(["b", "a", "b"])[:2]
@@ -137,11 +140,34 @@ def encode_labels(labels: Sequence[str]) -> tuple[Task, tuple[str, ...], np.ndar
         return _encode_sets([[part for part in label.split(SEPARATOR) if part.strip()] for label in labels])
     names = canonical_names(labels)
     classes = _in_order(names.values())
+    if known:
+        names = as_known(names, known)
+        classes = tuple(known)
     if len(classes) < 2:
         raise DataError(f"expected at least two classes, got only {classes[0]!r}. Add images of another class.")
     index = {name: classes.index(canonical) for name, canonical in names.items()}
     targets = np.array([index[label] for label in labels], dtype=np.int64)
     return ("binary" if len(classes) == 2 else "multiclass"), classes, targets
+
+
+def as_known(names: Mapping[str, str], known: Sequence[str]) -> dict[str, str]:
+    """The names of a finished model for those of a cohort, which may be spelled otherwise.
+
+    Args:
+        names: Each stored spelling to the name that stands for it.
+        known: Classes of the model.
+
+    Raises:
+        DataError: The model does not know one.
+    """
+    spelled = {spelling_key(name): name for name in known}
+    strange = sorted({name for name in names.values() if spelling_key(name) not in spelled})
+    if strange:
+        raise DataError(
+            f"expected the model's classes {', '.join(known)}, got {', '.join(strange)}. "
+            "Rename the labels or folders of the cohort."
+        )
+    return {stored: spelled[spelling_key(name)] for stored, name in names.items()}
 
 
 def _encode_sets(sets: list[list[str]]) -> tuple[Task, tuple[str, ...], np.ndarray]:
