@@ -1,4 +1,4 @@
-"""Every attribute that changes what a stored number means, against arithmetic by hand (docs/dicom.md has the table)."""
+"""Every attribute that changes what a stored number means, against arithmetic by hand (docs/stored-values.md has the table)."""
 
 import io
 import itertools
