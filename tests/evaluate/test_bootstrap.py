@@ -178,9 +178,13 @@ def test_swapping_the_models_mirrors_the_difference(make_predictions, seed: int)
 def test_p_is_small_but_never_zero_for_a_clear_winner(make_predictions) -> None:
     good = make_predictions("binary", num_cases=200, signal=2.5, decimals=8)
     bad = noisy(good, 0, 6.0)
-    result = paired_difference(good, bad, "auroc", bootstrap_weights(good, num=199))
+    weights = bootstrap_weights(good, num=199)
+    result = paired_difference(good, bad, "auprc", weights)
     assert result.p == pytest.approx(2 / 200)
     assert result.ci95[0] > 0
+    by_influence = paired_difference(good, bad, "auroc", weights)
+    assert 0 < by_influence.p < 1e-6
+    assert by_influence.ci95[0] > 0
 
 
 def test_two_perfect_models_on_few_cases_prove_nothing(make_predictions) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from medgraft.evaluate.bootstrap import bootstrap_interval, paired_difference
 from medgraft.evaluate.over_seeds import difference_over_seeds, holm, interval_over_seeds
 from medgraft.evaluate.replicates import bootstrap_weights
+from medgraft.evaluate.summary import interval_of
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
@@ -29,7 +30,7 @@ def test_one_seed_is_the_plain_bootstrap(make_predictions) -> None:
     one, two = (make_predictions("binary", num_cases=80, seed=0, signal=s) for s in (1.0, 2.0))
     two = dataclasses.replace(two, targets=one.targets)
     weights = bootstrap_weights(one, num=300)
-    assert interval_over_seeds([one], "auprc", weights) == bootstrap_interval(one, "auprc", weights)
+    assert interval_over_seeds([one], "auprc", weights) == interval_of(one, "auprc", weights)
     assert difference_over_seeds([two], [one], "auroc", weights) == paired_difference(two, one, "auroc", weights)
 
 

@@ -81,7 +81,7 @@ def test_value_and_interval_are_the_first_seeds(make_predictions) -> None:
     result = summarise(seeds, weights).scores["auprc"]
     values = [METRICS["auprc"](pred) for pred in seeds]
     assert result.value == values[0]
-    assert result.ci95 == bootstrap_interval(first, "auprc", weights)
+    assert result.ci95 == label_interval(first, "auprc", weights)
     assert result.mean == pytest.approx(np.mean(values))
     assert result.sd == pytest.approx(np.std(values, ddof=1))
 
@@ -99,17 +99,21 @@ def test_thresholds_and_temperature_come_from_validation(make_predictions) -> No
     assert (one.scores["brier"].value, one.scores["ece"].value) == (brier(test), ece(test))
 
 
-def test_delong_is_used_only_for_binary_with_single_images(make_predictions) -> None:
-    single = make_predictions("binary")
-    weights = bootstrap_weights(single, num=100)
-    assert label_interval(single, "auroc", weights) == delong_interval(single.probs[:, 1], single.targets)
-    assert label_interval(single, "auprc", weights) == bootstrap_interval(single, "auprc", weights)
+def test_intervals_are_those_of_influence_for_auroc_and_logit_for_auprc(make_predictions) -> None:
+    single = make_predictions("binary", num_cases=400)
+    weights = bootstrap_weights(single, num=400)
+    # Student's t of hundreds of cases is nearly normal: the same variance as DeLong's.
+    assert label_interval(single, "auroc", weights) == pytest.approx(
+        delong_interval(single.probs[:, 1], single.targets), abs=2e-3
+    )
+    low, high = label_interval(single, "auprc", weights)
+    assert (low, high) == pytest.approx(bootstrap_interval(single, "auprc", weights), abs=0.02)
     grouped = make_predictions("binary", per_group=4)
-    weights = bootstrap_weights(grouped, num=100)
-    assert label_interval(grouped, "auroc", weights) == bootstrap_interval(grouped, "auroc", weights)
-    lone = dataclasses.replace(single, targets=(np.arange(60) == 0).astype(int))
-    weights = bootstrap_weights(lone, num=100)
-    assert label_interval(lone, "auroc", weights) == bootstrap_interval(lone, "auroc", weights)
+    wide = label_interval(grouped, "auroc", bootstrap_weights(grouped, num=100))
+    assert 0 < wide[0] < wide[1] < 1
+    lone = dataclasses.replace(single, targets=(np.arange(400) == 0).astype(int))
+    # One case of a class says nothing of another one.
+    assert label_interval(lone, "auroc", bootstrap_weights(lone, num=100)) == (0.0, 1.0)
 
 
 def test_the_comparison_holds_both_differences_and_the_verdict(make_predictions) -> None:

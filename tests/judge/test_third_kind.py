@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from medgraft import types
+from medgraft import as_json, types
 from medgraft.backbones import BackboneSpec, build_backbone
 from medgraft.deploy.artefact import Artefact, Judging, load_artefact
 from medgraft.evaluate import replicates
@@ -153,9 +153,9 @@ def _numbers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.setitem(literal, key, value)  # type: ignore[arg-type]
     # `Task` names a fourth word.
     monkeypatch.setattr(Artefact.__dataclass_fields__["task"], "type", str)
-    types._adapter.cache_clear()
+    as_json._adapter.cache_clear()
     yield
-    types._adapter.cache_clear()
+    as_json._adapter.cache_clear()
 
 
 @pytest.mark.usefixtures("_numbers")

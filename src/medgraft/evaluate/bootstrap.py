@@ -1,17 +1,19 @@
 """Intervals and paired differences of any metric over bootstrap replicates."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 
 from medgraft.errors import DataError
-from medgraft.evaluate.intervals import Difference, perfect_auroc_interval
+from medgraft.evaluate.influence import has_influence, influence_difference
+from medgraft.evaluate.intervals import Difference, perfect_auprc_interval, perfect_auroc_interval
 from medgraft.metrics.cases import one_vs_rest
-from medgraft.metrics.measures import measure_of
+from medgraft.metrics.measures import measure_of, measured
 from medgraft.types import Judged, Predictions
 
 __all__ = [
+    "PERFECT",
     "as_seeds",
     "bootstrap_interval",
     "difference_of",
@@ -21,6 +23,8 @@ __all__ = [
 ]
 
 K = TypeVar("K", bound=Judged)
+PERFECT: Final = {"auroc": perfect_auroc_interval, "auprc": perfect_auprc_interval}
+"""Intervals of metrics that were measured as exactly 1, from groups with and without a class."""
 
 
 def metric_replicates(preds: Judged | Sequence[Judged], metric: str, weights: np.ndarray) -> np.ndarray:
@@ -49,7 +53,7 @@ def metric_replicates(preds: Judged | Sequence[Judged], metric: str, weights: np
 def bootstrap_interval(preds: Judged | Sequence[Judged], metric: str, weights: np.ndarray) -> tuple[float, float]:
     """The 95 % percentile interval of a metric; of the mean over seeds when several are given.
 
-    An AUROC of exactly 1 has no spread over replicates; it gets `perfect_auroc_interval` of the smallest
+    An AUROC or AUPRC of exactly 1 has no spread over replicates; it gets the interval of `PERFECT` of the smallest
     class, counted in groups. ECE is biased upward, in a replicate once more; its interval is the basic one
     (the percentiles mirrored at the value), which takes that bias off and can so lie below the value.
 
@@ -73,8 +77,8 @@ def bootstrap_interval(preds: Judged | Sequence[Judged], metric: str, weights: n
     """
     values = metric_replicates(preds, metric, weights)
     first = as_seeds(preds)[0]
-    if metric == "auroc" and values.min() == 1.0 and isinstance(first, Predictions):
-        return perfect_auroc_interval(*smallest_class(first))
+    if metric in PERFECT and values.min() == 1.0 and isinstance(first, Predictions):
+        return PERFECT[metric](*smallest_class(first))
     low, high = np.quantile(values, (0.025, 0.975))
     if metric == "ece":
         value = float(metric_replicates(preds, metric, np.ones((1, weights.shape[1])))[0])
@@ -93,7 +97,8 @@ def paired_difference(
     Several seeds are averaged inside each replicate. With k_low (k_high) replicates at or below (above) 0,
     p = min(1, 2 (min(k_low, k_high) + 1) / (R + 1)), which is never 0. Two different models that both reach
     an AUROC of exactly 1 show no spread; their interval reaches as far as `perfect_auroc_interval` of
-    either does.
+    either does. Where the influence of cases is known (`medgraft.evaluate.influence`: AUROC, means over masks) interval
+    and p are those of t over groups, because replicates of few groups prove too much.
 
     Args:
         first: One model's predictions, or those of several seeds.
@@ -117,6 +122,12 @@ def paired_difference(
     """
     left, right = as_seeds(first), as_seeds(second)
     as_seeds([*left, *right])
+    if has_influence(left[0], metric):
+        gap = float(np.mean([measured(judged, metric) for judged in left]))
+        gap -= float(np.mean([measured(judged, metric) for judged in right]))
+        found = influence_difference(left, right, metric, gap)
+        if found is not None:
+            return found
     values = metric_replicates(left, metric, weights), metric_replicates(right, metric, weights)
     return difference_of(left, right, metric, values)
 
@@ -140,10 +151,10 @@ def difference_of(
     # Equal values may differ by rounding (means of other terms), which must not decide a sign.
     gaps = np.round(values[0] - values[1], 12)
     extreme = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
-    is_perfect = metric == "auroc" and min(values[0].min(), values[1].min()) == 1.0
+    is_perfect = metric in PERFECT and min(values[0].min(), values[1].min()) == 1.0
     predictions = [judged for judged in (*first, *second) if isinstance(judged, Predictions)]
     if is_perfect and not all(np.array_equal(predictions[0].probs, other.probs) for other in predictions):
-        low = perfect_auroc_interval(*smallest_class(predictions[0]))[0] - 1
+        low = PERFECT[metric](*smallest_class(predictions[0]))[0] - 1
         high = -low
     else:
         low, high = np.quantile(gaps, (0.025, 0.975))

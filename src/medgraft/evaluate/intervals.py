@@ -5,7 +5,7 @@ from typing import Final
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from medgraft.errors import DataError
 
@@ -13,6 +13,8 @@ __all__ = [
     "Difference",
     "Z95",
     "clustered_proportion",
+    "logit_interval",
+    "perfect_auprc_interval",
     "perfect_auroc_interval",
     "wilson_interval",
 ]
@@ -109,6 +111,46 @@ def clustered_proportion(events: np.ndarray, groups: np.ndarray) -> tuple[float 
         variance = squares * num_groups / (num_groups - 1) / num_cases**2
         effective = num_cases / max(1.0, variance * num_cases / (share * (1 - share)))
     return share, wilson_interval(share * effective, effective)
+
+
+def logit_interval(value: float, deviation: float, freedom: float) -> tuple[float, float]:
+    """The 95 % interval of a share, symmetric on the logit scale and so inside 0 to 1.
+
+    Args:
+        value: Above 0 and below 1.
+        deviation: Its standard error.
+        freedom: Degrees of freedom of that, at least 1.
+
+    Examples:
+        >>> [round(end, 3) for end in logit_interval(0.9, 0.05, 30)]
+        [0.745, 0.965]
+    """
+    logit, half = np.log(value / (1 - value)), float(t.ppf(0.975, freedom)) * deviation / (value * (1 - value))
+    return float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit)))
+
+
+def perfect_auprc_interval(num_positives: int, num_negatives: int) -> tuple[float, float]:
+    """The 95 % interval of an AUPRC that was measured as exactly 1: what the one of AUROC leaves possible.
+
+    The lower end is the AUPRC of two normal distributions of equal width whose AUROC is the lower end of
+    `perfect_auroc_interval`, at the prevalence of the cases.
+
+    Args:
+        num_positives: Independent positive cases (or groups), at least 1.
+        num_negatives: Independent negative cases (or groups), at least 1.
+
+    Raises:
+        DataError: A count below 1.
+
+    Examples:
+        >>> [round(end, 3) for end in perfect_auprc_interval(20, 20)]
+        [0.901, 1.0]
+    """
+    distance = np.sqrt(2) * norm.ppf(perfect_auroc_interval(num_positives, num_negatives)[0])
+    thresholds = np.linspace(distance + 8, -8, 4001)
+    recall, fallout = norm.sf(thresholds - distance), norm.sf(thresholds)
+    precision = num_positives * recall / (num_positives * recall + num_negatives * fallout)
+    return float(np.trapezoid(precision, recall)), 1.0
 
 
 def perfect_auroc_interval(num_positives: int, num_negatives: int) -> tuple[float, float]:

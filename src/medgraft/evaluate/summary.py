@@ -7,18 +7,24 @@ from typing import Any, Final
 import numpy as np
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.evaluate.bootstrap import as_seeds, bootstrap_interval, paired_difference, smallest_class
+from medgraft.evaluate.bootstrap import (
+    as_seeds,
+    bootstrap_interval,
+    metric_replicates,
+    paired_difference,
+    smallest_class,
+)
 from medgraft.evaluate.calibration import apply_temperature, fit_temperature
-from medgraft.evaluate.delong import delong_interval
-from medgraft.evaluate.intervals import clustered_proportion
+from medgraft.evaluate.influence import has_influence, influence_interval
+from medgraft.evaluate.intervals import clustered_proportion, logit_interval, wilson_interval
 from medgraft.evaluate.operating_point import apply_thresholds, choose_thresholds, parse_operating_point
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.results import ClassScores, Comparison, Estimate, ModelResult, Scaled, SiteResult
 from medgraft.evaluate.verdict import verdict, verdict_words
-from medgraft.metrics.cases import one_vs_rest, predicted_targets
+from medgraft.metrics.cases import predicted_targets
 from medgraft.metrics.classification import brier, ece
 from medgraft.metrics.measures import cases_of, measure_of, measured
-from medgraft.types import Judged, Predictions
+from medgraft.types import Judged, Overlaps, Predictions
 
 __all__ = [
     "compare",
@@ -28,6 +34,7 @@ __all__ = [
     "site_results",
     "summarise",
     "summarise_partial",
+    "too_few_for_a_verdict",
     "with_points",
 ]
 
@@ -35,9 +42,11 @@ _FEWEST_OF_A_SITE: Final = 10
 
 
 def label_interval(pred: Predictions, metric: str, weights: np.ndarray) -> tuple[float, float]:
-    """The 95 % interval of a metric of labels: DeLong for a binary AUROC with one image per group.
+    """The 95 % interval of a metric of labels; nothing has width zero.
 
-    Everything else, and a class with a single case, by the bootstrap over groups.
+    AUROC by the influence of cases, summed over groups (DeLong's and Obuchowski's variance), and AUPRC by the
+    bootstrap's standard error, both on the logit scale with Student's t; shares of cases by Wilson's interval, widened
+    for groups; everything else by percentiles of the bootstrap over groups.
 
     Args:
         pred: One model's predictions.
@@ -56,14 +65,51 @@ def label_interval(pred: Predictions, metric: str, weights: np.ndarray) -> tuple
         >>> round(low, 3), round(high, 3)
         (0.069, 0.992)
     """
-    is_single = len(np.unique(pred.groups)) == len(pred.groups)
-    if metric == "auroc" and pred.task == "binary" and is_single and min(smallest_class(pred)) > 1:
-        part = one_vs_rest(pred)[0]
-        return delong_interval(part.scores, part.labels)
-    return bootstrap_interval(pred, metric, weights)
+    value = measured(pred, metric)
+    if metric == "auroc" and 0 < value < 1:
+        return influence_interval(pred, metric, value) or (0.0, 1.0)
+    if metric == "auprc" and 0 < value < 1:
+        spread = float(metric_replicates(pred, metric, weights).std(ddof=1)) if len(weights) > 1 else 0.0
+        return logit_interval(value, spread, max(1, min(smallest_class(pred)) - 1)) if spread > 0 else (0.0, 1.0)
+    if metric in _SHARES and pred.task != "multilabel":
+        _, ci95 = clustered_proportion(_SHARES[metric](pred), pred.groups)
+        return ci95 or (0.0, 1.0)
+    low, high = bootstrap_interval(pred, metric, weights)
+    if low == high and 0 <= value <= 1:
+        groups = min(smallest_class(pred))
+        return wilson_interval(value * groups, groups)
+    return low, high
 
 
-INTERVALS: Final[dict[str, Callable[[Any, str, np.ndarray], tuple[float, float]]]] = {"labels": label_interval}
+_SHARES: Final[dict[str, Callable[[Predictions], np.ndarray]]] = {
+    "accuracy": lambda pred: predicted_targets(pred) == pred.targets,
+    "majority": lambda pred: pred.targets == np.bincount(pred.targets).argmax(),
+}
+"""Metrics that are shares of cases, as what is counted."""
+
+
+def mask_interval(overlaps: Overlaps, metric: str, weights: np.ndarray) -> tuple[float, float]:
+    """The 95 % interval of a metric of masks: t over groups for means over cases; nothing has width zero.
+
+    Args:
+        overlaps: One model's masks.
+        metric: Name of a metric of masks.
+        weights: (R, N) counts from `bootstrap_weights`.
+    """
+    value = measured(overlaps, metric)
+    if has_influence(overlaps, metric) and (found := influence_interval(overlaps, metric, value)) is not None:
+        return found
+    low, high = bootstrap_interval(overlaps, metric, weights)
+    if low == high and 0 <= value <= 1:
+        groups = len(np.unique(overlaps.groups))
+        return wilson_interval(value * groups, groups)
+    return low, high
+
+
+INTERVALS: Final[dict[str, Callable[[Any, str, np.ndarray], tuple[float, float]]]] = {
+    "labels": label_interval,
+    "masks": mask_interval,
+}
 """By kind of truth; where nothing better is known, the bootstrap over groups."""
 
 
@@ -204,21 +250,34 @@ def compare(
     measure = measure_of(first)
     counts = bootstrap_weights(first) if weights is None else weights
     there = measure.metrics(first)
-    differences = {
-        metric: paired_difference(chosen, baseline, metric, counts) for metric in measure.compared if metric in there
-    }
+    sides = as_seeds(chosen), as_seeds(baseline)
+    differences = {metric: paired_difference(*sides, metric, counts) for metric in measure.compared if metric in there}
     judged = differences[measure.judges]
-    num, fewest = len(np.unique(first.groups)), measure.fewest_groups
-    if num < fewest and judged.ci95 != (0.0, 0.0):
+    if (few := too_few_for_a_verdict(first)) and judged.ci95 != (0.0, 0.0):
         return Comparison(
             difference=differences,
             verdict="inconclusive",
             headline=f"{name} compared with full fine-tuning is inconclusive",
-            numbers=f"{num} patients or groups prove nothing ({measure.judges_name} difference {judged.value:+.4f}); "
-            f"at least {fewest} are needed (--folds tests everyone once)",
+            numbers=f"{few[0]} prove nothing ({measure.judges_name} difference {judged.value:+.4f}); "
+            f"at least {few[1]} are needed (--folds tests everyone once)",
         )
     headline, numbers = verdict_words(judged, margin, name, metric=measure.judges_name)
     return Comparison(difference=differences, verdict=verdict(judged, margin), headline=headline, numbers=numbers)
+
+
+def too_few_for_a_verdict(judged: Judged) -> tuple[str, int] | None:
+    """Which groups are too few for any verdict, and how many are needed; None where they are enough.
+
+    Args:
+        judged: The test cases.
+    """
+    measure = measure_of(judged)
+    num = len(np.unique(judged.groups))
+    if num < measure.fewest_groups:
+        return f"{num} patients or groups", measure.fewest_groups
+    if isinstance(judged, Predictions) and min(smallest_class(judged)) < measure.fewest_of_a_class:
+        return f"{min(smallest_class(judged))} patients or groups of the rarest class", measure.fewest_of_a_class
+    return None
 
 
 def site_results(

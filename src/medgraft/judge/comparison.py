@@ -11,7 +11,8 @@ from medgraft.evaluate.efficiency import latency_ms
 from medgraft.evaluate.intervals import Difference
 from medgraft.evaluate.over_seeds import difference_over_seeds, holm, interval_over_seeds
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.verdict import verdict
+from medgraft.evaluate.summary import too_few_for_a_verdict
+from medgraft.evaluate.verdict import Verdict, verdict
 from medgraft.judge.plan import JudgePlan
 from medgraft.judge.test import judged_by_trial
 from medgraft.metrics.measures import measure_of, measured
@@ -30,6 +31,7 @@ BASELINE: Final = "ftl"
 SECOND: Final = "ftl-pretrained"
 """Full fine-tuning of the part that is pretrained, where the weights lack the network's tail."""
 RANKING: Final = ("auroc", "auprc")
+_LEVEL: Final = 0.05
 """Metrics that strategies are compared by; the first decides the verdict."""
 
 
@@ -148,7 +150,7 @@ def _over_seeds(plan: JudgePlan, judged: Sequence[Judged], name: str, weights: n
     return MetricOverSeeds(
         mean=float(np.mean(values)),
         sd=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        ci95=interval_over_seeds(judged, name, weights, plan.seed) if name in RANKING else None,
+        ci95=interval_over_seeds(judged, name, weights) if name in RANKING else None,
     )
 
 
@@ -178,12 +180,28 @@ def _compared(
                 cost_in_ftl=rows[i].train_macs / rows[base].train_macs,
                 seconds_in_ftl=rows[i].train_seconds / rows[base].train_seconds,
                 difference={metric: by_row[i] for metric, by_row in gaps.items() if i in by_row},
-                verdict=verdict(gaps["auroc"][i], plan.margin) if i in gaps["auroc"] else None,
+                verdict=_word(gaps["auroc"][i], predictions[i][0], plan) if i in gaps["auroc"] else None,
                 second_difference=None
                 if second is None or i in (base, second)
-                else _gap(difference_over_seeds(predictions[i], predictions[second], "auroc", weights, plan.seed)),
+                else _gap(difference_over_seeds(predictions[i], predictions[second], "auroc", weights)),
             )
     return tuple(compared)
+
+
+def _word(gap: Gap, judged: Judged, plan: JudgePlan) -> Verdict:
+    """What the difference to full fine-tuning allows to say, given how many were asked about.
+
+    Args:
+        gap: Difference with its adjusted p.
+        judged: The test cases.
+        plan: Tells the margin.
+    """
+    if too_few_for_a_verdict(judged) is not None:
+        return "inconclusive"
+    word = verdict(gap, plan.margin)
+    if word in ("better", "worse") and gap.p_holm is not None and gap.p_holm >= _LEVEL:
+        return "non-inferior" if gap.ci95[0] > -plan.margin else "inconclusive"
+    return word
 
 
 def _gaps(
@@ -208,9 +226,7 @@ def _gaps(
     family = [i for i in asked if rows[i].key != SECOND]
     gaps: dict[str, dict[int, Gap]] = {}
     for metric in RANKING:
-        by_row = {
-            i: difference_over_seeds(predictions[i], predictions[base], metric, weights, plan.seed) for i in asked
-        }
+        by_row = {i: difference_over_seeds(predictions[i], predictions[base], metric, weights) for i in asked}
         adjusted = dict(zip(family, holm([by_row[i].p for i in family]), strict=True)) if family else {}
         gaps[metric] = {i: _gap(by_row[i], adjusted.get(i)) for i in asked}
     return gaps

@@ -61,6 +61,7 @@ class Measure:
         weighted: (R,) values of a metric, one for each row of (R, N) weights of the cases.
         classes: What the cases say of each class alone; nothing where there is only one to speak of.
         truth: (N, …) of the cases, the same for every model.
+        fewest_of_a_class: Groups with, and without, each class that a verdict needs at least.
         fewest_groups: Groups that a verdict needs at least: with fewer no p is small, whatever replicates say.
         tolerance_alone: Whether the rule ``compact`` goes by its tolerance alone, without the bootstrap's SD.
     """
@@ -73,6 +74,7 @@ class Measure:
     weighted: Callable[[Any, str, np.ndarray], np.ndarray]
     classes: Callable[[Any], Iterator[ClassPart]]
     truth: Callable[[Any], np.ndarray]
+    fewest_of_a_class: int = 0
     fewest_groups: int = 0
     tolerance_alone: bool = False
 
@@ -185,6 +187,8 @@ MEASURES: Final[dict[str, Measure]] = {
         weighted=weighted_metric,
         classes=_labels_apart,
         truth=lambda judged: judged.targets,
+        # Below, an interval says more of the few cases than of others like them.
+        fewest_of_a_class=10,
     ),
     "masks": Measure(
         chooses="dice",

@@ -119,7 +119,10 @@ def surface_scores(
         # MONAI calls itself in a way that it warns of.
         warnings.simplefilter("ignore", FutureWarning)
         distance = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=steps)
-        share = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True, spacing=steps)
+        # Nikolov weighs every piece of surface by its area; without it pixels of the border are counted instead.
+        share = compute_surface_dice(
+            *pair, class_thresholds=[tolerance], include_background=True, spacing=steps, use_subvoxels=True
+        )
     return float(distance), float(share)
 
 

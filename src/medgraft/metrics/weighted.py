@@ -114,7 +114,8 @@ def _kappa(pred: Predictions, weights: np.ndarray) -> np.ndarray:
     # What two raters with these habits would be apart by chance.
     squares = _means(truth**2, weights)[:, 0] + _means(called**2, weights)[:, 0]
     chance = squares - 2 * of_truth * of_called
-    return np.asarray(1 - apart / np.where(chance > 0, chance, np.inf))
+    # Where both know one class alone there is nothing to agree about.
+    return np.asarray(np.where(chance > 0, 1 - apart / np.where(chance > 0, chance, 1), np.nan))
 
 
 def _ece(pred: Predictions, weights: np.ndarray) -> np.ndarray:
