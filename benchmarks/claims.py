@@ -2,7 +2,7 @@
 
     python benchmarks/claims.py [--simulations 400] [--replicates 1000]
 
-Scores are binormal with an AUROC of .9; of two models the scores correlate .8 within a class; cases of one patient share
+Scores are binormal with an AUROC of .9; of two models the scores correlate .8 within a class; cases of a patient share
 half of their variance. Each row: coverage of single AUROC and AUPRC (and how often the whole interval lies above the
 truth), of the paired difference of two models that are equally good, the share of pairs in which the first is called
 better, and of those with p < .05. For masks: cases are skewed (85 % good, 12 % middling, 3 % failures), and the two
@@ -114,7 +114,7 @@ def of_masks(num: int, *, simulations: int, replicates: int) -> str:
         weights = bootstrap_weights(models[0], replicates, seed)
         low, high = interval_of(models[0], "dice", weights)
         inside += low <= truth <= high
-        gap = paired_difference(*models, "dice", weights)
+        gap = paired_difference(models[0], models[1], "dice", weights)
         covered += gap.ci95[0] <= 0 <= gap.ci95[1]
         better += gap.ci95[0] > 0
         small += gap.p < 0.05

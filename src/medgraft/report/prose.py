@@ -42,6 +42,7 @@ REFERENCES: Final = {
     "delong": "DeLong ER, DeLong DM, Clarke-Pearson DL. Comparing the areas under two or more correlated "
     "receiver "
     "operating characteristic curves. Biometrics 1988;44:837–845.",
+    "obuchowski": "Obuchowski NA. Nonparametric analysis of clustered ROC curve data. Biometrics 1997;53:567–578.",
     "efron": "Efron B, Tibshirani RJ. An introduction to the bootstrap. Chapman & Hall, 1993.",
     "piaggio": "Piaggio G, Elbourne DR, Pocock SJ, Evans SJW, Altman DG. Reporting of noninferiority and "
     "equivalence "
@@ -259,18 +260,22 @@ def _held_out(run: RunFiles) -> str:
 def _intervals(run: RunFiles, cite: Cite) -> str:
     result, test = run.result, run.result.test
     over = "patients" if is_patient_known(run) else f"{result.case_noun} or sets of identical {result.noun}"
-    strata = ", stratified by class" if test.reference.tolerance is None else ""
-    text = (
-        f"Intervals of 95 % come from {fmt.integer(test.replicates)} bootstrap replicates over {over}{strata}"
-        f"{cite('efron')}"
-    )
-    if result.task == "binary" and test.num_groups == test.num_cases:
-        text += f", that of AUROC from DeLong's method{cite('delong')}"
-    if test.chosen.points:
-        text += f", those of sensitivity and the like from Wilson's method{cite('wilson')}"
+    replicates = f"{fmt.integer(test.replicates)} bootstrap replicates{cite('efron')}"
+    if test.reference.tolerance is None:
+        text = (
+            f"Intervals of 95 % are over {over}: those of AUROC and its differences from DeLong's variance"
+            f"{cite('delong')}, summed within {over}{cite('obuchowski')}, with Student's t; that of AUPRC from the standard error of "
+            f"{replicates}, stratified by class, on the logit scale; those of accuracy, sensitivity and the like from "
+            f"Wilson's method{cite('wilson')}; all others from percentiles of the replicates"
+        )
+    else:
+        text = (
+            f"Intervals of 95 % are Student's t over {over}, those of pooled Dice percentiles of {replicates}; "
+            "differences are paired"
+        )
     return (
-        f"{text}; the difference to full fine-tuning was taken on the same replicates. Non-inferiority was defined "
-        f"beforehand as a lower bound above {fmt.signed(-test.margin)} {run.measure.judges_name}{cite('piaggio')}."
+        f"{text}. Non-inferiority was defined beforehand as a lower bound above "
+        f"{fmt.signed(-test.margin)} {run.measure.judges_name}{cite('piaggio')}."
     )
 
 
