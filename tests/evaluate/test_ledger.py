@@ -90,3 +90,27 @@ def test_a_full_disk_is_said_and_not_counted(ledger: Path, monkeypatch: pytest.M
 def test_no_cases_are_refused(ledger: Path) -> None:
     with pytest.raises(DataError, match="hashes of the test cases, got none"):
         open_test([], "run 1", Path("out"))
+
+
+@pytest.mark.parametrize("size", [3, 60, 900])
+def test_a_set_that_shares_most_cases_counts_on(size: int, ledger: Path) -> None:
+    cases = [f"case {number}" for number in range(size)]
+    assert open_test(cases, "first", Path("run"), ledger) == 1
+    others = {
+        "a subset": cases[: 2 * size // 3],
+        "a superset": [*cases, "another"],
+        "one exchanged": [*cases[1:], "another"],
+        "one twice": [*cases, cases[0]],
+    }
+    for number, (name, hashes) in enumerate(others.items(), start=2):
+        assert open_test(hashes, name, Path("run"), ledger) == number
+    strangers = [f"stranger {number}" for number in range(size)]
+    assert open_test([*strangers, *cases[: size // 5]], "others", Path("run"), ledger) == 1
+
+
+def test_a_line_of_an_older_version_still_counts(ledger: Path) -> None:
+    open_test(["a", "b"], "first", Path("run"), ledger)
+    record = json.loads(ledger.read_text())
+    del record["sketch"]
+    ledger.write_text(json.dumps(record) + "\n")
+    assert open_test(["a", "b"], "second", Path("run"), ledger) == 2

@@ -1,7 +1,8 @@
 """How often the labels of a test set were opened on this machine.
 
-Every look at a test set is a chance to choose by it; the report prints the count. Only hashes, a run
-number and the run's folder are kept.
+Every look at a test set is a chance to choose by it; the report prints the count. A set that shares most of its cases
+with an earlier one is the same set: one exchanged image starts no new count. Only hashes, a run number and the run's
+folder are kept.
 """
 
 import contextlib
@@ -9,15 +10,19 @@ import datetime
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from medgraft.errors import DataError, RunError
 from medgraft.files import lock_file
 from medgraft.machine import home
 
 __all__ = ["ledger_path", "open_test"]
+
+_SAMPLE: Final = 128
+_DIGITS: Final = 16
+_SHARED: Final = 0.5
 
 
 def ledger_path() -> Path:
@@ -31,7 +36,7 @@ def ledger_path() -> Path:
 
 
 def open_test(case_hashes: Iterable[str], run_id: str, run_folder: Path, path: Path | None = None) -> int:
-    """Write down that a run opens these test cases; the number of runs that did, up to this one.
+    """Write down that a run opens these test cases; the number of runs that opened most of them, up to this one.
 
     A run that continues gets the number of its first opening and is not counted again.
 
@@ -60,10 +65,11 @@ def open_test(case_hashes: Iterable[str], run_id: str, run_folder: Path, path: P
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with _locked(file) as handle:
-            runs = _runs(_lines(handle), key, file)
+            sketch = _sketch(hashes)
+            runs = _runs(_lines(handle), key, sketch, file)
             if run_id not in runs:
                 now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-                record = {"test": key, "cases": len(hashes), "run": run_id, "when": now}
+                record = {"test": key, "cases": len(hashes), "sketch": sketch, "run": run_id, "when": now}
                 _append(handle, record | {"folder": str(run_folder.absolute())}, file)
                 runs.append(run_id)
     except OSError as error:
@@ -97,25 +103,52 @@ def _lines(handle: int) -> list[bytes]:
     return whole.splitlines()
 
 
-def _runs(lines: list[bytes], key: str, file: Path) -> list[str]:
-    """The runs that opened the test set `key`, each once, in order.
+def _sketch(hashes: Sequence[str]) -> list[str]:
+    """The smallest hashes of a set's cases, as a fair sample of them that is the same for equal cases.
+
+    Args:
+        hashes: One per case.
+
+    References:
+        Broder, On the resemblance and containment of documents, 1997.
+    """
+    return sorted({hashlib.sha256(case.encode()).hexdigest()[:_DIGITS] for case in hashes})[:_SAMPLE]
+
+
+def _is_same(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether the smaller of two sets lies for the most part in the other, as far as samples tell.
+
+    Args:
+        first: From `_sketch`.
+        second: The same of another set.
+    """
+    # Beyond the last hash of a full sample its set may go on.
+    ends = [sketch[-1] for sketch in (first, second) if len(sketch) == _SAMPLE]
+    parts = [{case for case in sketch if not ends or case <= min(ends)} for sketch in (first, second)]
+    fewest = min(len(part) for part in parts)
+    return fewest > 0 and len(parts[0] & parts[1]) > _SHARED * fewest
+
+
+def _runs(lines: list[bytes], key: str, sketch: Sequence[str], file: Path) -> list[str]:
+    """The runs that opened the test set `key`, or most of its cases, each once, in order.
 
     Args:
         lines: Whole lines of the ledger.
         key: Hash of the test set.
+        sketch: From `_sketch`; a line of an older version has none.
         file: Path of the ledger, for the message.
     """
     runs: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            test, run = record["test"], record["run"]
+            test, run, other = record["test"], record["run"], record.get("sketch", [])
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(
                 f"expected an opening as JSON in line {number} of {file}, got {line[:60]!r}. "
                 "Remove that line, or restore the file."
             ) from error
-        if test == key:
+        if test == key or _is_same(sketch, other):
             runs[run] = None
     return list(runs)
 

@@ -264,8 +264,8 @@ def _intervals(run: RunFiles, cite: Cite) -> str:
     if test.reference.tolerance is None:
         text = (
             f"Intervals of 95 % are over {over}: those of AUROC and its differences from DeLong's variance"
-            f"{cite('delong')}, summed within {over}{cite('obuchowski')}, with Student's t; that of AUPRC from the standard error of "
-            f"{replicates}, stratified by class, on the logit scale; those of accuracy, sensitivity and the like from "
+            f"{cite('delong')}, summed within {over}{cite('obuchowski')}, with Student's t; that of AUPRC from the "
+            f"standard error of {replicates}, stratified by class, on the logit scale; those of accuracy, sensitivity and the like from "
             f"Wilson's method{cite('wilson')}; all others from percentiles of the replicates"
         )
     else:
