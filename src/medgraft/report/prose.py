@@ -260,17 +260,17 @@ def _held_out(run: RunFiles) -> str:
 def _intervals(run: RunFiles, cite: Cite) -> str:
     result, test = run.result, run.result.test
     over = "patients" if is_patient_known(run) else f"{result.case_noun} or sets of identical {result.noun}"
-    replicates = f"{fmt.integer(test.replicates)} bootstrap replicates{cite('efron')}"
+    replicates = f"{fmt.integer(test.replicates)} bootstrap replicates"
+    # References are numbered in the order in which they are cited.
     if test.reference.tolerance is None:
-        text = (
-            f"Intervals of 95 % are over {over}: those of AUROC and its differences from DeLong's variance"
-            f"{cite('delong')}, summed within {over}{cite('obuchowski')}, with Student's t; that of AUPRC from the "
-            f"standard error of {replicates}, stratified by class, on the logit scale; those of accuracy, sensitivity and the like from "
-            f"Wilson's method{cite('wilson')}; all others from percentiles of the replicates"
-        )
+        ranks = f"those of AUROC and its differences from DeLong's variance{cite('delong')}, summed within {over}"
+        ranks += f"{cite('obuchowski')}, with Student's t"
+        areas = f"that of AUPRC from the standard error of {replicates}{cite('efron')}, stratified by class, on the logit scale"
+        shares = f"those of accuracy, sensitivity and the like from Wilson's method{cite('wilson')}"
+        text = f"Intervals of 95 % are over {over}: {ranks}; {areas}; {shares}; all others from percentiles of these"
     else:
         text = (
-            f"Intervals of 95 % are Student's t over {over}, those of pooled Dice percentiles of {replicates}; "
+            f"Intervals of 95 % are Student's t over {over}, those of pooled Dice percentiles of {replicates}{cite('efron')}; "
             "differences are paired"
         )
     return (
