@@ -265,13 +265,13 @@ def _intervals(run: RunFiles, cite: Cite) -> str:
     if test.reference.tolerance is None:
         ranks = f"those of AUROC and its differences from DeLong's variance{cite('delong')}, summed within {over}"
         ranks += f"{cite('obuchowski')}, with Student's t"
-        areas = f"that of AUPRC from the standard error of {replicates}{cite('efron')}, stratified by class, on the logit scale"
+        areas = f"that of AUPRC, on the logit scale, from {replicates}{cite('efron')}, stratified by class"
         shares = f"those of accuracy, sensitivity and the like from Wilson's method{cite('wilson')}"
         text = f"Intervals of 95 % are over {over}: {ranks}; {areas}; {shares}; all others from percentiles of these"
     else:
         text = (
-            f"Intervals of 95 % are Student's t over {over}, those of pooled Dice percentiles of {replicates}{cite('efron')}; "
-            "differences are paired"
+            f"Intervals of 95 % are Student's t over {over}, those of pooled Dice percentiles of "
+            + f"{replicates}{cite('efron')}; differences are paired"
         )
     return (
         f"{text}. Non-inferiority was defined beforehand as a lower bound above "
