@@ -107,6 +107,8 @@ def test_a_run_keeps_patients_apart_and_says_what_was_done(trained: Path) -> Non
         "windows": ["file"],
         "scaling": "auto",
         "spacing_mm": [],
+        "frames": "one",
+        "complex": "refuse",
     }
     assert load_artefact(trained).artefact.preprocessing.reading == Reading()
 

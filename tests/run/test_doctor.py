@@ -351,7 +351,7 @@ def test_the_python_of_the_environment_is_named():
 
 
 def test_every_transfer_syntax_has_its_line(monkeypatch):
-    import medgraft.io.dicom as reading
+    import medgraft.io.dicom_pixels as reading
 
     lines = room._dicom()
     assert len(lines) == len(reading.COMPRESSED)

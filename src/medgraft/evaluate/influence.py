@@ -202,4 +202,6 @@ def influence_variance(first: Sequence[Judged], metric: str, second: Sequence[Ju
     influence = np.mean([of_case(seed) for seed in first], axis=0)
     if second:
         influence = influence - np.mean([of_case(seed) for seed in second], axis=0)
+    if np.abs(influence).max() <= _NOTHING:
+        return 0.0, float(len(influence) - 1)  # one model on both sides, however few its cases
     return clustered_variance(influence, judged.groups, _classes_of(judged))

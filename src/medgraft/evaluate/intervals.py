@@ -123,7 +123,7 @@ def logit_interval(value: float, deviation: float, freedom: float) -> tuple[floa
 
     Examples:
         >>> [round(end, 3) for end in logit_interval(0.9, 0.05, 30)]
-        [0.745, 0.965]
+        [0.743, 0.966]
     """
     logit, half = np.log(value / (1 - value)), float(t.ppf(0.975, freedom)) * deviation / (value * (1 - value))
     return float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit)))
@@ -144,7 +144,7 @@ def perfect_auprc_interval(num_positives: int, num_negatives: int) -> tuple[floa
 
     Examples:
         >>> [round(end, 3) for end in perfect_auprc_interval(20, 20)]
-        [0.901, 1.0]
+        [0.899, 1.0]
     """
     distance = np.sqrt(2) * norm.ppf(perfect_auroc_interval(num_positives, num_negatives)[0])
     thresholds = np.linspace(distance + 8, -8, 4001)

@@ -55,7 +55,7 @@ def names_of_formats(dims: int) -> str:
 
     Examples:
         >>> names_of_formats(2), names_of_formats(3)
-        ('DICOM, PNG, JPEG, TIFF, BMP', 'NIfTI, npy, DICOM, or a folder of slices')
+        ('DICOM, PNG, JPEG, TIFF, BMP, GIF, PPM', 'NIfTI, npy, DICOM, or a folder of slices')
     """
     if dims == 2:
         return ", ".join(file_format.name for file_format in FORMATS.values() if file_format.image)

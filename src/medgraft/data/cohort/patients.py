@@ -133,9 +133,9 @@ def _patients_of(patient_ids: Sequence[str | None]) -> tuple["pd.Series[Any]", l
     names, ways = spelled_once(patient_ids)
     patients: pd.Series[Any] = pd.Series(names, dtype=object)
     num, lost = patients.nunique(), int(patients.isna().sum())
-    if num == 0:
+    if num == 0 and not any(patient_ids):
         return patients, []
-    if num == 1 and len(patients) > 1:
+    if num <= 1 and len(patients) > 1:
         note = "All DICOM files have one PatientID (an anonymised export?): patients are unknown. See --patient-column."
         return pd.Series([None] * len(patients), dtype=object), [note]
     note = f"Patients come from the DICOM headers: {num} patients"
