@@ -90,7 +90,8 @@ def test_few_cases_of_a_class_prove_nothing(num_positive: int) -> None:
     first, second = binary(rng.normal(size=60) + 5 * labels, labels), binary(rng.normal(size=60), labels)
     found = compare(first, second, weights=bootstrap_weights(first, num=200))
     assert found.verdict == "inconclusive"
-    assert f"{num_positive} patients or groups of the rarest class prove nothing" in found.numbers
+    who = "1 patient or group of the rarest class proves" if num_positive == 1 else f"{num_positive} patients or groups"
+    assert found.numbers.startswith(who)
     assert "at least 10 are needed" in found.numbers
     low, high = found.difference["auroc"].ci95
     if num_positive == 1:

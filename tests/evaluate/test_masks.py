@@ -1,6 +1,7 @@
 """Results of masks: intervals over groups, paired comparisons, classes apart, seeds."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -116,7 +117,7 @@ def test_a_handful_of_patients_proves_nothing(num: int, word: str) -> None:
     bad = dataclasses.replace(good, counts=good.counts - np.array([0, 0, 9]))
     found = compare(good, bad, 0.02)
     assert found.verdict == word
-    assert ("prove nothing" in found.sentence) == (word == "inconclusive")
+    assert bool(re.search("proves? nothing", found.sentence)) == (word == "inconclusive")
     # No sign test of so few has a smaller p.
     assert found.difference["dice"].p >= 2.0 ** (1 - num)
 

@@ -258,7 +258,7 @@ def compare(
             difference=differences,
             verdict="inconclusive",
             headline=f"{name} compared with full fine-tuning is inconclusive",
-            numbers=f"{few[0]} prove nothing ({measure.judges_name} difference {judged.value:+.4f}); "
+            numbers=f"{few[0]} nothing ({measure.judges_name} difference {judged.value:+.4f}); "
             f"at least {few[1]} are needed (--folds tests everyone once)",
         )
     headline, numbers = verdict_words(judged, margin, name, metric=measure.judges_name)
@@ -266,7 +266,7 @@ def compare(
 
 
 def too_few_for_a_verdict(judged: Judged) -> tuple[str, int] | None:
-    """Which groups are too few for any verdict, and how many are needed; None where they are enough.
+    """Which groups are too few and prove nothing, as the start of a sentence, and how many are needed; None for enough.
 
     Args:
         judged: The test cases.
@@ -274,10 +274,14 @@ def too_few_for_a_verdict(judged: Judged) -> tuple[str, int] | None:
     measure = measure_of(judged)
     num = len(np.unique(judged.groups))
     if num < measure.fewest_groups:
-        return f"{num} patients or groups", measure.fewest_groups
+        return _proving(num, ""), measure.fewest_groups
     if isinstance(judged, Predictions) and min(smallest_class(judged)) < measure.fewest_of_a_class:
-        return f"{min(smallest_class(judged))} patients or groups of the rarest class", measure.fewest_of_a_class
+        return _proving(min(smallest_class(judged)), " of the rarest class"), measure.fewest_of_a_class
     return None
+
+
+def _proving(num: int, of: str) -> str:
+    return f"1 patient or group{of} proves" if num == 1 else f"{num} patients or groups{of} prove"
 
 
 def site_results(
