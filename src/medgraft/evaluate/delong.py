@@ -7,9 +7,9 @@ import numpy as np
 from scipy.stats import norm, rankdata
 
 from medgraft.errors import DataError
-from medgraft.evaluate.intervals import Z95, Difference, perfect_auroc_interval
+from medgraft.evaluate.intervals import Z95, Difference, logit_interval, perfect_auroc_interval
 
-__all__ = ["delong_covariance", "delong_interval", "delong_test"]
+__all__ = ["delong_covariance", "delong_interval", "delong_test", "placements"]
 
 
 def delong_covariance(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -49,13 +49,25 @@ def delong_covariance(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarra
             f"expected at least two cases of each class, got {num_pos} positive and {num_neg} negative. "
             "A variance needs two; use a larger set."
         )
-    pos, neg = scores[:, positive], scores[:, ~positive]
-    ranks = rankdata(np.concatenate((pos, neg), axis=1), axis=1)
-    # Per case: the share of the other class that it beats, ties as half.
-    of_pos = (ranks[:, :num_pos] - rankdata(pos, axis=1)) / num_neg
-    of_neg = 1 - (ranks[:, num_pos:] - rankdata(neg, axis=1)) / num_pos
+    of_pos, of_neg = placements(scores, positive)
     covariance = np.atleast_2d(np.cov(of_pos)) / num_pos + np.atleast_2d(np.cov(of_neg)) / num_neg
     return of_pos.mean(axis=1), covariance
+
+
+def placements(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(K, P) share of the negative cases that each positive one beats, (K, Q) of the positive that beat each negative.
+
+    Ties count half; the mean of either is the AUROC.
+
+    Args:
+        scores: (K, N) real numbers, higher is more positive.
+        positive: (N,) bool, at least one of each.
+    """
+    pos, neg = scores[:, positive], scores[:, ~positive]
+    ranks = rankdata(np.concatenate((pos, neg), axis=1), axis=1)
+    of_pos = (ranks[:, : pos.shape[1]] - rankdata(pos, axis=1)) / neg.shape[1]
+    of_neg = 1 - (ranks[:, pos.shape[1] :] - rankdata(neg, axis=1)) / pos.shape[1]
+    return of_pos, of_neg
 
 
 def delong_interval(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
@@ -85,9 +97,7 @@ def delong_interval(scores: np.ndarray, labels: np.ndarray) -> tuple[float, floa
     if area in (0.0, 1.0):
         low = perfect_auroc_interval(num_pos, len(labels) - num_pos)[0]
         return (low, 1.0) if area == 1.0 else (0.0, 1 - low)
-    logit = np.log(area / (1 - area))
-    half = Z95 * np.sqrt(variance) / (area * (1 - area))
-    return float(1 / (1 + np.exp(half - logit))), float(1 / (1 + np.exp(-half - logit)))
+    return logit_interval(area, float(np.sqrt(variance)), np.inf)
 
 
 def delong_test(first: np.ndarray, second: np.ndarray, labels: np.ndarray) -> Difference:

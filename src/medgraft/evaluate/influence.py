@@ -11,11 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
-from scipy.stats import rankdata, t
+from scipy.stats import t
 
+from medgraft.evaluate.delong import placements
 from medgraft.evaluate.intervals import Difference, logit_interval
 from medgraft.metrics.cases import one_vs_rest
-from medgraft.metrics.overlap import dice, jaccard
+from medgraft.metrics.overlap import MEANS_OVER_CASES
 from medgraft.types import Judged, Kind, Overlaps, Predictions
 
 __all__ = [
@@ -44,15 +45,10 @@ def auroc_influence(pred: Predictions) -> np.ndarray:
     parts = one_vs_rest(pred)
     influence = np.zeros(len(pred.groups))
     for part in parts:
-        positive = part.labels
-        ranks = rankdata(part.scores)
-        beaten = np.empty(len(ranks))
-        # The share of the other class that a case beats, or is beaten by; ties count half.
-        beaten[positive] = (ranks[positive] - rankdata(part.scores[positive])) / (~positive).sum()
-        beaten[~positive] = 1 - (ranks[~positive] - rankdata(part.scores[~positive])) / positive.sum()
-        area = beaten[positive].mean()
-        size = np.where(positive, positive.sum(), (~positive).sum())
-        influence[part.rows] += (beaten - area) / size / len(parts)
+        for rows, (placed,) in zip(
+            (part.rows[part.labels], part.rows[~part.labels]), placements(part.scores[None], part.labels), strict=True
+        ):
+            influence[rows] += (placed - placed.mean()) / len(placed) / len(parts)
     return influence
 
 
@@ -66,19 +62,9 @@ def _mean_influence(values_of: Callable[[Overlaps], np.ndarray]) -> Callable[[Ov
     return influence
 
 
-def _surfaces(overlaps: Overlaps, column: int) -> np.ndarray:
-    measured: Any = overlaps.surfaces
-    return np.asarray(measured[..., column])
-
-
 INFLUENCES: Final[dict[Kind, dict[str, Callable[[Any], np.ndarray]]]] = {
     "labels": {"auroc": auroc_influence},
-    "masks": {
-        "dice": _mean_influence(lambda overlaps: dice(overlaps.counts)),
-        "jaccard": _mean_influence(lambda overlaps: jaccard(overlaps.counts)),
-        "hd95": _mean_influence(lambda overlaps: _surfaces(overlaps, 0)),
-        "surface_dice": _mean_influence(lambda overlaps: _surfaces(overlaps, 1)),
-    },
+    "masks": {name: _mean_influence(values) for name, values in MEANS_OVER_CASES.items()},
 }
 """By kind of truth and metric; the others are resampled."""
 
@@ -158,7 +144,7 @@ def influence_interval(judged: Judged, metric: str, value: float) -> tuple[float
         value: Its value.
     """
     variance, freedom = influence_variance([judged], metric)
-    if not _NOTHING < variance < float("inf"):
+    if not 0 < variance < float("inf"):
         return None
     half = float(t.ppf(0.975, freedom)) * float(np.sqrt(variance))
     if metric != "auroc":
@@ -182,7 +168,7 @@ def influence_difference(
     variance, freedom = influence_variance(first, metric, second)
     if variance == float("inf"):
         return Difference(value=value, ci95=(-1.0, 1.0), p=1.0)
-    if variance <= _NOTHING:
+    if variance == 0:
         return None
     error = float(np.sqrt(variance))
     half = float(t.ppf(0.975, freedom)) * error
@@ -204,4 +190,5 @@ def influence_variance(first: Sequence[Judged], metric: str, second: Sequence[Ju
         influence = influence - np.mean([of_case(seed) for seed in second], axis=0)
     if np.abs(influence).max() <= _NOTHING:
         return 0.0, float(len(influence) - 1)  # one model on both sides, however few its cases
-    return clustered_variance(influence, judged.groups, _classes_of(judged))
+    variance, freedom = clustered_variance(influence, judged.groups, _classes_of(judged))
+    return (variance if variance > _NOTHING else 0.0), freedom

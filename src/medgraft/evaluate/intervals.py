@@ -4,6 +4,7 @@ import dataclasses
 from typing import Final
 
 import numpy as np
+from scipy.integrate import trapezoid
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
@@ -150,7 +151,7 @@ def perfect_auprc_interval(num_positives: int, num_negatives: int) -> tuple[floa
     thresholds = np.linspace(distance + 8, -8, 4001)
     recall, fallout = norm.sf(thresholds - distance), norm.sf(thresholds)
     precision = num_positives * recall / (num_positives * recall + num_negatives * fallout)
-    return float(np.trapezoid(precision, recall)), 1.0
+    return float(trapezoid(precision, recall)), 1.0
 
 
 def perfect_auroc_interval(num_positives: int, num_negatives: int) -> tuple[float, float]:

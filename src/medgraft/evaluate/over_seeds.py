@@ -1,7 +1,6 @@
 """Many strategies against one baseline: intervals over groups and seeds, and p-values for a family of questions."""
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 from scipy.stats import t
@@ -14,9 +13,6 @@ from medgraft.metrics.measures import measured
 from medgraft.types import Judged, Predictions
 
 __all__ = ["difference_over_seeds", "holm", "interval_over_seeds"]
-
-
-_NOTHING: Final = 1e-15
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -112,8 +108,7 @@ def _over_cases(
     """
     judged = first[0]
     if has_influence(judged, metric):
-        variance, freedom = influence_variance(first, metric, second)
-        return (0.0 if variance < _NOTHING else variance), freedom
+        return influence_variance(first, metric, second)
     values = metric_replicates(first, metric, weights)
     values = values - metric_replicates(second, metric, weights) if second else values
     few = min(smallest_class(judged)) if isinstance(judged, Predictions) else len(np.unique(judged.groups))

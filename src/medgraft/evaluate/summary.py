@@ -74,11 +74,7 @@ def label_interval(pred: Predictions, metric: str, weights: np.ndarray) -> tuple
     if metric in _SHARES and pred.task != "multilabel":
         _, ci95 = clustered_proportion(_SHARES[metric](pred), pred.groups)
         return ci95 or (0.0, 1.0)
-    low, high = bootstrap_interval(pred, metric, weights)
-    if low == high and 0 <= value <= 1:
-        groups = min(smallest_class(pred))
-        return wilson_interval(value * groups, groups)
-    return low, high
+    return _with_width(bootstrap_interval(pred, metric, weights), value, min(smallest_class(pred)))
 
 
 _SHARES: Final[dict[str, Callable[[Predictions], np.ndarray]]] = {
@@ -99,11 +95,19 @@ def mask_interval(overlaps: Overlaps, metric: str, weights: np.ndarray) -> tuple
     value = measured(overlaps, metric)
     if has_influence(overlaps, metric) and (found := influence_interval(overlaps, metric, value)) is not None:
         return found
-    low, high = bootstrap_interval(overlaps, metric, weights)
-    if low == high and 0 <= value <= 1:
-        groups = len(np.unique(overlaps.groups))
-        return wilson_interval(value * groups, groups)
-    return low, high
+    return _with_width(bootstrap_interval(overlaps, metric, weights), value, len(np.unique(overlaps.groups)))
+
+
+def _with_width(interval: tuple[float, float], value: float, num_groups: int) -> tuple[float, float]:
+    """The interval of a metric, of a share that does not vary over replicates Wilson's.
+
+    Args:
+        interval: Its ends.
+        value: The metric.
+        num_groups: Groups that it hangs on.
+    """
+    is_flat = interval[0] == interval[1] and 0 <= value <= 1
+    return wilson_interval(value * num_groups, num_groups) if is_flat else interval
 
 
 INTERVALS: Final[dict[str, Callable[[Any, str, np.ndarray], tuple[float, float]]]] = {
@@ -250,8 +254,9 @@ def compare(
     measure = measure_of(first)
     counts = bootstrap_weights(first) if weights is None else weights
     there = measure.metrics(first)
-    sides = as_seeds(chosen), as_seeds(baseline)
-    differences = {metric: paired_difference(*sides, metric, counts) for metric in measure.compared if metric in there}
+    differences = {
+        metric: paired_difference(chosen, baseline, metric, counts) for metric in measure.compared if metric in there
+    }
     judged = differences[measure.judges]
     if (few := too_few_for_a_verdict(first)) and judged.ci95 != (0.0, 0.0):
         return Comparison(

@@ -15,6 +15,7 @@ from medgraft.types import VOID, Overlaps
 
 __all__ = [
     "MASK_METRICS",
+    "MEANS_OVER_CASES",
     "dice",
     "jaccard",
     "overlap_counts",
@@ -162,11 +163,16 @@ def _surface(overlaps: Overlaps, column: int) -> np.ndarray:
 
 
 _OF_SURFACES: Final = ("hd95", "surface_dice")
+MEANS_OVER_CASES: Final[dict[str, Callable[[Overlaps], np.ndarray]]] = {
+    "dice": lambda overlaps: dice(overlaps.counts),
+    "jaccard": lambda overlaps: jaccard(overlaps.counts),
+    "hd95": lambda overlaps: _surface(overlaps, 0),
+    "surface_dice": lambda overlaps: _surface(overlaps, 1),
+}
+"""Metrics that are means over cases of means over classes, as (N, C) values of these."""
 MASK_METRICS: Final[dict[str, Callable[[Overlaps, np.ndarray], np.ndarray]]] = {
-    "dice": _mean(lambda overlaps: dice(overlaps.counts)),
+    "dice": _mean(MEANS_OVER_CASES["dice"]),
     "pooled_dice": _pooled,
-    "jaccard": _mean(lambda overlaps: jaccard(overlaps.counts)),
-    "hd95": _mean(lambda overlaps: _surface(overlaps, 0)),
-    "surface_dice": _mean(lambda overlaps: _surface(overlaps, 1)),
+    **{name: _mean(values) for name, values in MEANS_OVER_CASES.items() if name != "dice"},
 }
 """By name: (overlaps, weights) to values. In a replicate, the pooled Dice is that of all its pixels together."""

@@ -95,7 +95,7 @@ def _opened_labels(model: LoadedModel, config: DataConfig, unit: Unit | None, li
         raise ConfigError("a model that classifies understands labels alone, got --task segmentation. Leave it out.")
     artefact = model.artefact
     wanted = unit or (config.unit if config.unit != "image" else artefact.judged_by)
-    update: dict[str, Any] = {"dims": artefact.preprocessing.dims, "frames": artefact.preprocessing.reading.frames}
+    update: dict[str, Any] = {"dims": artefact.preprocessing.dims}
     known = Known(task=artefact.task, classes=artefact.classes)
     if config.labels is not None:
         config = config.model_copy(update=update | {"unit": wanted})
