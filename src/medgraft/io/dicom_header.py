@@ -10,9 +10,9 @@ from pydicom.dataset import Dataset
 from pydicom.uid import UID
 
 from medgraft.errors import DataError
-from medgraft.io.dicom_open import quiet, read_dataset, refusing, uid_of
+from medgraft.io.dicom_open import is_dicom, quiet, read_dataset, refusing, uid_of
 
-__all__ = ["MAX_VALUES", "DicomFile", "Frame", "header_of", "lut_of", "read_header"]
+__all__ = ["MAX_VALUES", "DicomFile", "Frame", "header_if_dicom", "header_of", "lut_of", "read_header"]
 
 MAX_VALUES: Final = 2**28
 """Most numbers (frames × rows × columns × samples) a header may declare: 1 GiB as float32."""
@@ -130,6 +130,14 @@ def read_header(path: Path) -> DicomFile:
         DataError: It cannot be read, holds no image, or declares an absurd size.
     """
     return header_of(read_dataset(path, stop_before_pixels=True), path)
+
+
+def header_if_dicom(path: Path) -> DicomFile | None:
+    """What a file says of itself; None where it is no DICOM file, or cannot be read, which decoding tells by name."""
+    try:
+        return read_header(path) if path.is_file() and is_dicom(path) else None
+    except DataError:
+        return None
 
 
 def header_of(dataset: Dataset, path: Path) -> DicomFile:

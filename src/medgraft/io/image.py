@@ -245,7 +245,7 @@ def _bits(image: ImageFile.ImageFile, path: Path) -> int:
     if image.mode == "F":
         raise DataError(f"{path}: holds floating-point pixels, which have no fixed range. Save it as 16-bit PNG.")
     if isinstance(image, TiffImageFile):
-        depth = max(int(bits) for bits in np.atleast_1d(image.tag_v2.get(BITS_PER_SAMPLE, 1)))
+        depth = _stored_bits(image, 0)
         if depth <= 8 and SIGNED in np.atleast_1d(image.tag_v2.get(SAMPLE_FORMAT, 1)):
             raise DataError(f"{path}: holds signed 8-bit pixels. Shift them by 128 and save as PNG.")
         if depth > 8 and image.mode not in WIDE_MODES:

@@ -7,8 +7,7 @@ from pathlib import Path
 from medgraft.data.cohort.walk import tree_below
 from medgraft.errors import DataError
 from medgraft.io.case import is_case
-from medgraft.io.dicom_header import DicomFile, read_header
-from medgraft.io.dicom_open import is_dicom
+from medgraft.io.dicom_header import DicomFile, header_if_dicom
 from medgraft.io.formats import names_of_formats
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.in_order import in_order
@@ -129,12 +128,8 @@ def _volumes_below(path: Path) -> list[tuple[Path, ...]]:
 
 
 def _header(path: Path) -> DicomFile | None:
-    if is_volume_name(path.name) or path.suffix.lower() in IMAGE_SUFFIXES:
-        return None
-    try:
-        return read_header(path) if is_dicom(path) else None
-    except DataError:
-        return None
+    is_other = is_volume_name(path.name) or path.suffix.lower() in IMAGE_SUFFIXES
+    return None if is_other else header_if_dicom(path)
 
 
 def _stacks(members: dict[Path, DicomFile]) -> list[tuple[Path, ...]]:

@@ -2,7 +2,6 @@
 
 import functools
 import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, get_args
@@ -14,12 +13,11 @@ from medgraft.config import Key, Unit
 from medgraft.data.cohort.cases import cases_in, files_by_path
 from medgraft.data.cohort.folders import COLUMNS, Listing
 from medgraft.data.cohort.labels import nearest
-from medgraft.data.cohort.spelling import folded, spelled_once, with_spelling
+from medgraft.data.cohort.spelling import only_matches, spelled_once, with_spelling
 from medgraft.data.cohort.tables import FIRST_LINE, demand_column, find_column, label_columns, read_table, split_names
 from medgraft.data.cohort.walk import tree_below
 from medgraft.errors import DataError
-from medgraft.io.dicom_header import DicomFile, read_header
-from medgraft.io.dicom_open import is_dicom
+from medgraft.io.dicom_header import header_if_dicom
 from medgraft.io.formats import names_of_formats
 from medgraft.io.in_order import in_order
 
@@ -151,18 +149,8 @@ def _rows_of(names: Sequence[str], rows: Mapping[str, int]) -> list[int | None]:
         names: Identifiers of cases; empty where there is none.
         rows: Row of each identifier of the table.
     """
-    similar: dict[str | None, set[str]] = defaultdict(set)
-    theirs: dict[str | None, set[str]] = defaultdict(set)
-    for name in rows:
-        similar[folded(name)].add(name)
-    for name in filter(None, names):
-        theirs[folded(name)].add(name)
-    found: list[int | None] = []
-    for name in names:
-        key = folded(name) if name else None
-        is_clear = key is not None and len(similar[key]) == 1 and len(theirs[key]) == 1
-        found.append(rows.get(name, rows[next(iter(similar[key]))] if is_clear else None) if name else None)
-    return found
+    similar = only_matches(filter(None, names), rows)
+    return [rows.get(name, rows.get(similar.get(name, ""))) if name else None for name in names]
 
 
 def _table(paths: Sequence[str], picked: pd.DataFrame, columns: Mapping[str, str], labels: Path) -> pd.DataFrame:
@@ -200,21 +188,13 @@ def _identifiers(root: Path, keys: Sequence[Key], case: tuple[Path, ...]) -> tup
         case: Files of the image or volume.
     """
     path = case[0]
-    header = _header(path) if set(keys) - {"path"} else None
+    header = header_if_dicom(path) if set(keys) - {"path"} else None
     named = (path if len(case) == 1 else path.parent).relative_to(root).as_posix()
     return tuple(named if key == "path" else str(getattr(header, FIELDS[key], "")) for key in keys)
 
 
 def _identifier(key: Key, path: Path) -> str:
-    return str(getattr(_header(path), FIELDS[key], ""))
-
-
-def _header(path: Path) -> DicomFile | None:
-    """The header of a DICOM file; None where it is none or cannot be read: the image counts as one without a row."""
-    try:
-        return read_header(path) if path.is_file() and is_dicom(path) else None
-    except DataError:
-        return None
+    return str(getattr(header_if_dicom(path), FIELDS[key], ""))
 
 
 def _spelling(name: str) -> str:

@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from medgraft.errors import DataError
-from medgraft.io.dicom_header import read_header
-from medgraft.io.dicom_open import is_dicom
+from medgraft.io.dicom_header import header_if_dicom
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.in_order import in_order
 from medgraft.types import Cohort
@@ -53,9 +51,5 @@ def num_frames(files: Sequence[Path]) -> list[int]:
 
 
 def _num_frames(path: Path) -> int:
-    if path.suffix.lower() in IMAGE_SUFFIXES or not path.is_file():
-        return 1
-    try:
-        return len(read_header(path).frames) if is_dicom(path) else 1
-    except DataError:
-        return 1  # decoding names the file and its reason
+    header = None if path.suffix.lower() in IMAGE_SUFFIXES else header_if_dicom(path)
+    return 1 if header is None else len(header.frames)

@@ -1,12 +1,12 @@
 """Files that a table names without their ending, their folder, or the zeros that a spreadsheet ate."""
 
 import os
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 from medgraft.data.cohort.pairs import stem_of
-from medgraft.data.cohort.spelling import folded
+from medgraft.data.cohort.spelling import folded, only_matches
 from medgraft.data.cohort.walk import tree_below
 from medgraft.io.case import is_case
 from medgraft.io.volume import is_volume_name
@@ -30,32 +30,29 @@ def located(names: Sequence[str], root: Path) -> tuple[list[str], tuple[str, ...
     files = [path for path in tree_below(root).files if is_case(path) or is_volume_name(path.name)]
     paths = [path.relative_to(root).as_posix() for path in files]
     found, notes = list(names), []
-    ways: dict[str, Callable[[str], str | None]] = {
-        "in another folder": lambda name: name.rsplit("/", 1)[-1],
-        "without their ending": lambda name: name.removesuffix("/").rsplit("/", 1)[-1],
-        "without their zeros": lambda name: folded(name.rsplit("/", 1)[-1]),
-    }
-    keys: dict[str, Callable[[str], str | None]] = {
-        "in another folder": lambda path: path.rsplit("/", 1)[-1],
-        "without their ending": lambda path: stem_of(Path(path)),
-        "without their zeros": lambda path: folded(stem_of(Path(path))),
-    }
-    for way, key_of in ways.items():
-        by_key: dict[str | None, list[str]] = defaultdict(list)
-        for path in paths:
-            by_key[keys[way](path)].append(path)
-        asked: dict[str | None, set[str]] = defaultdict(set)
-        for number in lost:
-            asked[key_of(names[number])].add(names[number])
-        hits = {
-            number: by_key[key][0]
-            for number in lost
-            if (key := key_of(names[number])) is not None and len(by_key[key]) == 1 and len(asked[key]) == 1
-        }
-        if hits:
-            first = next(iter(hits))
-            notes.append(f"{len(hits)} files are named {way} ({names[first]} is {hits[first]}).")
-            for number, path in hits.items():
-                found[number] = path
-            lost = [number for number in lost if number not in hits]
+    for way, (of_name, of_path) in _WAYS.items():
+        hits = only_matches((names[number] for number in lost), paths, of_name, of_path)
+        places = {number: hits[names[number]] for number in lost if names[number] in hits}
+        for number, path in places.items():
+            found[number] = path
+        if places:
+            first = next(iter(places))
+            notes.append(f"{len(places)} files are named {way} ({names[first]} is {places[first]}).")
+        lost = [number for number in lost if number not in places]
     return found, tuple(notes)
+
+
+def _last(name: str) -> str:
+    return name.removesuffix("/").rsplit("/", 1)[-1]
+
+
+def _stem(path: str) -> str:
+    return stem_of(Path(path))
+
+
+_WAYS: Final[dict[str, tuple[Callable[[str], str | None], Callable[[str], str | None]]]] = {
+    "in another folder": (_last, _last),
+    "without their ending": (_last, _stem),
+    "without their zeros": (lambda name: folded(_last(name)), lambda path: folded(_stem(path))),
+}
+"""How names of a table may mean files, as what is compared of either; the surest way first."""

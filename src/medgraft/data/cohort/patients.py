@@ -12,8 +12,7 @@ import pandas as pd
 from medgraft.data.cohort.identity import case_name
 from medgraft.data.cohort.spelling import spelled_once, spelling_note, with_spelling
 from medgraft.errors import ConfigError, DataError
-from medgraft.io.dicom_header import read_header
-from medgraft.io.dicom_open import is_dicom
+from medgraft.io.dicom_header import header_if_dicom
 from medgraft.io.image import IMAGE_SUFFIXES
 from medgraft.io.in_order import in_order
 from medgraft.io.volume import is_volume_name
@@ -121,12 +120,8 @@ def patients_of_files(files: Sequence[Path]) -> list[str] | None:
 
 def _dicom_patient(path: Path) -> str | None:
     """PatientID of a file that is no picture by its ending."""
-    if path.suffix.lower() in IMAGE_SUFFIXES or not path.is_file():
-        return None
-    try:
-        return (read_header(path).patient_id or None) if is_dicom(path) else None
-    except DataError:
-        return None  # decoding names the file and its reason
+    header = None if path.suffix.lower() in IMAGE_SUFFIXES else header_if_dicom(path)
+    return None if header is None else header.patient_id or None
 
 
 def _patients_of(patient_ids: Sequence[str | None]) -> tuple["pd.Series[Any]", list[str]]:

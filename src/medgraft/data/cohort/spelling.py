@@ -3,12 +3,12 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
 
-__all__ = ["folded", "spelled_once", "spelling_note", "with_spelling"]
+__all__ = ["folded", "only_matches", "spelled_once", "spelling_note", "with_spelling"]
 
 _NOBODY: Final = frozenset(
     ("", "-", "--", ".", "?", "na", "n/a", "#n/a", "n.a.", "nan", "none", "null", "nil", "unknown", "unbekannt",
@@ -79,6 +79,37 @@ def _ways(names: Sequence[str]) -> Iterable[str]:
         names = sorted({whole[1] if (whole := _WHOLE.fullmatch(name)) else name for name in names})
     if len(names) > 1:
         yield "leading zeros"
+
+
+def only_matches(
+    names: Iterable[str],
+    others: Iterable[str],
+    of_name: Callable[[str], str | None] = folded,
+    of_other: Callable[[str], str | None] = folded,
+) -> dict[str, str]:
+    """Each name with the only other one that means the same, where no further name does.
+
+    Args:
+        names: What is looked for.
+        others: Where it is looked for.
+        of_name: What a name means; None means nothing.
+        of_other: The same of others.
+
+    Examples:
+        >>> only_matches(["1", "2", "02"], ["0001", "0002"])
+        {'1': '0001'}
+    """
+    asked: dict[str | None, set[str]] = defaultdict(set)
+    there: dict[str | None, set[str]] = defaultdict(set)
+    for name in names:
+        asked[of_name(name)].add(name)
+    for other in others:
+        there[of_other(other)].add(other)
+    return {
+        next(iter(same)): next(iter(there[key]))
+        for key, same in asked.items()
+        if key is not None and len(same) == 1 and len(there.get(key, ())) == 1
+    }
 
 
 def with_spelling(table: pd.DataFrame) -> tuple[pd.DataFrame, tuple[str, ...]]:
