@@ -281,7 +281,7 @@ def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(
     assert "Hardly any test cases" not in page
     assert "3 folds, each tested once" in page
     assert "each of the 18 images was tested once, in one of 3 folds" in page
-    assert "come from 100 bootstrap replicates" in page
+    assert "those of pooled Dice percentiles of 100 bootstrap replicates" in page
     # Where the weights lack the tail the fairer baseline is tested in every fold, too.
     second = results["second_baseline"]
     assert second["cut"]["name"] == "layer3.1"
