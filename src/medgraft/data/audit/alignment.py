@@ -8,6 +8,7 @@ laid on the pair, too, and what correlates is what the mean does not explain.
 """
 
 import dataclasses
+import functools
 from typing import Final
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 
 from medgraft.data.decoded.fingerprint import THUMBNAIL
 
-__all__ = ["ORIENTATIONS", "Common", "common_of", "detail", "likeness", "oriented"]
+__all__ = ["ORIENTATIONS", "Common", "blur_matrix", "common_of", "detail", "likeness", "oriented"]
 
 ORIENTATIONS: Final = 8
 """Quarter turns, each plain and mirrored."""
@@ -47,6 +48,7 @@ _PLACES: Final = torch.arange(THUMBNAIL, dtype=torch.float32) - (THUMBNAIL - 1) 
 _HALF: Final = THUMBNAIL / 2
 
 
+@functools.cache
 def blur_matrix(sigma: float) -> torch.Tensor:
     """(64, 64) rows of a Gaussian with mirrored edges, so that a blur is two matrix products.
 
@@ -256,13 +258,15 @@ def _refined(ours: torch.Tensor, theirs: torch.Tensor, place: torch.Tensor) -> t
         place: (P, 4) where to begin.
     """
     best, at = torch.full((len(ours),), -1.0), place
-    for blur in _BLURS:
+    for number, blur in enumerate(_BLURS, 1):
         target, source = (ours, theirs) if blur is None else (blur @ part @ blur.T for part in (ours, theirs))
         laid, counts = _laid(source, place)
         if blur is None:
             score = _cosine(_centred(target, counts).flatten(1), _centred(laid, counts).flatten(1))
             at = torch.where((score > best)[:, None], place, at)
             best = torch.maximum(score, best)
+        if number == len(_BLURS):
+            break  # nothing asks where a further step would lead
         columns = _columns(laid, counts)
         place = place + _step(_solved(columns, _centred(target, counts).flatten(1)[:, :, None], _DAMPED)[..., 0])
         place = torch.cat([place[:, :2].clamp(*_SCALES), place[:, 2:].clamp(-_SHIFT - 0.5, _SHIFT + 0.5)], dim=1)

@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from medgraft.data.audit.alignment import blur_matrix
 from medgraft.data.audit.findings import NearPair
 from medgraft.data.decoded.fingerprint import THUMBNAIL, quarters
 
@@ -250,19 +251,7 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.asarray(np.einsum("bij,bij->b", a, b) / np.sqrt(np.maximum(power, 1e-6)))
 
 
-def _blur_matrix() -> np.ndarray:
-    """(64, 64) rows of a Gaussian with mirrored edges, so that a blur is two matrix products."""
-    reach = int(4 * SIGMA + 0.5)
-    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / SIGMA) ** 2)
-    matrix = np.zeros((THUMBNAIL, THUMBNAIL))
-    for row in range(THUMBNAIL):
-        columns = np.arange(row - reach, row + reach + 1) % (2 * THUMBNAIL)
-        columns = np.where(columns >= THUMBNAIL, 2 * THUMBNAIL - 1 - columns, columns)
-        np.add.at(matrix[row], columns, taps / taps.sum())
-    return matrix.astype(np.float32)
-
-
-BLUR: Final = _blur_matrix()
+BLUR: Final = blur_matrix(SIGMA).numpy()
 
 
 def _detail(images: np.ndarray) -> np.ndarray:
