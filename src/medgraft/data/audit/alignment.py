@@ -2,9 +2,10 @@
 
 Compared is detail: what a blur takes away, divided by its local strength, so that brightness and contrast do not count.
 One picture is laid on the other by its best shift (Fourier), and from there by least squares over shift and scale of
-both axes (Gauss-Newton), so that a crop or a scan a little to the side costs nothing. What a whole cohort has in common
-(the frame, the disc of a fundus camera, markers, anatomy) makes any two of its pictures alike; so the cohort's mean is
-laid on the pair, too, and what correlates is what the mean does not explain.
+both axes (Gauss-Newton), so that a crop or a scan a little to the side costs nothing; first at half the size, where
+most pairs of different pictures end already. What a whole cohort has in common (the frame, the disc of a fundus camera,
+markers, anatomy) makes any two of its pictures alike; so the cohort's mean is laid on the pair, too, and what
+correlates is what the mean does not explain.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import torch
 
 from medgraft.data.decoded.fingerprint import THUMBNAIL
 
-__all__ = ["ORIENTATIONS", "Common", "blur_matrix", "common_of", "detail", "likeness", "oriented"]
+__all__ = ["ORIENTATIONS", "Common", "closest_partners", "common_of", "detail", "likeness", "oriented"]
 
 ORIENTATIONS: Final = 8
 """Quarter turns, each plain and mirrored."""
@@ -26,47 +27,47 @@ _STRENGTH: Final = 6.0
 """σ of the window over which the strength of detail is measured, px."""
 _FAINT: Final = 3.0
 """Strength of detail, of 255, below which it is noise and stays faint."""
-_SHIFT: Final = 7
-"""Largest shift that is tried, px."""
-_RIM: Final = 4
-"""Pixels of the rim that do not count: a shift or a crop left an edge there."""
+_SHIFT: Final = 4
+"""Largest shift that is tried, px of half the size."""
+_RIM: Final = 16
+"""The rim that does not count, as a part of the side: a shift or a crop left an edge there."""
 _SCALES: Final = (0.88, 1.136)
-_PADDED: Final = 80
-"""Side of the Fourier transforms: no shift that is tried wraps around."""
 _DOUBT: Final = 0.25
 """Lead of the best orientation before the pictures lie on each other, from which on no other is tried."""
 _WAYS: Final = 4
 """Orientations that are tried to the end, at most."""
+_SLACK: Final = 0.15
+"""By how much a pair at half the size may be less alike than is asked for, and still be looked at in full."""
 _DAMPED: Final = 1e-3
 _MOST_SCALE: Final = 0.03
 _MOST_SHIFT: Final = 1.0
 """Largest change of a step, as a share and in px: a first-order step holds no further."""
-_BATCH: Final = 256
+_COARSE: Final = (1.0, 0.7, 0.0, 0.0)
+"""Blur of the steps at half the size, px: a blurred picture shows from further away where the other one lies."""
+_FULL: Final = (0.0, 0.0, 0.0)
+"""Those in full."""
+_BATCH: Final = 32
+"""Pairs at once: what they need stays in a core's cache."""
 _SAMPLE: Final = 4096
 """Pictures that a cohort's mean is taken over, at most."""
-_PLACES: Final = torch.arange(THUMBNAIL, dtype=torch.float32) - (THUMBNAIL - 1) / 2
-_HALF: Final = THUMBNAIL / 2
 
 
 @functools.cache
-def blur_matrix(sigma: float) -> torch.Tensor:
-    """(64, 64) rows of a Gaussian with mirrored edges, so that a blur is two matrix products.
+def _blur(sigma: float, side: int = THUMBNAIL) -> torch.Tensor:
+    """(side, side) rows of a Gaussian with mirrored edges, so that a blur is two matrix products.
 
     Args:
         sigma: Standard deviation, px.
+        side: Of the pictures, px.
     """
     reach = int(4 * sigma + 0.5)
     taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-    matrix = np.zeros((THUMBNAIL, THUMBNAIL))
-    for row in range(THUMBNAIL):
-        columns = np.arange(row - reach, row + reach + 1) % (2 * THUMBNAIL)
-        columns = np.where(columns >= THUMBNAIL, 2 * THUMBNAIL - 1 - columns, columns)
+    matrix = np.zeros((side, side))
+    for row in range(side):
+        columns = np.arange(row - reach, row + reach + 1) % (2 * side)
+        columns = np.where(columns >= side, 2 * side - 1 - columns, columns)
         np.add.at(matrix[row], columns, taps / taps.sum())
     return torch.from_numpy(matrix.astype(np.float32))
-
-
-_BLURS: Final = (blur_matrix(2.0), blur_matrix(1.5), blur_matrix(1.0), None, None, None)
-"""Of the steps: a blurred picture shows from further away where the other one lies."""
 
 
 def detail(images: torch.Tensor, sigma: float = _FINE, strength: float = _STRENGTH) -> torch.Tensor:
@@ -81,7 +82,7 @@ def detail(images: torch.Tensor, sigma: float = _FINE, strength: float = _STRENG
         (N, 64, 64) float32.
     """
     images = images.float()
-    fine, wide = blur_matrix(sigma), blur_matrix(strength)
+    fine, wide = _blur(sigma), _blur(strength)
     left = images - fine @ images @ fine.T
     return left / ((wide @ left.square() @ wide.T).clamp(min=0).sqrt() + _FAINT)
 
@@ -138,38 +139,77 @@ def likeness(first: torch.Tensor, second: torch.Tensor, ways: torch.Tensor, comm
     return torch.cat(parts).double().numpy() if parts else np.zeros(0)
 
 
+def closest_partners(views: torch.Tensor, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of each picture with those that lie best on it when merely shifted, at half the size: all with all.
+
+    Args:
+        views: (N, V, 64, 64) uint8; of several views that of the least alike counts.
+        num: Partners of each picture.
+
+    Returns:
+        (P, 2) rows, and (P, 2) the two orientations of the first that lie best on the second.
+    """
+    first, second = torch.triu_indices(len(views), len(views), 1)
+    least = torch.full((len(first), ORIENTATIONS), float("inf"))
+    for view in views.unbind(1):
+        own = _halved(detail(view))
+        own = own - own.mean(0)
+        turned = torch.stack([oriented(own, way) for way in range(ORIENTATIONS)], dim=1)
+        found = [_shifted(own[second[part]], turned[first[part]])[0] for part in torch.arange(len(first)).split(_BATCH)]
+        least = torch.minimum(least, torch.cat(found))
+    score, ways = least.sort(dim=1, descending=True)
+    both = torch.full((len(views), len(views)), float("-inf"))
+    both[first, second] = both[second, first] = score[:, 0]
+    partners = both.topk(min(num, len(views) - 1), dim=1).indices
+    is_asked = torch.zeros_like(both, dtype=torch.bool).scatter_(1, partners, True)
+    asked = (is_asked | is_asked.T)[first, second]
+    return torch.stack([first, second], dim=1)[asked].numpy(), ways[asked, :2].numpy()
+
+
 def _likeness(
     first: torch.Tensor, second: torch.Tensor, ways: torch.Tensor, common: Common, least: float
 ) -> torch.Tensor:
     ours, theirs = detail(first), detail(second)
     turned = torch.stack([_oriented_each(theirs, ways[:, number]) for number in range(ways.shape[1])], dim=1)
-    theirs, score, place = _best_way(ours, turned)
-    close = torch.nonzero(score >= least)[:, 0]
+    best, score, place = _best_way(_halved(ours), _halved(turned))
+    near = torch.nonzero(score >= least - _SLACK)[:, 0]
+    if not len(near):
+        return score
+    theirs = turned[near, best[near]]
+    in_full, there = _refined(ours[near], theirs, place[near], _FULL)
+    close = torch.nonzero(in_full >= least)[:, 0]
     if len(close):
-        score[close] = _without_common(ours[close], theirs[close], place[close], common)
+        in_full[close] = _without_common(ours[near[close]], theirs[close], there[close], common)
+    score[near] = in_full
     return score
 
 
+def _halved(images: torch.Tensor) -> torch.Tensor:
+    """(…, H / 2, W / 2) means of two by two pixels."""
+    height, width = images.shape[-2:]
+    return images.reshape(*images.shape[:-2], height // 2, 2, width // 2, 2).mean((-3, -1))
+
+
 def _best_way(ours: torch.Tensor, turned: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The one of several pictures that lies best on another one, its correlation and its place.
+    """Which of several pictures lies best on another one, its correlation, and its place in px of twice the size.
 
     Args:
-        ours: (P, 64, 64) detail.
-        turned: (P, K, 64, 64) detail.
+        ours: (P, H, H) detail at half the size.
+        turned: (P, K, H, H) detail at half the size.
     """
     coarse, places = _shifted(ours, turned)
     order = coarse.argsort(dim=1, descending=True)
     every = torch.arange(len(ours))
     best = order[:, 0].clone()
-    score, place = _refined(ours, turned[every, best], places[every, best])
+    score, place = _refined(ours, turned[every, best], places[every, best], _COARSE)
     for rank in range(1, min(_WAYS, turned.shape[1])):
         # What frames the picture may lie well the wrong way round while the rest is still a little off.
         way = order[:, rank]
         doubt = torch.nonzero(coarse[every, way] >= coarse[every, order[:, 0]] - _DOUBT)[:, 0]
-        other, there = _refined(ours[doubt], turned[doubt, way[doubt]], places[doubt, way[doubt]])
+        other, there = _refined(ours[doubt], turned[doubt, way[doubt]], places[doubt, way[doubt]], _COARSE)
         won = other > score[doubt]
         best[doubt[won]], score[doubt[won]], place[doubt[won]] = way[doubt[won]], other[won], there[won]
-    return turned[every, best], score, place
+    return best, score, place * torch.tensor([1.0, 1.0, 2.0, 2.0])
 
 
 def _without_common(ours: torch.Tensor, theirs: torch.Tensor, place: torch.Tensor, common: Common) -> torch.Tensor:
@@ -181,10 +221,9 @@ def _without_common(ours: torch.Tensor, theirs: torch.Tensor, place: torch.Tenso
         place: (P, 4) where they lie.
         common: Of their cohort.
     """
-    coarse, places = _shifted(ours, common.mean.expand(len(ours), -1, -1, -1))
-    way, every = coarse.argmax(1), torch.arange(len(ours))
-    mean = common.mean[way]
-    mean, _ = _laid(mean, _refined(ours, mean, places[every, way])[1])
+    best, _, there = _best_way(_halved(ours), _halved(common.mean).expand(len(ours), -1, -1, -1))
+    mean = common.mean[best]
+    mean, _ = _laid(mean, _refined(ours, mean, there, _FULL)[1])
     theirs, counts = _laid(theirs, place)
     columns = _columns(mean, counts)
     both = torch.stack([_centred(part, counts).flatten(1) for part in (ours, theirs)], dim=2)
@@ -204,16 +243,18 @@ def _shifted(ours: torch.Tensor, turned: torch.Tensor) -> tuple[torch.Tensor, to
     """(P, K) best correlation at any shift, and (P, K, 4) that place, as `_laid` takes it.
 
     Args:
-        ours: (P, 64, 64).
-        turned: (P, K, 64, 64).
+        ours: (P, H, H).
+        turned: (P, K, H, H).
     """
-    padded, side = (_PADDED, _PADDED), 2 * _SHIFT + 1
+    side, window = ours.shape[-1], 2 * _SHIFT + 1
+    # So far padded, no shift that is tried wraps around.
+    padded = (side + 2 * _SHIFT, side + 2 * _SHIFT)
     product = torch.fft.rfft2(ours, padded)[:, None] * torch.fft.rfft2(turned, padded).conj()
-    found = torch.fft.irfft2(product, padded).roll((_SHIFT, _SHIFT), (2, 3))[..., :side, :side]
-    overlap = 1 - torch.arange(-_SHIFT, _SHIFT + 1).abs() / THUMBNAIL
+    found = torch.fft.irfft2(product, padded).roll((_SHIFT, _SHIFT), (2, 3))[..., :window, :window]
+    overlap = 1 - torch.arange(-_SHIFT, _SHIFT + 1).abs() / side
     best, at = (found / (overlap[:, None] * overlap)).flatten(2).max(2)
     power = ours.square().sum((1, 2))[:, None] * turned.square().sum((2, 3))
-    shift = torch.stack([_SHIFT - at // side, _SHIFT - at % side], dim=2).float()
+    shift = torch.stack([_SHIFT - at // window, _SHIFT - at % window], dim=2).float()
     return best / power.sqrt().clamp(min=1e-6), torch.cat([torch.ones_like(shift), shift], dim=2)
 
 
@@ -221,55 +262,69 @@ def _laid(images: torch.Tensor, place: torch.Tensor) -> tuple[torch.Tensor, torc
     """Pictures at a place, and which pixels count there.
 
     Args:
-        images: (P, 64, 64).
+        images: (P, H, H).
         place: (P, 4) scale of rows and columns, and shift of rows and columns in px: the pixel at row y, from the
             middle, shows that at ``scale · y + shift``.
     """
-    down, right = (place[:, axis : axis + 1] * _PLACES + place[:, axis + 2 : axis + 3] for axis in (0, 1))
+    still = _from_middle(images.shape[-1])
+    down, right = (place[:, axis : axis + 1] * still + place[:, axis + 2 : axis + 3] for axis in (0, 1))
     laid = _weights(down) @ images @ _weights(right).transpose(1, 2)
-    return laid, _inside(down)[:, :, None] * _inside(right)[:, None, :] * _inside(_PLACES)[:, None] * _inside(_PLACES)
+    return laid, _inside(down)[:, :, None] * _inside(right)[:, None, :] * _inside(still)[:, None] * _inside(still)
+
+
+@functools.cache
+def _from_middle(side: int) -> torch.Tensor:
+    return torch.arange(side, dtype=torch.float32) - (side - 1) / 2
 
 
 def _inside(places: torch.Tensor) -> torch.Tensor:
-    return (places.abs() <= (THUMBNAIL - 1) / 2 - _RIM).float()
+    side = places.shape[-1]
+    return (places.abs() <= (side - 1) / 2 - side / _RIM).float()
 
 
 def _weights(places: torch.Tensor) -> torch.Tensor:
-    """(P, 64, 64) weights of cubic interpolation at places along one axis.
+    """(P, H, H) weights of cubic interpolation at places along one axis.
 
     Args:
-        places: (P, 64) px from the middle.
+        places: (P, H) px from the middle.
 
     References:
         Keys, Cubic convolution interpolation for digital image processing, IEEE Trans ASSP, 1981.
     """
-    away = (places[:, :, None] - _PLACES).abs()
+    away = (places[:, :, None] - _from_middle(places.shape[-1])).abs()
     near = (1.5 * away - 2.5) * away.square() + 1
     far = ((2.5 - 0.5 * away) * away - 4) * away + 2
     return torch.where(away <= 1, near, torch.where(away < 2, far, torch.zeros(())))
 
 
-def _refined(ours: torch.Tensor, theirs: torch.Tensor, place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The best correlation on the way of a few Gauss-Newton steps, blurred ones first, and where it was.
+def _refined(
+    ours: torch.Tensor, theirs: torch.Tensor, place: torch.Tensor, blurs: tuple[float, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The best correlation on the way of a few Gauss-Newton steps, and where it was.
 
     Args:
-        ours: (P, 64, 64).
-        theirs: (P, 64, 64).
+        ours: (P, H, H).
+        theirs: (P, H, H).
         place: (P, 4) where to begin.
+        blurs: Of each step, px; the correlation is that of what is not blurred.
     """
     best, at = torch.full((len(ours),), -1.0), place
-    for number, blur in enumerate(_BLURS, 1):
+    for number, sigma in enumerate(blurs, 1):
+        blur = _blur(sigma, ours.shape[-1]) if sigma else None
         target, source = (ours, theirs) if blur is None else (blur @ part @ blur.T for part in (ours, theirs))
         laid, counts = _laid(source, place)
         if blur is None:
             score = _cosine(_centred(target, counts).flatten(1), _centred(laid, counts).flatten(1))
             at = torch.where((score > best)[:, None], place, at)
             best = torch.maximum(score, best)
-        if number == len(_BLURS):
+        if number == len(blurs):
             break  # nothing asks where a further step would lead
         columns = _columns(laid, counts)
-        place = place + _step(_solved(columns, _centred(target, counts).flatten(1)[:, :, None], _DAMPED)[..., 0])
-        place = torch.cat([place[:, :2].clamp(*_SCALES), place[:, 2:].clamp(-_SHIFT - 0.5, _SHIFT + 0.5)], dim=1)
+        place = place + _step(
+            _solved(columns, _centred(target, counts).flatten(1)[:, :, None], _DAMPED)[..., 0], ours.shape[-1]
+        )
+        most = (_SHIFT + 0.5) * ours.shape[-1] * 2 / THUMBNAIL
+        place = torch.cat([place[:, :2].clamp(*_SCALES), place[:, 2:].clamp(-most, most)], dim=1)
     return best, at
 
 
@@ -277,11 +332,12 @@ def _columns(images: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """(P, 5, pixels): pictures, and what they change by per change of scale (at the edge, px) and shift (px).
 
     Args:
-        images: (P, 64, 64) as they lie.
-        counts: (P, 64, 64) which pixels count.
+        images: (P, H, H) as they lie.
+        counts: (P, H, H) which pixels count.
     """
     down, right = torch.gradient(images, dim=(1, 2))
-    scaled = down * _PLACES[:, None] / _HALF, right * _PLACES / _HALF
+    reach = _from_middle(images.shape[-1]) / (images.shape[-1] / 2)
+    scaled = down * reach[:, None], right * reach
     return torch.stack([_centred(part, counts) for part in (images, *scaled, down, right)], dim=1).flatten(2)
 
 
@@ -299,14 +355,15 @@ def _solved(columns: torch.Tensor, targets: torch.Tensor, damped: float) -> torc
     return found
 
 
-def _step(found: torch.Tensor) -> torch.Tensor:
+def _step(found: torch.Tensor, side: int) -> torch.Tensor:
     """(P, 4) change of place.
 
     Args:
         found: (P, 5) coefficients of `_columns`.
+        side: Of the pictures, px.
     """
     change = found[:, 1:] / found[:, :1].clamp(min=0.2)
-    scale = (change[:, :2] / _HALF).clamp(-_MOST_SCALE, _MOST_SCALE)
+    scale = (change[:, :2] / (side / 2)).clamp(-_MOST_SCALE, _MOST_SCALE)
     return torch.cat([scale, change[:, 2:].clamp(-_MOST_SHIFT, _MOST_SHIFT)], dim=1)
 
 
