@@ -26,8 +26,8 @@ _LEAST_OF_FEW: Final = 0.35
 """The same in units of the square root of the pictures, which no z-score can exceed: that of two copies is .7."""
 _KEPT: Final = 4
 """Times `limit` that are collected before the best are picked."""
-_ROWS: Final = 1024
-_COLUMNS: Final = 8192
+_ROWS: Final = 512
+_COLUMNS: Final = 4096
 _BATCH: Final = 512
 _RIDGE: Final = 0.3
 """Of the mean variance, added to all: rare directions are noise."""
@@ -170,13 +170,20 @@ def _above(asked: torch.Tensor, partners: torch.Tensor, bound: float, way: int, 
         way: Orientation of the first side.
         is_half: Whether a pair need not be asked both ways.
     """
+    others, memory = partners.T.contiguous(), torch.empty(_ROWS * _COLUMNS)
     for top in range(0, len(asked), _ROWS):
+        ours = asked[top : top + _ROWS]
         for left in range(top if is_half else 0, len(partners), _COLUMNS):
-            figures = asked[top : top + _ROWS] @ partners[left : left + _COLUMNS].T
-            rows, columns = torch.nonzero(figures >= bound, as_tuple=True)
-            if not len(rows):
+            theirs = others[:, left : left + _COLUMNS]
+            # Nearly no product is above the bound: new memory and a second pass for each would take most of the time.
+            figures = memory[: len(ours) * theirs.shape[1]].view(len(ours), theirs.shape[1])
+            torch.mm(ours, theirs, out=figures)
+            high = torch.nonzero(figures.amax(1) >= bound)[:, 0]
+            if not len(high):
                 continue
-            block = torch.stack([figures[rows, columns].double(), rows + top, columns + left], dim=1).numpy()
+            figures = figures[high]
+            rows, columns = torch.nonzero(figures >= bound, as_tuple=True)
+            block = torch.stack([figures[rows, columns].double(), high[rows] + top, columns + left], dim=1).numpy()
             block = block[block[:, 1] < block[:, 2]] if is_half else block[block[:, 1] != block[:, 2]]
             yield np.column_stack([block, np.full(len(block), way)])
 
