@@ -9,7 +9,7 @@ from PIL import Image
 from dicom_files import save, slice_at
 from medgraft.data.audit.audit import audit_cohort
 from medgraft.data.cohort.labelled import read_cohort
-from medgraft.data.decoded.fingerprint import perceptual_hash, thumbnail
+from medgraft.data.decoded.fingerprint import thumbnail
 from medgraft.data.decoded.images import build_cache
 from medgraft.data.decoded.rows import read_row
 from medgraft.errors import ConfigError, DataError
@@ -183,12 +183,12 @@ def test_the_cache_holds_what_prediction_would_make(tmp_path: Path) -> None:
         build_cache(cohort, tmp_path / "cache", sides=(8, 8))
 
 
-def test_equal_volumes_have_equal_fingerprints_and_others_do_not() -> None:
+def test_equal_volumes_have_equal_thumbnails_and_others_do_not() -> None:
     one, two = blob(0, is_large=True), blob(1, is_large=True)
     assert thumbnail(one, 3).shape == (64, 64)
-    brighter = thumbnail(one * 2, 3)
-    assert (perceptual_hash(brighter) ^ perceptual_hash(thumbnail(one, 3))).bit_count() <= 3
-    assert (perceptual_hash(thumbnail(two, 3)) ^ perceptual_hash(thumbnail(one, 3))).bit_count() > 10
+    # Twice as bright is the same after the stretch, but for how a resize rounds.
+    assert abs(thumbnail(one * 2, 3).astype(int) - thumbnail(one, 3)).max() <= 1
+    assert abs(thumbnail(two, 3).astype(int) - thumbnail(one, 3)).mean() > 5
 
 
 @pytest.mark.parametrize(

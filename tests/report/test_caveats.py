@@ -74,8 +74,10 @@ def test_suspect_findings_are_caveats_unless_they_are_only_information(make_run,
         assert [caveat.weight for caveat in find_caveats(read_run(run)) if caveat.title == title] == expected
 
 
-def test_how_near_duplicates_were_searched_is_no_caveat(finished_runs):
-    assert titles(finished_runs["binary"]).count("Near-duplicates") == 1
+def test_how_near_duplicates_were_searched_is_no_caveat(make_run):
+    search = {"kind": "near-duplicate-search", "severity": "info", "message": "10 pairs only.", "count": 10}
+    pair = {"kind": "near-duplicate", "severity": "warn", "message": "1 pair.", "count": 1}
+    assert titles(make_run(changes={"audit.findings": [search, pair]})).count("Near-duplicates") == 1
 
 
 def test_leaks_that_were_dropped_are_told_as_done(make_run):

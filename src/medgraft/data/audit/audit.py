@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from medgraft.data.audit.duplicates import MAX_BITS, exact_sets, near_duplicates
-from medgraft.data.audit.findings import Audit, Finding, NearPair, between, finding_of
+from medgraft.data.audit.duplicates import NearDuplicates, exact_sets, near_duplicates
+from medgraft.data.audit.findings import Audit, Finding, between, finding_of
 from medgraft.data.audit.images import image_findings
 from medgraft.data.audit.masks import mask_findings
 from medgraft.data.audit.scales import scale_findings
@@ -32,11 +32,11 @@ def audit_cohort(cohort: Cohort, decoded: DecodedCohort) -> Audit:
     copies = np.array([row for equal in sets for row in equal[1:]], dtype=np.int64)
     is_constant = decoded.facts["low"] == decoded.facts["high"]
     compared = np.flatnonzero(~is_constant & ~np.isin(np.arange(len(cohort)), copies))
-    near = near_duplicates(decoded.facts["hash"], decoded.thumbs, compared, is_quartered=cohort.dims == 3)
+    near = near_duplicates(decoded.thumbs, compared, is_quartered=cohort.dims == 3)
     findings = [
         *image_findings(cohort, decoded),
         *_exact(cohort, sets),
-        *_near(cohort, near.pairs, near.bits),
+        *_near(cohort, near),
         *table_findings(cohort, decoded),
         *scale_findings(cohort, decoded),
         *(mask_findings(cohort, decoded) if cohort.task == "segmentation" else ()),
@@ -88,19 +88,18 @@ def _differ(first: np.ndarray, second: np.ndarray) -> bool:
     return bool(np.any((left != right) & ~np.isnan(left) & ~np.isnan(right)))
 
 
-def _near(cohort: Cohort, pairs: tuple[NearPair, ...], bits: int) -> list[Finding]:
+def _near(cohort: Cohort, near: NearDuplicates) -> list[Finding]:
     """Findings on nearly equal images that are not known to show one patient.
 
     Args:
         cohort: The audited cohort.
-        pairs: Most alike first.
-        bits: Bits of the hash that could differ in a proposed pair, at least -1.
+        near: Confirmed pairs, and how they were searched.
     """
     findings = []
     patients = cohort.table["patient"].to_numpy(dtype=object)
     # Two views of one patient may well look alike; they share a group anyway.
     pairs = tuple(
-        pair for pair in pairs if patients[pair.first] is None or patients[pair.first] != patients[pair.second]
+        pair for pair in near.pairs if patients[pair.first] is None or patients[pair.first] != patients[pair.second]
     )
     if pairs:
         splits = cohort.table["split"].to_numpy(dtype=object)
@@ -112,7 +111,12 @@ def _near(cohort: Cohort, pairs: tuple[NearPair, ...], bits: int) -> list[Findin
         message += f", {clashing} of them with different labels" if clashing else ""
         rows = [row for pair in (across or pairs) for row in (pair.first, pair.second)]
         findings.append(finding_of(cohort, "near-duplicate", "warn", f"{message}.", len(pairs), rows))
-    if bits < MAX_BITS:
-        message = f"So many images look alike that near-duplicates were searched within {max(bits, 0)} bits only."
-        findings.append(Finding(kind="near-duplicate-search", severity="info", message=message, count=max(bits, 0)))
+    if not near.is_complete:
+        message = (
+            f"So many {cohort.noun} look alike that near-duplicates were looked for among the {near.num_proposed} "
+            "most promising pairs only."
+        )
+        findings.append(
+            Finding(kind="near-duplicate-search", severity="info", message=message, count=near.num_proposed)
+        )
     return findings

@@ -1,4 +1,4 @@
-"""What makes two images or volumes comparable: digest, thumbnail and perceptual hash."""
+"""What makes two images or volumes comparable: digest and thumbnail."""
 
 import dataclasses
 import hashlib
@@ -11,25 +11,12 @@ import numpy as np
 from medgraft.io.preprocess import prepare
 from medgraft.types import Preprocessing
 
-__all__ = ["THUMBNAIL", "perceptual_hash", "pixel_digest", "quarters", "thumbnail", "views"]
+__all__ = ["THUMBNAIL", "pixel_digest", "quarters", "thumbnail", "views"]
 
 THUMBNAIL: Final = 64
 """Side of a thumbnail, px."""
-HASH_SIDE: Final = 32
-LOW: Final = 8
 GREY: Final = Preprocessing(sides=(THUMBNAIL, THUMBNAIL), channels=1, intensity_max=65535)
 QUARTER: Final = dataclasses.replace(GREY, sides=(THUMBNAIL // 2, THUMBNAIL // 2))
-
-
-def _cosines(size: int, rows: int) -> np.ndarray:
-    """The first `rows` rows of the orthonormal DCT-II matrix."""
-    k, n = np.arange(rows)[:, None], np.arange(size)[None]
-    matrix = np.sqrt(2 / size) * np.cos(np.pi * (2 * n + 1) * k / (2 * size))
-    matrix[0] /= np.sqrt(2)
-    return np.asarray(matrix)
-
-
-COSINES: Final = _cosines(HASH_SIDE, LOW)
 
 
 def pixel_digest(pixels: np.ndarray) -> bytes:
@@ -88,24 +75,3 @@ def quarters(thumbs: np.ndarray) -> Iterator[np.ndarray]:
     half = THUMBNAIL // 2
     for row, column in itertools.product((0, half), repeat=2):
         yield thumbs[..., row : row + half, column : column + half].repeat(2, axis=-2).repeat(2, axis=-1)
-
-
-def perceptual_hash(thumb: np.ndarray) -> int:
-    """64 bits: which of the 8 × 8 lowest DCT coefficients exceed their median.
-
-    Args:
-        thumb: (64, 64) from `thumbnail`.
-
-    References:
-        Zauner, Implementation and benchmarking of perceptual image hash functions, 2010.
-
-    Examples:
-        >>> ramp = np.tile(np.arange(64, dtype=np.uint8), (64, 1))
-        >>> perceptual_hash(ramp) == perceptual_hash(ramp * 2)
-        True
-    """
-    halves = thumb.reshape(HASH_SIDE, 2, HASH_SIDE, 2).mean(axis=(1, 3))
-    spectrum = (COSINES @ halves @ COSINES.T).ravel()
-    # The first coefficient is the mean brightness; it says nothing about what is shown.
-    bits = spectrum > np.median(spectrum[1:])
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")

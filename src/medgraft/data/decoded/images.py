@@ -26,7 +26,7 @@ __all__ = ["BrokenImage", "DecodedCohort", "Progress", "build_cache", "rows_file
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all)."""
-VERSION: Final = 6
+VERSION: Final = 7
 """Part of the key; a change of decoding or of the files' layout raises it."""
 SAMPLE: Final = 32
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import numpy as np
 
-from medgraft.data.decoded.fingerprint import perceptual_hash, pixel_digest, quarters, thumbnail
+from medgraft.data.decoded.fingerprint import pixel_digest, thumbnail
 from medgraft.errors import DataError
 from medgraft.io.case import read_case, read_case_facts
 from medgraft.io.image import grey_if_equal
@@ -26,7 +26,6 @@ FACTS: Final = np.dtype(
         ("bits", "u1"),
         ("low", "<u2"),
         ("high", "<u2"),
-        ("hash", "<u8"),
         ("sha256", "V32"),
         ("mode", "S8"),
         ("modality", "S4"),
@@ -159,8 +158,6 @@ def decode_row(cohort: Cohort, row: int, preprocessing: Preprocessing, bits: int
     record["stored_bits"] = facts.stored_bits or facts.bits
     record["quantiles"] = np.quantile(pixels.reshape(-1)[:: max(1, pixels.size // _SOME)], QUANTILES)
     record["low"], record["high"] = pixels.min(), pixels.max()
-    # All four views together would hash alike for any two volumes: their edges lie at the same places.
-    record["hash"] = perceptual_hash(thumb if cohort.dims == 2 else next(quarters(thumb)))
     record["sha256"] = np.void(pixel_digest(pixels))
     image = prepare(pixels, preprocessing, facts.spacing_mm)
     return Decoded(image=image.astype(np.uint8 if bits == 8 else np.uint16), facts=record, thumb=thumb)
