@@ -8,7 +8,6 @@ markers, anatomy) makes any two of its pictures alike; so the cohort's mean is l
 correlates is what the mean does not explain.
 """
 
-import dataclasses
 import functools
 from typing import Final
 
@@ -17,7 +16,7 @@ import torch
 
 from medgraft.data.decoded.fingerprint import THUMBNAIL
 
-__all__ = ["ORIENTATIONS", "Common", "closest_partners", "common_of", "detail", "likeness", "oriented"]
+__all__ = ["ORIENTATIONS", "closest_partners", "common_of", "detail", "likeness", "oriented"]
 
 ORIENTATIONS: Final = 8
 """Quarter turns, each plain and mirrored."""
@@ -97,36 +96,27 @@ def oriented(images: torch.Tensor, orientation: int) -> torch.Tensor:
     return torch.rot90(images.flip(-1) if orientation >= 4 else images, orientation % 4, (-2, -1))
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Common:
-    """What the pictures of a cohort have in common.
-
-    Args:
-        mean: (8, 64, 64) mean of their detail, in every orientation.
-    """
-
-    mean: torch.Tensor
-
-
-def common_of(thumbs: torch.Tensor) -> Common:
-    """What pictures have in common: the mean of their detail.
+def common_of(thumbs: torch.Tensor) -> torch.Tensor:
+    """(8, 64, 64) what pictures have in common: the mean of their detail, in every orientation.
 
     Args:
         thumbs: (N, 64, 64) uint8.
     """
     sample = thumbs[:: max(1, -(-len(thumbs) // _SAMPLE))]
     mean = torch.stack([detail(part).sum(0) for part in sample.split(_BATCH)]).sum(0) / len(sample)
-    return Common(mean=torch.stack([oriented(mean, number) for number in range(ORIENTATIONS)]))
+    return torch.stack([oriented(mean, number) for number in range(ORIENTATIONS)])
 
 
-def likeness(first: torch.Tensor, second: torch.Tensor, ways: torch.Tensor, common: Common, least: float) -> np.ndarray:
+def likeness(
+    first: torch.Tensor, second: torch.Tensor, ways: torch.Tensor, common: torch.Tensor, least: float
+) -> np.ndarray:
     """Correlation of the detail of pairs laid on each other, without what the cohort has in common.
 
     Args:
         first: (P, 64, 64) uint8.
         second: (P, 64, 64) uint8.
         ways: (P, K) int64 of orientations in which the second of each pair is tried.
-        common: Of their cohort.
+        common: (8, 64, 64) of their cohort, from `common_of`.
         least: Pairs that correlate less with what is common are not asked further: theirs is what they correlate then.
 
     Returns:
@@ -167,7 +157,7 @@ def closest_partners(views: torch.Tensor, num: int) -> tuple[np.ndarray, np.ndar
 
 
 def _likeness(
-    first: torch.Tensor, second: torch.Tensor, ways: torch.Tensor, common: Common, least: float
+    first: torch.Tensor, second: torch.Tensor, ways: torch.Tensor, common: torch.Tensor, least: float
 ) -> torch.Tensor:
     ours, theirs = detail(first), detail(second)
     turned = torch.stack([_oriented_each(theirs, ways[:, number]) for number in range(ways.shape[1])], dim=1)
@@ -212,17 +202,19 @@ def _best_way(ours: torch.Tensor, turned: torch.Tensor) -> tuple[torch.Tensor, t
     return best, score, place * torch.tensor([1.0, 1.0, 2.0, 2.0])
 
 
-def _without_common(ours: torch.Tensor, theirs: torch.Tensor, place: torch.Tensor, common: Common) -> torch.Tensor:
+def _without_common(
+    ours: torch.Tensor, theirs: torch.Tensor, place: torch.Tensor, common: torch.Tensor
+) -> torch.Tensor:
     """Partial correlation given the cohort's mean, laid on the first of each pair, and what a small move changes of it.
 
     Args:
         ours: (P, 64, 64) detail.
         theirs: (P, 64, 64) detail.
         place: (P, 4) where they lie.
-        common: Of their cohort.
+        common: (8, 64, 64) of their cohort, from `common_of`.
     """
-    best, _, there = _best_way(_halved(ours), _halved(common.mean).expand(len(ours), -1, -1, -1))
-    mean = common.mean[best]
+    best, _, there = _best_way(_halved(ours), _halved(common).expand(len(ours), -1, -1, -1))
+    mean = common[best]
     mean, _ = _laid(mean, _refined(ours, mean, there, _FULL)[1])
     theirs, counts = _laid(theirs, place)
     columns = _columns(mean, counts)

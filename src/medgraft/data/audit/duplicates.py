@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 from scipy.stats import norm
 
-from medgraft.data.audit.alignment import ORIENTATIONS, Common, closest_partners, common_of, likeness
+from medgraft.data.audit.alignment import ORIENTATIONS, closest_partners, common_of, likeness
 from medgraft.data.audit.findings import NearPair
 from medgraft.data.audit.spectra import Proposed, proposed_pairs
 from medgraft.data.decoded.fingerprint import quarters
@@ -136,7 +136,7 @@ def _once(pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return pairs[order[first]], alike[order[first]]
 
 
-def _alike(views: torch.Tensor, pairs: np.ndarray, ways: np.ndarray, commons: list[Common]) -> np.ndarray:
+def _alike(views: torch.Tensor, pairs: np.ndarray, ways: np.ndarray, commons: list[torch.Tensor]) -> np.ndarray:
     """(P,) likeness of pairs, of several views that of the least alike.
 
     Args:
@@ -172,7 +172,7 @@ def _lead(pairs: np.ndarray, alike: np.ndarray, chance: float) -> np.ndarray:
     return np.asarray(fisher - rival.max(axis=1))
 
 
-def _chance(views: torch.Tensor, commons: list[Common], num_ways: int) -> float:
+def _chance(views: torch.Tensor, commons: list[torch.Tensor], num_ways: int) -> float:
     """Of all pairs of a cohort the likeliest by chance, on Fisher's scale.
 
     On Fisher's scale correlations of different pictures are about normal; their upper tail is carried on to where less
