@@ -8,10 +8,11 @@ import pytest
 from scipy.stats import t
 
 from medgraft.evaluate.bootstrap import paired_difference
+from medgraft.evaluate.comparison import compare
 from medgraft.evaluate.delong import delong_covariance
 from medgraft.evaluate.influence import clustered_variance, influence_difference, influence_interval, influence_variance
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.summary import compare, interval_of, summarise
+from medgraft.evaluate.summary import interval_of, summarise
 from medgraft.types import Overlaps, Predictions
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from medgraft.errors import DataError
 from medgraft.evaluate.bootstrap import as_seeds, metric_replicates, paired_difference
+from medgraft.evaluate.comparison import compare
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.summary import compare, site_results, summarise
+from medgraft.evaluate.summary import site_results, summarise
 from medgraft.metrics.measures import measure_of
 from medgraft.search.rule import choose, is_clearly_behind
 from medgraft.types import Cut, Overlaps

@@ -11,11 +11,11 @@ from medgraft.evaluate import (
     bootstrap_weights,
     compare,
     delong_interval,
-    paired_difference,
     site_results,
     summarise,
     with_points,
 )
+from medgraft.evaluate.over_seeds import difference_over_seeds
 from medgraft.evaluate.results import (
     SiteResult,
     comparison_from_json,
@@ -124,10 +124,17 @@ def test_the_comparison_holds_both_differences_and_the_verdict(make_predictions)
     told = comparison_to_json(result)
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     assert comparison_from_json(told) == result
-    gap = paired_difference(good, bad, "auroc", weights)
-    assert told["difference"]["auroc"] == {"value": gap.value, "ci95": list(gap.ci95), "p": gap.p}
+    gap = difference_over_seeds([good], [bad], "auroc", weights)
+    assert told["difference"]["auroc"] == {
+        "value": gap.value,
+        "ci95": list(gap.ci95),
+        "p": gap.p,
+        "spread": dataclasses.asdict(gap.spread),
+    }
     assert set(result.difference) == {"auroc", "auprc"}
     assert result.verdict == "better"
+    assert told["sentence"].startswith("The compact model as trained here is better than full fine-tuning")
+    told = comparison_to_json(compare([good] * 3, [bad] * 3, weights=weights))
     assert told["sentence"].startswith("The compact model is proven better than full fine-tuning: AUROC difference")
     assert compare(bad, good, weights=weights).verdict == "worse"
 

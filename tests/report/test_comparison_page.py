@@ -104,9 +104,11 @@ def test_learning_curves_appear_with_a_second_fraction(tmp_path: Path) -> None:
 
 def test_the_headline_names_only_what_is_proven() -> None:
     baseline, other = row("ftl", 0.9), row("ttl", 0.9, verdict="inconclusive")
-    assert "no strategy is proven" in headline([baseline, other], 0.02)
+    assert "no strategy is proven" in headline([baseline, other], 0.02, 3)
     proven = row("ttl", 0.9, verdict="non-inferior", num_params=650_000)
-    assert "ttl with 50" in headline([baseline, proven], 0.02)
+    assert "ttl with 50" in headline([baseline, proven], 0.02, 3)
+    assert headline([baseline, proven], 0.02, 3).startswith("Non-inferior")
+    assert headline([baseline, proven], 0.02, 1).startswith("As trained here, non-inferior")
 
 
 def test_strategies_of_equal_cost_do_not_hide_each_other() -> None:

@@ -115,8 +115,8 @@ def test_the_results_are_those_of_masks(run: Path) -> None:
         low, high = test[role]["dice"]["ci95"]
         assert 0 <= low <= test[role]["dice"]["value"] <= high <= 1
     assert test["chosen"]["dice"]["value"] > 0.2
-    assert {"better": "proven better", "worse": "is worse", "non-inferior": "proven non-inferior"}.get(
-        test["verdict"], "inconclusive"
+    assert {"better": "here is better", "worse": "here is worse", "non-inferior": "here is non-inferior"}.get(
+        test["verdict"], "is inconclusive"
     ) in test["sentence"]
     assert results["efficiency"]["chosen"]["num_params"] < results["efficiency"]["baseline"]["num_params"]
     assert (test["unit"], test["tolerance"], test["observers"]) == ("px", 2.0, {})

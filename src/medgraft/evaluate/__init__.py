@@ -6,6 +6,7 @@ from medgraft.evaluate.bootstrap import (
     paired_difference,
 )
 from medgraft.evaluate.calibration import apply_temperature, fit_temperature
+from medgraft.evaluate.comparison import compare
 from medgraft.evaluate.delong import delong_covariance, delong_interval, delong_test
 from medgraft.evaluate.efficiency import file_bytes, latency_ms
 from medgraft.evaluate.intervals import Difference, clustered_proportion, wilson_interval
@@ -18,7 +19,7 @@ from medgraft.evaluate.operating_point import (
 )
 from medgraft.evaluate.replicates import bootstrap_weights, group_strata, replicate_weights
 from medgraft.evaluate.results import Comparison, Estimate, ModelResult, TestResult
-from medgraft.evaluate.summary import compare, site_results, summarise, with_points
+from medgraft.evaluate.summary import site_results, summarise, with_points
 from medgraft.evaluate.verdict import Verdict, verdict, verdict_words
 
 __all__ = [

@@ -14,8 +14,9 @@ import numpy as np
 from scipy.stats import t
 
 from medgraft.evaluate.delong import placements
-from medgraft.evaluate.intervals import Difference, logit_interval
+from medgraft.evaluate.intervals import Difference, Spread, logit_interval, student_difference
 from medgraft.metrics.cases import one_vs_rest
+from medgraft.metrics.measures import DISTANCES
 from medgraft.metrics.overlap import MEANS_OVER_CASES
 from medgraft.types import Judged, Kind, Overlaps, Predictions
 
@@ -148,7 +149,7 @@ def influence_interval(judged: Judged, metric: str, value: float) -> tuple[float
         return None
     half = float(t.ppf(0.975, freedom)) * float(np.sqrt(variance))
     if metric != "auroc":
-        return max(0.0, value - half), value + half if metric == "hd95" else min(1.0, value + half)
+        return max(0.0, value - half), value + half if metric in DISTANCES else min(1.0, value + half)
     return logit_interval(value, float(np.sqrt(variance)), freedom)
 
 
@@ -170,9 +171,7 @@ def influence_difference(
         return Difference(value=value, ci95=(-1.0, 1.0), p=1.0)
     if variance == 0:
         return None
-    error = float(np.sqrt(variance))
-    half = float(t.ppf(0.975, freedom)) * error
-    return Difference(value=value, ci95=(value - half, value + half), p=float(2 * t.sf(abs(value) / error, freedom)))
+    return student_difference(value, Spread(cases=float(np.sqrt(variance)), trainings=0.0, freedom=freedom))
 
 
 def influence_variance(first: Sequence[Judged], metric: str, second: Sequence[Judged] = ()) -> tuple[float, float]:

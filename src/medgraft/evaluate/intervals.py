@@ -11,16 +11,43 @@ from scipy.stats import norm, t
 from medgraft.errors import DataError
 
 __all__ = [
+    "FEWEST_TRAININGS",
     "Difference",
+    "Spread",
     "Z95",
     "clustered_proportion",
     "logit_interval",
     "perfect_auprc_interval",
     "perfect_auroc_interval",
+    "student_difference",
     "wilson_interval",
 ]
 
 Z95: Final = float(norm.ppf(0.975))
+FEWEST_TRAININGS: Final = 3
+"""Trainings of each method from which on their spread is measured; fewer say nothing of a method, and prove nothing."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """What the interval of a difference is made of.
+
+    Args:
+        cases: Standard error over cases (groups of them).
+        trainings: Standard error over trainings; 0 where the difference is that of two trained models.
+        freedom: Degrees of freedom of both together.
+        is_measured: Whether `trainings` comes from trainings that were made, not from what is usual.
+    """
+
+    cases: float
+    trainings: float
+    freedom: float
+    is_measured: bool = False
+
+    @property
+    def error(self) -> float:
+        """Standard error of both together."""
+        return float(np.hypot(self.cases, self.trainings))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +58,30 @@ class Difference:
         value: The difference, in units of the metric.
         ci95: Lower and upper end of its 95 % interval.
         p: Two-sided, 0 to 1.
+        spread: What the interval is made of; None where it comes from replicates or from nothing that varies.
     """
 
     value: float
     ci95: tuple[float, float]
     p: float
+    spread: Spread | None = None
+
+
+def student_difference(value: float, spread: Spread) -> Difference:
+    """A difference with Student's interval and two-sided p.
+
+    Args:
+        value: The difference.
+        spread: Its standard errors and degrees of freedom.
+
+    Examples:
+        >>> found = student_difference(0.03, Spread(cases=0.012, trainings=0.005, freedom=20))
+        >>> [round(end, 4) for end in found.ci95], round(found.p, 3)
+        ([0.0029, 0.0571], 0.032)
+    """
+    half = float(t.ppf(0.975, spread.freedom)) * spread.error
+    p = float(2 * t.sf(abs(value) / spread.error, spread.freedom))
+    return Difference(value=value, ci95=(value - half, value + half), p=p, spread=spread)
 
 
 def wilson_interval(successes: float, total: float) -> tuple[float, float]:

@@ -1,18 +1,22 @@
 """Many strategies against one baseline: intervals over groups and seeds, and p-values for a family of questions."""
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 from scipy.stats import t
 
 from medgraft.evaluate.bootstrap import PERFECT, as_seeds, metric_replicates, paired_difference, smallest_class
 from medgraft.evaluate.influence import has_influence, influence_variance
-from medgraft.evaluate.intervals import Difference, logit_interval
+from medgraft.evaluate.intervals import FEWEST_TRAININGS, Difference, Spread, logit_interval, student_difference
 from medgraft.evaluate.summary import interval_of
-from medgraft.metrics.measures import measured
+from medgraft.metrics.measures import DISTANCES, measured
 from medgraft.types import Judged, Predictions
 
-__all__ = ["difference_over_seeds", "holm", "interval_over_seeds"]
+__all__ = ["USUAL_SD", "difference_over_seeds", "holm", "interval_over_seeds"]
+
+USUAL_SD: Final = 0.01
+"""Standard deviation of a metric between trainings of one network that is assumed below that."""
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -57,18 +61,21 @@ def interval_over_seeds(preds: Sequence[Judged], metric: str, weights: np.ndarra
 
 
 def difference_over_seeds(
-    first: Sequence[Judged], second: Sequence[Judged], metric: str, weights: np.ndarray
+    first: Sequence[Judged], second: Sequence[Judged], metric: str, weights: np.ndarray, num_folds: int = 1
 ) -> Difference:
     """Mean over seeds of the first method minus that of the second: d ± t √(V_cases + (s₁² + s₂²) / k).
 
-    Cases are paired; trainings are not, because equal seeds make no two methods alike. Of one seed each this is
-    `medgraft.evaluate.bootstrap.paired_difference`, which says nothing of another training.
+    Cases are paired; trainings are not, because equal seeds make no two methods alike. Below `FEWEST_TRAININGS` seeds
+    s₁² + s₂² is at least twice that of `USUAL_SD`; of distances, where nothing is usual, it is left out then. A method
+    on both sides, two without an error and a class of a single group are left to
+    `medgraft.evaluate.bootstrap.paired_difference`.
 
     Args:
         first: One per seed.
         second: As many, on the same cases.
         metric: A name in `medgraft.metrics.METRICS`, of masks in `medgraft.metrics.overlap.MASK_METRICS`.
         weights: (R, N) counts from `bootstrap_weights`.
+        num_folds: Trainings that each seed stands for: of folds every one has its own.
 
     Raises:
         DataError: The two were not tested on the same cases.
@@ -77,22 +84,21 @@ def difference_over_seeds(
         Satterthwaite, An approximate distribution of estimates of variance components, Biometrics Bulletin, 1946.
     """
     as_seeds([*first, *second])
-    alone = paired_difference(first, second, metric, weights)
-    if len(first) == 1:
-        return alone
     of_cases, freedom = _over_cases(first, metric, weights, second)
-    spreads = [float(np.var([measured(judged, metric) for judged in side], ddof=1)) for side in (first, second)]
-    of_seeds = sum(spreads) / len(first)
+    is_measured = len(first) >= FEWEST_TRAININGS
+    values = [[measured(judged, metric) for judged in side] for side in (first, second)]
+    of_seeds = sum(float(np.var(side, ddof=1)) for side in values) if len(first) > 1 else 0.0
+    seed_freedom = 2.0 * (len(first) - 1)
+    if not is_measured and metric not in DISTANCES and of_seeds < 2 * USUAL_SD**2:
+        of_seeds, seed_freedom = 2 * USUAL_SD**2, float("inf")
+    of_seeds /= len(first) * num_folds
     if not 0 < of_cases < float("inf") or of_seeds == 0:
-        # One model on both sides, or too few cases to say anything.
-        return alone
-    error, freedom = _together(of_cases, freedom, of_seeds, 2 * (len(first) - 1))
-    half = float(t.ppf(0.975, freedom)) * error
-    return Difference(
-        value=alone.value,
-        ci95=(alone.value - half, alone.value + half),
-        p=float(2 * t.sf(abs(alone.value) / error, freedom)),
+        return paired_difference(first, second, metric, weights)
+    _, freedom = _together(of_cases, freedom, of_seeds, seed_freedom)
+    spread = Spread(
+        cases=float(np.sqrt(of_cases)), trainings=float(np.sqrt(of_seeds)), freedom=freedom, is_measured=is_measured
     )
+    return student_difference(float(np.mean(values[0]) - np.mean(values[1])), spread)
 
 
 def _over_cases(

@@ -1,4 +1,4 @@
-"""One model's numbers with intervals, a comparison of two, and one model site by site, whatever the truth is."""
+"""One model's numbers with intervals, as a whole and site by site, whatever the truth is."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,7 +11,6 @@ from medgraft.evaluate.bootstrap import (
     as_seeds,
     bootstrap_interval,
     metric_replicates,
-    paired_difference,
     smallest_class,
 )
 from medgraft.evaluate.calibration import apply_temperature, fit_temperature
@@ -19,22 +18,19 @@ from medgraft.evaluate.influence import has_influence, influence_interval
 from medgraft.evaluate.intervals import clustered_proportion, logit_interval, wilson_interval
 from medgraft.evaluate.operating_point import apply_thresholds, choose_thresholds, parse_operating_point
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.results import ClassScores, Comparison, Estimate, ModelResult, Scaled, SiteResult
-from medgraft.evaluate.verdict import verdict, verdict_words
+from medgraft.evaluate.results import ClassScores, Estimate, ModelResult, Scaled, SiteResult
 from medgraft.metrics.cases import predicted_targets
 from medgraft.metrics.classification import brier, ece
 from medgraft.metrics.measures import cases_of, measure_of, measured
 from medgraft.types import Judged, Overlaps, Predictions
 
 __all__ = [
-    "compare",
     "estimate",
     "interval_of",
     "label_interval",
     "site_results",
     "summarise",
     "summarise_partial",
-    "too_few_for_a_verdict",
     "with_points",
 ]
 
@@ -219,74 +215,6 @@ def with_points(result: ModelResult, test: Predictions, val: Predictions, operat
         points=apply_thresholds(test, choose_thresholds(val, point)),
         scaled=Scaled(temperature=temperature, brier=brier(scaled), ece=ece(scaled)),
     )
-
-
-def compare(
-    chosen: Judged | Sequence[Judged],
-    baseline: Judged | Sequence[Judged],
-    margin: float = 0.02,
-    weights: np.ndarray | None = None,
-    name: str = "The compact model",
-) -> Comparison:
-    """Paired differences of two models with a verdict on the metric that judges.
-
-    Seeds are averaged inside each replicate, so with several seeds the difference is that of the means.
-
-    Args:
-        chosen: Test cases of the chosen model, once per seed.
-        baseline: Test cases of the baseline: the same ones in the same order, once per seed.
-        margin: The loss of the metric that is accepted, fixed beforehand.
-        weights: (R, N) counts from `bootstrap_weights` of the test cases; drawn here with seed 0 if None.
-        name: What is compared, as the start of a sentence.
-
-    Raises:
-        ConfigError: The margin makes no sense.
-        DataError: Unsound predictions, an absent class, or other cases.
-
-    Examples:
-        >>> pred = Predictions(probs=np.array([[0.9, 0.1], [0.6, 0.4], [0.65, 0.35], [0.2, 0.8]]),
-        ...                    targets=np.array([0, 0, 1, 1]), groups=np.arange(4),
-        ...                    classes=("normal", "sick"), task="binary", positive=1)
-        >>> compare(pred, pred).verdict
-        'non-inferior'
-    """
-    first = as_seeds(chosen)[0]
-    measure = measure_of(first)
-    counts = bootstrap_weights(first) if weights is None else weights
-    there = measure.metrics(first)
-    differences = {
-        metric: paired_difference(chosen, baseline, metric, counts) for metric in measure.compared if metric in there
-    }
-    judged = differences[measure.judges]
-    if (few := too_few_for_a_verdict(first)) and judged.ci95 != (0.0, 0.0):
-        return Comparison(
-            difference=differences,
-            verdict="inconclusive",
-            headline=f"{name} compared with full fine-tuning is inconclusive",
-            numbers=f"{few[0]} nothing ({measure.judges_name} difference {judged.value:+.4f}); "
-            f"at least {few[1]} are needed (--folds tests everyone once)",
-        )
-    headline, numbers = verdict_words(judged, margin, name, metric=measure.judges_name)
-    return Comparison(difference=differences, verdict=verdict(judged, margin), headline=headline, numbers=numbers)
-
-
-def too_few_for_a_verdict(judged: Judged) -> tuple[str, int] | None:
-    """Which groups are too few and prove nothing, as the start of a sentence, and how many are needed; None for enough.
-
-    Args:
-        judged: The test cases.
-    """
-    measure = measure_of(judged)
-    num = len(np.unique(judged.groups))
-    if num < measure.fewest_groups:
-        return _proving(num, ""), measure.fewest_groups
-    if isinstance(judged, Predictions) and min(smallest_class(judged)) < measure.fewest_of_a_class:
-        return _proving(min(smallest_class(judged)), " of the rarest class"), measure.fewest_of_a_class
-    return None
-
-
-def _proving(num: int, of: str) -> str:
-    return f"1 patient or group{of} proves" if num == 1 else f"{num} patients or groups{of} prove"
 
 
 def site_results(

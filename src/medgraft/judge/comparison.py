@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 import torch
 
+from medgraft.evaluate.comparison import too_few_for_a_verdict
 from medgraft.evaluate.efficiency import latency_ms
 from medgraft.evaluate.intervals import Difference
 from medgraft.evaluate.over_seeds import difference_over_seeds, holm, interval_over_seeds
 from medgraft.evaluate.replicates import bootstrap_weights
-from medgraft.evaluate.summary import too_few_for_a_verdict
-from medgraft.evaluate.verdict import Verdict, verdict
+from medgraft.evaluate.verdict import Verdict, adjusted_verdict, loss_p
 from medgraft.judge.plan import JudgePlan
 from medgraft.judge.test import judged_by_trial
 from medgraft.metrics.measures import measure_of, measured
@@ -31,7 +31,6 @@ BASELINE: Final = "ftl"
 SECOND: Final = "ftl-pretrained"
 """Full fine-tuning of the part that is pretrained, where the weights lack the network's tail."""
 RANKING: Final = ("auroc", "auprc")
-_LEVEL: Final = 0.05
 """Metrics that strategies are compared by; the first decides the verdict."""
 
 
@@ -198,10 +197,10 @@ def _word(gap: Gap, judged: Judged, plan: JudgePlan) -> Verdict:
     """
     if too_few_for_a_verdict(judged) is not None:
         return "inconclusive"
-    word = verdict(gap, plan.margin)
-    if word in ("better", "worse") and gap.p_holm is not None and gap.p_holm >= _LEVEL:
-        return "non-inferior" if gap.ci95[0] > -plan.margin else "inconclusive"
-    return word
+    # Outside the family (full fine-tuning of the pretrained part) one question is asked.
+    p = gap.p if gap.p_holm is None else gap.p_holm
+    p_loss = loss_p(gap, plan.margin) if gap.p_loss_holm is None else gap.p_loss_holm
+    return adjusted_verdict(gap, plan.margin, p, p_loss)
 
 
 def _gaps(
@@ -227,10 +226,12 @@ def _gaps(
     gaps: dict[str, dict[int, Gap]] = {}
     for metric in RANKING:
         by_row = {i: difference_over_seeds(predictions[i], predictions[base], metric, weights) for i in asked}
-        adjusted = dict(zip(family, holm([by_row[i].p for i in family]), strict=True)) if family else {}
-        gaps[metric] = {i: _gap(by_row[i], adjusted.get(i)) for i in asked}
+        adjusted = dict(zip(family, holm([by_row[i].p for i in family]), strict=True))
+        losses = dict(zip(family, holm([loss_p(by_row[i], plan.margin) for i in family]), strict=True))
+        gaps[metric] = {i: _gap(by_row[i], adjusted.get(i), losses.get(i)) for i in asked}
     return gaps
 
 
-def _gap(difference: Difference, p_holm: float | None = None) -> Gap:
-    return Gap(value=difference.value, ci95=difference.ci95, p=difference.p, p_holm=p_holm)
+def _gap(difference: Difference, p_holm: float | None = None, p_loss_holm: float | None = None) -> Gap:
+    facts = {field.name: getattr(difference, field.name) for field in dataclasses.fields(difference)}
+    return Gap(**facts, p_holm=p_holm, p_loss_holm=p_loss_holm)

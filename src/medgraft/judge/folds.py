@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from medgraft.errors import RunError
+from medgraft.evaluate.comparison import compare
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.results import Estimate, ModelResult, TestResult
-from medgraft.evaluate.summary import compare, summarise
+from medgraft.evaluate.summary import summarise
 from medgraft.files import copy_whole, write_table
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.plan import JudgePlan
@@ -147,7 +148,7 @@ def _test(
         _over_folds(summarise(judged["baseline"], weights), [result.test.baseline for result in results]),
     )
     name = judged_name(results[0].chosen.strategy)
-    comparison = compare(chosen, judged["baseline"], plan.margin, weights, name)
+    comparison = compare(chosen, judged["baseline"], plan.margin, weights, name, len(results))
     return test_result(plan, dataset, rows, chosen, pair, comparison)
 
 
@@ -174,7 +175,7 @@ def _further(
         there[0],  # the weights decide where it ends, alike in every fold
         epochs=0,
         result=_over_folds(summarise(judged[role], weights), [part.result for part in there]),
-        comparison=compare(judged["chosen"], judged[role], plan.margin, weights),
+        comparison=compare(judged["chosen"], judged[role], plan.margin, weights, num_folds=len(parts)),
     )
 
 

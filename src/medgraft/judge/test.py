@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from medgraft.evaluate.comparison import compare
 from medgraft.evaluate.ledger import open_test
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.results import Comparison, ModelResult, TestResult
-from medgraft.evaluate.summary import compare, site_results, summarise
+from medgraft.evaluate.summary import site_results, summarise
 from medgraft.files import write_table
 from medgraft.judge.judges import JUDGES
 from medgraft.judge.models import store_models

@@ -11,7 +11,17 @@ from medgraft.metrics.overlap import MASK_METRICS, weighted_overlap
 from medgraft.metrics.weighted import WEIGHTED, weighted_metric
 from medgraft.types import Judged, Overlaps, Predictions, Task, kind_of
 
-__all__ = ["MEASURES", "METRIC_NAMES", "ClassPart", "Measure", "cases_of", "measure_of", "measured", "scores_of"]
+__all__ = [
+    "DISTANCES",
+    "MEASURES",
+    "METRIC_NAMES",
+    "ClassPart",
+    "Measure",
+    "cases_of",
+    "measure_of",
+    "measured",
+    "scores_of",
+]
 
 METRIC_NAMES: Final = {
     "auroc": "AUROC",
@@ -29,6 +39,9 @@ METRIC_NAMES: Final = {
     "surface_dice": "surface Dice",
 }
 """Every metric as people say it inside a sentence."""
+
+DISTANCES: Final = ("hd95",)
+"""Metrics that are no share of anything: lower is better, and there is no highest value."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)

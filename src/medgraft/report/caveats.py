@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from medgraft.data.audit.findings import Topic
+from medgraft.evaluate.intervals import FEWEST_TRAININGS
+from medgraft.evaluate.over_seeds import USUAL_SD
 from medgraft.report.formatting import integer, percent, share, signed_with_interval
 from medgraft.report.run_files import RunFiles
 from medgraft.result.run import RunResult
@@ -244,11 +246,17 @@ def _verdict(run: RunFiles) -> Iterator[Caveat]:
 
 
 def _seeds(run: RunFiles) -> Iterator[Caveat]:
-    if len(run.result.seeds) == 1:
+    num, folds = len(run.result.seeds), run.result.folds
+    if num < FEWEST_TRAININGS or folds:
+        # Of folds the first seed alone is pooled.
+        title = "One training of each fold" if folds else "One training seed" if num == 1 else f"{num} training seeds"
+        text = (
+            f"How much another training changes {run.measure.judges_name} was not measured: the interval of the "
+            f"difference assumes a standard deviation of {USUAL_SD}, the intervals of the models leave it out. The "
+            "verdict is about the models as trained here."
+        )
         yield Caveat(
-            weight="note",
-            title="One training seed",
-            text="The intervals cover the choice of test cases, not the luck of training. --seeds 3 would show it.",
+            weight="note", title=title, text=text if folds else f"{text} --seeds {FEWEST_TRAININGS} measures it."
         )
 
 

@@ -6,6 +6,8 @@ from typing import Final
 
 from markupsafe import Markup
 
+from medgraft.evaluate.intervals import FEWEST_TRAININGS
+from medgraft.evaluate.verdict import spread_words
 from medgraft.files import write_text
 from medgraft.report import formatting as fmt
 from medgraft.report.comparison_figures import differences_figure, learning_figure, pareto_figure
@@ -16,7 +18,6 @@ from medgraft.result.comparison import MetricOverSeeds, StrategyResult, read_com
 __all__ = ["comparison_rows", "write_comparison"]
 
 _BASELINE: Final = "ftl"
-_LEVEL: Final = 0.05
 
 
 def write_comparison(folder: Path) -> Path:
@@ -34,7 +35,7 @@ def write_comparison(folder: Path) -> Path:
         .render(
             result=result,
             sha256=result.weights.sha256 or "",
-            headline=headline(at_full, result.margin),
+            headline=headline(at_full, result.margin, len(result.seeds)),
             tables=[
                 {
                     "fraction": fmt.percent(fraction),
@@ -54,12 +55,13 @@ def write_comparison(folder: Path) -> Path:
     return write_text(folder / "comparison.html", page)
 
 
-def headline(rows: Sequence[StrategyResult], margin: float) -> str:
+def headline(rows: Sequence[StrategyResult], margin: float, num_trainings: int) -> str:
     """One sentence: which strategies are at least as good as full fine-tuning, and the smallest of them.
 
     Args:
         rows: Strategies at one fraction.
         margin: Non-inferiority margin, in AUROC.
+        num_trainings: Seeds of each.
     """
     good = [row for row in rows if row.verdict in ("better", "non-inferior")]
     if not good:
@@ -68,18 +70,14 @@ def headline(rows: Sequence[StrategyResult], margin: float) -> str:
     base = next(row for row in rows if row.strategy == _BASELINE)
     share = fmt.percent(smallest.num_params / base.num_params)
     names = ", ".join(row.strategy for row in good)
-    # Better is said only where it outlives the adjustment for all that were asked.
-    better = [row.strategy for row in good if row.verdict == "better" and _is_adjusted(row)]
+    # The fairer baseline is no strategy: it is outside the family that p is adjusted for.
+    better = [row.strategy for row in good if row.verdict == "better" and row.difference["auroc"].p_holm is not None]
     more = f" Better: {', '.join(better)}." if better else ""
+    start = "As trained here, non" if num_trainings < FEWEST_TRAININGS else "Non"
     return (
-        f"Non-inferior to full fine-tuning: {names}.{more} The smallest is {smallest.strategy} with "
+        f"{start}-inferior to full fine-tuning: {names}.{more} The smallest is {smallest.strategy} with "
         f"{share} of the parameters."
     )
-
-
-def _is_adjusted(row: StrategyResult) -> bool:
-    p = row.difference["auroc"].p_holm
-    return p is not None and p < _LEVEL
 
 
 def comparison_rows(rows: Sequence[StrategyResult]) -> list[dict[str, str]]:
@@ -107,6 +105,7 @@ def _cells(row: StrategyResult) -> dict[str, str]:
         "ece": fmt.number(row.test["ece"].mean),
         "difference": fmt.signed(gap) if gap else fmt.ABSENT,
         "difference_interval": fmt.interval(gap, is_signed=True) if gap else "",
+        "spread": spread_words(gap.spread) if gap and gap.spread else "",
         "p": fmt.p_value(gap.p_holm).removeprefix("p = ").removeprefix("p ") if gap else "",
         "verdict": row.verdict or "baseline",
         "num_params": fmt.si(row.num_params),

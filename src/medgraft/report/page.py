@@ -5,6 +5,8 @@ from typing import Any, Final
 
 from markupsafe import Markup
 
+from medgraft.evaluate.intervals import FEWEST_TRAININGS
+from medgraft.evaluate.over_seeds import USUAL_SD
 from medgraft.files import write_text
 from medgraft.metrics.classification import confusion
 from medgraft.report import formatting as fmt
@@ -152,6 +154,8 @@ def _answer(run: RunFiles) -> dict[str, Any]:
         "headline": f"{with_minus(test.comparison.headline)}.",
         "numbers": f"{numbers[:1].upper()}{numbers[1:]}." if numbers else "",
         "has_seeds": len(result.seeds) > 1,
+        "fewest_trainings": FEWEST_TRAININGS,
+        "usual_sd": USUAL_SD,
         "test_size": _test_size(result),
         "main": {
             "value": fmt.number(main),

@@ -6,6 +6,7 @@ from typing import Final
 
 from medgraft.backbones.spec import LIFTS
 from medgraft.config import TrainConfig
+from medgraft.evaluate.over_seeds import USUAL_SD
 from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known
 from medgraft.report.run_files import RunFiles, was_searched
@@ -274,8 +275,21 @@ def _intervals(run: RunFiles, cite: Cite) -> str:
             + f"{replicates}{cite('efron')}; differences are paired"
         )
     return (
-        f"{text}. Non-inferiority was defined beforehand as a lower bound above "
+        f"{text}. {_trainings(run)}Non-inferiority was defined beforehand as a lower bound above "
         f"{fmt.signed(-test.margin)} {run.measure.judges_name}{cite('piaggio')}."
+    )
+
+
+def _trainings(run: RunFiles) -> str:
+    """Where the luck of training stands in the interval of the difference; empty where it is not in it."""
+    spread = run.result.test.comparison.difference[run.measure.judges].spread
+    if spread is None or spread.trainings == 0:
+        return ""
+    if spread.is_measured:
+        return "The interval of the difference adds the variance between trainings to that over cases. "
+    return (
+        "The interval of the difference adds to the variance over cases that of trainings, which was assumed "
+        f"(standard deviation {USUAL_SD}). "
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from medgraft.as_json import to_json
 from medgraft.evaluate.results import ClassScores, Estimate, ModelResult
+from medgraft.evaluate.verdict import spread_words
 from medgraft.report import formatting as fmt
 from medgraft.report.run_files import RunFiles
 from medgraft.result.analysis import AnalysisResult
@@ -178,6 +179,7 @@ def metric_rows(result: RunResult) -> list[dict[str, str]]:
                 "second": fmt.with_interval(further_values["second_baseline"]) if further["second_baseline"] else "",
                 "continued": fmt.with_interval(further_values["continued"]) if further["continued"] else "",
                 "difference": fmt.signed_with_interval(difference) if difference else "",
+                "spread": spread_words(difference.spread) if difference and difference.spread else "",
                 "p": fmt.p_value(difference) if difference else "",
             }
         )

@@ -49,9 +49,11 @@ class Gap(Difference):
 
     Args:
         p_holm: p-value adjusted by Holm's method for all strategies of a fraction; None outside that family.
+        p_loss_holm: One-sided p of a loss of the margin or more, adjusted likewise; None outside that family.
     """
 
     p_holm: float | None = None
+    p_loss_holm: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
