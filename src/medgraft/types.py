@@ -420,6 +420,8 @@ class Predictions:
         task: What is predicted.
         positive: Index of the positive class for a binary task, else None.
         is_ordinal: Whether the classes are grades, from the lowest to the highest.
+        strata: (N,) integers, equal for cases that one model judged; None for all. Probabilities of several models (of
+            folds) are shifted against each other, so that only cases of one are ranked.
     """
 
     probs: np.ndarray
@@ -429,6 +431,7 @@ class Predictions:
     task: Task
     positive: int | None = None
     is_ordinal: bool = False
+    strata: np.ndarray | None = None
     kind: ClassVar[Kind] = "labels"
 
 

@@ -18,6 +18,7 @@ def test_names_that_look_like_numbers_stay_the_names_of_their_cases(tmp_path):
     assert table["path"].tolist() == ["001", "002", "1e5", "NA"]
     assert table["patient"].tolist() == ["07", "", "07", ""]
     assert table["prob_a"].tolist() == [0.25, 0.75] * 2
+    assert table["fold"].tolist() == [1, 1, 2, 2]
     cohort = SimpleNamespace(table=pd.DataFrame({"path": ["NA", "1e5", "002", "001"]}))
     assert rows_in(table, SimpleNamespace(cohort=cohort)).tolist() == [3, 2, 1, 0]
     cohort.table = cohort.table.iloc[:3]

@@ -46,10 +46,15 @@ def auroc_influence(pred: Predictions) -> np.ndarray:
     parts = one_vs_rest(pred)
     influence = np.zeros(len(pred.groups))
     for part in parts:
-        for rows, (placed,) in zip(
-            (part.rows[part.labels], part.rows[~part.labels]), placements(part.scores[None], part.labels), strict=True
-        ):
-            influence[rows] += (placed - placed.mean()) / len(placed) / len(parts)
+        blocks = [members for members in part.strata if 0 < part.labels[members].sum() < len(members)]
+        pairs = sum(int(part.labels[members].sum()) * int((~part.labels[members]).sum()) for members in blocks)
+        for members in blocks:
+            labels = part.labels[members]
+            both = placements(part.scores[members][None], labels)
+            for is_of, (placed,) in zip((labels, ~labels), both, strict=True):
+                # Each case beats some of the others of its stratum; the AUROC is a share of the pairs of all strata.
+                share = int((~is_of).sum()) / pairs / len(parts)
+                influence[part.rows[members[is_of]]] += (placed - placed.mean()) * share
     return influence
 
 

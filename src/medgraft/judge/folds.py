@@ -29,7 +29,7 @@ from medgraft.result.run import (
 )
 from medgraft.search.tables import SIGNAL_KEYS
 from medgraft.study.dataset import Dataset
-from medgraft.types import Judged
+from medgraft.types import Judged, Predictions
 
 __all__ = ["merge_folds"]
 
@@ -75,7 +75,7 @@ def merge_folds(plan: JudgePlan, folder: Path, dataset: Dataset, results: Sequen
 def _notes(results: Sequence[RunResult]) -> list[str]:
     methods = [result.search.method for result in results]
     return [
-        f"Nested cross-validation, {len(results)} folds by group; test figures are pooled over the folds.",
+        f"Nested cross-validation, {len(results)} folds by group; test figures take the cases of all folds together.",
         "Cuts chosen per fold: " + ", ".join(result.chosen.cut.name for result in results) + ".",
         "The saved model, its size and its plan are those of fold 1.",
         "The table of the search is that of fold 1; in its figure the other folds are grey.",
@@ -210,7 +210,18 @@ def _pooled(folder: Path, places: Sequence[Path], dataset: Dataset) -> tuple[np.
     # The folds list their cases alike for every model.
     rows = rows_in(tables["chosen"], dataset)
     from_table = JUDGES[dataset.cohort.kind].from_table
-    return rows, {role: from_table(table, dataset, rows) for role, table in tables.items()}
+    judged = {role: from_table(table, dataset, rows) for role, table in tables.items()}
+    return rows, {role: _by_fold(one, tables[role]["fold"].to_numpy(np.int64)) for role, one in judged.items()}
+
+
+def _by_fold(judged: Judged, folds: np.ndarray) -> Judged:
+    """The cases with the fold whose model judged each: masks have no ranks that this would matter to.
+
+    Args:
+        judged: The cases of all folds.
+        folds: (N,) number of each case's fold.
+    """
+    return dataclasses.replace(judged, strata=folds) if isinstance(judged, Predictions) else judged
 
 
 def rows_in(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
@@ -228,8 +239,13 @@ def rows_in(table: pd.DataFrame, dataset: Dataset) -> np.ndarray:
 
 
 def concatenated(places: Sequence[Path], name: str) -> pd.DataFrame:
-    """A table of all folds; names that look like numbers stay names."""
-    return pd.concat([pd.read_csv(path / name, keep_default_na=False, dtype=_TEXTS) for path in places])
+    """A table of all folds, with a column of their numbers; names that look like numbers stay names."""
+    return pd.concat(
+        [
+            pd.read_csv(path / name, keep_default_na=False, dtype=_TEXTS).assign(fold=number)
+            for number, path in enumerate(places, 1)
+        ]
+    )
 
 
 def _merge_files(folder: Path, places: Sequence[Path]) -> None:

@@ -19,12 +19,14 @@ class OneVsRest:
         rows: (K,) int64: the cases of which it is known whether they have the class.
         scores: (K,) probability of the class, 0 to 1.
         labels: (K,) bool, True where the case has the class.
+        strata: Parts of the K cases, as positions, within which scores can be ranked: those that one model judged.
     """
 
     name: str
     rows: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    strata: tuple[np.ndarray, ...]
 
 
 def check_predictions(pred: Predictions) -> None:
@@ -136,7 +138,11 @@ def one_vs_rest(pred: Predictions, *, is_partial: bool = False) -> tuple[OneVsRe
         rows = np.flatnonzero(is_known[:, column if pred.task == "multilabel" else 0])
         labels = pred.targets[:, column] == 1 if pred.task == "multilabel" else pred.targets == column
         scores = pred.probs[rows, column].astype(np.float64)
-        parts.append(OneVsRest(name=pred.classes[column], rows=rows, scores=scores, labels=labels[rows]))
+        parts.append(
+            OneVsRest(
+                name=pred.classes[column], rows=rows, scores=scores, labels=labels[rows], strata=_strata(pred, rows)
+            )
+        )
     for part in parts:
         if is_partial or (part.labels.any() and not part.labels.all()):
             continue
@@ -146,6 +152,13 @@ def one_vs_rest(pred: Predictions, *, is_partial: bool = False) -> tuple[OneVsRe
             "Use a larger or stratified set, or leave the class out."
         )
     return tuple(parts)
+
+
+def _strata(pred: Predictions, rows: np.ndarray) -> tuple[np.ndarray, ...]:
+    if pred.strata is None:
+        return (np.arange(len(rows)),)
+    strata = pred.strata[rows]
+    return tuple(np.flatnonzero(strata == name) for name in np.unique(strata))
 
 
 def _rest_of(pred: Predictions, name: str) -> str:
@@ -193,7 +206,8 @@ def pooled(pred: Predictions, units: np.ndarray) -> Predictions:
         return pred
     first = np.unique(units, return_index=True)[1]
     probs = unit_means(pred.probs, units)
-    return dataclasses.replace(pred, probs=probs, targets=pred.targets[first], groups=pred.groups[first])
+    strata = None if pred.strata is None else pred.strata[first]
+    return dataclasses.replace(pred, probs=probs, targets=pred.targets[first], groups=pred.groups[first], strata=strata)
 
 
 def unit_means(probs: np.ndarray, units: np.ndarray) -> np.ndarray:

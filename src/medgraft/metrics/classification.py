@@ -11,8 +11,7 @@ from typing import Final
 import numpy as np
 
 from medgraft.metrics.cases import check_predictions, known_labels, one_vs_rest, predicted_targets
-from medgraft.metrics.ranking import weighted_auprc, weighted_auroc
-from medgraft.metrics.weighted import weighted_metric
+from medgraft.metrics.weighted import part_auprc, part_auroc, weighted_metric
 from medgraft.types import Predictions
 
 __all__ = [
@@ -85,7 +84,7 @@ def auroc_per_class(pred: Predictions) -> dict[str, float]:
         {'sick': 1.0}
     """
     parts = one_vs_rest(pred)
-    return {p.name: float(weighted_auroc(p.scores, p.labels, np.ones((1, len(p.rows))))[0]) for p in parts}
+    return {part.name: float(part_auroc(part, np.ones((1, len(part.rows))))[0]) for part in parts}
 
 
 def auprc_per_class(pred: Predictions) -> dict[str, float]:
@@ -104,7 +103,7 @@ def auprc_per_class(pred: Predictions) -> dict[str, float]:
         {'sick': 1.0}
     """
     parts = one_vs_rest(pred)
-    return {p.name: float(weighted_auprc(p.scores, p.labels, np.ones((1, len(p.rows))))[0]) for p in parts}
+    return {part.name: float(part_auprc(part, np.ones((1, len(part.rows))))[0]) for part in parts}
 
 
 def accuracy(pred: Predictions) -> float:

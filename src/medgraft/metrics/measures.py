@@ -168,6 +168,7 @@ def _labels_apart(judged: Predictions) -> Iterator[ClassPart]:
             probs=np.stack([1 - part.scores, part.scores], axis=1),
             targets=part.labels.astype(np.int64),
             groups=judged.groups[part.rows],
+            strata=None if judged.strata is None else judged.strata[part.rows],
             classes=(f"not {part.name}", part.name),
             task="binary",
             positive=1,

@@ -15,7 +15,7 @@ from medgraft.metrics.ranking import replicate_chunks, weighted_auprc, weighted_
 from medgraft.metrics.reliability import bin_numbers, top_label
 from medgraft.types import Predictions
 
-__all__ = ["WEIGHTED", "weighted_metric"]
+__all__ = ["WEIGHTED", "part_auprc", "part_auroc", "weighted_metric"]
 
 _ECE_BINS = 15
 
@@ -50,13 +50,67 @@ def weighted_metric(pred: Predictions, metric: str, weights: np.ndarray) -> np.n
 
 
 def _auroc(pred: Predictions, weights: np.ndarray) -> np.ndarray:
-    parts = [weighted_auroc(part.scores, part.labels, _of(part, weights)) for part in one_vs_rest(pred)]
+    parts = [part_auroc(part, _of(part, weights)) for part in one_vs_rest(pred)]
     return np.asarray(np.mean(parts, axis=0))
 
 
 def _auprc(pred: Predictions, weights: np.ndarray) -> np.ndarray:
-    parts = [weighted_auprc(part.scores, part.labels, _of(part, weights)) for part in one_vs_rest(pred)]
+    parts = [part_auprc(part, _of(part, weights)) for part in one_vs_rest(pred)]
     return np.asarray(np.mean(parts, axis=0))
+
+
+def part_auroc(part: OneVsRest, weights: np.ndarray) -> np.ndarray:
+    """(R,) AUROC of one class: the share of all pairs within strata that are ranked rightly.
+
+    Args:
+        part: The class.
+        weights: (R, K) of its cases.
+    """
+    return _within_strata(part, weights, weighted_auroc, lambda positives, negatives: positives * negatives)
+
+
+def part_auprc(part: OneVsRest, weights: np.ndarray) -> np.ndarray:
+    """(R,) average precision of one class: that of the strata, by their positive cases.
+
+    Args:
+        part: The class.
+        weights: (R, K) of its cases.
+    """
+    return _within_strata(part, weights, weighted_auprc, lambda positives, _: positives)
+
+
+def _within_strata(
+    part: OneVsRest,
+    weights: np.ndarray,
+    curve: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray],
+    counted: Callable[[np.ndarray, np.ndarray], np.ndarray],
+) -> np.ndarray:
+    """(R,) mean of a curve's area over strata.
+
+    Args:
+        part: The class.
+        weights: (R, K) of its cases.
+        curve: `weighted_auroc` or `weighted_auprc`.
+        counted: What a stratum counts, from the weight of its positive and that of its negative cases.
+    """
+    if len(part.strata) == 1:
+        return curve(part.scores, part.labels, weights)
+    total, of = np.zeros(len(weights)), np.zeros(len(weights))
+    for members in part.strata:
+        labels, block = part.labels[members], weights[:, members]
+        sizes = block[:, labels].sum(axis=1, dtype=float), block[:, ~labels].sum(axis=1, dtype=float)
+        # A stratum without one of the two classes ranks nothing.
+        there = (sizes[0] > 0) & (sizes[1] > 0)
+        if there.any():
+            share = counted(sizes[0][there], sizes[1][there])
+            total[there] += share * curve(part.scores[members], labels, block[there])
+            of[there] += share
+    if (of == 0).any():
+        raise DataError(
+            f"expected cases with and without {part.name!r} that one model judged, got none in row "
+            f"{int(np.argmin(of))} of the weights. Use fewer folds, or more cases of the class."
+        )
+    return np.asarray(total / of)
 
 
 def _of(part: OneVsRest, weights: np.ndarray) -> np.ndarray:
