@@ -74,6 +74,14 @@ def test_nleep_of_well_parted_clusters_is_perfect_and_of_noise_that_of_guessing(
     assert nleep(noise, np.arange(3000) % 3) == pytest.approx(np.log(1 / 3), abs=0.02)
 
 
+def test_nleep_lets_features_of_a_cluster_go_together():
+    """Two classes on two parallel lines, close beside each other: no cluster along the axes tells them apart."""
+    rng = np.random.default_rng(0)
+    along, classes = rng.normal(size=600), np.arange(600) % 2
+    x = np.stack([along, along + 0.6 * classes], axis=1) + 0.03 * rng.normal(size=(600, 2))
+    assert nleep(x, classes, energy=0.9999) > -0.05
+
+
 @pytest.mark.parametrize("measure", [lambda x, c: logme(x, np.eye(3)[c]), h_score, nleep])
 def test_better_features_score_higher(measure):
     scores = [measure(*cohort(200, signal=signal)) for signal in (0.0, 1.0, 3.0)]

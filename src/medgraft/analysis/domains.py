@@ -8,6 +8,7 @@ import scipy.linalg
 
 from medgraft.analysis.rows import finite_rows
 from medgraft.errors import DataError
+from medgraft.evaluate.intervals import Z95
 
 __all__ = [
     "Distance",
@@ -20,7 +21,11 @@ __all__ = [
     "statistics_of",
 ]
 
-_FEW: Final = "fewer images ({images}) than features ({features}): the distance is mostly noise of the covariance"
+_FEW: Final = (
+    "{images} images are fewer than twice the {features} features: the noise of the covariance stays in the distance"
+)
+_SPLITS: Final = 10
+"""Divisions into halves."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -34,19 +39,26 @@ class FeatureStatistics:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Distance:
-    """A distance with its 95 % bootstrap interval over images, and a warning or an empty string."""
+    """A distance with its 95 % interval over images.
+
+    Args:
+        value: As of endlessly many images.
+        ci95: Ends of its interval.
+        warning: Why it is to be read with care, or an empty string.
+        as_is: Distance of the images at hand, which grows as they get fewer: what other programs print.
+    """
 
     value: float
     ci95: tuple[float, float]
     warning: str = ""
+    as_is: float | None = None
 
 
-def statistics_of(features: np.ndarray, weights: np.ndarray | None = None) -> FeatureStatistics:
+def statistics_of(features: np.ndarray) -> FeatureStatistics:
     """Mean and covariance of (N, d) features in float64.
 
     Args:
         features: One row per image.
-        weights: (N,) counts of a bootstrap replicate; None is one each.
 
     Raises:
         DataError: Fewer than two images, or values that are not finite.
@@ -54,11 +66,9 @@ def statistics_of(features: np.ndarray, weights: np.ndarray | None = None) -> Fe
     x = finite_rows(features)
     if len(x) < 2:
         raise DataError(f"expected features of at least two images, got {len(x)}.")
-    counts = np.ones(len(x)) if weights is None else np.asarray(weights, dtype=np.float64)
-    total = counts.sum()
-    mean = counts @ x / total
-    centred = (x - mean) * np.sqrt(counts)[:, None]
-    return FeatureStatistics(mean=mean, covariance=centred.T @ centred / (total - 1), num_images=round(total))
+    mean = x.mean(0)
+    centred = x - mean
+    return FeatureStatistics(mean=mean, covariance=centred.T @ centred / (len(x) - 1), num_images=len(x))
 
 
 def fid(first: FeatureStatistics, second: FeatureStatistics) -> float:
@@ -96,70 +106,84 @@ def kid(first: np.ndarray, second: np.ndarray) -> float:
     return _kid_from(_kernel(x, x), _kernel(y, y), _kernel(x, y), np.ones(n), np.ones(m))
 
 
-def fid_with_interval(first: np.ndarray, second: np.ndarray, *, replicates: int = 200, seed: int = 0) -> Distance:
-    """FID of two sets of features with a bootstrap interval over the images of both.
+def fid_with_interval(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> Distance:
+    """FID of two sets of features, freed of what few images add, with an interval over the images of both.
 
-    FID of a resampled set is higher than that of the set itself, because repeated images make covariances smaller in
-    rank; the interval is shifted by the mean of that.
+    FID of N images exceeds that of endlessly many by about c / N, so twice FID less that of halves is free of it; halves
+    of one set share no image, so their difference tells the standard error.
 
     Args:
-        first: (N, d).
-        second: (M, d).
-        replicates: Replicates of the bootstrap.
-        seed: Seeds the bootstrap.
+        first: (N, d), N at least 4.
+        second: (M, d), M at least 4.
+        seed: Seeds the division into halves.
+
+    References:
+        Chong and Forsyth. Effectively unbiased FID and Inception Score and where to find them. CVPR 2020.
     """
-    x, y = _pair(first, second)
-    value = _fid_of_rows(x, y, np.ones(len(x)), np.ones(len(y)))
+    x, y = _pair(first, second, least=4)
     rng = np.random.default_rng(seed)
-    resampled = [_fid_of_rows(x, y, _counts(rng, len(x)), _counts(rng, len(y))) for _ in range(replicates)]
-    return Distance(value=value, ci95=_shifted(resampled, value), warning=_warning(min(len(x), len(y)), x.shape[1]))
+    halves = []
+    for _ in range(_SPLITS):
+        rows, others = rng.permutation(len(x)), rng.permutation(len(y))
+        halves.append([_fid_of_rows(x[rows[part::2]], y[others[part::2]]) for part in (0, 1)])
+    return _freed(_fid_of_rows(x, y), np.array(halves), min(len(x), len(y)), x.shape[1])
 
 
-def fid_of_statistics(
-    features: np.ndarray, reference: FeatureStatistics, *, replicates: int = 200, seed: int = 0
-) -> Distance:
-    """FID of features to stored statistics of a source, with a bootstrap interval over the images at hand.
+def fid_of_statistics(features: np.ndarray, reference: FeatureStatistics, *, seed: int = 0) -> Distance:
+    """FID of features to stored statistics of a source, freed of what few images at hand add, with an interval over these.
 
     Args:
-        features: (N, d).
-        reference: Statistics of the source's features at the same layer.
-        replicates: Replicates of the bootstrap.
-        seed: Seeds the bootstrap.
+        features: (N, d), N at least 4.
+        reference: Statistics of the source's features at the same layer; taken as they are.
+        seed: Seeds the division into halves.
     """
     x = finite_rows(features)
-    value = fid(statistics_of(x), reference)
+    if len(x) < 4:
+        raise DataError(f"expected features of at least 4 images, got {len(x)}.")
     rng = np.random.default_rng(seed)
-    resampled = [fid(statistics_of(x, _counts(rng, len(x))), reference) for _ in range(replicates)]
-    warning = _warning(min(len(x), reference.num_images), x.shape[1])
-    return Distance(value=value, ci95=_shifted(resampled, value), warning=warning)
+    halves = []
+    for _ in range(_SPLITS):
+        rows = rng.permutation(len(x))
+        halves.append([fid(statistics_of(x[rows[part::2]]), reference) for part in (0, 1)])
+    return _freed(fid(statistics_of(x), reference), np.array(halves), min(len(x), reference.num_images), x.shape[1])
 
 
-def _shifted(resampled: list[float], value: float) -> tuple[float, float]:
-    """Percentiles of replicates, less by what resampling adds on average."""
-    low, high = np.quantile(resampled, (0.025, 0.975)) - (np.mean(resampled) - value)
-    return max(0.0, float(low)), float(high)
+def _freed(value: float, halves: np.ndarray, num_images: int, num_features: int) -> Distance:
+    """The distance as of endlessly many images.
+
+    Args:
+        value: Of the images at hand.
+        halves: (S, 2) distances of both halves of each division.
+        num_images: Images of the smaller set.
+        num_features: d.
+    """
+    means = halves.mean(1)
+    freed = 2 * value - float(means.mean())
+    # Half the squared difference is the variance of a half, half of that the variance of the whole.
+    variance = float(np.square(halves[:, 0] - halves[:, 1]).mean()) / 4 + float(means.var(ddof=1)) / len(means)
+    half = Z95 * float(np.sqrt(variance))
+    return Distance(
+        value=max(0.0, freed),
+        ci95=(max(0.0, freed - half), max(0.0, freed + half)),
+        warning=_FEW.format(images=num_images, features=num_features) if num_images < 2 * num_features else "",
+        as_is=value,
+    )
 
 
-def _fid_of_rows(x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """FID of rows that count `a` and `b` times; with fewer images than features without their covariances.
+def _fid_of_rows(x: np.ndarray, y: np.ndarray) -> float:
+    """FID of features; with fewer images than features without their covariances.
 
     With centred rows X and Y the trace of the root of the product of covariances is the nuclear norm of X Yᵀ.
 
     Args:
-        x: (N, d) features.
-        y: (M, d) features.
-        a: (N,) counts of the rows of `x`.
-        b: (M,) counts of the rows of `y`.
+        x: (N, d).
+        y: (M, d).
     """
     if max(len(x), len(y)) >= x.shape[1]:
-        return fid(statistics_of(x, a), statistics_of(y, b))
-    parts = []
-    for rows, counts in ((x, a), (y, b)):
-        mean = counts @ rows / counts.sum()
-        parts.append((mean, (rows - mean) * np.sqrt(counts / (counts.sum() - 1))[:, None]))
-    (mean_x, rows_x), (mean_y, rows_y) = parts
+        return fid(statistics_of(x), statistics_of(y))
+    rows_x, rows_y = ((rows - rows.mean(0)) / np.sqrt(len(rows) - 1) for rows in (x, y))
     shared = scipy.linalg.svdvals(rows_x @ rows_y.T).sum()
-    squares = sum(float(np.square(part).sum()) for part in (mean_x - mean_y, rows_x, rows_y))
+    squares = sum(float(np.square(part).sum()) for part in (x.mean(0) - y.mean(0), rows_x, rows_y))
     return max(0.0, squares - 2 * float(shared))
 
 
@@ -214,14 +238,10 @@ def _counts(rng: np.random.Generator, num: int) -> np.ndarray:
     return rng.multinomial(num, np.full(num, 1 / num)).astype(np.float64)
 
 
-def _pair(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _pair(first: np.ndarray, second: np.ndarray, least: int = 2) -> tuple[np.ndarray, np.ndarray]:
     x, y = finite_rows(first), finite_rows(second)
-    if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+    if x.shape[1] != y.shape[1] or min(len(x), len(y)) < least:
         raise DataError(
-            f"expected features (N, d) and (M, d) of at least two images each, got {x.shape} and {y.shape}."
+            f"expected features (N, d) and (M, d) of at least {least} images each, got {x.shape} and {y.shape}."
         )
     return x, y
-
-
-def _warning(images: int, features: int) -> str:
-    return _FEW.format(images=images, features=features) if images < features else ""

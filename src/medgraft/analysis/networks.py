@@ -335,10 +335,10 @@ def distances(
         if other:
             pair = near[cut.index], other[cut.index]
             measured[cut.index] = CutDistance(
-                fid=fid_with_interval(*pair, replicates=_REPLICATES),
+                fid=fid_with_interval(*pair),
                 kid=kid_with_interval(*pair, replicates=_REPLICATES),
             )
         else:
-            fid = fid_of_statistics(near[cut.index], stored[cut.index], replicates=_REPLICATES)
+            fid = fid_of_statistics(near[cut.index], stored[cut.index])
             measured[cut.index] = CutDistance(fid=fid)
     return measured

@@ -191,7 +191,7 @@ def nleep(
         raise DataError("expected features that differ between images, got constant ones.")
     kept = int(np.searchsorted(np.cumsum(s**2) / (s**2).sum(), energy) + 1)
     reduced = u[:, :kept] * (s[:kept] / s[0])
-    mixture = GaussianMixture(num, covariance_type="diag", random_state=seed, reg_covar=1e-6).fit(reduced)
+    mixture = GaussianMixture(num, covariance_type="full", random_state=seed, reg_covar=1e-6).fit(reduced)
     clusters = mixture.predict_proba(reduced)
     joint = np.eye(len(values))[index].T @ clusters / len(x)
     conditional = joint / np.maximum(joint.sum(0), 1e-300)

@@ -15,6 +15,7 @@ from medgraft.result.comparison import MetricOverSeeds
 
 __all__ = [
     "ABSENT",
+    "digits_of",
     "duration",
     "file_size",
     "sides",
@@ -73,6 +74,20 @@ def number(value: Metric, digits: int = 3) -> str:
         return ABSENT
     text = f"{abs(plain):.{digits}f}"
     return f"{MINUS}{text}" if plain < 0 and float(text) else text
+
+
+def digits_of(ends: tuple[float, float]) -> int:
+    """Decimals that show an interval of any scale: two digits of its larger end, at least three decimals, at most eight.
+
+    Args:
+        ends: Of the interval.
+
+    Examples:
+        >>> digits_of((120.0, 130.0)), digits_of((0.0002, 0.0004))
+        (3, 5)
+    """
+    largest = max(abs(end) for end in ends)
+    return 3 if largest == 0 else min(8, max(3, 1 - math.floor(math.log10(largest))))
 
 
 def signed(value: Metric, digits: int = 3) -> str:

@@ -285,8 +285,8 @@ def distance_rows(analysis: AnalysisResult) -> list[dict[str, str]]:
     return [
         {
             "cut": f"{index} {analysis.names.get(index, '')}".strip(),
-            "fid": fmt.with_interval(row.fid),
-            "kid": fmt.with_interval(row.kid) if row.kid else fmt.ABSENT,
+            "fid": fmt.with_interval(row.fid, fmt.digits_of(row.fid.ci95)),
+            "kid": fmt.with_interval(row.kid, fmt.digits_of(row.kid.ci95)) if row.kid else fmt.ABSENT,
             "warning": row.fid.warning,
         }
         for index, row in measured.items()
