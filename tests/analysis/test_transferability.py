@@ -75,11 +75,11 @@ def test_nleep_of_well_parted_clusters_is_perfect_and_of_noise_that_of_guessing(
 
 
 def test_nleep_lets_features_of_a_cluster_go_together():
-    """Two classes on two parallel lines, close beside each other: no cluster along the axes tells them apart."""
-    rng = np.random.default_rng(0)
-    along, classes = rng.normal(size=600), np.arange(600) % 2
-    x = np.stack([along, along + 0.6 * classes], axis=1) + 0.03 * rng.normal(size=(600, 2))
-    assert nleep(x, classes, energy=0.9999) > -0.05
+    """Two classes that cross: along every axis by itself they are one."""
+    rng, classes = np.random.default_rng(0), np.arange(600) % 2
+    along, across = 2 * rng.normal(size=600), 0.1 * rng.normal(size=600)
+    x = np.stack([along + across, np.where(classes == 0, along - across, across - along)], axis=1)
+    assert nleep(x, classes, energy=0.9999, per_class=1) > -0.15
 
 
 @pytest.mark.parametrize("measure", [lambda x, c: logme(x, np.eye(3)[c]), h_score, nleep])

@@ -10,7 +10,8 @@ from medgraft.errors import ConfigError, DataError
 from medgraft.evaluate.bootstrap import bootstrap_interval, metric_replicates, paired_difference
 from medgraft.evaluate.intervals import perfect_auroc_interval
 from medgraft.evaluate.replicates import bootstrap_weights, group_strata, replicate_weights
-from medgraft.metrics import METRICS
+from medgraft.metrics import METRICS, ece
+from medgraft.metrics.weighted import calibrated_ece
 from medgraft.types import Predictions
 
 
@@ -197,6 +198,42 @@ def test_two_perfect_models_on_few_cases_prove_nothing(make_predictions) -> None
     assert paired_difference(a, b, "auroc", weights).ci95 == pytest.approx((low - 1, 1 - low))
     assert paired_difference(a, a, "auroc", weights).ci95 == (0, 0)
     assert bootstrap_interval(a, "auroc", weights) == (low, 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("num", [60, 300])
+def test_of_right_probabilities_the_interval_of_ece_goes_down_to_0(num: int, seed: int, make_predictions) -> None:
+    rng = np.random.default_rng(seed)
+    probs = rng.beta(2, 2, num)
+    pred = dataclasses.replace(
+        make_predictions("binary", num_cases=num),
+        probs=np.stack((1 - probs, probs), axis=1),
+        targets=(rng.random(num) < probs).astype(int),
+    )
+    low, high = bootstrap_interval(pred, "ece", bootstrap_weights(pred, num=200))
+    assert low == 0
+    assert ece(pred) <= high
+    assert calibrated_ece(pred, 50).min() > 0
+    # Twice as sure as it is right to be: no chance gives as much.
+    odds = 4 * np.log(pred.probs / (1 - pred.probs))
+    sure = dataclasses.replace(pred, probs=1 / (1 + np.exp(-odds)))
+    low, high = bootstrap_interval(sure, "ece", bootstrap_weights(sure, num=200))
+    assert 0 < low < ece(sure) <= high
+
+
+@pytest.mark.parametrize("task", ["binary", "multiclass", "multilabel"])
+def test_calibrated_ece_is_that_of_drawn_truths(task: str, make_predictions) -> None:
+    pred = make_predictions(task, num_cases=100)
+    rng, drawn = np.random.default_rng(1), []
+    for _ in range(300):
+        if task == "multilabel":
+            truth = (rng.random(pred.probs.shape) < pred.probs).astype(float)
+        elif task == "binary":
+            truth = (rng.random(100) < pred.probs[:, 1]).astype(int)
+        else:
+            truth = (rng.random((100, 1)) > pred.probs.cumsum(1)).sum(1).clip(0, pred.probs.shape[1] - 1)
+        drawn.append(ece(dataclasses.replace(pred, targets=truth)))
+    assert calibrated_ece(pred, 300).mean() == pytest.approx(np.mean(drawn), rel=0.06)
 
 
 def test_the_interval_of_ece_takes_its_bias_off(make_predictions) -> None:

@@ -10,6 +10,7 @@ from medgraft.evaluate.influence import has_influence, influence_difference
 from medgraft.evaluate.intervals import Difference, perfect_auprc_interval, perfect_auroc_interval
 from medgraft.metrics.cases import one_vs_rest
 from medgraft.metrics.measures import measure_of, measured
+from medgraft.metrics.weighted import calibrated_ece
 from medgraft.types import Judged, Predictions
 
 __all__ = [
@@ -55,7 +56,8 @@ def bootstrap_interval(preds: Judged | Sequence[Judged], metric: str, weights: n
 
     An AUROC or AUPRC of exactly 1 has no spread over replicates; it gets the interval of `PERFECT` of the smallest
     class, counted in groups. ECE is biased upward, in a replicate once more; its interval is the basic one
-    (the percentiles mirrored at the value), which takes that bias off and can so lie below the value.
+    (the percentiles mirrored at the value), which takes that bias off, as far as the value, and down to 0 where
+    probabilities that are right would often give as much (`medgraft.metrics.weighted.calibrated_ece`).
 
     Args:
         preds: One model's predictions, or those of the same model trained with several seeds.
@@ -82,7 +84,9 @@ def bootstrap_interval(preds: Judged | Sequence[Judged], metric: str, weights: n
     low, high = np.quantile(values, (0.025, 0.975))
     if metric == "ece":
         value = float(metric_replicates(preds, metric, np.ones((1, weights.shape[1])))[0])
-        low, high = max(0.0, 2 * value - high), max(0.0, 2 * value - low)
+        low, high = max(0.0, 2 * value - high), max(value, 2 * value - low)
+        if isinstance(first, Predictions) and value <= np.quantile(calibrated_ece(first), 0.95):
+            low = 0.0
     return float(low), float(high)
 
 
@@ -117,8 +121,9 @@ def paired_difference(
     Examples:
         >>> pred = Predictions(probs=np.array([[0.9, 0.1], [0.2, 0.8]]), targets=np.array([0, 1]),
         ...                    groups=np.arange(2), classes=("no", "yes"), task="binary", positive=1)
-        >>> paired_difference(pred, pred, "auroc", np.ones((9, 2)))
-        Difference(value=0.0, ci95=(0.0, 0.0), p=1.0)
+        >>> found = paired_difference(pred, pred, "auroc", np.ones((9, 2)))
+        >>> found.value, found.ci95, found.p
+        (0.0, (0.0, 0.0), 1.0)
     """
     left, right = as_seeds(first), as_seeds(second)
     as_seeds([*left, *right])

@@ -15,7 +15,7 @@ from medgraft.metrics.ranking import replicate_chunks, weighted_auprc, weighted_
 from medgraft.metrics.reliability import bin_numbers, top_label
 from medgraft.types import Predictions
 
-__all__ = ["WEIGHTED", "part_auprc", "part_auroc", "weighted_metric"]
+__all__ = ["WEIGHTED", "calibrated_ece", "part_auprc", "part_auroc", "weighted_metric"]
 
 _ECE_BINS = 15
 
@@ -179,6 +179,33 @@ def _ece(pred: Predictions, weights: np.ndarray) -> np.ndarray:
         in_bin = bin_numbers(confidence[:, column], _ECE_BINS)[:, None] == np.arange(_ECE_BINS)
         gap = (confidence[:, column] - correct[:, column])[:, None]
         parts.append(np.abs(_means(in_bin * gap, weights, is_known[:, [column]])).sum(axis=1))
+    return np.asarray(np.mean(parts, axis=0))
+
+
+def calibrated_ece(pred: Predictions, num: int = 200, seed: int = 0) -> np.ndarray:
+    """(R,) what ECE would be of the same probabilities if they were right: above 0, the more so the fewer cases.
+
+    Args:
+        pred: The predictions of one model; their truth plays no part.
+        num: Draws of a truth that follows the probabilities, of each case by itself.
+        seed: Seeds them.
+
+    References:
+        Bröcker and Smith, Increasing the reliability of reliability diagrams, Weather and Forecasting, 2007.
+
+    Examples:
+        >>> pred = Predictions(probs=np.tile([[0.25, 0.75]], (100, 1)), targets=np.zeros(100, dtype=int),
+        ...                    groups=np.arange(100), classes=("normal", "sick"), task="binary", positive=1)
+        >>> round(float(calibrated_ece(pred, 2000).mean()), 2)
+        0.03
+    """
+    confidence, _ = top_label(pred)
+    rng, is_known, parts = np.random.default_rng(seed), known_labels(pred), []
+    for column, known in enumerate(np.broadcast_to(is_known, confidence.shape).T):
+        sure = confidence[known, column]
+        gaps = sure - (rng.random((num, len(sure))) < sure)
+        in_bin = bin_numbers(sure, _ECE_BINS)[:, None] == np.arange(_ECE_BINS)
+        parts.append(np.abs(gaps @ in_bin).sum(axis=1) / len(sure))
     return np.asarray(np.mean(parts, axis=0))
 
 

@@ -46,7 +46,7 @@ METRICS: Final = (
     ("balanced_accuracy", "Balanced accuracy", "mean of the classes' sensitivities"),
     ("kappa", "Weighted kappa", "agreement of grades, quadratic; 0 is chance"),
     ("brier", "Brier score", "lower is better"),
-    ("ece", "ECE", "calibration error, 15 bins; lower is better"),
+    ("ece", "ECE", "calibration error, 15 bins; lower is better, of few cases never 0"),
     ("temperature", "Temperature", "fitted on validation; 1 = already calibrated"),
 )
 HEADINGS: Final = {key: name for key, name, _ in METRICS}
