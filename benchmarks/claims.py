@@ -193,7 +193,7 @@ def of_folds(num: int, shift: float, *, simulations: int, replicates: int) -> st
 
 
 def of_methods(num: int, tau: float, num_seeds: int, *, simulations: int, replicates: int) -> str:
-    """One row of the table of methods: the AUROC of a training differs from the method's by a normal number of SD `tau`.
+    """One row of the table of methods: AUROCs of trainings differ from the method's by normal numbers of SD `tau`.
 
     The words of `compare` at a margin of .02: how often the first of two equal methods is called better, how often it
     is called non-inferior (or better) where it is worse by just the margin, and how often where it is equal.
