@@ -109,8 +109,8 @@ def kid(first: np.ndarray, second: np.ndarray) -> float:
 def fid_with_interval(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> Distance:
     """FID of two sets of features, freed of what few images add, with an interval over the images of both.
 
-    FID of N images exceeds that of endlessly many by about c / N, so twice FID less that of halves is free of it; halves
-    of one set share no image, so their difference tells the standard error.
+    FID of N images exceeds that of endlessly many by about c / N, so twice FID less that of halves is free of it;
+    halves of one set share no image, so their difference tells the standard error.
 
     Args:
         first: (N, d), N at least 4.
@@ -130,7 +130,7 @@ def fid_with_interval(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -
 
 
 def fid_of_statistics(features: np.ndarray, reference: FeatureStatistics, *, seed: int = 0) -> Distance:
-    """FID of features to stored statistics of a source, freed of what few images at hand add, with an interval over these.
+    """FID of features to stored statistics of a source, freed of what few images at hand add, with an interval.
 
     Args:
         features: (N, d), N at least 4.

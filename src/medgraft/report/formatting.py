@@ -77,7 +77,7 @@ def number(value: Metric, digits: int = 3) -> str:
 
 
 def digits_of(ends: tuple[float, float]) -> int:
-    """Decimals that show an interval of any scale: two digits of its larger end, at least three decimals, at most eight.
+    """Decimals for an interval of any scale: two digits of its larger end, at least three decimals, at most eight.
 
     Args:
         ends: Of the interval.
