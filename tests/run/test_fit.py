@@ -55,7 +55,7 @@ def test_results_hold_every_key_of_the_contract(finished: Path) -> None:
         assert set(summary["auroc"]) == {"value", "ci95", "mean", "sd"}
         assert {"accuracy", "majority", "balanced_accuracy", "brier", "ece", "operating_point"} <= set(summary)
         assert set(results["efficiency"][model]) >= {"num_params", "macs", "cpu_ms", "file_bytes"}
-    assert set(results["test"]["difference"]["auroc"]) == {"value", "ci95", "p"}
+    assert set(results["test"]["difference"]["auroc"]) == {"value", "ci95", "p", "spread"}
     assert results["test"]["verdict"] in {"better", "worse", "non-inferior", "inconclusive"}
     assert set(results["search"]) == {
         "num_trials", "seconds", "baseline_seconds", "cost_in_ftl", "beyond_ftl", "method", "seeds", "epochs", "start",

@@ -269,7 +269,7 @@ def test_other_observers_stand_beside_the_model_and_folds_test_every_image_once(
     assert "Other observers against the same truth" in page
     assert "Fold by fold" in page
     assert " over folds" in page
-    assert "pools the test images of all folds" in page
+    assert "that of the test images of all folds" in page
     assert "use --folds 5" not in page
     assert results["splits"]["counts"] == {"test": {"foreground": 18}}
     assert results["splits"]["groups"] == {"test": 9}
