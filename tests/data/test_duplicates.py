@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter, shift, zoom
 
+from medgraft.data.audit import duplicates
 from medgraft.data.audit.duplicates import exact_sets, near_duplicates
 from medgraft.data.decoded.fingerprint import pixel_digest, thumbnail
 
@@ -103,3 +104,16 @@ def test_rows_that_are_not_asked_about_are_in_no_pair(picture):
     found = near_duplicates(thumbs, np.array([0, 1, 5, 7]))
     assert [(pair.first, pair.second) for pair in found.pairs] == [(1, 5)]
     assert near_duplicates(thumbs, np.array([2])).pairs == ()
+
+
+@pytest.mark.parametrize(("copies", "is_complete"), [(3, True), (60, False)])
+def test_only_where_the_least_promising_pairs_are_confirmed_there_may_be_more(
+    picture, monkeypatch, copies, is_complete
+):
+    monkeypatch.setattr(duplicates, "_LIMIT", 40)
+    images = [picture(seed, 96) for seed in range(200)]
+    images += [image[1:, 1:] for image in images[:copies]]
+    found = near_duplicates(np.stack([thumbnail(image) for image in images]), np.arange(len(images)))
+    assert found.num_proposed == 40
+    assert len(found.pairs) == min(copies, 40)
+    assert found.is_complete == is_complete

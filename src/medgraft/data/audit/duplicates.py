@@ -37,6 +37,8 @@ _PARTNERS: Final = 3
 """Of each picture, so many."""
 _LIMIT: Final = 10_000
 """Pairs that are looked at, at most."""
+_TAIL: Final = 10
+"""Where one of the last such part of them is confirmed, there may be more."""
 _CHANCE: Final = 500
 """Pairs drawn by chance, at most; in small cohorts two per picture."""
 _QUANTILE: Final = 0.9
@@ -51,7 +53,7 @@ class NearDuplicates:
         pairs: Pairs of rows.
         num_proposed: Pairs whose pixels were compared.
         bound: Least likeness of a confirmed pair in this cohort.
-        is_complete: Whether every pair that asked for a look was looked at.
+        is_complete: Whether there is no sign of pairs beyond those that were looked at.
     """
 
     pairs: tuple[NearPair, ...]
@@ -104,9 +106,10 @@ def near_duplicates(thumbs: np.ndarray, rows: np.ndarray, *, is_quartered: bool 
         for pair, score in zip(rows[pairs[is_pair]].tolist(), alike[is_pair], strict=True)
     ]
     confirmed.sort(key=lambda pair: (-pair.detail, pair.first, pair.second))
-    return NearDuplicates(
-        pairs=tuple(confirmed), num_proposed=len(pairs), bound=bound, is_complete=proposed.is_complete
-    )
+    # Of a large cohort not all pairs that are promising by chance are looked at; the least promising ones that were
+    # tell whether more might be found below.
+    is_complete = proposed.is_complete or not is_pair[-max(1, len(pairs) // _TAIL) :].any()
+    return NearDuplicates(pairs=tuple(confirmed), num_proposed=len(pairs), bound=bound, is_complete=is_complete)
 
 
 def _proposed(views: torch.Tensor) -> Proposed:
@@ -125,15 +128,17 @@ def _proposed(views: torch.Tensor) -> Proposed:
 
 
 def _once(pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Every pair once, as it is most alike.
+    """Every pair once, where it first stands, as it is most alike.
 
     Args:
         pairs: (P, 2) rows.
         alike: (P,) their likeness.
     """
-    order = np.argsort(-alike, kind="stable")
-    first = np.unique(np.sort(pairs[order], axis=1), axis=0, return_index=True)[1]
-    return pairs[order[first]], alike[order[first]]
+    _, first, which = np.unique(np.sort(pairs, axis=1), axis=0, return_index=True, return_inverse=True)
+    most = np.full(len(first), -np.inf)
+    np.maximum.at(most, which.reshape(-1), alike)
+    order = np.argsort(first)
+    return pairs[first[order]], most[order]
 
 
 def _alike(views: torch.Tensor, pairs: np.ndarray, ways: np.ndarray, commons: list[torch.Tensor]) -> np.ndarray:
