@@ -10,6 +10,7 @@ from medgraft.report.run_files import read_run
 
 # A run that only the changes of a test cast doubt on.
 SOUND = {
+    "seeds": [0, 1, 2],
     "test.num_groups": 240,
     "test.verdict": "non-inferior",
     "splits.tested": {"lesion": 120, "normal": 120},
@@ -35,6 +36,7 @@ def titles(run) -> list[str]:
         ({"test.verdict": "inconclusive"}, "Nothing proven"),
         ({"late_gain": {"chosen": 0.0, "baseline": 0.03}}, "Training ended while it still helped"),
         ({"seeds": [0]}, "One training seed"),
+        ({"seeds": [0, 1]}, "2 training seeds"),
         ({"splits.tested": {"normal": 200, "lesion": 4}}, "Hardly any test cases of a class"),
         ({"splits.without_patient": 4}, "Patients of 4 images are not known"),
         ({"audit.counts": {"images": 97, "unreadable": 3}}, "Files left out"),
@@ -164,3 +166,15 @@ def test_a_warm_start_is_told_and_weighs_when_it_explains_the_gain(make_run, fin
     assert caveat.weight == weight
     assert "+0.010 (" in caveat.text
     assert caveat.text.endswith(f": {continued}.")
+
+
+def test_what_would_decide_depends_on_what_the_interval_is_made_of(make_run):
+    def said(**spread):
+        whole = {"cases": 0.01, "trainings": 0.02, "freedom": 30.0, "is_measured": False, **spread}
+        run = make_run(changes={**SOUND, "test.verdict": "inconclusive", "test.difference.auroc.spread": whole})
+        (text,) = (one.text for one in find_caveats(read_run(run)) if one.title == "Nothing proven")
+        return text
+
+    assert "--seeds 3, then more test cases, would decide" in said()
+    for spread in ({"is_measured": True}, {"cases": 0.03}):
+        assert "More test cases would decide" in said(**spread)

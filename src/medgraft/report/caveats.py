@@ -241,8 +241,16 @@ def _verdict(run: RunFiles) -> Iterator[Caveat]:
             weight="strong",
             title="Nothing proven",
             text="The interval of the difference includes both harm beyond the margin and no harm. "
-            "More test cases would decide it; absence of proof is not proof of equality.",
+            f"{_what_would_decide(run)} would decide it; absence of proof is not proof of equality.",
         )
+
+
+def _what_would_decide(run: RunFiles) -> str:
+    """More test cases, or first the luck of training measured, where most of the interval is what is assumed of it."""
+    spread = run.result.test.comparison.difference[run.measure.judges].spread
+    if spread is None or spread.is_measured or spread.trainings < spread.cases or run.result.folds:
+        return "More test cases"
+    return f"Most of it is the luck of training that is assumed: --seeds {FEWEST_TRAININGS}, then more test cases,"
 
 
 def _seeds(run: RunFiles) -> Iterator[Caveat]:
