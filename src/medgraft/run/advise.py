@@ -12,6 +12,7 @@ from medgraft.config import RunConfig
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material
 from medgraft.result.advice import Advice, NamedCut, Probe, Recommendation
+from medgraft.search.cross_fit import choosing_judged, choosing_score
 from medgraft.search.executor import open_executor
 from medgraft.search.plan import Recipe
 from medgraft.search.rule import choose
@@ -68,9 +69,9 @@ def advice_from(material: Material, recipe: Recipe, trainer: Trainer, replicates
     probes = _probes(recipe, trainer)
     study, cuts = trainer.context.study, material.source.cuts
     distance = domain_distance(material.source, study.train)
-    by_index = {index: trial.score for index, trial in probes.items()}
+    by_index = {index: choosing_score(trial, trainer.context) for index, trial in probes.items()}
     choice = choose(
-        {index: [study.val_predictions(trial.val_outputs)] for index, trial in probes.items()},
+        {index: [choosing_judged(trial, trainer.context)] for index, trial in probes.items()},
         cuts,
         {index: cuts[index - 1].num_params for index in probes},
         "compact",

@@ -27,6 +27,7 @@ from medgraft.result.comparison import (
 )
 from medgraft.result.run import Ledger
 from medgraft.run.advise import advice_from
+from medgraft.search.cross_fit import choosing_score
 from medgraft.search.executor import Executor, open_executor
 from medgraft.search.fair import fair_search
 from medgraft.search.proposals import drive
@@ -175,7 +176,7 @@ def _entry(plan: ComparisonPlan, part: Part, trainer: Trainer, key: str, indices
         specs = [recipe.spec(name, depth.index, seed, lr=lr) for depth, lr in asked]
         trials = trainer.run([(spec, "tuning") for spec in specs])
         tuning.extend(trials)
-        return [trial.score for trial in trials]
+        return [choosing_score(trial, trainer.context) for trial in trials]
 
     choice = drive(fair_search(depths, recipe.lr, plan.num_trials, has_lr=has_lr), scored)
     if trainer.progress is not None:

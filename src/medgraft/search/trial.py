@@ -19,7 +19,7 @@ from medgraft.files import read_json, replacing, write_json, write_rows
 from medgraft.metrics.measures import scores_of
 from medgraft.study.study import Study
 from medgraft.train.checkpoint import load_best, remove_checkpoint, save_best
-from medgraft.train.classical import solve_head
+from medgraft.train.classical import Labelled, solve_head
 from medgraft.train.course import Course, TrainPhase, phase_at
 from medgraft.train.engine import Engine, running
 from medgraft.train.features import FeatureReader, cached_features
@@ -42,15 +42,18 @@ __all__ = [
     "Trial",
     "TrialContext",
     "TrialSpec",
+    "build_model",
     "course_of",
     "feature_path",
     "forget_weights",
+    "frozen_features",
     "is_finished",
     "load_trial_model",
     "num_stored",
     "probed_sample",
     "run_trial",
     "slim_of",
+    "solved_probs",
     "step_macs",
 ]
 
@@ -196,7 +199,7 @@ def run_trial(
     folder = context.folder / spec.key()
     if is_finished(spec, context):
         return _read(spec, context, folder)
-    model, plan = _build(spec, context)
+    model, plan = build_model(spec, context)
     write_json(folder / "plan.json", plan)
     if on_plan is not None:
         on_plan(plan)
@@ -309,24 +312,47 @@ def _solve(spec: TrialSpec, context: TrialContext, folder: Path, model: Transfer
         model: Its head is replaced.
     """
     start = time.perf_counter()
-    sets = {"train": context.study.train, "val": context.study.val}
-    reader = FeatureReader(model)
-    paths = {
-        name: feature_path(context, json.dumps(_canonical(to_json(spec.source))), spec.cut, spec.head.kind, name)
-        for name in sets
-    }
-    with running(context.engine):
-        features = {name: cached_features(paths[name], reader, data, context.engine) for name, data in sets.items()}
-    train = context.study.train
-    model.head = solve_head(model.cpu(), spec.head, context.study.labelled(features["train"]), spec.seed)
-    with torch.inference_mode():
-        pooled = torch.from_numpy(features["val"])
-        probs = probabilities(model.head.eval().from_pooled(pooled), context.study.val)
+    features, train = frozen_features(spec, context, model), context.study.train
+    probs = solved_probs(spec, context, model, context.study.labelled(features["train"]), features["val"])
     folder.mkdir(parents=True, exist_ok=True)
     save_best(folder, model.cpu().state_dict(), probs)
     seconds = time.perf_counter() - start
     outcome = TrainResult(best_epoch=0, history=(), val_outputs=probs, seconds=seconds, images_seen=len(train))
     return outcome, float(len(train) * model.trunk.cut.macs)
+
+
+def frozen_features(spec: TrialSpec, context: TrialContext, model: TransferModel) -> dict[str, np.ndarray]:
+    """Features of the training (``train``) and validation (``val``) images as the head pools them, (n, d) each; kept.
+
+    Args:
+        spec: One that is solved.
+        context: What all trials share.
+        model: What `spec` builds.
+    """
+    origin = json.dumps(_canonical(to_json(spec.source)))
+    reader, found = FeatureReader(model), {}
+    with running(context.engine):
+        for name, data in (("train", context.study.train), ("val", context.study.val)):
+            path = feature_path(context, origin, spec.cut, spec.head.kind, name)
+            found[name] = cached_features(path, reader, data, context.engine)
+    return found
+
+
+def solved_probs(
+    spec: TrialSpec, context: TrialContext, model: TransferModel, data: Labelled, asked: np.ndarray
+) -> np.ndarray:
+    """(n, C) probabilities of the features `asked` from a head that is solved on others and put into the model.
+
+    Args:
+        spec: One that is solved.
+        context: What all trials share.
+        model: What `spec` builds, with whatever head.
+        data: Features to solve on, with their truth.
+        asked: (n, d).
+    """
+    model.head = solve_head(model.cpu(), spec.head, data, spec.seed)
+    with torch.inference_mode():
+        return probabilities(model.head.eval().from_pooled(torch.from_numpy(asked)), context.study.val)
 
 
 def course_of(model: TransferModel, plan: TransferPlan, source: Source, groups: Sequence[ParameterGroup]) -> Course:
@@ -395,7 +421,7 @@ def load_trial_model(trial: Trial, context: TrialContext) -> tuple[TransferModel
     path = trial.folder / "best.safetensors"
     if not path.is_file():
         raise RunError(f"expected the weights of a finished trial at {path}, got nothing. Delete {path.parent}.")
-    model, plan = _build(trial.spec, context)
+    model, plan = build_model(trial.spec, context)
     weights = load_best(trial.folder)[0]
     if trial.spec.head.kind in CLASSICAL:
         model.head = empty_classical(trial.spec.head, context.study.train.task, model.trunk.cut, weights)
@@ -412,7 +438,8 @@ def forget_weights(trial: Trial) -> None:
     (trial.folder / "best.safetensors").unlink(missing_ok=True)
 
 
-def _build(spec: TrialSpec, context: TrialContext) -> tuple[TransferModel, TransferPlan]:
+def build_model(spec: TrialSpec, context: TrialContext) -> tuple[TransferModel, TransferPlan]:
+    """What a trial trains, before it is trained, and its plan."""
     cut = context.source.depth(spec.cut)
     return apply_strategy(
         spec.strategy, context.source, cut, spec.head, lr=spec.lr, seed=spec.seed, settings=spec.settings

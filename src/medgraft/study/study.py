@@ -58,6 +58,35 @@ class Study:
             num_classes=train.num_classes,
         )
 
+    def with_validation(self, features: np.ndarray) -> Labelled:
+        """`features` (n + m, d) of the training and the validation images with their truth and groups."""
+        train = self.train
+        return Labelled(
+            features=features,
+            targets=np.concatenate([train.targets, self.val.targets]),
+            groups=np.concatenate([self.train_groups, self.val_groups]),
+            task=train.task,
+            positive=train.positive,
+            num_classes=train.num_classes,
+        )
+
+    def cross_predictions(self, probs: np.ndarray) -> Predictions:
+        """`probs` (n + m, C) of the training and the validation images with their truth.
+
+        What training is told of an uncertain label (a share) is not known here.
+        """
+        targets = np.concatenate([self.train.targets, self.val.targets])
+        if self.train.task == "multilabel":
+            targets = np.where(np.isin(targets, (0, 1)), targets, np.nan)
+        return Predictions(
+            probs=probs,
+            targets=targets,
+            groups=np.concatenate([self.train_groups, self.val_groups]),
+            classes=self.classes,
+            task=self.val.task,
+            positive=self.val.positive,
+        )
+
     def sample(self, num_images: int, seed: int) -> "Study":
         """A study with about `num_images` training images at most, drawn with `seed`, in their order.
 

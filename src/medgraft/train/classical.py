@@ -21,7 +21,7 @@ from medgraft.transfer.heads import CLASSICAL, AttentionHead, ClassicalHead, Hea
 from medgraft.transfer.model import Head, TransferModel
 from medgraft.types import Task
 
-__all__ = ["Labelled", "fit_classical", "fit_linear", "solve_head"]
+__all__ = ["Labelled", "fit_classical", "fit_linear", "solvable_divisions", "solve_head"]
 
 _FOLDS: Final = 5
 _NUM_TREES: Final = 300
@@ -201,6 +201,37 @@ def _divisions(truth: np.ndarray, groups: np.ndarray, seed: int) -> Iterator[tup
         for rest, held in splitter.split(truth, truth, groups):
             if len(np.unique(truth[rest])) == len(np.unique(truth)):
                 yield rest, held
+
+
+def solvable_divisions(data: Labelled, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to solve a head on and rows held out, five times, so that each is held out once; none where some cannot be.
+
+    Groups stay whole, classes (of several labels the rarest of each case) balanced.
+
+    Args:
+        data: The cases.
+        seed: Seeds the divisions.
+    """
+    truth, columns = data.targets, data.columns()
+    if data.task == "multilabel":
+        has = np.stack([column == 1 for column in columns], axis=1)
+        by_rarity = np.argsort(has.sum(axis=0), kind="stable")
+        truth = np.column_stack((has[:, by_rarity], np.ones(len(has), dtype=bool))).argmax(axis=1)
+    if len(np.unique(data.groups)) < _FOLDS:
+        return []
+    splitter = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # A class in fewer groups than folds: what matters is asked below.
+        warnings.simplefilter("ignore", UserWarning)
+        divisions = list(splitter.split(truth, truth, data.groups))
+    fewest = min(
+        len(np.unique(data.groups[rest][column[rest] == value]))
+        for rest, _ in divisions
+        for column in columns
+        for value in (0, 1)
+    )
+    # Heads choose their penalty by a division of their own.
+    return divisions if fewest >= 2 and all(len(held) for _, held in divisions) else []
 
 
 def _unseen_scores(
