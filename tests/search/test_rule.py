@@ -9,7 +9,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
+from medgraft.evaluate.bootstrap import metric_replicates
+from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.search import choose, is_clearly_behind
+from medgraft.search.rule import SURE
+from medgraft.search.smoothed import loss_probabilities
 from medgraft.types import Predictions
 
 QUICK = settings(
@@ -182,3 +186,46 @@ def test_a_small_sure_loss_and_a_large_unsure_one_are_not_clear():
 
 def average_precision(pred):
     return average_precision_score(pred.targets, pred.probs[:, 1])
+
+
+@given(
+    signals=st.lists(st.floats(0, 4), min_size=5, max_size=7), num_seeds=st.integers(1, 2), is_whole=st.booleans(),
+    seed=st.integers(0, 1000),
+)  # fmt: skip
+@QUICK
+def test_where_all_cuts_are_seen_compact_asks_how_likely_little_is_lost(
+    cuts_of_stages, signals, num_seeds, is_whole, seed
+):
+    # The last cut, full fine-tuning, may stand for itself.
+    cuts = cuts_of_stages([len(signals) + (0 if is_whole else 1)])
+    tried = {
+        index: [predictions(signal, seed + s) for s in range(num_seeds)] for index, signal in enumerate(signals, 1)
+    }
+    num_params = {index: 100 * index for index in tried}
+    found = choose(tried, cuts, num_params, "compact", replicates=60, seed=seed)
+    weights = bootstrap_weights(tried[1][0], num=60, seed=seed)
+    values = [metric_replicates(preds, "auprc", weights) for preds in tried.values()]
+    scores = [
+        np.mean([average_precision_score(pred.targets, pred.probs[:, 1]) for pred in preds]) for preds in tried.values()
+    ]
+    sure = loss_probabilities(
+        np.array(list(tried)), np.array(scores), np.stack(values, 1), np.full(len(tried), num_seeds), 0.01, seed
+    )
+    assert [one.probability for one in found.candidates] == pytest.approx(sure.tolist())
+    assert found.chosen == next(cut for cut, share in zip(tried, sure, strict=True) if share >= min(SURE, sure.max()))
+    assert found.sure == SURE
+
+
+def test_a_gap_between_the_cuts_is_no_curve(cuts_of_stages):
+    tried = {index: [predictions(1.0, seed=index)] for index in (1, 2, 4, 5, 6)}
+    found = choose(tried, cuts_of_stages([6]), {index: index for index in tried}, "compact", replicates=60)
+    assert found.sure is None
+    assert {one.probability for one in found.candidates} == {None}
+
+
+def test_of_a_whole_curve_a_lucky_cut_does_not_decide(cuts_of_stages):
+    """Seven cuts as good as each other but for the luck of few cases: the smallest is kept."""
+    tried = {index: [predictions(1.5, seed=7), predictions(1.5, seed=7)] for index in range(1, 8)}
+    tried[6] = [predictions(1.52, seed=7)] * 2
+    found = choose(tried, cuts_of_stages([7]), {index: index for index in tried}, "compact", replicates=200)
+    assert (found.best, found.chosen) == (6, 1)

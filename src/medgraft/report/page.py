@@ -27,12 +27,19 @@ from medgraft.report.environment import environment
 from medgraft.report.figures import answer_figure, history_figure, plan_figure
 from medgraft.report.mask_figures import cases_figure
 from medgraft.report.prose import citation, decision_sentence, methods, with_minus
-from medgraft.report.run_files import RunFiles, image_data_uri, read_predictions, read_run, was_searched
+from medgraft.report.run_files import (
+    RunFiles,
+    image_data_uri,
+    read_predictions,
+    read_run,
+    was_searched,
+)
 from medgraft.report.search_figure import cut_figure
 from medgraft.report.words import SURFACE_UNITS, chosen_name, depth_sentence
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.pictures import ExamplePicture, OverlayPicture
 from medgraft.result.run import AuditResult, RunResult, SearchCost
+from medgraft.search.rule import Choice
 from medgraft.types import Predictions, kind_of
 
 __all__ = ["write_model_card", "write_report"]
@@ -89,6 +96,8 @@ def _context(run: RunFiles) -> dict[str, Any]:
         **_analysed(run.analysis),
         "cuts": tables.cut_rows(run) if was_searched(run) else [],
         "tolerance": fmt.number(run.choice.tolerance if run.choice else None),
+        "sure": fmt.number(run.choice.sure, 2) if run.choice and run.choice.sure is not None else "",
+        "chosen_probability": _chosen_probability(run.choice),
         "search_cost": _search_cost(result.search) if was_searched(run) else "",
         "metrics": tables.metric_rows(result),
         "class_rows": tables.class_rows(result),
@@ -166,6 +175,12 @@ def _answer(run: RunFiles) -> dict[str, Any]:
         "choosing_name": run.measure.chooses_name,
         "costs": tables.headline(result),
     }
+
+
+def _chosen_probability(choice: Choice | None) -> str:
+    """How likely the chosen cut loses at most the tolerance; empty where nobody asked."""
+    found = [one.probability for one in choice.candidates if one.cut == choice.chosen] if choice else []
+    return fmt.number(found[0], 2) if found and found[0] is not None else ""
 
 
 def _figures(run: RunFiles) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from typing import Final
 from medgraft.backbones.spec import LIFTS
 from medgraft.config import TrainConfig
 from medgraft.evaluate.over_seeds import USUAL_SD
+from medgraft.metrics.measures import Measure
 from medgraft.report import formatting as fmt
 from medgraft.report.caveats import is_patient_known
 from medgraft.report.run_files import RunFiles, was_searched
 from medgraft.report.words import SEARCHES, SURFACE_UNITS, WORDINGS, depth_sentence, strategy_words
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.run import RunResult, SplitFacts
+from medgraft.search.rule import Choice
 from medgraft.types import SPLITS
 
 __all__ = ["REFERENCES", "citation", "decision_sentence", "methods", "split_sizes", "with_minus"]
@@ -217,12 +219,24 @@ def _search(run: RunFiles, cite: Cite) -> str:
     )
     text += f" ({search.num_trials} trials{each})"
     if chosen.rule == "compact" and run.choice is not None:
-        bound = "" if run.measure.tolerance_alone else "one standard deviation and at most "
-        text += (
-            "; among all cuts tried, the smallest network was taken whose paired bootstrap difference to the "
-            f"best was at most {bound}{fmt.number(run.choice.tolerance)}"
-        )
+        text += f"; {_rule(run.choice, run.measure)}"
     return f"{text}{_chosen_cuts(result)}{budget}"
+
+
+def _rule(choice: Choice, measure: Measure) -> str:
+    """What the rule ``compact`` took."""
+    tolerance = fmt.number(choice.tolerance)
+    if choice.sure is None:
+        bound = "" if measure.tolerance_alone else "one standard deviation and at most "
+        return (
+            "among all cuts tried, the smallest network was taken whose paired bootstrap difference to the best was at "
+            f"most {bound}{tolerance}"
+        )
+    return (
+        f"among all cuts tried, the smallest network was taken that loses at most {tolerance} against the best with a "
+        f"probability of {choice.sure:g} or more (or the highest there was), from a Gaussian process over the cuts "
+        "whose noise is the bootstrap's covariance and the luck of training"
+    )
 
 
 def _chosen_cuts(result: RunResult) -> str:

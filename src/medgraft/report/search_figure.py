@@ -202,7 +202,7 @@ def _marks(axes: Axes, scores: "pd.Series[float]", lowest: float, colour: str, *
 
 
 def _mark_choice(axes: Axes, choice: Choice, measure: Measure, *, is_dense: bool) -> None:
-    """Mark the chosen and the best cut, the deviations of the differences, and the threshold of ``compact``.
+    """Mark the chosen and the best cut, the deviations of the differences, and what ``compact`` accepts.
 
     Args:
         axes: Changed in place.
@@ -223,13 +223,19 @@ def _mark_choice(axes: Axes, choice: Choice, measure: Measure, *, is_dense: bool
             cuts, scores, sd, color=COLOURS["chosen"], alpha=0.25, linewidth=9, linestyle="none", label=label,
         )  # fmt: skip
     at = {int(cut): float(score) for cut, score in zip(cuts, scores, strict=True)}
-    if choice.rule == "compact":
+    if choice.rule == "compact" and choice.sure is None:
         tolerance = np.full(len(cuts), choice.tolerance)
         accepted = tolerance if measure.tolerance_alone else np.minimum(sd, tolerance)
         threshold = at[choice.best] - accepted
         axes.plot(
             cuts, threshold, "_", color=COLOURS["best"], markersize=15, markeredgewidth=1.6,
             label="compact threshold",
+        )  # fmt: skip
+    elif choice.rule == "compact":
+        eligible = np.array([candidate.eligible for candidate in candidates])
+        axes.plot(
+            cuts[eligible], scores[eligible], "_", color=COLOURS["best"], markersize=15, markeredgewidth=1.6,
+            label=f"probably within {choice.tolerance:g}",
         )  # fmt: skip
     # A cut that similarity chose may lie far below the best: its mark stands at the edge.
     low = axes.get_ylim()[0]

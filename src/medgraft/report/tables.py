@@ -265,6 +265,7 @@ def cut_rows(run: RunFiles) -> list[dict[str, Any]]:
                 "name": candidate.name,
                 "score": fmt.number(candidate.score),
                 "behind": fmt.ABSENT if "best" in marks else behind,
+                "probability": "" if candidate.probability is None else fmt.number(candidate.probability, 2),
                 "num_params": fmt.si(candidate.num_params),
                 "macs": fmt.si(candidate.macs),
                 "is_eligible": candidate.eligible,

@@ -1,4 +1,4 @@
-"""Which of the tried cuts to keep: the best, or the smallest that is not distinguishable from it."""
+"""Which of the tried cuts to keep: the best, or the smallest that probably loses next to nothing against it."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,17 +9,25 @@ import numpy as np
 from medgraft.evaluate.bootstrap import metric_replicates
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.metrics.measures import measure_of, measured
+from medgraft.search.smoothed import loss_probabilities
 from medgraft.types import Cut, Judged
 
-__all__ = ["Candidate", "Choice", "choose", "is_clearly_behind"]
+__all__ = ["SURE", "Candidate", "Choice", "choose", "is_clearly_behind"]
 
+SURE: Final = 0.65
+"""Probability of losing at most the tolerance that compact asks for."""
+_FEWEST_OF_A_CURVE: Final = 5
+"""Cuts; fewer make no curve."""
 _CLEAR_SDS: Final = 3.0
 _CLEAR_LOSS: Final = 0.05
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A tried cut against the best: mean and SD of the paired bootstrap difference, best minus this."""
+    """A tried cut against the best: mean and SD of the paired bootstrap difference, best minus this.
+
+    `probability` that it loses at most the tolerance against the best of all tried is None where the rule does not ask.
+    """
 
     cut: int
     name: str
@@ -29,13 +37,15 @@ class Candidate:
     num_params: int
     macs: int
     eligible: bool
+    probability: float | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """The chosen and the best cut (indices), everything that was compared, and what compact could give up.
 
-    `rule` is ``overlap`` where feature similarity chose and the comparison decided nothing.
+    `rule` is ``overlap`` where feature similarity chose and the comparison decided nothing. `sure` is the probability
+    that compact asks for; None where it goes by the mean difference.
     """
 
     rule: Literal["compact", "best", "overlap"]
@@ -43,6 +53,7 @@ class Choice:
     chosen: int
     best: int
     candidates: tuple[Candidate, ...]
+    sure: float | None = None
 
 
 def choose(
@@ -59,9 +70,11 @@ def choose(
     """The cut that `rule` picks from validation predictions alone.
 
     ``best`` takes the highest score (validation AUPRC, of masks mean Dice; mean over seeds). ``compact`` takes the
-    fewest deployed parameters among the cuts whose paired difference to the best has a mean of at most one bootstrap SD
-    and at most `tolerance`; ties go to fewer MACs. For masks `tolerance` alone decides, see
-    `medgraft.metrics.measures.Measure`. All cuts and seeds see the same replicates: groups resampled, where there are
+    fewest deployed parameters among the cuts that lose at most `tolerance` against the best of all with a probability
+    of at least `SURE` (`medgraft.search.smoothed`; where none does, of the highest there is); ties go to fewer MACs.
+    Where cuts of the network are missing, so that nothing tells how the curve runs between, and for masks it takes
+    those whose paired difference to the best has a mean of at most `tolerance` and, of labels, one bootstrap SD
+    (`medgraft.metrics.measures.Measure`). All cuts and seeds see the same replicates: groups resampled, where there are
     labels stratified by class.
 
     Args:
@@ -70,7 +83,7 @@ def choose(
         num_params: Cut index to parameters of the deployed model.
         rule: ``compact`` or ``best``. Where all cuts deploy the same parameters, ``compact`` is ``best``.
         macs: Cut index to multiply–accumulates of the deployed model; None where it ends at the cut.
-        tolerance: Mean loss of that score which ``compact`` accepts at most.
+        tolerance: Loss of that score which ``compact`` accepts at most.
         replicates: Replicates of the bootstrap.
         seed: Seeds the bootstrap.
     """
@@ -81,6 +94,9 @@ def choose(
     measure = measure_of(first)
     values = {index: metric_replicates(list(tried[index]), measure.chooses, weights) for index in tried}
     by_index = {cut.index: cut for cut in cuts}
+    is_curve = not measure.tolerance_alone and _is_curve(tried, cuts)
+    known = _probabilities(tried, scores, values, tolerance, seed) if is_curve else {}
+    enough = min(SURE, max(known.values(), default=SURE))
     candidates = []
     for index in sorted(tried):
         difference = values[best] - values[index]
@@ -94,17 +110,57 @@ def choose(
                 sd_difference=sd,
                 num_params=num_params[index],
                 macs=by_index[index].macs if macs is None else macs[index],
-                eligible=index == best or mean <= (tolerance if measure.tolerance_alone else min(sd, tolerance)),
+                eligible=known[index] >= enough
+                if known
+                else index == best or mean <= min(tolerance, np.inf if measure.tolerance_alone else sd),
+                probability=known.get(index),
             )
         )
     is_flat = len({num_params[index] for index in tried}) == 1
-    chosen = best
-    if rule == "compact" and not is_flat:
-        eligible = [c for c in candidates if c.eligible]
-        chosen = min(eligible, key=lambda c: (c.num_params, c.macs, c.cut)).cut
+    smallest = min((c for c in candidates if c.eligible), key=lambda c: (c.num_params, c.macs, c.cut)).cut
+    chosen = smallest if rule == "compact" and not is_flat else best
     return Choice(
-        rule="best" if is_flat else rule, tolerance=tolerance, chosen=chosen, best=best, candidates=tuple(candidates)
+        rule="best" if is_flat else rule,
+        tolerance=tolerance,
+        chosen=chosen,
+        best=best,
+        candidates=tuple(candidates),
+        sure=SURE if known else None,
     )
+
+
+def _is_curve(tried: Mapping[int, Sequence[Judged]], cuts: tuple[Cut, ...]) -> bool:
+    """Whether every cut was tried; full fine-tuning may stand for itself, because a probe says nothing of it."""
+    missing = {cut.index for cut in cuts if cut.index > 0} - set(tried) - {cuts[-1].index}
+    return not missing and len(tried) >= _FEWEST_OF_A_CURVE
+
+
+def _probabilities(
+    tried: Mapping[int, Sequence[Judged]],
+    scores: Mapping[int, float],
+    values: Mapping[int, np.ndarray],
+    tolerance: float,
+    seed: int,
+) -> dict[int, float]:
+    """By cut, how likely it loses at most the tolerance.
+
+    Args:
+        tried: Cut index to validation predictions, one per seed.
+        scores: By cut.
+        values: By cut, (R,) its score in each replicate.
+        tolerance: In units of the score.
+        seed: Seeds the draws.
+    """
+    order = sorted(tried)
+    found = loss_probabilities(
+        np.array(order),
+        np.array([scores[index] for index in order]),
+        np.stack([values[index] for index in order], axis=1),
+        np.array([len(tried[index]) for index in order]),
+        tolerance,
+        seed,
+    )
+    return dict(zip(order, found.tolist(), strict=True))
 
 
 def _score(judged: Judged) -> float:
