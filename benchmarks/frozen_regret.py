@@ -14,7 +14,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from rule_regret import TOLERANCE, chosen_by
+from rule_regret import TOLERANCE, chosen_by, probabilities
 from search_regret import PAIRS, config_of
 from sklearn.linear_model import LogisticRegression
 
@@ -95,7 +95,8 @@ def main() -> None:
         best = max(truth.values())
         for by, tried in (("validation", on_val), ("cross-fitted", crossed)):
             choice = choose(tried, source.cuts, num_params, "compact", tolerance=TOLERANCE, replicates=300)
-            for rule, index in chosen_by(choice).items():
+            sure = probabilities(choice, {index: one[0] for index, one in tried.items()}, 300)
+            for rule, index in chosen_by(choice, sure).items():
                 share = num_params[index] / num_params[len(source.cuts)]
                 lost.setdefault((rule, by), []).append((best - truth[index], share))
     print("| rule | chosen by | regret | lost > .02 | parameters |\n|---|---|---|---|---|")
