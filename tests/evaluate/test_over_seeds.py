@@ -59,7 +59,7 @@ def test_two_seeds_count_as_they_differ_but_never_less_than_usual(make_predictio
     apart = difference_over_seeds([good, poor], [base, base], "auroc", weights)
     values = [measured(pred, "auroc") for pred in (good, poor)]
     assert apart.spread.trainings == pytest.approx((np.var(values, ddof=1) / 2) ** 0.5)
-    assert not apart.spread.is_measured
+    assert (alike.spread.is_measured, apart.spread.is_measured) == (False, True)
     three = difference_over_seeds([good, poor, good], [base] * 3, "auroc", weights)
     assert three.spread.is_measured
     assert three.spread.trainings == pytest.approx((np.var([*values, values[0]], ddof=1) / 3) ** 0.5)

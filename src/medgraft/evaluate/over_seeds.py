@@ -85,18 +85,18 @@ def difference_over_seeds(
     """
     as_seeds([*first, *second])
     of_cases, freedom = _over_cases(first, metric, weights, second)
-    is_measured = len(first) >= FEWEST_TRAININGS
     values = [[measured(judged, metric) for judged in side] for side in (first, second)]
     of_seeds = sum(float(np.var(side, ddof=1)) for side in values) if len(first) > 1 else 0.0
     seed_freedom = 2.0 * (len(first) - 1)
-    if not is_measured and metric not in DISTANCES and of_seeds < 2 * USUAL_SD**2:
+    is_assumed = len(first) < FEWEST_TRAININGS and metric not in DISTANCES and of_seeds < 2 * USUAL_SD**2
+    if is_assumed:
         of_seeds, seed_freedom = 2 * USUAL_SD**2, float("inf")
     of_seeds /= len(first) * num_folds
     if not 0 < of_cases < float("inf") or of_seeds == 0:
         return paired_difference(first, second, metric, weights)
     _, freedom = _together(of_cases, freedom, of_seeds, seed_freedom)
     spread = Spread(
-        cases=float(np.sqrt(of_cases)), trainings=float(np.sqrt(of_seeds)), freedom=freedom, is_measured=is_measured
+        cases=float(np.sqrt(of_cases)), trainings=float(np.sqrt(of_seeds)), freedom=freedom, is_measured=not is_assumed
     )
     return student_difference(float(np.mean(values[0]) - np.mean(values[1])), spread)
 

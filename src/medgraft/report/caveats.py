@@ -258,10 +258,12 @@ def _seeds(run: RunFiles) -> Iterator[Caveat]:
     if num < FEWEST_TRAININGS or folds:
         # Of folds the first seed alone is pooled.
         title = "One training of each fold" if folds else "One training seed" if num == 1 else f"{num} training seeds"
+        known = "was measured on two trainings alone" if num == 2 and not folds else "was not measured"
+        taken = "takes what they differ by, at least" if num == 2 and not folds else "assumes"
         text = (
-            f"How much another training changes {run.measure.judges_name} was not measured: the interval of the "
-            f"difference assumes a standard deviation of {USUAL_SD}, the intervals of the models leave it out. The "
-            "verdict is about the models as trained here."
+            f"How much another training changes {run.measure.judges_name} {known}: the interval of the difference "
+            f"{taken} a standard deviation of {USUAL_SD}, the intervals of the models leave it out. The verdict is "
+            "about the models as trained here."
         )
         yield Caveat(
             weight="note", title=title, text=text if folds else f"{text} --seeds {FEWEST_TRAININGS} measures it."

@@ -6,8 +6,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from medgraft.evaluate.intervals import FEWEST_TRAININGS
-from medgraft.evaluate.verdict import spread_words
+from medgraft.evaluate.intervals import FEWEST_TRAININGS, Spread
 from medgraft.files import write_text
 from medgraft.report import formatting as fmt
 from medgraft.report.comparison_figures import differences_figure, learning_figure, pareto_figure
@@ -105,7 +104,7 @@ def _cells(row: StrategyResult) -> dict[str, str]:
         "ece": fmt.number(row.test["ece"].mean),
         "difference": fmt.signed(gap) if gap else fmt.ABSENT,
         "difference_interval": fmt.interval(gap, is_signed=True) if gap else "",
-        "spread": spread_words(gap.spread) if gap and gap.spread else "",
+        "spread": _spread(gap.spread) if gap and gap.spread else "",
         "p": fmt.p_value(gap.p_holm).removeprefix("p = ").removeprefix("p ") if gap else "",
         "verdict": row.verdict or "baseline",
         "num_params": fmt.si(row.num_params),
@@ -116,6 +115,11 @@ def _cells(row: StrategyResult) -> dict[str, str]:
         "seconds": f"{row.seconds_in_ftl:.2f}",
         "second": fmt.signed_with_interval(row.second_difference) if row.second_difference else "",
     }
+
+
+def _spread(spread: Spread) -> str:
+    """Standard errors in short: the table is wide."""
+    return f"SE {fmt.number(spread.cases)} cases, {fmt.number(spread.trainings)} seeds"
 
 
 def _mean(metric: MetricOverSeeds) -> str:

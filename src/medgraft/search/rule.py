@@ -130,9 +130,8 @@ def choose(
 
 
 def _is_curve(tried: Mapping[int, Sequence[Judged]], cuts: tuple[Cut, ...]) -> bool:
-    """Whether every cut was tried; full fine-tuning may stand for itself, because a probe says nothing of it."""
-    missing = {cut.index for cut in cuts if cut.index > 0} - set(tried) - {cuts[-1].index}
-    return not missing and len(tried) >= _FEWEST_OF_A_CURVE
+    """Whether every cut was tried, full fine-tuning among them."""
+    return len(tried) >= _FEWEST_OF_A_CURVE and {cut.index for cut in cuts if cut.index > 0} <= set(tried)
 
 
 def _probabilities(
