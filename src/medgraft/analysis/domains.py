@@ -5,10 +5,10 @@ from typing import Final
 
 import numpy as np
 import scipy.linalg
+from scipy.stats import t
 
 from medgraft.analysis.rows import finite_rows
 from medgraft.errors import DataError
-from medgraft.evaluate.intervals import Z95
 
 __all__ = [
     "Distance",
@@ -24,7 +24,7 @@ __all__ = [
 _FEW: Final = (
     "{images} images are fewer than twice the {features} features: the noise of the covariance stays in the distance"
 )
-_SPLITS: Final = 10
+_SPLITS: Final = 20
 """Divisions into halves."""
 
 
@@ -161,7 +161,8 @@ def _freed(value: float, halves: np.ndarray, num_images: int, num_features: int)
     freed = 2 * value - float(means.mean())
     # Half the squared difference is the variance of a half, half of that the variance of the whole.
     variance = float(np.square(halves[:, 0] - halves[:, 1]).mean()) / 4 + float(means.var(ddof=1)) / len(means)
-    half = Z95 * float(np.sqrt(variance))
+    # Squared differences of divisions are about independent of each other: as many degrees of freedom.
+    half = float(t.ppf(0.975, len(halves))) * float(np.sqrt(variance))
     return Distance(
         value=max(0.0, freed),
         ci95=(max(0.0, freed - half), max(0.0, freed + half)),
