@@ -8,6 +8,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medgraft.errors import DataError
 from medgraft.evaluate.influence import auroc_influence, influence_variance
+from medgraft.evaluate.summary import site_results
 from medgraft.metrics import auprc, auroc, weighted_metric
 from medgraft.metrics.classification import auprc_per_class, auroc_per_class
 from medgraft.metrics.measures import cases_of, measure_of
@@ -90,3 +91,27 @@ def test_a_fold_without_a_class_ranks_nothing_and_all_of_them_are_refused(make_p
         auroc(apart)
     some = dataclasses.replace(pred, strata=np.where(np.arange(60) < 40, 0, 1 + pred.targets))
     assert auroc(some) == pytest.approx(auroc(cases_of(pred, np.arange(40))), abs=1e-12)
+
+
+def test_sites_of_few_cases_have_intervals_whatever_replicates_draw(make_predictions):
+    """Of two cases of each class in each of five folds some replicate has no fold with both."""
+    pred = make_predictions("binary", num_cases=400)
+    rows = np.concatenate([np.flatnonzero(pred.targets == name)[:10] for name in (0, 1)])
+    few = dataclasses.replace(cases_of(pred, rows), strata=np.arange(20) % 5)
+    weights = np.zeros((2, 20))
+    weights[0], weights[1, [0, 11]] = 1, 1
+    whole = weighted_metric(dataclasses.replace(few, strata=None), "auroc", weights)
+    found = weighted_metric(few, "auroc", weights)
+    assert found[1] == whole[1]
+    assert 0 <= found[0] <= 1
+    site = site_results(few, ["north"] * 20, num=2000)["north"]
+    assert site.scores["auprc"].ci95 is not None
+
+
+def test_a_site_whose_cases_no_fold_compares_says_so(make_predictions):
+    pred = make_predictions("binary", num_cases=120)
+    is_north = np.arange(120) < 60
+    split = dataclasses.replace(pred, strata=np.where(is_north, pred.targets, 2))
+    found = site_results(split, ["north" if north else "south" for north in is_north], num=50)
+    assert found["north"].reason == f"no fold tested cases with and without {pred.classes[pred.positive]!r}"
+    assert found["south"].reason == ""

@@ -19,7 +19,7 @@ from medgraft.evaluate.intervals import clustered_proportion, logit_interval, wi
 from medgraft.evaluate.operating_point import apply_thresholds, choose_thresholds, parse_operating_point
 from medgraft.evaluate.replicates import bootstrap_weights
 from medgraft.evaluate.results import ClassScores, Estimate, ModelResult, Scaled, SiteResult
-from medgraft.metrics.cases import predicted_targets
+from medgraft.metrics.cases import one_vs_rest, predicted_targets
 from medgraft.metrics.classification import brier, ece
 from medgraft.metrics.measures import cases_of, measure_of, measured
 from medgraft.types import Judged, Overlaps, Predictions
@@ -292,6 +292,9 @@ def _too_few_of_a_class(judged: Predictions, minimum: int) -> str:
         if min(counts) < minimum:
             name = judged.classes[column]
             return f"fewer than {minimum} groups with and without {name!r}: {counts[0]} and {counts[1]}"
+    for part in one_vs_rest(judged, is_partial=True):
+        if all(len(np.unique(part.labels[members])) < 2 for members in part.strata):
+            return f"no fold tested cases with and without {part.name!r}"
     return ""
 
 

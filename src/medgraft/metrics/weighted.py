@@ -105,11 +105,14 @@ def _within_strata(
             share = counted(sizes[0][there], sizes[1][there])
             total[there] += share * curve(part.scores[members], labels, block[there])
             of[there] += share
-    if (of == 0).any():
+    lone = np.flatnonzero(of == 0)
+    if len(lone) == len(weights):
         raise DataError(
-            f"expected cases with and without {part.name!r} that one model judged, got none in row "
-            f"{int(np.argmin(of))} of the weights. Use fewer folds, or more cases of the class."
+            f"expected cases with and without {part.name!r} that one model judged, got none. "
+            "Use fewer folds, or more cases of the class."
         )
+    # A rare replicate of few cases has no such pair: it is ranked as a whole.
+    total[lone], of[lone] = (curve(part.scores, part.labels, weights[lone]), 1.0) if len(lone) else (0.0, 1.0)
     return np.asarray(total / of)
 
 
