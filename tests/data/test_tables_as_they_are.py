@@ -139,5 +139,8 @@ def test_the_folder_that_an_archive_unpacks_to_is_named(tmp_path: Path) -> None:
             tmp_path / "zip" / "chest_xray" / split, [f"{name}/{n}.png" for name in ("NORMAL", "TB") for n in range(4)]
         )
     (tmp_path / "zip" / "__MACOSX").mkdir()
-    with pytest.raises(DataError, match=r"Are these the classes\? Give .*zip/chest_xray"):
+    with pytest.raises(
+        DataError,
+        match=r"got 'chest_xray' alone with NORMAL, TB in it\. Are these the classes\? Give .*zip/chest_xray\.$",
+    ):
         read_cohort(tmp_path / "zip")

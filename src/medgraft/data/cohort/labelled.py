@@ -270,8 +270,8 @@ def _from_labels(listing: Listing, known: Known | None) -> Cohort:
     except DataError as error:
         tables = tables_in(listing.root) if listing.layout == "folder" else []
         advice = f" If {tables[0].name} holds the labels, say --labels {tables[0]} --key KEY." if tables else ""
-        advice += _nested(listing)
-        raise DataError(f"{listing.where}: {error}{advice}") from error
+        reason = _nested(listing) or f"{error}"
+        raise DataError(f"{listing.where}: {reason}{advice}") from error
     return _cohort(listing, task, classes, targets)
 
 
@@ -281,7 +281,11 @@ def _nested(listing: Listing) -> str:
         return ""
     inside = listing.root / str(listing.table["label"].iat[0])
     below = list_folder(inside, listing.dims)
-    return f" Are these the classes? Give {inside}." if below is not None and below.table["label"].nunique() > 1 else ""
+    if below is None or below.table["label"].nunique() < 2:
+        return ""
+    found = ", ".join(sorted(below.table["label"].unique())[:3])
+    alone = f"expected a folder for each class, got {inside.name!r} alone with {found} in it."
+    return f"{alone} Are these the classes? Give {inside}."
 
 
 def _from_flags(
