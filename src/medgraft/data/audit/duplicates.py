@@ -52,13 +52,11 @@ class NearDuplicates:
     Args:
         pairs: Pairs of rows.
         num_proposed: Pairs whose pixels were compared.
-        bound: Least likeness of a confirmed pair in this cohort.
         is_complete: Whether there is no sign of pairs beyond those that were looked at.
     """
 
     pairs: tuple[NearPair, ...]
     num_proposed: int
-    bound: float
     is_complete: bool
 
 
@@ -89,16 +87,18 @@ def near_duplicates(thumbs: np.ndarray, rows: np.ndarray, *, is_quartered: bool 
         is_quartered: Whether a thumbnail shows four views (of a volume): then each of them must be alike.
     """
     if len(rows) < 2:
-        return NearDuplicates(pairs=(), num_proposed=0, bound=_SURE, is_complete=True)
+        return NearDuplicates(pairs=(), num_proposed=0, is_complete=True)
     chosen = thumbs[rows]
     views = torch.from_numpy(np.stack(list(quarters(chosen)), axis=1) if is_quartered else chosen[:, None])
     commons = [common_of(views[:, number]) for number in range(views.shape[1])]
     proposed = _proposed(views)
-    # Views of a volume that was turned in space are turned each in its own way.
-    every = np.tile(np.arange(ORIENTATIONS), (len(proposed.pairs), 1))
+    ways = proposed.ways
+    if is_quartered:
+        # Views of a volume that was turned in space are turned each in its own way.
+        ways = np.tile(np.arange(ORIENTATIONS), (len(proposed.pairs), 1))
     chance = _chance(views, commons, proposed.ways.shape[1])
     bound = float(np.clip(np.tanh(chance), _SURE, _MOST))
-    alike = _alike(views, proposed.pairs, every if is_quartered else proposed.ways, commons)
+    alike = _alike(views, proposed.pairs, ways, commons, _LEAST)
     pairs, alike = _once(proposed.pairs, alike)
     is_pair = (alike >= bound) | ((alike >= _LEAST) & (_lead(pairs, alike, chance) >= _LEAD))
     confirmed = [
@@ -109,7 +109,7 @@ def near_duplicates(thumbs: np.ndarray, rows: np.ndarray, *, is_quartered: bool 
     # Of a large cohort not all pairs that are promising by chance are looked at; the least promising ones that were
     # tell whether more might be found below.
     is_complete = proposed.is_complete or not is_pair[-max(1, len(pairs) // _TAIL) :].any()
-    return NearDuplicates(pairs=tuple(confirmed), num_proposed=len(pairs), bound=bound, is_complete=is_complete)
+    return NearDuplicates(pairs=tuple(confirmed), num_proposed=len(pairs), is_complete=is_complete)
 
 
 def _proposed(views: torch.Tensor) -> Proposed:
@@ -141,7 +141,9 @@ def _once(pairs: np.ndarray, alike: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return pairs[first[order]], most[order]
 
 
-def _alike(views: torch.Tensor, pairs: np.ndarray, ways: np.ndarray, commons: list[torch.Tensor]) -> np.ndarray:
+def _alike(
+    views: torch.Tensor, pairs: np.ndarray, ways: np.ndarray, commons: list[torch.Tensor], asked: float
+) -> np.ndarray:
     """(P,) likeness of pairs, of several views that of the least alike.
 
     Args:
@@ -149,13 +151,14 @@ def _alike(views: torch.Tensor, pairs: np.ndarray, ways: np.ndarray, commons: li
         pairs: (P, 2) rows.
         ways: (P, K) orientations of the first that may lie on the second.
         commons: What each view shows in all of the cohort.
+        asked: Likeness below which a pair is not asked further.
     """
     least, left = np.full(len(pairs), 1.0), np.arange(len(pairs))
     for number, common in enumerate(commons):
         turned, still = (torch.from_numpy(pairs[left, side]) for side in (0, 1))
-        found = likeness(views[still, number], views[turned, number], torch.from_numpy(ways[left]), common, _LEAST)
+        found = likeness(views[still, number], views[turned, number], torch.from_numpy(ways[left]), common, asked)
         least[left] = np.minimum(least[left], found)
-        left = left[found >= _LEAST]
+        left = left[found >= asked]
     return least
 
 
@@ -193,17 +196,7 @@ def _chance(views: torch.Tensor, commons: list[torch.Tensor], num_ways: int) -> 
     first = rng.integers(0, num, drawn)
     pairs = np.stack([first, (first + rng.integers(1, num, drawn)) % num], axis=1)
     ways = np.stack([rng.permutation(ORIENTATIONS)[:num_ways] for _ in pairs])
-    found = [
-        likeness(
-            views[torch.from_numpy(pairs[:, 1]), number],
-            views[torch.from_numpy(pairs[:, 0]), number],
-            torch.from_numpy(ways),
-            common,
-            -1.0,
-        )
-        for number, common in enumerate(commons)
-    ]
-    fisher = np.arctanh(np.clip(np.min(found, axis=0), -0.999, 0.999))
+    fisher = np.arctanh(np.clip(_alike(views, pairs, ways, commons, -np.inf), -0.999, 0.999))
     middle, high = np.quantile(fisher, (0.5, _QUANTILE))
     looks = num * (num - 1) / 2 * ORIENTATIONS / num_ways
     return float(middle + (high - middle) / norm.ppf(_QUANTILE) * norm.isf(min(0.5, 1 / looks)))
