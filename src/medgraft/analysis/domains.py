@@ -1,6 +1,7 @@
 """How far two sets of images lie apart in a network's features: Fréchet and kernel distance."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Final
 
 import numpy as np
@@ -121,12 +122,7 @@ def fid_with_interval(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -
         Chong and Forsyth. Effectively unbiased FID and Inception Score and where to find them. CVPR 2020.
     """
     x, y = _pair(first, second, least=4)
-    rng = np.random.default_rng(seed)
-    halves = []
-    for _ in range(_SPLITS):
-        rows, others = rng.permutation(len(x)), rng.permutation(len(y))
-        halves.append([_fid_of_rows(x[rows[part::2]], y[others[part::2]]) for part in (0, 1)])
-    return _freed(_fid_of_rows(x, y), np.array(halves), min(len(x), len(y)), x.shape[1])
+    return _freed(_fid_of_rows, (x, y), min(len(x), len(y)), seed)
 
 
 def fid_of_statistics(features: np.ndarray, reference: FeatureStatistics, *, seed: int = 0) -> Distance:
@@ -140,23 +136,25 @@ def fid_of_statistics(features: np.ndarray, reference: FeatureStatistics, *, see
     x = finite_rows(features)
     if len(x) < 4:
         raise DataError(f"expected features of at least 4 images, got {len(x)}.")
-    rng = np.random.default_rng(seed)
-    halves = []
-    for _ in range(_SPLITS):
-        rows = rng.permutation(len(x))
-        halves.append([fid(statistics_of(x[rows[part::2]]), reference) for part in (0, 1)])
-    return _freed(fid(statistics_of(x), reference), np.array(halves), min(len(x), reference.num_images), x.shape[1])
+    return _freed(lambda rows: fid(statistics_of(rows), reference), (x,), min(len(x), reference.num_images), seed)
 
 
-def _freed(value: float, halves: np.ndarray, num_images: int, num_features: int) -> Distance:
+def _freed(distance: Callable[..., float], sets: tuple[np.ndarray, ...], num_images: int, seed: int) -> Distance:
     """The distance as of endlessly many images.
 
     Args:
-        value: Of the images at hand.
-        halves: (S, 2) distances of both halves of each division.
+        distance: Of sets of features.
+        sets: (N, d) each.
         num_images: Images of the smaller set.
-        num_features: d.
+        seed: Seeds the division into halves.
     """
+    rng, told = np.random.default_rng(seed), []
+    for _ in range(_SPLITS):
+        orders = [rng.permutation(len(rows)) for rows in sets]
+        told.append(
+            [distance(*(rows[order[part::2]] for rows, order in zip(sets, orders, strict=True))) for part in (0, 1)]
+        )
+    value, halves, num_features = distance(*sets), np.array(told), sets[0].shape[1]
     means = halves.mean(1)
     freed = 2 * value - float(means.mean())
     # Half the squared difference is the variance of a half, half of that the variance of the whole.
