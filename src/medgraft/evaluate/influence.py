@@ -15,7 +15,7 @@ from scipy.stats import t
 
 from medgraft.evaluate.delong import placements
 from medgraft.evaluate.intervals import Difference, Spread, logit_interval, student_difference
-from medgraft.metrics.cases import one_vs_rest
+from medgraft.metrics.cases import by_rarest, one_vs_rest
 from medgraft.metrics.measures import DISTANCES
 from medgraft.metrics.overlap import MEANS_OVER_CASES
 from medgraft.types import Judged, Kind, Overlaps, Predictions
@@ -129,14 +129,12 @@ def _classes_of(judged: Judged) -> np.ndarray:
     if judged.task != "multilabel":
         return judged.targets
     has = judged.targets == 1
-    by_rarity = np.argsort(has.sum(axis=0), kind="stable")
-    # The column behind all stands for cases without any label.
-    rarest = np.column_stack((has[:, by_rarity], np.ones(len(has), dtype=bool))).argmax(axis=1)
-    for name in range(len(by_rarity)):
+    rarest, columns = by_rarest(has)
+    for name in range(len(columns)):
         # What one group alone has as its rarest label tells of no variance; it counts with the next label.
         if len(np.unique(judged.groups[rarest == name])) == 1:
             rarest[rarest == name] = name + 1
-    return np.asarray(rarest)
+    return rarest
 
 
 def influence_interval(judged: Judged, metric: str, value: float) -> tuple[float, float] | None:

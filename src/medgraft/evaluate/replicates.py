@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 
 from medgraft.errors import ConfigError, DataError
-from medgraft.metrics.cases import OneVsRest, check_predictions, one_vs_rest
+from medgraft.metrics.cases import OneVsRest, by_rarest, check_predictions, one_vs_rest
 from medgraft.metrics.ranking import replicate_chunks
 from medgraft.types import Judged, Kind, Predictions
 
@@ -42,13 +42,11 @@ def group_strata(pred: Predictions) -> np.ndarray:
     check_predictions(pred)
     num_classes = len(pred.classes)
     has = pred.targets == 1 if pred.task == "multilabel" else pred.targets[:, None] == np.arange(num_classes)
-    by_rarity = np.argsort(has.sum(axis=0), kind="stable")
-    # argmax finds the first True, that is the rarest class; the extra column stands for "no label".
-    ranks = np.column_stack((has[:, by_rarity], np.ones(len(has), dtype=bool))).argmax(axis=1)
+    ranks, columns = by_rarest(has)
     _, inverse = np.unique(pred.groups, return_inverse=True)
     rarest = np.full(inverse.max() + 1, num_classes)
     np.minimum.at(rarest, inverse, ranks)
-    return np.append(by_rarity, num_classes)[rarest][inverse]
+    return np.append(columns, num_classes)[rarest][inverse]
 
 
 def replicate_weights(groups: np.ndarray, strata: np.ndarray, num: int = 2000, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,16 @@ import numpy as np
 from medgraft.errors import DataError
 from medgraft.types import Predictions
 
-__all__ = ["OneVsRest", "check_predictions", "known_labels", "one_vs_rest", "pooled", "predicted_targets", "unit_means"]
+__all__ = [
+    "OneVsRest",
+    "by_rarest",
+    "check_predictions",
+    "known_labels",
+    "one_vs_rest",
+    "pooled",
+    "predicted_targets",
+    "unit_means",
+]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -187,6 +196,22 @@ def predicted_targets(pred: Predictions) -> np.ndarray:
         is_positive = pred.probs[:, pred.positive] > 0.5
         return np.where(is_positive, pred.positive, 1 - pred.positive).astype(np.int64)
     return np.asarray(pred.probs.argmax(axis=1), dtype=np.int64)
+
+
+def by_rarest(has: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) rank of the rarest column that each case has, C where it has none, and (C,) the columns by rarity.
+
+    Args:
+        has: (N, C) bool.
+
+    Examples:
+        >>> ranks, columns = by_rarest(np.array([[True, False], [True, True], [False, False]]))
+        >>> ranks.tolist(), columns.tolist()
+        ([1, 0, 2], [1, 0])
+    """
+    columns = np.argsort(has.sum(axis=0), kind="stable")
+    # argmax finds the first True, that is the rarest column; the extra one stands for none.
+    return np.column_stack((has[:, columns], np.ones(len(has), dtype=bool))).argmax(axis=1), columns
 
 
 def pooled(pred: Predictions, units: np.ndarray) -> Predictions:

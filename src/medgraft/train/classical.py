@@ -17,6 +17,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from medgraft.errors import ConfigError, DataError
+from medgraft.metrics.cases import by_rarest
 from medgraft.transfer.heads import CLASSICAL, AttentionHead, ClassicalHead, HeadSettings
 from medgraft.transfer.model import Head, TransferModel
 from medgraft.types import Task
@@ -214,9 +215,7 @@ def solvable_divisions(data: Labelled, seed: int) -> list[tuple[np.ndarray, np.n
     """
     truth, columns = data.targets, data.columns()
     if data.task == "multilabel":
-        has = np.stack([column == 1 for column in columns], axis=1)
-        by_rarity = np.argsort(has.sum(axis=0), kind="stable")
-        truth = np.column_stack((has[:, by_rarity], np.ones(len(has), dtype=bool))).argmax(axis=1)
+        truth, _ = by_rarest(np.stack([column == 1 for column in columns], axis=1))
     if len(np.unique(data.groups)) < _FOLDS:
         return []
     splitter = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=seed)
