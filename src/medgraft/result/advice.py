@@ -7,7 +7,7 @@ __all__ = ["Advice", "NamedCut", "Probe", "Recommendation"]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Probe:
-    """Validation AUPRC of a linear probe on frozen features at a cut."""
+    """AUPRC of a linear probe on frozen features at a cut, on validation or cross-fitted on training, too."""
 
     cut: int
     name: str

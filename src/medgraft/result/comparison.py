@@ -58,7 +58,7 @@ class Gap(Difference):
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TunedTrial:
-    """A training of the tuning: index of its depth, its learning rate and its validation score."""
+    """A training of the tuning: index of its depth, its learning rate and its score: on validation, or cross-fitted."""
 
     cut: int
     lr: float

@@ -12,7 +12,7 @@ from medgraft.config import RunConfig
 from medgraft.listener import Listener
 from medgraft.prepare.material import Material
 from medgraft.result.advice import Advice, NamedCut, Probe, Recommendation
-from medgraft.search.cross_fit import choosing_judged, choosing_score
+from medgraft.search.cross_fit import choosing_judged
 from medgraft.search.executor import open_executor
 from medgraft.search.plan import Recipe
 from medgraft.search.rule import choose
@@ -69,7 +69,6 @@ def advice_from(material: Material, recipe: Recipe, trainer: Trainer, replicates
     probes = _probes(recipe, trainer)
     study, cuts = trainer.context.study, material.source.cuts
     distance = domain_distance(material.source, study.train)
-    by_index = {index: choosing_score(trial, trainer.context) for index, trial in probes.items()}
     choice = choose(
         {index: [choosing_judged(trial, trainer.context)] for index, trial in probes.items()},
         cuts,
@@ -78,6 +77,7 @@ def advice_from(material: Material, recipe: Recipe, trainer: Trainer, replicates
         replicates=replicates,
         seed=recipe.train.seed,
     )
+    by_index = {candidate.cut: candidate.score for candidate in choice.candidates}
     return Advice(
         facts=_facts(material, by_index, distance),
         probes=tuple(Probe(cut=index, name=cuts[index - 1].name, val_auprc=score) for index, score in by_index.items()),
@@ -100,7 +100,7 @@ def _facts(material: Material, probes: dict[int, float], distance: float | None)
 
     Args:
         material: Cohort and network.
-        probes: Cut index to the validation AUPRC of its probe.
+        probes: Cut index to the AUPRC of its probe on images that it did not learn from.
         distance: Distance from the source, in standard deviations; None where it cannot be measured.
     """
     cohort, cuts = material.dataset.cohort, material.source.cuts
@@ -118,8 +118,8 @@ def _facts(material: Material, probes: dict[int, float], distance: float | None)
     return (
         f"{num_train} training images, {len(cohort.classes)} classes, rarest {cohort.classes[rarest]} "
         f"({shares[rarest]:.0%}).",
-        f"Frozen features are best at cut {best} of {len(cuts)} ({cuts[best - 1].name}), validation AUPRC "
-        f"{probes[best]:.3f}; at the last cut {probes[cuts[-1].index]:.3f}.",
+        f"Frozen features are best at cut {best} of {len(cuts)} ({cuts[best - 1].name}), AUPRC "
+        f"{probes[best]:.3f} on images that its head did not learn from; at the last cut {probes[cuts[-1].index]:.3f}.",
         f"Distance of the images from the source's: {far}.",
     )
 
