@@ -2,7 +2,6 @@
 
 from typing import Final, Literal
 
-import numpy as np
 from scipy.stats import t
 
 from medgraft.errors import ConfigError
@@ -61,7 +60,7 @@ def loss_p(difference: Difference, margin: float) -> float:
     error = spread.error if spread is not None else (high - low) / (2 * Z95)
     if error == 0:
         return 0.0 if difference.value > -margin else 1.0
-    return float(t.sf((difference.value + margin) / error, spread.freedom if spread is not None else np.inf))
+    return float(t.sf((difference.value + margin) / error, spread.freedom if spread is not None else float("inf")))
 
 
 def adjusted_verdict(difference: Difference, margin: float, p: float, p_loss: float) -> Verdict:

@@ -111,8 +111,9 @@ def _within_strata(
             f"expected cases with and without {part.name!r} that one model judged, got none. "
             "Use fewer folds, or more cases of the class."
         )
-    # A rare replicate of few cases has no such pair: it is ranked as a whole.
-    total[lone], of[lone] = (curve(part.scores, part.labels, weights[lone]), 1.0) if len(lone) else (0.0, 1.0)
+    if len(lone):
+        # A rare replicate of few cases has no such pair: it is ranked as a whole.
+        total[lone], of[lone] = curve(part.scores, part.labels, weights[lone]), 1.0
     return np.asarray(total / of)
 
 

@@ -27,13 +27,7 @@ from medgraft.report.environment import environment
 from medgraft.report.figures import answer_figure, history_figure, plan_figure
 from medgraft.report.mask_figures import cases_figure
 from medgraft.report.prose import citation, decision_sentence, methods, with_minus
-from medgraft.report.run_files import (
-    RunFiles,
-    image_data_uri,
-    read_predictions,
-    read_run,
-    was_searched,
-)
+from medgraft.report.run_files import RunFiles, image_data_uri, read_predictions, read_run, was_searched
 from medgraft.report.search_figure import cut_figure
 from medgraft.report.words import SURFACE_UNITS, chosen_name, depth_sentence
 from medgraft.result.analysis import AnalysisResult
