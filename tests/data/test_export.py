@@ -171,7 +171,7 @@ def test_who_leaves_something_out_is_told_what(pacs: Path) -> None:
     parent.mkdir()
     pacs.rename(parent / "dicom")
     (parent / "labels.csv").write_text("accession number,diagnosis\nA1,ill")
-    with pytest.raises(DataError, match=r"got only 'dicom'.* say --labels .*labels\.csv --key KEY"):
+    with pytest.raises(DataError, match=r"got 'dicom' alone.* say --labels .*labels\.csv --key KEY"):
         read_cohort(parent)
 
 
