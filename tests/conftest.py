@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 
 import figures
+from medgraft.sources import package
 from medgraft.train import checkpoint
 from medgraft.types import Predictions
 
@@ -54,6 +55,13 @@ def predictions(
 @pytest.fixture(scope="session")
 def make_predictions() -> Callable[..., Predictions]:
     return predictions
+
+
+@pytest.fixture(autouse=True)
+def _no_imagenet_package(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    """Which network is taken where nobody names one does not depend on what is installed; ImageNet's costs minutes."""
+    if "imagenet" not in request.keywords:
+        monkeypatch.setattr(package, "_file_in", lambda _: None)
 
 
 @pytest.fixture(scope="module", autouse=True)

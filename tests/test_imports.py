@@ -18,7 +18,19 @@ MODULES = {path.relative_to(ROOT).as_posix(): path for path in sorted(ROOT.rglob
 TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in MODULES.items()}
 ROOMS = (
     *("errors", "version", "listener", "machine", "types", "as_json", "files", "config", "io", "data", "phantom"),
-    *("backbones", "cuts", "transfer", "metrics", "train", "study", "prepare", "evaluate", "analysis", "result"),
+    *(
+        "backbones",
+        "sources",
+        "cuts",
+        "transfer",
+        "metrics",
+        "train",
+        "study",
+        "prepare",
+        "evaluate",
+        "analysis",
+        "result",
+    ),
     *("search", "report", "deploy", "judge", "setup", "run", "cli"),
 )
 # The doors of the package: importing them is what users do, so they may look into every room.
@@ -29,7 +41,7 @@ ADAPTERS = {
     "PIL": ("io/", "phantom/phantom.py", "judge/examples.py", "judge/overlays.py", "run/doctor.py"),
     "accelerate": ("train/loop.py",),
     "highdicom": ("io/dicom_seg.py",),
-    "huggingface_hub": ("backbones/timm_models.py", "backbones/monai_models.py"),
+    "huggingface_hub": ("backbones/timm_models.py", "backbones/monai_models.py", "sources/fetch.py"),
     "jinja2": ("report/environment.py",),
     "markupsafe": ("report/page.py", "report/comparison_page.py", "report/analysis_page.py"),
     "matplotlib": ("report/",),
@@ -50,7 +62,7 @@ ADAPTERS = {
     "scipy": ("data/", "phantom/", "evaluate/", "analysis/"),
     "peft": ("transfer/adapters.py",),
     "sklearn": ("estimator.py", "train/classical.py", "analysis/transferability.py"),
-    "timm": ("backbones/timm_models.py", "backbones/packaged.py", "backbones/lift.py"),
+    "timm": ("backbones/timm_models.py", "backbones/packaged.py", "backbones/lift.py", "backbones/variants.py"),
     "torchvision": ("backbones/video_models.py",),
     "torch_pruning": ("transfer/slim.py",),
     "typer": ("cli/",),

@@ -155,9 +155,14 @@ class DataConfig(_Frozen):
 class BackboneConfig(_Frozen):
     """The pretrained network."""
 
-    name: str = "shapes_resnet18"
+    name: str | None = Field(
+        None,
+        description="None: the one that the weights belong to; without any, ImageNet's where its package is installed",
+    )
     args: dict[str, Any] = {}
-    weights: str = "hub"
+    weights: str | None = Field(
+        None, description="hub, none, packaged, a source by name, or a file; None: the network's"
+    )
     size: int | tuple[int, int, int] | None = Field(
         None, description="Input side in px, or depth, height, width in voxels; None: the network's own"
     )

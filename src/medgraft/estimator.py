@@ -63,8 +63,8 @@ class TransferClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def __init__(
         self,
-        backbone: str = "shapes_resnet18",
-        weights: str = "hub",
+        backbone: str | None = None,
+        weights: str | None = None,
         backbone_args: dict[str, Any] | None = None,
         cut: str | int = "auto",
         rule: Literal["compact", "best"] = "compact",

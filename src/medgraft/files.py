@@ -148,16 +148,20 @@ def copy_whole(source: Path, path: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, *, waits: bool = False) -> Iterator[None]:
     """Hold the lock file `path` while the block runs; one holder at a time, in whatever thread, process or machine.
 
     The system lets go of it when the holder dies, however suddenly; the file names the holder for whoever is refused.
+
+    Args:
+        path: The lock file; its folder is there.
+        waits: Whether to wait for another holder instead of being refused.
 
     Raises:
         RunError: Somebody else holds it, or the disk cannot lock.
     """
     try:
-        handle = _held(path)
+        handle = _held(path, waits=waits)
     except BlockingIOError as error:
         holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
         raise RunError(f"expected {path.parent} to be free, but {holder} is running in it. Wait or stop it.") from error
@@ -172,12 +176,12 @@ def locked(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _held(path: Path) -> int:
+def _held(path: Path, *, waits: bool) -> int:
     """A descriptor that holds the lock of the file that `path` names now."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            lock_file(handle, waits=False)
+            lock_file(handle, waits=waits)
             # A holder that ends removes its file: the lock may be that of a file nobody can find any more.
             if _is_named(path, handle):
                 os.ftruncate(handle, 0)

@@ -13,6 +13,7 @@ from medgraft.backbones.lift import lift_network
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.cuts.truncate import cut_points, truncate
 from medgraft.errors import BackboneError, ConfigError
+from medgraft.sources import open_backbone
 
 NAMES = ["resnet18", "resnext50_32x4d", "densenet121", "efficientnet_lite0", "seresnet18", "mobilenetv3_small_100"]
 KINDS = ["i3d", "acs", "slices"]
@@ -141,9 +142,9 @@ def test_nonsense_is_refused() -> None:
 
 
 def test_pretrained_weights_are_lifted() -> None:
-    images = build_backbone(BackboneSpec(name="shapes_resnet18"))
+    images = open_backbone(BackboneSpec(name="shapes_resnet18"))
     for kind in KINDS:
-        volumes = build_backbone(BackboneSpec(name="shapes_resnet18", lift=kind))  # type: ignore[arg-type]
+        volumes = open_backbone(BackboneSpec(name="shapes_resnet18", lift=kind))  # type: ignore[arg-type]
         assert (volumes.dims, volumes.sides, volumes.report) == (3, None, images.report)
         kernel = volumes.network.state_dict()["layer1.0.conv1.weight"]
         flat = images.network.state_dict()["layer1.0.conv1.weight"]

@@ -9,9 +9,10 @@ from monai.networks.nets.resnet import get_medicalnet_pretrained_resnet_args
 from torch import nn
 
 from medgraft.backbones import monai_models, video_models
-from medgraft.backbones.build import VOLUME_NAMES, build_backbone
+from medgraft.backbones.build import VOLUME_NAMES
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.errors import BackboneError, ConfigError, WeightsError
+from medgraft.sources import open_backbone
 from medgraft.transfer.source import cuts_of, prepare_source
 
 
@@ -23,7 +24,7 @@ def test_medicalnets_flags_fit_their_depth(depth: int) -> None:
 
 @pytest.mark.parametrize("depth", [10, 18, 50])
 def test_a_medicalnet_reads_one_channel(depth: int) -> None:
-    backbone = build_backbone(BackboneSpec(name=f"monai/resnet{depth}", weights="none", size=32))
+    backbone = open_backbone(BackboneSpec(name=f"monai/resnet{depth}", weights="none", size=32))
     assert (backbone.dims, backbone.in_channels, backbone.normalisation) == (3, 1, "image")
     # Shortcut A pads with zeros and has no weights.
     has_projection = any("downsample" in key for key in backbone.network.state_dict())
@@ -64,33 +65,31 @@ def test_the_size_of_resnext3d_101_and_of_its_published_cut() -> None:
 
 
 def test_published_weights_are_found_whatever_wraps_them(tmp_path: Path) -> None:
-    backbone = build_backbone(BackboneSpec(name="monai/resnet10", weights="none", size=32))
+    backbone = open_backbone(BackboneSpec(name="medicalnet/resnet10", weights="none", size=32))
     state = {f"module.{key}": torch.full_like(value, 0.5) for key, value in backbone.network.state_dict().items()}
     state["module.conv_seg.0.weight"] = torch.zeros(1)
     torch.save({"state_dict": state}, tmp_path / "resnet_10_23dataset.pth")
-    loaded = build_backbone(BackboneSpec(name="monai/resnet10", weights=str(tmp_path / "resnet_10_23dataset.pth")))
+    loaded = open_backbone(BackboneSpec(name="medicalnet/resnet10", weights=str(tmp_path / "resnet_10_23dataset.pth")))
     assert loaded.report.matched_fraction == 1.0
-    assert loaded.report.unexpected == ("conv_seg.0.weight",)
+    assert loaded.report.dropped == ("conv_seg.0.weight",)
     assert float(loaded.network.state_dict()["conv1.weight"].mean()) == 0.5
 
 
 def test_a_self_supervised_swin_is_found_inside_its_unetr(tmp_path: Path) -> None:
     args = {"embed_dim": 12}
-    backbone = build_backbone(BackboneSpec(name="monai/swin_unetr", args=args, weights="none", size=32))
+    backbone = open_backbone(BackboneSpec(name="monai/swin_unetr", args=args, weights="none", size=32))
     state = {key: torch.ones_like(value) for key, value in backbone.network.state_dict().items()}
     assert next(iter(state)).startswith("swinViT.")
     state["encoder1.layer.conv1.conv.weight"] = torch.zeros(1)
     torch.save(state, tmp_path / "swin.pt")
-    loaded = build_backbone(
-        BackboneSpec(name="monai/swin_unetr", args=args, weights=str(tmp_path / "swin.pt"), size=32)
-    )
+    loaded = open_backbone(BackboneSpec(name="monai/swin_unetr", args=args, weights=str(tmp_path / "swin.pt"), size=32))
     assert loaded.report.matched_fraction == 1.0
 
 
 def test_a_unet_is_the_way_down_of_the_whole_one(tmp_path: Path) -> None:
     whole = BasicUNet(spatial_dims=3, in_channels=1, out_channels=4).eval()
     torch.save({"model": whole.state_dict()}, tmp_path / "unet.pt")
-    loaded = build_backbone(BackboneSpec(name="monai/unet", weights=str(tmp_path / "unet.pt"), size=32))
+    loaded = open_backbone(BackboneSpec(name="monai/unet", weights=str(tmp_path / "unet.pt"), size=32))
     assert loaded.report.matched_fraction == 1.0
     assert {key.partition(".")[0] for key in loaded.report.unexpected} == {
         "upcat_1", "upcat_2", "upcat_3", "upcat_4", "final_conv"
@@ -103,7 +102,7 @@ def test_a_unet_is_the_way_down_of_the_whole_one(tmp_path: Path) -> None:
 
 
 def test_medicalnet_comes_from_the_hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = build_backbone(BackboneSpec(name="monai/resnet10", weights="none")).network
+    network = open_backbone(BackboneSpec(name="monai/resnet10", weights="none")).network
     torch.save({"state_dict": network.state_dict()}, tmp_path / "w.pth")
     asked: list[tuple[str, str, bool]] = []
 
@@ -112,7 +111,7 @@ def test_medicalnet_comes_from_the_hub_cache(tmp_path: Path, monkeypatch: pytest
         return str(tmp_path / "w.pth")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    backbone = build_backbone(BackboneSpec(name="monai/resnet10", weights="hub", is_offline=True))
+    backbone = open_backbone(BackboneSpec(name="medicalnet/resnet10", weights="hub", is_offline=True))
     assert asked == [("TencentMedicalNet/MedicalNet-Resnet10", "resnet_10_23dataset.pth", True)]
     assert (backbone.report.source, backbone.report.matched_fraction) == (
         "hub:TencentMedicalNet/MedicalNet-Resnet10",
@@ -124,15 +123,15 @@ def test_weights_that_cannot_be_had_are_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     for name, words in (
-        ("monai/resnet10", "resnet_10_23dataset.pth"),
+        ("medicalnet/resnet10", "resnet_10_23dataset.pth"),
         ("monai/densenet121", "no hub is known"),
         ("torchvision/r3d_18", "r3d_18.*because --offline is set"),
         ("resnext3d_101", "no hub is known"),
     ):
         with pytest.raises(WeightsError, match=words):
-            build_backbone(BackboneSpec(name=name, weights="hub", is_offline=True))
+            open_backbone(BackboneSpec(name=name, weights="hub", is_offline=True))
     with pytest.raises(WeightsError, match="got 'packaged'"):
-        build_backbone(BackboneSpec(name="monai/resnet10", weights="packaged"))
+        open_backbone(BackboneSpec(name="medicalnet/resnet10", weights="packaged"))
 
 
 def test_kinetics_comes_from_torchvisions_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,7 +139,7 @@ def test_kinetics_comes_from_torchvisions_cache(tmp_path: Path, monkeypatch: pyt
     network = video_models.build_video("torchvision/r3d_18", {})
     (tmp_path / "checkpoints").mkdir()
     torch.save(network.state_dict(), tmp_path / "checkpoints" / "r3d_18-b3b3357e.pth")
-    backbone = build_backbone(BackboneSpec(name="torchvision/r3d_18", weights="hub", is_offline=True))
+    backbone = open_backbone(BackboneSpec(name="torchvision/r3d_18", weights="hub", is_offline=True))
     assert backbone.report.source == "hub:torchvision/r3d_18-b3b3357e.pth"
     assert (backbone.in_channels, backbone.normalisation) == (3, "weights")
     assert backbone.mean == pytest.approx((0.43216, 0.394666, 0.37645))
@@ -148,15 +147,15 @@ def test_kinetics_comes_from_torchvisions_cache(tmp_path: Path, monkeypatch: pyt
 
 def test_names_and_arguments_are_checked() -> None:
     with pytest.raises(BackboneError, match=r"Nearest: .*monai/resnet18"):
-        build_backbone(BackboneSpec(name="monai/resnet19", weights="none"))
+        open_backbone(BackboneSpec(name="monai/resnet19", weights="none"))
     with pytest.raises(BackboneError, match="See --backbone-arg"):
-        build_backbone(BackboneSpec(name="monai/resnet10", args={"nonsense": 1}, weights="none"))
+        open_backbone(BackboneSpec(name="monai/resnet10", args={"nonsense": 1}, weights="none"))
     with pytest.raises(BackboneError, match="See --backbone-arg"):
-        build_backbone(BackboneSpec(name="torchvision/r3d_18", args={"nonsense": 1}, weights="none"))
+        open_backbone(BackboneSpec(name="torchvision/r3d_18", args={"nonsense": 1}, weights="none"))
     with pytest.raises(BackboneError, match="made for inputs of"):
-        build_backbone(BackboneSpec(name="torchvision/mvit_v1_b", weights="none", size=64))
+        open_backbone(BackboneSpec(name="torchvision/mvit_v1_b", weights="none", size=64))
     with pytest.raises(ConfigError, match="one side or depth, height and width"):
-        build_backbone(BackboneSpec(name="monai/resnet10", weights="none", size=(8, 8)))
+        open_backbone(BackboneSpec(name="monai/resnet10", weights="none", size=(8, 8)))
     with pytest.raises(ConfigError, match="one side in px"):
         cuts_of("shapes_resnet18", {}, (8, 8, 8))
     assert cuts_of("shapes_resnet18", {}, (8, 32, 32), "acs")[-1].shape[2:] == (1, 1)
@@ -170,12 +169,12 @@ def test_an_own_network_for_volumes_is_known_by_its_first_convolution(tmp_path: 
         "def net():\n"
         "    return nn.Sequential(nn.Conv3d(1, 4, 3, 2, 1), nn.ReLU(), nn.Conv3d(4, 8, 3, 2, 1), nn.ReLU())\n"
     )
-    backbone = build_backbone(BackboneSpec(name=f"{tmp_path / 'mine.py'}:net", weights="none", size=16))
+    backbone = open_backbone(BackboneSpec(name=f"{tmp_path / 'mine.py'}:net", weights="none", size=16))
     assert (backbone.dims, backbone.sides) == (3, (16, 16, 16))
     assert isinstance(backbone.network[0], nn.Conv3d)
     assert [cut.shape for cut in prepare_source(backbone, (16, 16, 16)).cuts] == [(4, 8, 8, 8), (8, 4, 4, 4)]
 
 
 def test_a_vit_says_the_sides_it_is_made_for() -> None:
-    assert build_backbone(BackboneSpec(name="monai/vit", weights="none")).sides == (96, 96, 96)
-    assert build_backbone(BackboneSpec(name="monai/vit", weights="none", size=32)).sides == (32, 32, 32)
+    assert open_backbone(BackboneSpec(name="monai/vit", weights="none")).sides == (96, 96, 96)
+    assert open_backbone(BackboneSpec(name="monai/vit", weights="none", size=32)).sides == (32, 32, 32)

@@ -10,11 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from medgraft.backbones import load_weights
-from medgraft.backbones.build import build_backbone
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.cuts import entry_of, find_cuts, judge_load, trace_network
 from medgraft.errors import WeightsError
+from medgraft.sources import load_weights, open_backbone
 from medgraft.types import Cut, LoadReport
 
 ROOT = Path(__file__).parents[2]
@@ -158,7 +157,7 @@ def test_cifar_files_fill_the_example_networks(depth: int, count: int) -> None:
     if not file.is_file():
         pytest.skip("the shared weights are not beside the repository")
     name = f"{ROOT / 'examples' / 'cifar_resnet.py'}:resnet{depth}"
-    backbone = build_backbone(BackboneSpec(name=name, weights=str(file), size=28))
+    backbone = open_backbone(BackboneSpec(name=name, weights=str(file), size=28))
     trace = trace_network(backbone.network, (3, 28, 28))
     report, cuts = judge_load(backbone.report, trace, find_cuts(trace, has_head=True))
     assert len(cuts) == count
@@ -174,7 +173,7 @@ def test_the_mobilenet_trunk_misses_its_last_pointwise_layer() -> None:
     if not file.is_file():
         pytest.skip("the shared weights are not beside the repository")
     spec = BackboneSpec(name="mobilenetv1_100", args={"pad_type": "same", "bn_eps": 1e-3}, weights=str(file), size=128)
-    backbone = build_backbone(spec)
+    backbone = open_backbone(spec)
     trace = trace_network(backbone.network, (3, 128, 128), entry="forward_features")
     report, cuts = judge_load(backbone.report, trace, find_cuts(trace, has_head=False))
     assert report.matched_fraction == pytest.approx(0.67, abs=0.005)

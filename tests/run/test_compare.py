@@ -16,11 +16,12 @@ import medgraft.run.compare as room
 import medgraft.search.executor as executor
 import medgraft.setup.comparison as planning
 from medgraft.analysis.remembered import domain_distance
-from medgraft.backbones import BackboneSpec, build_backbone
+from medgraft.backbones import BackboneSpec
 from medgraft.backbones.packaged import packaged_weights
 from medgraft.errors import BackboneError, ConfigError, RunError
 from medgraft.listener import Listener
 from medgraft.run.advise import advise
+from medgraft.sources import open_backbone
 from medgraft.train.batches import ImageSet
 from medgraft.transfer import prepare_source
 from medgraft.transfer.model import Normalise
@@ -266,7 +267,7 @@ def test_without_pretrained_weights_the_advice_is_scratch(phantom):
 
 def test_images_like_the_source_are_near_and_others_far():
     """Statistics are set to those of some images: these are near, the same images inverted and coarse are far."""
-    source = prepare_source(build_backbone(BackboneSpec(name="shapes_resnet18", weights="hub", size=32)), (32, 32))
+    source = prepare_source(open_backbone(BackboneSpec(name="shapes_resnet18", weights="hub", size=32)), (32, 32))
     rng = np.random.default_rng(0)
     near = rng.integers(0, 120, (128, 1, 32, 32), dtype=np.uint8)
     far = 255 - np.kron(near[:, :, ::4, ::4], np.ones((4, 4), dtype=np.uint8))
@@ -290,7 +291,7 @@ def test_images_like_the_source_are_near_and_others_far():
 
 
 def test_the_distance_does_not_hang_on_how_many_images_are_in_the_last_batch():
-    source = prepare_source(build_backbone(BackboneSpec(name="shapes_resnet18", weights="hub", size=32)), (32, 32))
+    source = prepare_source(open_backbone(BackboneSpec(name="shapes_resnet18", weights="hub", size=32)), (32, 32))
     images = np.random.default_rng(0).integers(0, 255, (33, 1, 32, 32), dtype=np.uint8)
     images[:3] = 0
     distances = []

@@ -38,7 +38,7 @@ def _nothing_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(cohort, "read_cohort", read)
     monkeypatch.setattr(cohort, "read_mask_cohort", read)
-    monkeypatch.setattr(network, "build_backbone", read)
+    monkeypatch.setattr(network, "open_backbone", read)
 
 
 @pytest.mark.parametrize("job", JOBS)

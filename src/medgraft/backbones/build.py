@@ -1,4 +1,4 @@
-"""From a specification to a network with its weights, its normalisation and a report."""
+"""From a specification to a network with random weights, and what it reads."""
 
 import dataclasses
 import difflib
@@ -8,28 +8,14 @@ from typing import Final, Literal
 import torch
 
 from medgraft.backbones.lift import lift_network
-from medgraft.backbones.monai_models import MONAI_NAMES, build_monai, medicalnet_file, monai_sides
+from medgraft.backbones.monai_models import MONAI_NAMES, build_monai, monai_sides
 from medgraft.backbones.own import build_own, dims_of, first_channels, is_own_name
-from medgraft.backbones.packaged import (
-    PACKAGED_NAME,
-    build_packaged,
-    packaged_manifest,
-    packaged_state,
-    packaged_weights,
-)
+from medgraft.backbones.packaged import PACKAGED_NAME, build_packaged
 from medgraft.backbones.resnext3d import resnext3d_101
 from medgraft.backbones.spec import Backbone, BackboneSpec, Lift
-from medgraft.backbones.timm_models import (
-    build_timm,
-    build_timm_from_hub,
-    converter_of,
-    facts_of,
-    is_timm_name,
-    nearest_names,
-)
-from medgraft.backbones.video_models import VIDEO_NAMES, build_video, kinetics_file, video_facts
-from medgraft.backbones.weights import load_weights
-from medgraft.backbones.weights_file import sha256_of
+from medgraft.backbones.timm_models import build_timm, facts_of, is_timm_name, nearest_names
+from medgraft.backbones.variants import VARIANTS, build_variant
+from medgraft.backbones.video_models import VIDEO_NAMES, build_video, video_facts
 from medgraft.errors import BackboneError, ConfigError, WeightsError
 from medgraft.types import LoadReport
 
@@ -44,15 +30,17 @@ VOLUME_NAMES: Final = (*MONAI_NAMES, *VIDEO_NAMES, _RESNEXT)
 
 
 def build_backbone(spec: BackboneSpec) -> Backbone:
-    """The network of `spec` with its weights; nothing ever falls back to random weights silently.
+    """The network of `spec` with the random weights of its author; `medgraft.sources.open_backbone` fills them.
 
     Args:
-        spec: What the user asked for.
+        spec: What the user asked for; its weights are ``none``.
 
     Raises:
         BackboneError: Unknown name (the message lists the nearest) or arguments.
-        WeightsError: The weights cannot be read or do not fit.
+        WeightsError: Weights are asked for, which nothing here can give.
     """
+    if spec.weights != "none":
+        raise WeightsError(f"expected weights 'none' of a network that is only built, got {spec.weights!r}.")
     # Building a network must not move anybody's random numbers: `torch.manual_seed` would also reseed the
     # generators of all accelerators, which the fork does not give back.
     with torch.random.fork_rng(devices=[]):
@@ -89,9 +77,9 @@ def _built(spec: BackboneSpec) -> Backbone:
         return _own(spec)
     if spec.name in VOLUME_NAMES:
         return _for_volumes(spec)
-    if is_timm_name(spec.name):
+    if spec.name in VARIANTS or is_timm_name(spec.name):
         return _timm(spec)
-    near = difflib.get_close_matches(spec.name, VOLUME_NAMES, n=3, cutoff=0.4)
+    near = difflib.get_close_matches(spec.name, [*VOLUME_NAMES, *VARIANTS], n=3, cutoff=0.4)
     names = ", ".join([*nearest_names(spec.name), *near, PACKAGED_NAME])
     raise BackboneError(
         f"expected a timm architecture, {PACKAGED_NAME}, MODULE:CALLABLE or a network for volumes, got {spec.name!r}. "
@@ -110,22 +98,11 @@ def _for_volumes(spec: BackboneSpec) -> Backbone:
         network = build_video(spec.name, spec.args, sides)
     else:
         network = resnext3d_101()
-    if spec.weights == "hub" and not (is_monai or is_video):
-        raise WeightsError(f"expected --weights PATH or none for {spec.name}: no hub is known for it.")
-    if spec.weights == "packaged":
-        raise WeightsError(f"expected --weights hub, none or PATH for {spec.name}, got 'packaged'.")
-    if spec.weights == "none":
-        report = LoadReport(source="none")
-    elif spec.weights == "hub":
-        file, source = (medicalnet_file if is_monai else kinetics_file)(spec.name, is_offline=spec.is_offline)
-        report = dataclasses.replace(load_weights(network, file), source=source)
-    else:
-        report = load_weights(network, spec.weights)
     if is_video:
-        return _backbone(spec, network, sides, "weights", facts[1:], report)
+        return _backbone(spec, network, sides, "weights", facts[1:])
     # MedicalNet, SwinUNETR and most of medicine see every volume by its own mean and deviation.
     channels = first_channels(network)
-    return _backbone(spec, network, sides, "image", ((0.0,) * channels, (1.0,) * channels), report)
+    return _backbone(spec, network, sides, "image", ((0.0,) * channels, (1.0,) * channels))
 
 
 def _side(spec: BackboneSpec) -> int | None:
@@ -161,63 +138,28 @@ def _packaged(spec: BackboneSpec) -> Backbone:
         raise BackboneError(
             f"expected no arguments for {PACKAGED_NAME}, which is fixed, got {spec.args}. Leave --backbone-arg out."
         )
-    network = build_packaged()
-    if spec.weights in ("packaged", "hub"):
-        state = packaged_state()
-        network.load_state_dict(state)
-        report = LoadReport(
-            source="packaged",
-            licence=str(packaged_manifest()["licence"]),
-            sha256=sha256_of(packaged_weights()),
-            matched=sum(not name.endswith("num_batches_tracked") for name in state),
-            matched_fraction=1.0,
-        )
-    elif spec.weights == "none":
-        report = LoadReport(source="none")
-    else:
-        report = load_weights(network, spec.weights)
-    return _backbone(spec, network, _sides(_side(spec) or _PACKAGED_SIZE, 2), "image", ((0.0,), (1.0,)), report)
+    return _backbone(spec, build_packaged(), _sides(_side(spec) or _PACKAGED_SIZE, 2), "image", ((0.0,), (1.0,)))
 
 
 def _own(spec: BackboneSpec) -> Backbone:
     network = build_own(spec.name, spec.args)
-    if spec.weights in ("hub", "packaged"):
-        raise WeightsError(
-            f"expected --weights PATH or none for your own network {spec.name}, got {spec.weights!r}: "
-            "no hub knows its weights."
-        )
-    is_random = spec.weights == "none"
-    report = LoadReport(source="none") if is_random else load_weights(network, spec.weights)
     asked = spec.size if dims_of(network) == 3 else _side(spec)
     size = asked or getattr(network, "input_size", None)
     sides = _sides(size, dims_of(network)) if size is not None else None
     channels = first_channels(network)
     statistics = (_IMAGENET_MEAN, _IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
-    return _backbone(spec, network, sides, "weights", statistics, report)
+    return _backbone(spec, network, sides, "weights", statistics)
 
 
 def _timm(spec: BackboneSpec) -> Backbone:
     side = _side(spec)
-    if spec.weights == "hub":
-        if spec.args.get("in_chans", 3) != 3:
-            raise BackboneError(
-                f"expected published weights to keep their three channels, got in_chans={spec.args['in_chans']}: timm "
-                "would sum their filters. Leave in_chans out; a grey channel is replicated, which is exact."
-            )
-        network, report = build_timm_from_hub(spec.name, spec.args, side, is_offline=spec.is_offline)
-    else:
-        network = build_timm(spec.name, spec.args, side)
-        if spec.weights == "none":
-            report = LoadReport(source="none")
-        elif spec.weights == "packaged":
-            raise WeightsError(f"expected --weights hub, none or PATH for {spec.name}, got 'packaged'.")
-        else:
-            report = load_weights(network, spec.weights, convert=converter_of(network))
+    build = build_variant if spec.name in VARIANTS else build_timm
+    network = build(spec.name, spec.args, side)
     facts = facts_of(network)
     statistics = (facts["mean"], facts["std"])
     if first_channels(network) == 1 and len(facts["mean"]) != 1:
         statistics = ((sum(facts["mean"]) / 3,), (sum(facts["std"]) / 3,))
-    backbone = _backbone(spec, network, _sides(side or facts["size"], 2), "weights", statistics, report)
+    backbone = _backbone(spec, network, _sides(side or facts["size"], 2), "weights", statistics)
     return dataclasses.replace(backbone, is_fixed=facts["is_fixed"])
 
 
@@ -227,17 +169,15 @@ def _backbone(
     sides: tuple[int, ...] | None,
     normalisation: Literal["weights", "image"],
     statistics: tuple[tuple[float, ...], tuple[float, ...]],
-    report: LoadReport,
 ) -> Backbone:
     """The backbone of a built network, its mean and std checked.
 
     Args:
         spec: What the user asked for.
-        network: With its weights.
+        network: With random weights.
         sides: Sides of its input, px or voxels; None when neither the user nor the network names them.
         normalisation: ``weights`` or ``image``; ``weights`` wherever the user gave mean or std.
         statistics: Mean and std per input channel, where the user gave none.
-        report: What loading the weights did.
     """
     channels = first_channels(network)
     mean, std = spec.mean or statistics[0], spec.std or statistics[1]
@@ -258,5 +198,5 @@ def _backbone(
         normalisation=normalisation,
         mean=tuple(float(value) for value in mean),
         std=tuple(float(value) for value in std),
-        report=report,
+        report=LoadReport(source="none"),
     )

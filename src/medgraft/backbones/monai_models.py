@@ -3,12 +3,14 @@
 MONAI takes seconds to import, so it is loaded when one of its networks is asked for.
 """
 
+import functools
 import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from medgraft.errors import BackboneError, WeightsError
@@ -21,8 +23,16 @@ MONAI_NAMES: Final = (
     *(f"monai/resnet{depth}" for depth in _RESNETS),
     *(f"monai/densenet{depth}" for depth in _DENSENETS),
     "monai/swin_unetr",
+    "monai/swin_unetr_2022",
     "monai/unet",
     "monai/vit",
+    *(f"medicalnet/resnet{depth}" for depth in _RESNETS),
+)
+_DILATIONS: Final = {"layer3": 2, "layer4": 4}
+"""Of MedicalNet's networks, which were taught to mark organs: their upper stages look further instead of halving."""
+_NEIGHBOURS: Final = (
+    *((0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1)),
+    *((1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1)),
 )
 _PATCH: Final = 16
 _WAY_DOWN: Final = ("conv_0", "down_1", "down_2", "down_3", "down_4")
@@ -55,6 +65,33 @@ class MonaiEncoder(nn.Module):
         return self.forward_features(x)
 
 
+class MergingOf2022(nn.Module):
+    """The halving of Swin UNETRs that were trained before MONAI 1.5: of eight neighbours it takes two twice, two never.
+
+    Weights that were published then compute something else with today's.
+
+    Args:
+        dim: Channels that go in; twice as many come out.
+        norm_layer: Makes the normalisation of so many channels.
+        spatial_dims: 3.
+    """
+
+    def __init__(self, dim: int, norm_layer: Callable[[int], nn.Module] = nn.LayerNorm, spatial_dims: int = 3) -> None:
+        super().__init__()
+        if spatial_dims != 3:
+            raise ValueError(f"expected spatial_dims 3, got {spatial_dims}")
+        self.reduction = nn.Linear(8 * dim, 2 * dim, bias=False)
+        self.norm = norm_layer(8 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, H, W, C) to half the sides and twice the channels."""
+        depth, height, width = (side % 2 for side in x.shape[1:4])
+        if depth or height or width:
+            x = nn.functional.pad(x, (0, 0, 0, width, 0, height, 0, depth))
+        reduced: Tensor = self.reduction(self.norm(torch.cat([x[:, i::2, j::2, k::2] for i, j, k in _NEIGHBOURS], -1)))
+        return reduced
+
+
 def build_monai(name: str, args: dict[str, Any], sides: tuple[int, ...] | None) -> nn.Module:
     """The network with random weights, one input channel unless `args` says otherwise.
 
@@ -70,9 +107,10 @@ def build_monai(name: str, args: dict[str, Any], sides: tuple[int, ...] | None) 
         raise BackboneError(f"expected a network among {', '.join(MONAI_NAMES)}, got {name!r}.")
     kind, depth = _parts(name)
     builders: dict[str, Callable[[], nn.Module]] = {
-        "resnet": lambda: _resnet(depth, args),
+        "resnet": lambda: (_medicalnet if name.startswith("medicalnet/") else _resnet)(depth, args),
         "densenet": lambda: _densenet(depth, args),
         "swin_unetr": lambda: _swin(args),
+        "swin_unetr_2022": lambda: _swin({"downsample": MergingOf2022, **args}),
         "unet": lambda: _unet(args),
         "vit": lambda: _vit(args, sides),
     }
@@ -91,8 +129,8 @@ def monai_sides(name: str, sides: tuple[int, ...] | None) -> tuple[int, ...] | N
 
 
 def _parts(name: str) -> tuple[str, int]:
-    match = re.fullmatch(r"monai/([a-z_]+?)(\d+)?", name)
-    return (match[1], int(match[2] or 0)) if match else ("", 0)
+    match = re.fullmatch(r"(?:monai|medicalnet)/(resnet|densenet)(\d+)", name)
+    return (match[1], int(match[2])) if match else (name.partition("/")[2], 0)
 
 
 def medicalnet_flags(depth: int) -> dict[str, Any]:
@@ -110,6 +148,27 @@ def _resnet(depth: int, args: dict[str, Any]) -> nn.Module:
 
     settings = {"spatial_dims": 3, "n_input_channels": 1, "feed_forward": False, **medicalnet_flags(depth), **args}
     network: nn.Module = getattr(nets, f"resnet{depth}")(**settings)
+    return network
+
+
+def _medicalnet(depth: int, args: dict[str, Any]) -> nn.Module:
+    """A ResNet as MedicalNet's authors trained it; MONAI's has other strides at the same names and shapes.
+
+    References:
+        Chen, Ma, Zheng. Med3D: transfer learning for 3D medical image analysis. arXiv 2019.
+    """
+    network = _resnet(depth, {"conv1_t_stride": 2, **args})
+    for stage, dilation in _DILATIONS.items():
+        for block in network.get_submodule(stage).children():
+            for layer in block.modules():
+                if isinstance(layer, nn.Conv3d):
+                    layer.stride = (1, 1, 1)
+                    if layer.kernel_size == (3, 3, 3):
+                        layer.dilation = layer.padding = (dilation,) * 3
+            shortcut: Any = block.downsample
+            if isinstance(shortcut, functools.partial):
+                plain: Any = functools.partial(shortcut.func, **{**shortcut.keywords, "stride": 1})
+                block.downsample = plain
     return network
 
 
@@ -161,6 +220,11 @@ def medicalnet_file(name: str, *, is_offline: bool) -> tuple[Path, str]:
     kind, depth = _parts(name)
     if kind != "resnet":
         raise WeightsError(f"expected --weights none or PATH for {name}: no hub is known for it.")
+    if not name.startswith("medicalnet/"):
+        raise WeightsError(
+            f"expected medicalnet/resnet{depth} for MedicalNet's weights, got {name}: its strides differ from "
+            f"those they were trained with. Say --backbone medicalnet/resnet{depth}."
+        )
     from huggingface_hub import hf_hub_download
 
     hub = _HUB.format(depth=depth)

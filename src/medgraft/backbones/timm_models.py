@@ -20,6 +20,7 @@ __all__ = [
     "build_timm_from_hub",
     "converter_of",
     "facts_of",
+    "hub_file_of",
     "is_timm_name",
     "nearest_names",
 ]
@@ -86,6 +87,18 @@ def build_timm_from_hub(
     matched = len(list(network.parameters()))
     report = LoadReport(source=source, licence=config.license or "", matched=matched, matched_fraction=1.0)
     return network, report
+
+
+def hub_file_of(name: str) -> tuple[str, str]:
+    """The hub's repository and the file in it that hold the weights timm publishes under a name.
+
+    Raises:
+        BackboneError: timm publishes none of that name.
+    """
+    config = _config_of(name)
+    if config is None or not config.hf_hub_id:
+        raise BackboneError(f"expected weights of timm on the hub, got {name}, of which there are none.")
+    return config.hf_hub_id.removesuffix("/"), config.hf_hub_filename or "model.safetensors"
 
 
 def _require_cached(name: str, config: Any) -> None:

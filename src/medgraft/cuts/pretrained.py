@@ -18,7 +18,7 @@ def judge_load(report: LoadReport, trace: Trace, cuts: tuple[Cut, ...]) -> tuple
     """The report counted over the trunk alone, and the cuts with `is_pretrained` set.
 
     Args:
-        report: What `medgraft.backbones.load_weights` says of the whole network.
+        report: What `medgraft.sources.load_weights` says of the whole network.
         trace: Trace of the trunk.
         cuts: Cuts of the same trace.
 

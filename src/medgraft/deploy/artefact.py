@@ -17,11 +17,11 @@ from medgraft.as_json import from_json, to_json
 from medgraft.backbones.build import build_backbone
 from medgraft.backbones.own import is_own_name, source_file
 from medgraft.backbones.spec import Backbone, BackboneSpec
-from medgraft.backbones.weights_file import sha256_of
 from medgraft.config import Unit
 from medgraft.cuts.truncate import Trunk, truncate_traced
 from medgraft.errors import RunError
 from medgraft.files import replacing_folder, write_json
+from medgraft.sources.weights_file import sha256_of
 from medgraft.transfer.heads import CLASSICAL, HeadSettings, empty_classical
 from medgraft.transfer.model import Head, Normalise, TransferModel
 from medgraft.transfer.slim import Slim, slim_above

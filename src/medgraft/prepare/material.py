@@ -15,12 +15,13 @@ from medgraft.data.decoded.images import DecodedCohort
 from medgraft.data.decoded.masks import build_mask_cache
 from medgraft.data.groups import groups_of
 from medgraft.data.split import split_cohort, undivided
-from medgraft.errors import DataError
+from medgraft.errors import BackboneError, DataError
 from medgraft.io.preprocess import intensity_scale
 from medgraft.listener import Listener
 from medgraft.prepare.cohort import audited, decoded_as_asked, open_cohort
-from medgraft.prepare.network import fitted, network_of, wanted_dims
+from medgraft.prepare.network import fitted, named_network, network_of, wanted_dims
 from medgraft.prepare.sides import image_and_patch_sides
+from medgraft.sources.choose import NamedNetwork
 from medgraft.study.dataset import Dataset
 from medgraft.transfer.source import Source, prepare_source
 from medgraft.types import Cohort, Preprocessing
@@ -62,8 +63,12 @@ def prepare_material(
     Raises:
         MedgraftError: Whatever is wrong with the input; see the functions called.
     """
-    network = network_of(backbone, seed=seed, is_offline=is_offline)
+    named, network = named_network(backbone), None
+    if named is not None:
+        network = _opened(backbone, named, listener, seed=seed, is_offline=is_offline)
     cohort = open_cohort(data, listener, wanted_dims(backbone.lift, network), seed)
+    if network is None:
+        network = _opened(backbone, _demanded(backbone, cohort), listener, seed=seed, is_offline=is_offline)
     if data.folds > 1:
         # Each fold divides all cases in its own way: what a given split shares between its parts is no leak of theirs.
         cohort = _noted(cohort, undivided(cohort), listener)
@@ -108,6 +113,31 @@ def _noted(before: Cohort, after: Cohort, listener: Listener) -> Cohort:
     return after
 
 
+def _demanded(backbone: BackboneConfig, cohort: Cohort) -> NamedNetwork:
+    """The network and weights for a cohort, which decides where the user leaves them open."""
+    named = named_network(backbone, cohort.dims)
+    if named is None:
+        raise BackboneError(f"expected a network for {cohort.dims} axes, got none. Say --backbone NAME.")
+    return named
+
+
+def _opened(
+    config: BackboneConfig, named: NamedNetwork, listener: Listener, *, seed: int, is_offline: bool
+) -> Backbone:
+    """The network with its weights, once the listener was told which it is where the user left that open.
+
+    Args:
+        config: Size, mean and deviation.
+        named: The network and its weights.
+        listener: Told so.
+        seed: Seeds weights that are random.
+        is_offline: Forbid any attempt to reach a hub.
+    """
+    if named.why:
+        listener.say(f"Network {named.name} with weights {named.weights}: {named.why}")
+    return network_of(config, named, seed=seed, is_offline=is_offline)
+
+
 def divided_material(
     cohort: Cohort, data: DataConfig, backbone: BackboneConfig, folder: Path, *, seed: int, is_offline: bool
 ) -> Material:
@@ -125,7 +155,7 @@ def divided_material(
         DataError: An image cannot be read.
         MedgraftError: Whatever else is wrong with the input; see the functions called.
     """
-    network = network_of(backbone, seed=seed, is_offline=is_offline)
+    network = network_of(backbone, _demanded(backbone, cohort), seed=seed, is_offline=is_offline)
     source, sides, channels = _source_for(network, cohort, data, backbone)
     decoded = decoded_as_asked(cohort, data, sides, channels, Listener(), folder=folder)
     if decoded.broken:

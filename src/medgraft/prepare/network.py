@@ -1,24 +1,52 @@
 """From what the user asks for to a network that reads the cohort: its weights, lifted to volumes where needed."""
 
+import dataclasses
 from typing import Final, Literal
 
-from medgraft.backbones.build import build_backbone, check_size, lifted
+from medgraft.backbones.build import check_size, lifted
+from medgraft.backbones.packaged import PACKAGED_NAME
 from medgraft.backbones.spec import Backbone, BackboneSpec, Lift
 from medgraft.config import BackboneConfig
 from medgraft.errors import BackboneError
 from medgraft.prepare.sides import typical_sides
+from medgraft.sources.choose import NamedNetwork, default_network, network_of_weights
+from medgraft.sources.open import open_backbone
 from medgraft.types import Cohort
 
-__all__ = ["fitted", "network_of", "wanted_dims"]
+__all__ = ["fitted", "named_network", "network_of", "wanted_dims"]
 
 _USUAL_LIFT: Final[Lift] = "slices"
 
 
-def network_of(config: BackboneConfig, *, seed: int, is_offline: bool) -> Backbone:
+def named_network(config: BackboneConfig, dims: int | None = None) -> NamedNetwork | None:
+    """Which network and weights the user means; None while that depends on what the cohort is.
+
+    Args:
+        config: What the user says of it.
+        dims: Of the cohort: 2 images, 3 volumes; None as long as nobody looked.
+
+    Raises:
+        WeightsError: There are no such weights, or they do not tell their network.
+    """
+    if config.name is not None:
+        return NamedNetwork(name=config.name, args=config.args, weights=config.weights or "hub")
+    if config.weights == "packaged":
+        return NamedNetwork(name=PACKAGED_NAME, args=config.args, weights="packaged")
+    if config.weights not in (None, "none", "hub"):
+        named = network_of_weights(config.weights)
+        return dataclasses.replace(named, args={**named.args, **config.args})
+    if dims is None:
+        return None
+    named = default_network(dims, "none" if config.weights == "none" else None)
+    return dataclasses.replace(named, args={**named.args, **config.args})
+
+
+def network_of(config: BackboneConfig, named: NamedNetwork, *, seed: int, is_offline: bool) -> Backbone:
     """The network with its weights, as it is published; `fitted` makes it read volumes.
 
     Args:
-        config: Which network.
+        config: Size, mean and deviation.
+        named: The network and its weights.
         seed: Seeds weights that are random.
         is_offline: Forbid any attempt to reach a hub.
 
@@ -27,29 +55,29 @@ def network_of(config: BackboneConfig, *, seed: int, is_offline: bool) -> Backbo
         WeightsError: The weights cannot be read or do not fit.
     """
     spec = BackboneSpec(
-        name=config.name,
-        args=config.args,
-        weights=config.weights,
+        name=named.name,
+        args=named.args,
+        weights=named.weights,
         size=config.size,
         mean=config.mean,
         std=config.std,
         is_offline=is_offline,
         seed=seed,
     )
-    backbone = build_backbone(spec)
+    backbone = open_backbone(spec)
     if backbone.in_channels not in (1, 3):
         raise BackboneError(f"expected a network for 1 or 3 channels, got {backbone.in_channels}.")
     return backbone
 
 
-def wanted_dims(lift: str, backbone: Backbone) -> Literal["auto", 2, 3]:
+def wanted_dims(lift: str, backbone: Backbone | None) -> Literal["auto", 2, 3]:
     """What a cohort has to be for this network: volumes where it reads them or is told to, else whatever it is.
 
     Args:
         lift: ``auto`` or a key of `medgraft.backbones.spec.LIFTS`.
-        backbone: The network.
+        backbone: The network; None for one that is chosen by what the cohort is, and reads images.
     """
-    return 3 if backbone.dims == 3 or lift not in ("auto", "none") else "auto"
+    return 3 if (backbone is not None and backbone.dims == 3) or lift not in ("auto", "none") else "auto"
 
 
 def fitted(backbone: Backbone, cohort: Cohort, lift: "Lift | Literal['auto']") -> tuple[Backbone, tuple[int, ...]]:

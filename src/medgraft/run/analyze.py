@@ -39,6 +39,7 @@ from medgraft.search.rule import Choice
 from medgraft.search.run_engine import kept_engine
 from medgraft.search.trial import TrialContext
 from medgraft.search.two_stage import stage_ends
+from medgraft.setup.begin import as_begun, begin
 from medgraft.setup.finished_run import config_of_run, demand_same_split, second_run
 from medgraft.setup.folder import open_run
 from medgraft.setup.plan import RunPlan, context_of, material_of
@@ -230,10 +231,12 @@ def analyze_cohort(
         MedgraftError: Whatever is wrong with data, weights or the folder.
     """
     folder, listener = Path(out), listener or Listener()
+    config = as_begun(folder, config)
     refuse_early(config, "analyze")
     engine = exact_engine(pick_device(config.device))
     with open_run(folder, config), tempfile.TemporaryDirectory(prefix="medgraft-analyze-") as temporary:
         material = material_of(config, listener)
+        config = begin(folder, config, material)
         context = context_of(material, engine, Path(temporary))
         far = _far(source, material, num_images, config.seed, listener)
         result = _untouched(config.seed, context, num_images, listener)

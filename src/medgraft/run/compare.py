@@ -15,7 +15,7 @@ from medgraft.data.split import write_splits
 from medgraft.files import write_json, write_table
 from medgraft.judge.comparison import RANKING, SECOND, TunedStrategy, judge_strategies
 from medgraft.listener import Listener
-from medgraft.prepare.material import Material, digest_of
+from medgraft.prepare.material import Material
 from medgraft.report.comparison_page import write_comparison
 from medgraft.result.advice import Advice
 from medgraft.result.comparison import (
@@ -34,8 +34,9 @@ from medgraft.search.proposals import drive
 from medgraft.search.run_engine import engine_for
 from medgraft.search.trainer import Progress, Trainer, label_of
 from medgraft.search.trial import Trial, TrialContext, TrialSpec, forget_weights
+from medgraft.setup.begin import as_begun, begin
 from medgraft.setup.comparison import ComparisonPlan, Part, parts_of, plan_comparison, taught
-from medgraft.setup.folder import demand_same_data, log_event, open_run
+from medgraft.setup.folder import log_event, open_run
 from medgraft.setup.opening import note_opening
 from medgraft.setup.plan import context_of, material_of, wish_of
 from medgraft.setup.refusals import refuse_early
@@ -67,6 +68,7 @@ def compare(
     """
     folder = Path(out)
     listener = listener or Listener()
+    config = as_begun(folder, config)
     refuse_early(config, "compare")
     with open_run(folder, config), open_executor(config.executor) as executor:
         if (folder / "comparison.json").is_file() and (folder / "comparison.html").is_file():
@@ -75,7 +77,7 @@ def compare(
         log_event(folder, "start", command=command or "", version=__version__)
         material = material_of(config, listener)
         dataset = material.dataset
-        demand_same_data(folder, digest_of(material))
+        config = begin(folder, config, material)
         write_splits(dataset.cohort, dataset.groups, folder / "splits.csv")
         # What cannot be done is said before anything is trained.
         plan = plan_comparison(config, material, listener)

@@ -16,7 +16,7 @@ from medgraft.files import write_json, write_table
 from medgraft.judge.pictures import write_pictures
 from medgraft.judge.test import Tested, open_test_set
 from medgraft.listener import Listener
-from medgraft.prepare.material import Material, digest_of
+from medgraft.prepare.material import Material
 from medgraft.report import write_report
 from medgraft.result.run import (
     AuditCounts,
@@ -38,7 +38,8 @@ from medgraft.search.plan import Recipe
 from medgraft.search.tables import signal_table, trial_table
 from medgraft.search.trainer import Trainer
 from medgraft.search.trial import Trial, TrialContext, forget_weights
-from medgraft.setup.folder import demand_same_data, log_event, open_run
+from medgraft.setup.begin import as_begun, begin
+from medgraft.setup.folder import log_event, open_run
 from medgraft.setup.opening import note_opening
 from medgraft.setup.plan import RunPlan, context_of, judge_plan, material_of, on_this_machine, plan_run
 from medgraft.setup.refusals import refuse_early
@@ -68,6 +69,7 @@ def fit(
     """
     folder = Path(out)
     listener = listener or Listener()
+    config = as_begun(folder, config)
     refuse_early(config, "fit")
     with open_run(folder, config), open_executor(config.executor) as executor:
         if (folder / "results.json").is_file() and (folder / "report.html").is_file():
@@ -75,7 +77,7 @@ def fit(
             return read_result(folder)
         log_event(folder, "start", command=command or "", version=__version__)
         material = material_of(config, listener)
-        demand_same_data(folder, digest_of(material))
+        config = begin(folder, config, material)
         job = functools.partial(fit_split, config, executor, command, listener)
         if config.data.folds > 1:
             return fit_folds(judge_plan(config), config.data.folds, folder, material, job, listener)

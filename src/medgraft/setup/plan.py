@@ -206,7 +206,7 @@ def recipe_of(config: RunConfig, material: Material) -> Recipe:
         source=source.spec,
         num_cuts=len(source.cuts),
         # What suits the network's size.
-        lr=train.lr or (3e-3 if config.backbone.name == PACKAGED_NAME else 1e-3),
+        lr=train.lr or (3e-3 if source.backbone.spec.name == PACKAGED_NAME else 1e-3),
         weight_decay=train.weight_decay,
         head=_head(config, material, "ttl"),
         hybrid_head=_head(config, material, "hybrid"),

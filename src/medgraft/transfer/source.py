@@ -10,6 +10,7 @@ from medgraft.cuts.pretrained import judge_load
 from medgraft.cuts.trace import Trace, trace_network
 from medgraft.cuts.truncate import entry_of
 from medgraft.errors import CutError, WeightsError
+from medgraft.sources.open import open_backbone
 from medgraft.types import Cut
 
 __all__ = [
@@ -110,10 +111,10 @@ def open_source(spec: SourceSpec) -> Source:
     """The source that has this specification, made anew.
 
     Raises:
-        MedgraftError: The network cannot be built; see `medgraft.backbones.build.build_backbone`.
+        MedgraftError: The network cannot be built; see `medgraft.sources.open.open_backbone`.
         WeightsError: The weights are other ones than they were.
     """
-    source = prepare_source(build_backbone(spec.backbone), spec.sides)
+    source = prepare_source(open_backbone(spec.backbone), spec.sides)
     if source.spec.sha256 != spec.sha256:
         raise WeightsError(
             f"expected the weights of {spec.backbone.name} that the run was started with (sha256 {spec.sha256}), got "

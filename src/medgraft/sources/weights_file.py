@@ -1,5 +1,6 @@
 """Read a weights file, or all parts of one, without running anybody's code; known by its beginning, not by its name."""
 
+import argparse
 import dataclasses
 import hashlib
 import json
@@ -7,6 +8,7 @@ import pickle
 import re
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +28,9 @@ SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
 _GLOBAL: Final = re.compile(r"GLOBAL ([\w.]+)")
 _ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*m")
 # Plain numbers of NumPy, under its old and its new name, which checkpoints keep beside tensors; none runs code.
-_NUMBERS: Final[list[Any]] = [
+# Settings of a script (argparse) are a bag of values.
+_HARMLESS: Final[list[Any]] = [
+    argparse.Namespace,
     *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
     *{type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"},
@@ -136,6 +140,8 @@ def _read(path: Path) -> Any:
     for start, words in _STRANGERS.items():
         if head.lstrip().startswith(start):
             raise WeightsError(f"expected weights in {path}, got {words}")
+    if _is_npz(head, path):
+        return _read_npz(path)
     if path.suffix == ".safetensors" or _is_safetensors(head, path):
         try:
             return load_file(path)
@@ -150,9 +156,48 @@ def _is_safetensors(head: bytes, path: Path) -> bool:
     return head[8:9] == b"{" and 2 <= length <= path.stat().st_size - 8
 
 
+def _is_npz(head: bytes, path: Path) -> bool:
+    """Whether a file is an archive of NumPy arrays and nothing else; PyTorch's archives hold other things."""
+    if not head.startswith(b"PK"):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _read_npz(path: Path) -> dict[str, Tensor]:
+    """The numbers of an archive of NumPy arrays; text is left out, objects would be code and are refused."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            numbers = {name: arrays[name] for name in arrays.files}
+    except (*_DAMAGED, zlib.error) as error:
+        raise WeightsError(
+            f"expected NumPy arrays of plain numbers in {path}, got: {str(error)[:160]}. medgraft never runs code "
+            "from a weights file: save the arrays themselves with numpy.savez."
+        ) from error
+    odd = [name for name, value in numbers.items() if value.dtype.kind == "V"]
+    if odd:
+        raise WeightsError(
+            f"expected numbers that NumPy knows in {path}, got {numbers[odd[0]].dtype} in {odd[0]}. "
+            "Save bfloat16 as float32."
+        )
+    kept = {name: value for name, value in numbers.items() if value.dtype.kind in "biuf"}
+    # Copies in native byte order, which alone PyTorch takes.
+    return {name: torch.from_numpy(value.astype(_native(value.dtype))) for name, value in kept.items()}
+
+
+def _native(kind: "np.dtype[Any]") -> "np.dtype[Any]":
+    """A type of numbers that PyTorch has, in this machine's byte order."""
+    wider = {"uint16": "int32", "uint32": "int64", "uint64": "int64", "float128": "float64"}
+    return np.dtype(wider.get(kind.name, kind.name))
+
+
 def _read_torch(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(_NUMBERS):
+        with torch.serialization.safe_globals(_HARMLESS):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = _GLOBAL.search(str(error))

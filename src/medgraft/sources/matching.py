@@ -1,29 +1,28 @@
-"""Match the tensors of a weights file to a network by key, shape and order, and say what happened."""
+"""Match the tensors of a file to a network's by key, shape and order; which network is meant, or a refusal."""
 
 import collections
 import dataclasses
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from medgraft.backbones.weights_file import SHARD, StateDict, read_state_dicts, weights_sha256
 from medgraft.errors import WeightsError
-from medgraft.types import LoadReport
+from medgraft.sources.recognise import COUNTER
+from medgraft.sources.weights_file import StateDict
 
-__all__ = ["file_and_key", "load_weights"]
+__all__ = ["Candidate", "FamilyConverter", "matched_network"]
 
-_SHOWN: Final = 5
+FamilyConverter = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+"""Renames and reshapes the keys of a family's other releases; timm has one for most families."""
 _MAX_PREFIXES: Final = 8
+_SHOWN: Final = 5
 # Share of the best: from here on another network of the file might be the one that is meant.
 _ALIKE: Final = 0.9
-_COUNTER: Final = "num_batches_tracked"
 _HEAD: Final = 2
 """Tensors of a head: weight and bias."""
-_STATISTICS: Final = ("running_mean", "running_var")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,29 +42,29 @@ class Candidate:
     under: dict[str, Tensor]
 
 
-def load_weights(
-    network: nn.Module,
-    path: str | Path,
-    *,
-    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
-) -> LoadReport:
-    """Fill `network` from a file, whatever wrappers and prefixes its keys carry; returns what was matched.
+def matched_network(
+    contents: Sequence[StateDict],
+    own: dict[str, Tensor],
+    convert: FamilyConverter | None,
+    key: str | None,
+    file: Path,
+) -> Candidate:
+    """The network in a file that fits, whatever wrappers and prefixes its keys carry.
 
     A checkpoint may hold several networks: a model and its moving average, a student and its teacher, the encoders of
-    queries and of keys. Which is meant is for the user to say.
+    queries and of keys. Where nothing says which is meant, that is for the user to say.
 
     Args:
-        network: Changed in place.
-        path: A safetensors file, or a torch file that holds tensors only; ``FILE#key`` names one network in it by the
-            dictionaries and prefixes that lead to it, e.g. ``dino.pth#teacher.backbone``.
-        convert: Renames and reshapes foreign keys (timm has one for most families); tried when keys differ.
+        contents: Dictionaries of tensors in the file.
+        own: The network's tensors by name.
+        convert: Tried where keys differ; None where the family has no such function.
+        key: Dictionaries and prefixes that lead to the network, joined by dots, or their beginning; None where the user
+            gave none.
+        file: For errors.
 
     Raises:
-        WeightsError: The file is missing, unsafe, unreadable, not one of its keys fits, or several networks in it do.
+        WeightsError: Not one key fits, several networks do alike, or none has this key.
     """
-    file, key = file_and_key(path)
-    own = network.state_dict()
-    contents = list(read_state_dicts(file))
     candidates = _candidates(contents, own, convert)
     if not candidates:
         raise WeightsError(
@@ -73,41 +72,13 @@ def load_weights(
             f"{', '.join(list(own)[:_SHOWN])}. The file's first keys: {', '.join(list(contents[0].tensors)[:_SHOWN])}. "
             "Check that the architecture and its arguments are those of the file."
         )
-    candidate = _the_one_meant(candidates, key, file)
-    _refuse_no_numbers(candidate.fits, file)
-    network.load_state_dict({**own, **candidate.fits})
-    return _report(file, own, candidate)
-
-
-def _refuse_no_numbers(tensors: dict[str, Tensor], file: Path) -> None:
-    """Refuse weights that hold NaN or infinity: nothing could be learned from there."""
-    lost = [name for name, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
-    if lost:
-        names = ", ".join(lost[:_SHOWN]) + (" …" if len(lost) > _SHOWN else "")
-        raise WeightsError(
-            f"expected finite numbers in {file}, got NaN or infinity in {names}. Fetch or save it again."
-        )
-
-
-def file_and_key(path: str | Path) -> tuple[Path, str | None]:
-    """The file, and the key of the network in it where ``FILE#key`` gives one; a file of that very name is the file.
-
-    Examples:
-        >>> file, key = file_and_key("dino.pth#teacher")
-        >>> file.name, key
-        ('dino.pth', 'teacher')
-        >>> file_and_key("resnet50.safetensors")[1] is None
-        True
-    """
-    text = str(path)
-    name, sign, key = text.rpartition("#")
-    return (Path(text), None) if not sign or Path(text).exists() else (Path(name), key)
+    return _the_one_meant(candidates, key, file)
 
 
 def _candidates(
     contents: Sequence[StateDict],
     own: dict[str, Tensor],
-    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None,
+    convert: FamilyConverter | None,
 ) -> list[Candidate]:
     """Every network of a file that fits somewhere, the best reading of each, in the order of the file.
 
@@ -175,65 +146,6 @@ def _holds_same(item: Candidate, other: Candidate) -> bool:
     return all(name in other.fits and torch.equal(value, other.fits[name]) for name, value in item.under.items())
 
 
-def _report(path: Path, own: dict[str, Tensor], candidate: Candidate) -> LoadReport:
-    """What loading a network of a file did.
-
-    Args:
-        path: The weights file; a ``.json`` beside it may tell its licence.
-        own: The network's tensors by name.
-        candidate: What was loaded.
-    """
-    state, fits = candidate.state, candidate.fits
-    counted = [name for name in own if not name.endswith(_COUNTER)]
-    missing = [name for name in counted if name not in fits]
-    total = sum(own[name].numel() for name in counted)
-    sidecar = path.with_suffix(".json")
-    licence = ""
-    if sidecar.is_file():
-        try:
-            licence = str(json.loads(sidecar.read_text(encoding="utf-8")).get("licence", ""))
-        except (ValueError, AttributeError) as error:
-            raise WeightsError(f"expected a JSON object in {sidecar}, got {error}. Correct or move it.") from error
-    return LoadReport(
-        source=path.name,
-        key=candidate.key,
-        licence=licence,
-        sha256=weights_sha256(path),
-        matched=sum(name in fits for name in counted),
-        missing=tuple(missing),
-        unexpected=tuple(name for name in state if name not in own),
-        wrong_shape=tuple(n for n in state if n in own and own[n].shape != state[n].shape),
-        matched_fraction=sum(own[n].numel() for n in counted if n in fits) / max(total, 1),
-        hint=_hint(path, own, state, missing),
-    )
-
-
-def _hint(path: Path, own: dict[str, Tensor], state: dict[str, Tensor], missing: Sequence[str]) -> str:
-    """Why tensors may be missing and what to do; empty where the file does not show it.
-
-    Args:
-        path: The weights file.
-        own: The network's tensors by name.
-        state: The file's tensors by name.
-        missing: The network's tensors that were not filled.
-    """
-    if shard := SHARD.search(path.name):
-        part = f"part {int(shard[1])} of {int(shard[2])}"
-        return f"The file is {part}: put the others beside it, or give their index (.json)."
-    if missing and all(name.endswith(_STATISTICS) for name in missing):
-        return (
-            "The file lacks the statistics of its normalisation (running_mean, running_var): save a whole state_dict()."
-        )
-    stem = next((name for name, value in own.items() if value.ndim > 2), "")
-    if stem in state and state[stem].ndim == own[stem].ndim and state[stem].shape[1] != own[stem].shape[1]:
-        count, wanted = state[stem].shape[1], own[stem].shape[1]
-        return (
-            f"The file's first layer reads {count} channel{'s' * (count > 1)}, the network's {wanted}: build it alike "
-            f"with --backbone-arg in_chans={count}."
-        )
-    return ""
-
-
 def _renamings(
     tensors: dict[str, Tensor], own: dict[str, Tensor]
 ) -> Iterator[tuple[str, dict[str, Tensor], dict[str, Tensor]]]:
@@ -273,8 +185,8 @@ def _by_order(tensors: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, T
         tensors: Those of the file, in its order.
         own: Those of the network, in its order.
     """
-    theirs = [name for name in tensors if not name.endswith(_COUNTER)]
-    ours = [name for name in own if not name.endswith(_COUNTER)]
+    theirs = [name for name in tensors if not name.endswith(COUNTER)]
+    ours = [name for name in own if not name.endswith(COUNTER)]
     pairs = list(zip(theirs, ours, strict=False))
     is_alike = (tensors[their].shape == own[our].shape and _may_be(their, our) for their, our in pairs)
     num = next((number for number, is_same in enumerate(is_alike) if not is_same), len(pairs))
@@ -297,9 +209,7 @@ def _size(state: dict[str, Tensor]) -> int:
     return sum(tensor.numel() for tensor in state.values())
 
 
-def _converted(
-    convert: Callable[[dict[str, Tensor]], dict[str, Tensor]], state: dict[str, Tensor]
-) -> dict[str, Tensor]:
+def _converted(convert: FamilyConverter, state: dict[str, Tensor]) -> dict[str, Tensor]:
     # A converter written for one release of a checkpoint meets keys it does not know on all others.
     try:
         return convert(dict(state))

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from medgraft.backbones import PACKAGED_NAME, Backbone, BackboneSpec, build_backbone
+from medgraft.backbones import PACKAGED_NAME, Backbone, BackboneSpec
 from medgraft.backbones.own import first_channels, source_file
 from medgraft.backbones.packaged import packaged_state
 from medgraft.errors import BackboneError, ConfigError, WeightsError
+from medgraft.sources import open_backbone
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cifar_resnet.py"
 TINY = "test_resnet"  # timm's own test architecture, half a million parameters
@@ -52,7 +53,7 @@ def no_module():
 
 
 def make(name: str, weights: str = "none", **options: Any) -> Backbone:
-    return build_backbone(BackboneSpec(name=name, weights=weights, **options))
+    return open_backbone(BackboneSpec(name=name, weights=weights, **options))
 
 
 @pytest.fixture
@@ -156,7 +157,7 @@ def test_weights_of_a_path_are_loaded_and_reported(tmp_path: Path) -> None:
 
 
 def test_packaged_weights_belong_to_the_packaged_network_alone() -> None:
-    with pytest.raises(WeightsError, match="expected --weights hub, none or PATH for resnet18"):
+    with pytest.raises(WeightsError, match="expected --weights hub, none, NAME or PATH for resnet18"):
         make("resnet18", "packaged")
 
 
@@ -317,10 +318,10 @@ def test_a_seed_fixes_the_random_weights_and_leaves_the_callers_numbers_alone(na
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    first = build_backbone(dataclasses.replace(spec, seed=1)).network.state_dict()
+    first = open_backbone(dataclasses.replace(spec, seed=1)).network.state_dict()
     assert torch.equal(torch.rand(3), expected)
-    second = build_backbone(dataclasses.replace(spec, seed=1)).network.state_dict()
-    third = build_backbone(dataclasses.replace(spec, seed=2)).network.state_dict()
+    second = open_backbone(dataclasses.replace(spec, seed=1)).network.state_dict()
+    third = open_backbone(dataclasses.replace(spec, seed=2)).network.state_dict()
     assert all(torch.equal(value, second[key]) for key, value in first.items())
     assert any(not torch.equal(value, third[key]) for key, value in first.items())
 
@@ -375,8 +376,12 @@ def test_weights_from_elsewhere_make_no_network_attempt(closed_sockets: list[str
 
 
 def test_an_unreachable_hub_is_a_weights_error_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_args: Any, **_kwargs: Any) -> NoReturn:
-        raise ConnectionError("no route to the hub\nand a long story")
+    create = timm.create_model
+
+    def refuse(*args: Any, pretrained: bool, **kwargs: Any) -> nn.Module:
+        if pretrained:
+            raise ConnectionError("no route to the hub\nand a long story")
+        return create(*args, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", refuse)
     with pytest.raises(
@@ -392,4 +397,4 @@ def test_an_architecture_without_published_weights_says_so() -> None:
 
 def test_published_weights_keep_their_three_channels():
     with pytest.raises(BackboneError, match="would sum their filters"):
-        build_backbone(BackboneSpec(name="resnet18", args={"in_chans": 1}, weights="hub", is_offline=True))
+        open_backbone(BackboneSpec(name="resnet18", args={"in_chans": 1}, weights="hub", is_offline=True))

@@ -1,0 +1,158 @@
+"""From what the user asks for to a network with its weights, what they saw, and a report."""
+
+import dataclasses
+from typing import Final
+
+import torch
+from torch import nn
+
+from medgraft.backbones.build import build_backbone, lifted
+from medgraft.backbones.spec import Backbone, BackboneSpec
+from medgraft.backbones.timm_models import converter_of
+from medgraft.errors import WeightsError
+from medgraft.sources.agreement import demand_agreement
+from medgraft.sources.hub import published_weights
+from medgraft.sources.identify import sources_of
+from medgraft.sources.known import Input, KnownSource
+from medgraft.sources.layouts.published import PLAIN
+from medgraft.sources.load import load_weights
+from medgraft.sources.locate import Located, locate
+from medgraft.sources.proof import prove
+
+__all__ = ["open_backbone", "open_located"]
+
+_PUBLISHED: Final = ("hub", "packaged")
+
+
+def open_backbone(spec: BackboneSpec) -> Backbone:
+    """The network of `spec` with its weights; nothing ever falls back to random weights silently.
+
+    Args:
+        spec: What the user asked for.
+
+    Raises:
+        BackboneError: Unknown name (the message lists the nearest) or arguments.
+        WeightsError: The weights cannot be read, do not fit, or were trained with another network of the same shapes.
+    """
+    if spec.weights in ("none", *_PUBLISHED):
+        return _opened(spec, None)
+    return open_located(spec, locate(spec.weights))
+
+
+def open_located(spec: BackboneSpec, located: Located) -> Backbone:
+    """The network of `spec` with the weights of a file that was found already.
+
+    Args:
+        spec: What the user asked for.
+        located: The file, and what it is where that is known.
+
+    Raises:
+        BackboneError: Unknown name or arguments.
+        WeightsError: The weights cannot be read, do not fit, or are something else.
+    """
+    return _opened(spec, located)
+
+
+def _opened(spec: BackboneSpec, located: Located | None) -> Backbone:
+    flat = dataclasses.replace(spec, lift="none")
+    # Building a network must not move anybody's random numbers, see `build_backbone`.
+    with torch.random.fork_rng(devices=[]):
+        backbone = build_backbone(dataclasses.replace(flat, weights="none"))
+        if spec.weights in _PUBLISHED:
+            network, report = published_weights(flat, backbone.network)
+            backbone = dataclasses.replace(backbone, spec=flat, network=network, report=report)
+        elif located is not None:
+            backbone = _filled(dataclasses.replace(backbone, spec=flat), located)
+        if spec.weights not in ("none", "packaged"):
+            backbone = _proven(backbone)
+    return lifted(backbone, spec.lift)
+
+
+def _filled(backbone: Backbone, located: Located) -> Backbone:
+    """A built network with the weights of a file, and the input these were made for."""
+    network = backbone.network
+    report = load_weights(network, located.text, convert=converter_of(network))
+    if located.source is not None and report.layout not in (located.source.layout, PLAIN):
+        raise WeightsError(
+            f"expected the layout {located.source.layout} of {located.source.name} in {located.path}, got "
+            f"{report.layout}: it is something else. See medgraft weights show {located.source.name}."
+        )
+    sources = sources_of(report, network, located.source)
+    demand_agreement(backbone, report, sources)
+    report = dataclasses.replace(
+        report,
+        names=tuple(source.name for source in sources),
+        licence=report.licence or _licence(sources),
+        source=located.source.name if located.source else report.source,
+    )
+    return _as_they_saw(dataclasses.replace(backbone, report=report), sources)
+
+
+def _proven(backbone: Backbone) -> Backbone:
+    """The network with what its layers say of its preprocessing in its report.
+
+    Args:
+        backbone: With its weights and their preprocessing.
+
+    Raises:
+        WeightsError: They saw something else, or some of them hold other tensors than they were trained with.
+    """
+    proof = prove(backbone)
+    name = backbone.report.source
+    if proof.verdict == "contradicts":
+        raise WeightsError(
+            f"expected {name} to have seen mean {backbone.mean} and std {backbone.std} (on the scale 0 to 1), got one "
+            f"that says otherwise. {proof.words} Give what it saw by --set backbone.mean=… and --set backbone.std=…."
+        )
+    if proof.verdict == "damaged":
+        raise WeightsError(
+            f"expected layers in {name} that fit together, got others: {proof.words} Tensors were exchanged, "
+            "multiplied or named wrongly, or it is another file. Fetch it again."
+        )
+    return dataclasses.replace(backbone, report=dataclasses.replace(backbone.report, proof=proof.words))
+
+
+def _licence(sources: tuple[KnownSource, ...]) -> str:
+    """The licence that all sources share, else an empty string."""
+    licences = {source.licence for source in sources}
+    return licences.pop() if len(licences) == 1 else ""
+
+
+def _as_they_saw(backbone: Backbone, sources: tuple[KnownSource, ...]) -> Backbone:
+    """The network with the mean, deviation and channel order that its weights were made for; the user's own come first.
+
+    Args:
+        backbone: With its weights.
+        sources: What these may be; where they differ in their input, the network's usual one stays.
+    """
+    inputs = {(source.input.mean, source.input.std, source.input.channels) for source in sources}
+    if len(inputs) != 1:
+        return backbone
+    what = sources[0].input
+    if what.channels == "bgr":
+        _read_rgb(backbone.network)
+    if backbone.spec.mean or backbone.spec.std:
+        return backbone
+    if not what.mean:
+        return dataclasses.replace(backbone, normalisation="image")
+    mean, std = _per_channel(what, backbone.in_channels)
+    return dataclasses.replace(backbone, normalisation="weights", mean=mean, std=std)
+
+
+def _per_channel(what: Input, count: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation for the channels that the network reads."""
+    if len(what.mean) == count:
+        return what.mean, what.std
+    if len(what.mean) != 1 and count != 1:
+        raise WeightsError(f"expected weights for {count} channels, got such as saw {len(what.mean)}.")
+    mean, std = sum(what.mean) / len(what.mean), sum(what.std) / len(what.std)
+    return (mean,) * count, (std,) * count
+
+
+def _read_rgb(network: nn.Module) -> None:
+    """Turn the first kernel of a network that was shown blue first."""
+    for module in network.modules():
+        if isinstance(module, (nn.Conv2d, nn.Conv3d)):
+            with torch.no_grad():
+                module.weight.copy_(module.weight.flip(1))
+            return
