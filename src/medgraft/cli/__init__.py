@@ -1,6 +1,6 @@
 """The command line: parses, calls one library function, prints."""
 
-from medgraft.cli import commands, lookups
+from medgraft.cli import commands, lookups, weights
 from medgraft.cli.program import app, main
 
-__all__ = ["app", "commands", "lookups", "main"]
+__all__ = ["app", "commands", "lookups", "main", "weights"]
