@@ -63,7 +63,7 @@ ADAPTERS = {
     "peft": ("transfer/adapters.py",),
     "sklearn": ("estimator.py", "train/classical.py", "analysis/transferability.py"),
     "timm": ("backbones/timm_models.py", "backbones/packaged.py", "backbones/lift.py", "backbones/variants.py"),
-    "torchvision": ("backbones/video_models.py",),
+    "torchvision": ("backbones/torchvision_models.py",),
     "torch_pruning": ("transfer/slim.py",),
     "typer": ("cli/",),
     "pydicom": ("io/dicom.py", "io/dicom_header.py", "io/dicom_open.py", "io/dicom_pixels.py", "io/dicom_seg.py"),

@@ -8,7 +8,7 @@ from monai.networks.nets import BasicUNet
 from monai.networks.nets.resnet import get_medicalnet_pretrained_resnet_args
 from torch import nn
 
-from medgraft.backbones import monai_models, video_models
+from medgraft.backbones import monai_models, torchvision_models
 from medgraft.backbones.build import VOLUME_NAMES
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.errors import BackboneError, ConfigError, WeightsError
@@ -126,7 +126,7 @@ def test_weights_that_cannot_be_had_are_refused(tmp_path: Path, monkeypatch: pyt
         ("medicalnet/resnet10", "resnet_10_23dataset.pth"),
         ("monai/densenet121", "no hub is known"),
         ("torchvision/r3d_18", "r3d_18.*because --offline is set"),
-        ("resnext3d_101", "no hub is known"),
+        ("resnext3d_101", "no hub knows its weights"),
     ):
         with pytest.raises(WeightsError, match=words):
             open_backbone(BackboneSpec(name=name, weights="hub", is_offline=True))
@@ -136,7 +136,7 @@ def test_weights_that_cannot_be_had_are_refused(tmp_path: Path, monkeypatch: pyt
 
 def test_kinetics_comes_from_torchvisions_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    network = video_models.build_video("torchvision/r3d_18", {})
+    network = torchvision_models.build_video("torchvision/r3d_18", {})
     (tmp_path / "checkpoints").mkdir()
     torch.save(network.state_dict(), tmp_path / "checkpoints" / "r3d_18-b3b3357e.pth")
     backbone = open_backbone(BackboneSpec(name="torchvision/r3d_18", weights="hub", is_offline=True))

@@ -256,7 +256,7 @@ def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
 
 
 def test_no_hub_knows_the_weights_of_an_own_network(own_file: Path) -> None:
-    with pytest.raises(WeightsError, match="expected --weights PATH or none for your own network"):
+    with pytest.raises(WeightsError, match="no hub knows its weights"):
         make(f"{own_file}:build", "hub")
 
 

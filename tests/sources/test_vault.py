@@ -127,9 +127,9 @@ def test_a_manifest_that_names_a_file_elsewhere_is_refused(stored: vault.StoredW
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 torn"])
 def test_what_is_no_pack_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(content)
-    with pytest.raises(WeightsError, match="expected a pack of weights at .*x"):
+    with pytest.raises(WeightsError, match=r"expected a pack of weights at .*x"):
         vault.unpack(tmp_path / "x")
-    with pytest.raises(WeightsError, match="expected a pack of weights at .*nothing"):
+    with pytest.raises(WeightsError, match=r"expected a pack of weights at .*nothing"):
         vault.unpack(tmp_path / "nothing")
 
 

@@ -302,6 +302,19 @@ def test_torchs_own_attention_takes_no_adapters(own_source):
         apply_strategy("lora", source, source.cuts[-1], HEAD, lr=0.1, seed=0)
 
 
+def test_adapters_stand_beside_no_layer_of_torchvisions_swin_which_reads_their_weights(source_of):
+    source = source_of("torchvision/swin_t", 32)
+    with pytest.raises(BackboneError, match="that are called"):
+        apply_strategy("lora", source, source.cuts[-1], HEAD, lr=0.1, seed=0)
+
+
+@pytest.mark.parametrize("name", ["torchvision/swin_t", "torchvision/shufflenet_v2_x0_5"])
+def test_what_cannot_be_followed_is_not_slimmed(source_of, name):
+    source = source_of(name, 32)
+    with pytest.raises(BackboneError, match=f"{name}.*cannot be followed.*Use ttl or ftl"):
+        apply_strategy("tf", source, middle(source), HEAD, lr=0.1, seed=0)
+
+
 def test_beside_adapters_no_statistic_moves(source_of, seeded):
     source = source_of("mobilevit_xxs", 64)
     model, _ = apply_strategy("lora", source, source.cuts[-1], HEAD, lr=0.1, seed=0)

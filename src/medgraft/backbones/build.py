@@ -3,23 +3,34 @@
 import dataclasses
 import difflib
 import math
+from collections.abc import Callable
 from typing import Final, Literal
 
 import torch
+from torch import Tensor
 
+from medgraft.backbones.classic import CLASSIC_NAMES, build_classic
 from medgraft.backbones.lift import lift_network
 from medgraft.backbones.monai_models import MONAI_NAMES, build_monai, monai_sides
 from medgraft.backbones.own import build_own, dims_of, first_channels, is_own_name
 from medgraft.backbones.packaged import PACKAGED_NAME, build_packaged
 from medgraft.backbones.resnext3d import resnext3d_101
 from medgraft.backbones.spec import Backbone, BackboneSpec, Lift
-from medgraft.backbones.timm_models import build_timm, facts_of, is_timm_name, nearest_names
+from medgraft.backbones.timm_models import build_timm, converter_of, facts_of, is_timm_name, nearest_names
+from medgraft.backbones.torchvision_models import (
+    IMAGE_NAMES,
+    VIDEO_NAMES,
+    build_image,
+    build_video,
+    image_converter,
+    image_facts,
+    video_facts,
+)
 from medgraft.backbones.variants import VARIANTS, build_variant
-from medgraft.backbones.video_models import VIDEO_NAMES, build_video, video_facts
 from medgraft.errors import BackboneError, ConfigError, WeightsError
 from medgraft.types import LoadReport
 
-__all__ = ["VOLUME_NAMES", "build_backbone", "check_size", "lifted"]
+__all__ = ["VOLUME_NAMES", "build_backbone", "check_size", "family_converter", "lifted"]
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -74,16 +85,21 @@ def _built(spec: BackboneSpec) -> Backbone:
     if spec.name == PACKAGED_NAME:
         return _packaged(spec)
     if is_own_name(spec.name):
-        return _own(spec)
+        return _own(spec, build_own(spec.name, spec.args))
+    if spec.name in CLASSIC_NAMES:
+        return _own(spec, build_classic(spec.name, spec.args))
     if spec.name in VOLUME_NAMES:
         return _for_volumes(spec)
+    if spec.name in IMAGE_NAMES:
+        return _torchvision(spec)
     if spec.name in VARIANTS or is_timm_name(spec.name):
         return _timm(spec)
-    near = difflib.get_close_matches(spec.name, [*VOLUME_NAMES, *VARIANTS], n=3, cutoff=0.4)
+    others = (*VOLUME_NAMES, *CLASSIC_NAMES, *IMAGE_NAMES, *VARIANTS)
+    near = difflib.get_close_matches(spec.name, others, n=3, cutoff=0.4)
     names = ", ".join([*nearest_names(spec.name), *near, PACKAGED_NAME])
     raise BackboneError(
-        f"expected a timm architecture, {PACKAGED_NAME}, MODULE:CALLABLE or a network for volumes, got {spec.name!r}. "
-        f"Nearest: {names}."
+        f"expected a timm architecture, {PACKAGED_NAME}, a network of torchvision, MONAI or medgraft, or "
+        f"MODULE:CALLABLE, got {spec.name!r}. Nearest: {names}."
     )
 
 
@@ -108,6 +124,13 @@ def _for_volumes(spec: BackboneSpec) -> Backbone:
 def _side(spec: BackboneSpec) -> int | None:
     """The side of an image; the size of volumes means something once the network is lifted."""
     return spec.size if isinstance(spec.size, int) else None
+
+
+def family_converter(backbone: Backbone) -> Callable[[dict[str, Tensor]], dict[str, Tensor]] | None:
+    """What renames and reshapes the tensors of other releases of a network; None where its family has no such thing."""
+    if backbone.spec.name in IMAGE_NAMES and backbone.sides is not None:
+        return image_converter(backbone.spec.name, backbone.sides[0])
+    return converter_of(backbone.network)
 
 
 def check_size(backbone: Backbone) -> None:
@@ -141,14 +164,21 @@ def _packaged(spec: BackboneSpec) -> Backbone:
     return _backbone(spec, build_packaged(), _sides(_side(spec) or _PACKAGED_SIZE, 2), "image", ((0.0,), (1.0,)))
 
 
-def _own(spec: BackboneSpec) -> Backbone:
-    network = build_own(spec.name, spec.args)
+def _own(spec: BackboneSpec, network: torch.nn.Module) -> Backbone:
     asked = spec.size if dims_of(network) == 3 else _side(spec)
     size = asked or getattr(network, "input_size", None)
     sides = _sides(size, dims_of(network)) if size is not None else None
     channels = first_channels(network)
     statistics = (_IMAGENET_MEAN, _IMAGENET_STD) if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
     return _backbone(spec, network, sides, "weights", statistics)
+
+
+def _torchvision(spec: BackboneSpec) -> Backbone:
+    facts = image_facts(spec.name)
+    side = _side(spec) or facts.side
+    network = build_image(spec.name, spec.args, side)
+    backbone = _backbone(spec, network, _sides(side, 2), "weights", (facts.mean, facts.std))
+    return dataclasses.replace(backbone, is_fixed=facts.is_fixed)
 
 
 def _timm(spec: BackboneSpec) -> Backbone:

@@ -24,8 +24,9 @@ class BackboneSpec:
     """A network by name, with its weights.
 
     Args:
-        name: A timm architecture, ``shapes_resnet18`` (packaged), ``monai/…``, ``torchvision/…``, ``resnext3d_101``,
-            ``package.module:callable`` or ``file.py:callable``.
+        name: A timm architecture, ``shapes_resnet18`` (packaged), ``torchvision/…``, ``monai/…``, one of ours
+            (``lenet5``, ``alexnet``, ``caffenet``, ``cbr_…``, ``resnext3d_101``), ``package.module:callable`` or
+            ``file.py:callable``.
         args: Keyword arguments of the constructor, e.g. ``{"pad_type": "same"}``.
         weights: ``hub``, ``none``, ``packaged`` or the path of a weights file.
         size: Side of a square or cubic input in px, (D, H, W), or None for the network's own.

@@ -73,7 +73,9 @@ def fit(
     observer: Observer = None,
     backbone: Annotated[
         str | None,
-        option(NETWORK, "timm name, shapes_resnet18 (packaged), MODULE:CALLABLE or FILE.py:CALLABLE."),
+        option(
+            NETWORK, "timm name, torchvision/NAME, shapes_resnet18 (packaged), MODULE:CALLABLE or FILE.py:CALLABLE."
+        ),
     ] = None,
     backbone_arg: BackboneArgs = [],  # noqa: B006 - typer copies it
     weights: Weights = None,

@@ -7,12 +7,12 @@ from typing import Final
 
 from torch import nn
 
+from medgraft.backbones.build import family_converter
 from medgraft.backbones.monai_models import MONAI_NAMES, medicalnet_file
-from medgraft.backbones.own import is_own_name
 from medgraft.backbones.packaged import PACKAGED_NAME, packaged_manifest, packaged_state, packaged_weights
-from medgraft.backbones.spec import BackboneSpec
+from medgraft.backbones.spec import Backbone
 from medgraft.backbones.timm_models import build_timm_from_hub, is_timm_name
-from medgraft.backbones.video_models import VIDEO_NAMES, kinetics_file
+from medgraft.backbones.torchvision_models import IMAGE_NAMES, VIDEO_NAMES, licence_of, published_file
 from medgraft.errors import BackboneError, WeightsError
 from medgraft.sources.load import load_weights
 from medgraft.sources.weights_file import sha256_of
@@ -22,22 +22,23 @@ __all__ = ["published_weights"]
 
 _FILES: Final[tuple[tuple[tuple[str, ...], Callable[..., tuple[Path, str]]], ...]] = (
     (MONAI_NAMES, medicalnet_file),
-    (VIDEO_NAMES, kinetics_file),
+    (VIDEO_NAMES, published_file),
+    (IMAGE_NAMES, published_file),
 )
 """Networks whose published weights are a file, and who fetches it."""
 
 
-def published_weights(spec: BackboneSpec, network: nn.Module) -> tuple[nn.Module, LoadReport]:
+def published_weights(backbone: Backbone) -> tuple[nn.Module, LoadReport]:
     """The network with the weights that belong to its name, and what loading them did.
 
     Args:
-        spec: What the user asked for, with ``hub`` or ``packaged`` as its weights.
-        network: Built with random weights.
+        backbone: Built with random weights; its specification asks for ``hub`` or ``packaged``.
 
     Raises:
         BackboneError: The arguments change what the weights were made for.
         WeightsError: There are none, or they cannot be reached.
     """
+    spec, network = backbone.spec, backbone.network
     if spec.name == PACKAGED_NAME:
         return network, _load_packaged(network)
     if spec.weights == "packaged":
@@ -45,13 +46,13 @@ def published_weights(spec: BackboneSpec, network: nn.Module) -> tuple[nn.Module
     for names, file_of in _FILES:
         if spec.name in names:
             file, source = file_of(spec.name, is_offline=spec.is_offline)
-            return network, dataclasses.replace(load_weights(network, file), source=source)
-    if is_own_name(spec.name):
-        raise WeightsError(
-            f"expected --weights PATH or none for your own network {spec.name}, got 'hub': no hub knows its weights."
-        )
+            report = load_weights(network, file, convert=family_converter(backbone))
+            licence = licence_of(spec.name) if spec.name in IMAGE_NAMES else report.licence
+            return network, dataclasses.replace(report, source=source, licence=licence)
     if not is_timm_name(spec.name):
-        raise WeightsError(f"expected --weights NAME, PATH or none for {spec.name}: no hub is known for it.")
+        raise WeightsError(
+            f"expected --weights NAME, PATH or none for {spec.name}, got 'hub': no hub knows its weights."
+        )
     if spec.args.get("in_chans", 3) != 3:
         raise BackboneError(
             f"expected published weights to keep their three channels, got in_chans={spec.args['in_chans']}: timm "

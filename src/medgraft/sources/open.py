@@ -6,9 +6,9 @@ from typing import Final
 import torch
 from torch import nn
 
-from medgraft.backbones.build import build_backbone, lifted
+from medgraft.backbones.build import build_backbone, family_converter, lifted
 from medgraft.backbones.spec import Backbone, BackboneSpec
-from medgraft.backbones.timm_models import converter_of
+from medgraft.backbones.torchvision_models import without_dropped
 from medgraft.errors import WeightsError
 from medgraft.sources.agreement import demand_agreement
 from medgraft.sources.hub import published_weights
@@ -59,8 +59,9 @@ def _opened(spec: BackboneSpec, located: Located | None) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         backbone = build_backbone(dataclasses.replace(flat, weights="none"))
         if spec.weights in _PUBLISHED:
-            network, report = published_weights(flat, backbone.network)
-            backbone = dataclasses.replace(backbone, spec=flat, network=network, report=report)
+            backbone = dataclasses.replace(backbone, spec=flat)
+            network, report = published_weights(backbone)
+            backbone = dataclasses.replace(backbone, network=network, report=without_dropped(spec.name, report))
         elif located is not None:
             backbone = _filled(dataclasses.replace(backbone, spec=flat), located)
         if spec.weights not in ("none", "packaged"):
@@ -71,7 +72,7 @@ def _opened(spec: BackboneSpec, located: Located | None) -> Backbone:
 def _filled(backbone: Backbone, located: Located) -> Backbone:
     """A built network with the weights of a file, and the input these were made for."""
     network = backbone.network
-    report = load_weights(network, located.text, convert=converter_of(network))
+    report = load_weights(network, located.text, convert=family_converter(backbone))
     if located.source is not None and report.layout not in (located.source.layout, PLAIN):
         raise WeightsError(
             f"expected the layout {located.source.layout} of {located.source.name} in {located.path}, got "
@@ -80,7 +81,7 @@ def _filled(backbone: Backbone, located: Located) -> Backbone:
     sources = sources_of(report, network, located.source)
     demand_agreement(backbone, report, sources)
     report = dataclasses.replace(
-        report,
+        without_dropped(backbone.spec.name, report),
         names=tuple(source.name for source in sources),
         licence=report.licence or _licence(sources),
         source=located.source.name if located.source else report.source,

