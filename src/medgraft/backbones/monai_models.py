@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from medgraft.backbones.reach import demand_reachable
 from medgraft.errors import BackboneError, WeightsError
 
 __all__ = ["MONAI_NAMES", "MonaiEncoder", "build_monai", "medicalnet_file", "medicalnet_flags", "monai_sides"]
@@ -225,11 +226,14 @@ def medicalnet_file(name: str, *, is_offline: bool) -> tuple[Path, str]:
             f"expected medicalnet/resnet{depth} for MedicalNet's weights, got {name}: its strides differ from "
             f"those they were trained with. Say --backbone medicalnet/resnet{depth}."
         )
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.constants import ENDPOINT
 
     hub = _HUB.format(depth=depth)
     # There are two of each shallow network; the one trained on 23 data sets saw more.
     file = f"resnet_{depth}_23dataset.pth" if depth in (10, 18, 34, 50) else f"resnet_{depth}.pth"
+    if not is_offline and not isinstance(try_to_load_from_cache(hub, file), str):
+        demand_reachable(ENDPOINT)
     try:
         path = hf_hub_download(hub, file, local_files_only=is_offline)
     except (OSError, RuntimeError, ValueError) as error:

@@ -9,8 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import timm
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT, SAFETENSORS_SINGLE_FILE
 from torch import Tensor, nn
 
+from medgraft.backbones.reach import demand_reachable
 from medgraft.errors import BackboneError, WeightsError
 from medgraft.types import LoadReport
 
@@ -74,6 +77,8 @@ def build_timm_from_hub(
         )
     if is_offline:
         _require_cached(name, config)
+    elif not _is_cached(config):
+        demand_reachable(ENDPOINT if config.hf_hub_id else config.url)
     try:
         with _hub_closed() if is_offline else contextlib.nullcontext():
             network = _create(name, _with_size(name, args, size), pretrained=True)
@@ -101,14 +106,16 @@ def hub_file_of(name: str) -> tuple[str, str]:
     return config.hf_hub_id.removesuffix("/"), config.hf_hub_filename or "model.safetensors"
 
 
-def _require_cached(name: str, config: Any) -> None:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.constants import SAFETENSORS_SINGLE_FILE
-
+def _is_cached(config: Any) -> bool:
+    """Whether the weights that timm names for an architecture lie in the local hub cache."""
     hub_id = (config.hf_hub_id or "").removesuffix("/")
     others = ("pytorch_model.bin", "open_clip_model.safetensors")
     names = (config.hf_hub_filename, SAFETENSORS_SINGLE_FILE, *others)
-    if hub_id and any(isinstance(try_to_load_from_cache(hub_id, n), str) for n in names if n):
+    return bool(hub_id) and any(isinstance(try_to_load_from_cache(hub_id, name), str) for name in names if name)
+
+
+def _require_cached(name: str, config: Any) -> None:
+    if _is_cached(config):
         return
     raise WeightsError(
         f"expected the weights of {name} in the local hub cache because --offline is set, got none. "

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models import MNASNet, get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from medgraft.backbones.reach import demand_reachable
 from medgraft.errors import BackboneError, WeightsError
 from medgraft.types import LoadReport
 
@@ -204,6 +205,7 @@ def published_file(name: str, *, is_offline: bool) -> tuple[Path, str]:
                 f"expected {file.name} in {file.parent} because --offline is set, got nothing. "
                 "Give --weights PATH, or run once online."
             )
+        demand_reachable(url)
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(file), hash_prefix=file.stem.rpartition("-")[2], progress=False)

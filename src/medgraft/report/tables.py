@@ -11,6 +11,7 @@ from medgraft.report import formatting as fmt
 from medgraft.report.run_files import RunFiles
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.run import RunResult
+from medgraft.sources.layouts.published import layout_words
 from medgraft.types import SPLITS, BlockPlan, LoadReport, kind_of
 
 __all__ = [
@@ -350,7 +351,10 @@ def load_report_rows(report: LoadReport) -> list[tuple[str, str]]:
     """What loading the pretrained weights did, as name and value."""
     rows = [
         ("source", report.source or "none"),
+        *([("layout of the file", layout)] if (layout := layout_words(report.layout)) else []),
         *([("network in the file", report.key)] if report.key else []),
+        *([("others in the file", ", ".join(report.other_networks))] if report.other_networks else []),
+        *([("published as", " or ".join(report.names))] if report.names else []),
         ("licence", report.licence or "not stated"),
         *([("sha256", report.sha256)] if report.sha256 else []),
         ("parameters filled", fmt.percent(report.matched_fraction)),
@@ -358,12 +362,13 @@ def load_report_rows(report: LoadReport) -> list[tuple[str, str]]:
     ]
     for names, title in (
         (report.missing, "missing"),
+        (report.dropped, "left out (heads)"),
         (report.unexpected, "unexpected"),
         (report.wrong_shape, "wrong shape"),
     ):
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         rows.append((title, f"{len(names)}: {shown}" if names else "none"))
-    return rows
+    return [*rows, *([("preprocessing", report.proof)] if report.proof else [])]
 
 
 def case_counts(result: RunResult) -> dict[str, Any]:

@@ -43,9 +43,10 @@ from medgraft.setup.folder import log_event, open_run
 from medgraft.setup.opening import note_opening
 from medgraft.setup.plan import RunPlan, context_of, judge_plan, material_of, on_this_machine, plan_run
 from medgraft.setup.refusals import refuse_early
+from medgraft.sources.layouts.published import layout_words
 from medgraft.train.loop import late_gain
 from medgraft.transfer.source import Source
-from medgraft.types import SPLITS, Cohort
+from medgraft.types import SPLITS, Cohort, LoadReport
 from medgraft.version import __version__, installed_versions
 
 __all__ = ["fit"]
@@ -154,13 +155,27 @@ def _say_source(source: Source, listener: Listener) -> None:
     if report.source == "none":
         listener.say(f"Network {backbone.spec.name}: random weights, as asked.")
         return
-    origin = f"{report.source}#{report.key}" if report.key else report.source
-    text = f"Network {backbone.spec.name}: {report.matched_fraction:.0%} of its trunk pretrained from {origin}"
+    text = f"Network {backbone.spec.name}: {report.matched_fraction:.0%} of its trunk pretrained from {_origin(report)}"
     if report.missing:
         last = report.last_pretrained_cut
         where = f"cut {last} {source.cuts[last - 1].name}" if last else "none"
         text += f"; missing: {', '.join(report.missing[:3])} … (last fully pretrained cut: {where})"
-    listener.say(text + ".")
+    text += f"; licence {report.licence}" if report.licence else ""
+    listener.say(" ".join(part for part in (f"{text}.", report.proof, report.hint) if part))
+
+
+def _origin(report: LoadReport) -> str:
+    """Where weights came from: the file, the network in it, whose layout that is, and which published source."""
+    origin = f"{report.source}#{report.key}" if report.key else report.source
+    facts = [
+        layout_words(report.layout),
+        " or ".join(report.names) if report.names != (report.source,) else "",
+        f"{len(report.dropped)} tensors of heads left out" if report.dropped else "",
+        f"{len(report.unexpected)} not understood ({', '.join(report.unexpected[:2])} …)" if report.unexpected else "",
+        f"beside it {', '.join(report.other_networks)}" if report.other_networks else "",
+    ]
+    told = "; ".join(fact for fact in facts if fact)
+    return f"{origin} ({told})" if told else origin
 
 
 def _write_audit(folder: Path, material: Material) -> AuditResult:

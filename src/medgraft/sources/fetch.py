@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import torch
 
+from medgraft.backbones.reach import demand_reachable
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.backbones.timm_models import hub_file_of
 from medgraft.errors import WeightsError
@@ -16,7 +17,6 @@ from medgraft.sources.known import Input, KnownSource, Place
 from medgraft.sources.locate import Located
 from medgraft.sources.open import open_located
 from medgraft.sources.package import is_installed, package_file
-from medgraft.sources.reach import demand_reachable
 from medgraft.sources.vault import StoredWeights, store
 
 __all__ = ["demand_licence", "fetch", "import_file", "published_source"]

@@ -12,7 +12,7 @@ from medgraft.sources.layouts.pytorch import (
 from medgraft.sources.layouts.tensorflow import from_bit, from_efficientnet, from_haiku_resnet, from_tf_resnet
 from medgraft.sources.layouts.value import Layout
 
-__all__ = ["LAYOUTS", "PLAIN"]
+__all__ = ["LAYOUTS", "PLAIN", "layout_words"]
 
 PLAIN: Final = "network"
 """The layout of a file that names tensors as the network does, whatever wraps them."""
@@ -345,3 +345,15 @@ LAYOUTS: Final[dict[str, Layout]] = {
     ),
 }
 """By name; a file has the first layout all of whose marks occur in it."""
+
+
+def layout_words(layout: str) -> str:
+    """What a layout is, for people; empty for names of the network's own, and where no file was read.
+
+    Examples:
+        >>> layout_words("dino")
+        'DINO (teacher)'
+        >>> layout_words("network")
+        ''
+    """
+    return LAYOUTS[layout].words if layout in LAYOUTS else ""
