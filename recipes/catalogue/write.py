@@ -12,6 +12,7 @@ from medgraft.sources.catalogue import SOURCES
 from medgraft.sources.fingerprint import size_of
 from medgraft.sources.known import KnownSource
 from medgraft.sources.layouts.published import LAYOUTS
+from medgraft.sources.layouts.value import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = ROOT / "src" / "medgraft" / "sources" / "catalogue" / "sizes.py"
@@ -66,6 +67,13 @@ def row(source: KnownSource) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def layout_row(key: str, layout: Layout) -> str:
+    """One line of the table of layouts."""
+    needs = f"needs `{layout.network}`" if layout.network else ""
+    facts = [f"refused: {layout.refusal}" if layout.refusal else "", needs, layout.caution]
+    return f"| `{key}` | {layout.words} | {'; '.join(fact for fact in facts if fact)} |"
+
+
 def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.4g}" for value in dict.fromkeys(values))
 
@@ -78,6 +86,12 @@ def catalogue() -> str:
     return "\n".join(
         [
             BEGIN,
+            "",
+            "| layout | a file of it is | note |",
+            "|---|---|---|",
+            *(layout_row(key, layout) for key, layout in LAYOUTS.items()),
+            "",
+            "## Catalogue",
             "",
             head + "\n".join(row(source) for source in SOURCES.values()),
             "",

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from medgraft.backbones.spec import Backbone
 from medgraft.sources.leaves import dead_leaves
 
-__all__ = ["HYPOTHESES", "Hypothesis", "LayerView", "Proof", "prove", "scores_of", "views_of"]
+__all__ = ["HYPOTHESES", "Hypothesis", "LayerView", "Proof", "prove", "score_of", "scores_of", "views_of"]
 
 _NUM_IMAGES: Final = 8
 _SIDE: Final = 128
@@ -202,14 +202,20 @@ def scores_of(network: nn.Module) -> Mapping[Hypothesis, float]:
     Args:
         network: For images of three channels, with its weights.
     """
-
-    def score_of(hypothesis: Hypothesis) -> float:
-        return _score(views_of(network, _as_seen(hypothesis)))
-
-    scores = {hypothesis: score_of(hypothesis) for hypothesis in HYPOTHESES if not hypothesis.is_bgr}
+    scores = {hypothesis: score_of(network, _as_seen(hypothesis)) for hypothesis in HYPOTHESES if not hypothesis.is_bgr}
     best = min(scores, key=scores.__getitem__)
     turned = next(other for other in HYPOTHESES if other.is_bgr and (other.mean, other.std) == (best.mean, best.std))
-    return {**scores, turned: score_of(turned)}
+    return {**scores, turned: score_of(network, _as_seen(turned))}
+
+
+def score_of(network: nn.Module, images: Tensor) -> float:
+    """How far the first layers' memories lie from what they see of images, nats; infinite where they have none.
+
+    Args:
+        network: For images of three channels, with its weights.
+        images: (N, 3, H, W), normalised.
+    """
+    return _score(views_of(network, images))
 
 
 def _as_seen(hypothesis: Hypothesis) -> Tensor:
