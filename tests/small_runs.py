@@ -69,7 +69,7 @@ def own_network(folder: Path, num_blocks: int = 9) -> dict[str, Any]:
 def small_config(source: Path, **options: Any) -> RunConfig:
     """Two epochs at 32 px with the packaged network, reproducible to the bit."""
     base: dict[str, Any] = {
-        "backbone": {"size": 32},
+        "backbone": {"name": "shapes_resnet18", "weights": "hub", "size": 32},
         "train": {"epochs": 2, "lr": 3e-3},
         "evaluate": {"replicates": 200},
         "deterministic": True,

@@ -8,7 +8,7 @@ import pydantic
 import pytest
 
 from medgraft import config
-from medgraft.backbones.spec import LIFTS
+from medgraft.backbones.spec import LIFTS, BackboneSpec
 from medgraft.config import RunConfig
 from medgraft.data.audit.leaks import LeakPolicy
 from medgraft.data.cohort.export import FIELDS, UNITS
@@ -40,6 +40,7 @@ def field_choices(owner: type, name: str) -> set[Any]:
 
 # Setting -> what the room that acts on it knows; a word of the settings alone stands beside.
 ROOMS: Final[dict[str, set[Any]]] = {
+    "backbone.input": field_choices(BackboneSpec, "input"),
     "backbone.lift": {"auto", *LIFTS},
     "data.key": {"path", *FIELDS},
     "data.leaks": choices_of(LeakPolicy),

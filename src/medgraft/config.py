@@ -169,6 +169,9 @@ class BackboneConfig(_Frozen):
     lift: Literal["auto", "none", "i3d", "acs", "slices"] = Field(
         "auto", description="How a network for images reads volumes; auto: slices, for masks acs"
     )
+    input: Literal["replicate", "fold"] = Field(
+        "replicate", description="How grey images enter a network for colours; fold: its first layer reads one channel"
+    )
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 

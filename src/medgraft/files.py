@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, Final
 
 from medgraft.as_json import to_json
 from medgraft.errors import RunError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "copy_whole",
@@ -296,7 +297,7 @@ def read_json(path: Path) -> Any:
         raise RunError(f"could not read {path}: {error}. Run the step that wrote it again.") from error
 
 
-def write_table(table: pd.DataFrame, path: Path) -> Path:
+def write_table(table: "pd.DataFrame", path: Path) -> Path:
     """`path`, after writing a table to it as CSV without row numbers.
 
     Raises:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medgraft.backbones.classic import CLASSIC_NAMES, build_classic
+from medgraft.backbones.grey import folded
 from medgraft.backbones.lift import lift_network
 from medgraft.backbones.monai_models import MONAI_NAMES, build_monai, monai_sides
 from medgraft.backbones.own import build_own, dims_of, first_channels, is_own_name
@@ -30,7 +31,7 @@ from medgraft.backbones.variants import VARIANTS, build_variant
 from medgraft.errors import BackboneError, ConfigError, WeightsError
 from medgraft.types import LoadReport
 
-__all__ = ["VOLUME_NAMES", "build_backbone", "check_size", "family_converter", "lifted"]
+__all__ = ["VOLUME_NAMES", "build_backbone", "check_size", "family_converter", "finished", "lifted"]
 
 _IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -56,8 +57,24 @@ def build_backbone(spec: BackboneSpec) -> Backbone:
     # generators of all accelerators, which the fork does not give back.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(spec.seed)
-        built = _built(dataclasses.replace(spec, lift="none"))
-    return lifted(built, spec.lift)
+        built = _built(dataclasses.replace(spec, lift="none", input="replicate"))
+    return finished(built, spec)
+
+
+def finished(backbone: Backbone, spec: BackboneSpec) -> Backbone:
+    """A built network, filled or not, as it reads what it is asked to read: grey images, volumes.
+
+    Args:
+        backbone: As it is published; its network is changed.
+        spec: How grey images enter, and how it is lifted to volumes.
+
+    Raises:
+        BackboneError: It cannot.
+    """
+    if spec.input == "fold":
+        grey = folded(backbone)
+        backbone = dataclasses.replace(grey, spec=dataclasses.replace(grey.spec, input="fold"))
+    return lifted(backbone, spec.lift)
 
 
 def lifted(backbone: Backbone, kind: Lift) -> Backbone:

@@ -33,6 +33,7 @@ class BackboneSpec:
         mean: Per input channel on the scale 0 to 1; empty for what belongs to the weights.
         std: Per input channel on the scale 0 to 1; empty for what belongs to the weights.
         lift: A key of `LIFTS`; how a network for images is made to read volumes.
+        input: How a grey image enters a network for colours: ``replicate`` or ``fold``, see `medgraft.backbones.grey`.
         is_offline: Forbid any attempt to reach a network.
         seed: Seeds weights that are random.
     """
@@ -44,6 +45,7 @@ class BackboneSpec:
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     lift: Lift = "none"
+    input: Literal["replicate", "fold"] = "replicate"
     is_offline: bool = False
     seed: int = 0
 

@@ -34,6 +34,7 @@ __all__ = [
     "Positive",
     "Weights",
     "Lift",
+    "Input",
     "Size",
     "TaskOption",
     "Leaks",
@@ -124,6 +125,10 @@ Lift = Annotated[
         NETWORK, "How a network for images reads volumes: slices (auto), acs (auto for masks), i3d; none: it must not."
     ),
 ]
+Input = Annotated[
+    str | None,
+    option(NETWORK, "How grey images enter a network for colours: replicate (auto), or fold: one channel."),
+]
 Cache = Annotated[str | None, option(DATA, "Folder of decoded images; default below MEDGRAFT_HOME.")]
 Leaks = Annotated[str | None, option(DATA, "stop, drop or allow when a given split leaks.")]
 Executor = Annotated[str | None, option(RUNNING, "here, or processes:N: N trainings at once, sharing the cores.")]
@@ -161,6 +166,7 @@ def network_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "weights": arguments["weights"],
         "size": size_of(arguments["size"]),
         "lift": arguments["lift"],
+        "input": arguments.get("input"),
     }
 
 

@@ -150,6 +150,7 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
                 "args": to_json(backbone.spec.args),
                 "in_channels": backbone.in_channels,
                 "lift": backbone.spec.lift,
+                "input": backbone.spec.input,
             },
             "sha256": sha256_of(partial / _WEIGHTS),
             "versions": {
@@ -187,7 +188,11 @@ def load_artefact(path: Path) -> LoadedModel:
     size = sides if len(sides) == 3 else sides[0]
     lift = backbone.get("lift", "none")
     spec = BackboneSpec(name=name, args=backbone["args"], weights="none", size=size, lift=lift)
-    built = build_backbone(dataclasses.replace(spec, mean=settings.mean, std=settings.std))
+    entry = backbone.get("input", "replicate")
+    # Folded, mean and deviation are part of the first layer, whose numbers are stored.
+    if entry == "replicate":
+        spec = dataclasses.replace(spec, mean=settings.mean, std=settings.std)
+    built = build_backbone(dataclasses.replace(spec, input=entry))
     source = prepare_source(built, sides)
     trunk = truncate_traced(built.network, source.trace, artefact.cut)
     if artefact.slim is not None:

@@ -61,6 +61,7 @@ def network_of(config: BackboneConfig, named: NamedNetwork, *, seed: int, is_off
         size=config.size,
         mean=config.mean,
         std=config.std,
+        input=config.input,
         is_offline=is_offline,
         seed=seed,
     )

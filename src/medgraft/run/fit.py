@@ -167,11 +167,13 @@ def _say_source(source: Source, listener: Listener) -> None:
 def _origin(report: LoadReport) -> str:
     """Where weights came from: the file, the network in it, whose layout that is, and which published source."""
     origin = f"{report.source}#{report.key}" if report.key else report.source
+    layout = layout_words(report.layout)
     facts = [
-        layout_words(report.layout),
+        layout,
         " or ".join(report.names) if report.names != (report.source,) else "",
         f"{len(report.dropped)} tensors of heads left out" if report.dropped else "",
-        f"{len(report.unexpected)} not understood ({', '.join(report.unexpected[:2])} …)" if report.unexpected else "",
+        # In a layout that is known nothing else should be left.
+        f"not understood: {', '.join(report.unexpected[:3])}" if report.unexpected and layout else "",
         f"beside it {', '.join(report.other_networks)}" if report.other_networks else "",
     ]
     told = "; ".join(fact for fact in facts if fact)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from medgraft.backbones.packaged import PACKAGED_NAME
+from medgraft.backbones.packaged import PACKAGED_NAME, build_packaged
 from medgraft.errors import WeightsError
 from medgraft.sources.catalogue import IMAGENET_LITE0, SOURCES
 from medgraft.sources.catalogue.sizes import SIZES
@@ -11,7 +11,7 @@ from medgraft.sources.fingerprint import size_of, without_wrappers
 from medgraft.sources.known import KnownSource
 from medgraft.sources.layouts.published import PLAIN
 from medgraft.sources.locate import Located, is_here, locate
-from medgraft.sources.recognise import layout_of, network_in_file
+from medgraft.sources.recognise import flat, layout_of, network_in_file
 from medgraft.sources.weights_file import read_state_dicts
 
 __all__ = ["NamedNetwork", "default_network", "network_of_weights"]
@@ -82,8 +82,12 @@ def _networks_in(located: Located) -> list[tuple[str, dict[str, Any]]]:
         state = network_in_file(contents, layout, located.key, located.path).state
     else:
         largest = max(contents, key=lambda content: sum(value.numel() for value in content.tensors.values()))
-        state = without_wrappers(largest.tensors)
+        tensors, key = flat(contents), f"{located.key}."
+        named = {name.removeprefix(key): value for name, value in tensors.items() if name.startswith(key)}
+        state = without_wrappers(named if located.key else largest.tensors)
     size = size_of(state)
+    if size == size_of(build_packaged().state_dict()):
+        return [(PACKAGED_NAME, {})]
     alike = [source for source in SOURCES.values() if SIZES.get(source.name) == size]
     return _distinct([source for source in alike if source.layout == (layout or PLAIN)] or alike)
 

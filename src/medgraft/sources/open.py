@@ -6,7 +6,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from medgraft.backbones.build import build_backbone, family_converter, lifted
+from medgraft.backbones.build import build_backbone, family_converter, finished
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.backbones.torchvision_models import without_dropped
 from medgraft.errors import WeightsError
@@ -54,7 +54,7 @@ def open_located(spec: BackboneSpec, located: Located) -> Backbone:
 
 
 def _opened(spec: BackboneSpec, located: Located | None) -> Backbone:
-    flat = dataclasses.replace(spec, lift="none")
+    flat = dataclasses.replace(spec, lift="none", input="replicate")
     # Building a network must not move anybody's random numbers, see `build_backbone`.
     with torch.random.fork_rng(devices=[]):
         backbone = build_backbone(dataclasses.replace(flat, weights="none"))
@@ -66,7 +66,7 @@ def _opened(spec: BackboneSpec, located: Located | None) -> Backbone:
             backbone = _filled(dataclasses.replace(backbone, spec=flat), located)
         if spec.weights not in ("none", "packaged"):
             backbone = _proven(backbone)
-    return lifted(backbone, spec.lift)
+    return finished(backbone, spec)
 
 
 def _filled(backbone: Backbone, located: Located) -> Backbone:

@@ -12,7 +12,7 @@ from medgraft.errors import WeightsError
 from medgraft.sources.layouts.published import LAYOUTS
 from medgraft.sources.weights_file import StateDict
 
-__all__ = ["COUNTER", "NetworkInFile", "layout_of", "network_in_file"]
+__all__ = ["COUNTER", "NetworkInFile", "flat", "layout_of", "network_in_file"]
 
 COUNTER: Final = "num_batches_tracked"
 """How PyTorch counts batches; a number that no feature depends on."""
