@@ -108,7 +108,7 @@ def test_a_declared_preprocessing_that_contradicts_stops_with_both_figures(
     save_file(state, tmp_path / "x.safetensors")
     spec = BackboneSpec(name=TINY, weights=str(tmp_path / "x.safetensors"))
     good = open_backbone(dataclasses.replace(spec, mean=SCALES[0].mean, std=SCALES[0].std))
-    assert "see what they remember (0.0" in good.report.proof
+    assert "those its normalising layers remember (0.0" in good.report.proof
     with pytest.raises(
         WeightsError, match=r"got one that says otherwise\. .* nats apart as declared, 0\.0\d with ImageN"
     ):

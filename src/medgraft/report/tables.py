@@ -354,7 +354,7 @@ def load_report_rows(report: LoadReport) -> list[tuple[str, str]]:
         *([("layout of the file", layout)] if (layout := layout_words(report.layout)) else []),
         *([("network in the file", report.key)] if report.key else []),
         *([("others in the file", ", ".join(report.other_networks))] if report.other_networks else []),
-        *([("published as", " or ".join(report.names))] if report.names else []),
+        *([("published as", " or ".join(report.names))] if report.names not in ((), (report.source,)) else []),
         ("licence", report.licence or "not stated"),
         *([("sha256", report.sha256)] if report.sha256 else []),
         ("parameters filled", fmt.percent(report.matched_fraction)),

@@ -128,7 +128,7 @@ def prove(backbone: Backbone) -> Proof:
     if not any(view.num_channels for view in views):
         return Proof(verdict="unchecked", words="Its preprocessing cannot be checked: its layers remember nothing yet.")
     if score <= _SURE:
-        words = f"Its layers see what they remember ({score:.2f} nats apart)."
+        words = f"Mean and deviation are those its normalising layers remember ({score:.2f} nats apart)."
         agrees = Proof(verdict="agrees", words=words, declared=score)
         return _with_damage(agrees, views)
     if not _is_told(views):
@@ -163,7 +163,7 @@ def _with_damage(proof: Proof, views: list[LayerView]) -> Proof:
     if not damaged or (proof.verdict != "agrees" and len(damaged) > _MOST_DAMAGED * len(views)):
         return proof
     named = ", ".join(damaged[:3]) + (" …" if len(damaged) > 3 else "")
-    words = f"{len(damaged)} of {len(views)} layers do not see what they remember ({named})."
+    words = f"{len(damaged)} of {len(views)} normalising layers do not see what they remember ({named})."
     return dataclasses.replace(proof, verdict="damaged", words=words, layers=damaged)
 
 
@@ -182,7 +182,7 @@ def _compared(score: float, best: Hypothesis, best_score: float) -> Proof:
     figures = f"{score:.2f} nats apart as declared, {best_score:.2f} with {best.words}"
     return Proof(
         verdict="contradicts" if is_wrong else "agrees",
-        words=f"Its layers {'do not see' if is_wrong else 'see'} what they remember ({figures}).",
+        words=f"Mean and deviation are {'not ' if is_wrong else ''}those its normalising layers remember ({figures}).",
         declared=score,
         best=best.words,
         best_score=best_score,
