@@ -6,8 +6,8 @@ import functools
 import pytest
 
 from medgraft.backbones import BackboneSpec, build_backbone
+from medgraft.backbones.load_report import LoadReport
 from medgraft.transfer import Source, prepare_source
-from medgraft.types import LoadReport
 
 FAMILIES = {
     "resnet18": 64,

@@ -41,6 +41,7 @@ def field_choices(owner: type, name: str) -> set[Any]:
 # Setting -> what the room that acts on it knows; a word of the settings alone stands beside.
 ROOMS: Final[dict[str, set[Any]]] = {
     "backbone.input": field_choices(BackboneSpec, "input"),
+    "backbone.proof": field_choices(BackboneSpec, "proof"),
     "backbone.lift": {"auto", *LIFTS},
     "data.key": {"path", *FIELDS},
     "data.leaks": choices_of(LeakPolicy),

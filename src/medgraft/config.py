@@ -172,6 +172,9 @@ class BackboneConfig(_Frozen):
     input: Literal["replicate", "fold"] = Field(
         "replicate", description="How grey images enter a network for colours; fold: its first layer reads one channel"
     )
+    proof: Literal["stop", "say"] = Field(
+        "stop", description="Where layers contradict the declared preprocessing, or each other"
+    )
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 

@@ -21,7 +21,6 @@ __all__ = [
     "KINDS",
     "Judged",
     "Kind",
-    "LoadReport",
     "MaskReading",
     "Overlaps",
     "Predictions",
@@ -301,51 +300,6 @@ class Preprocessing:
     def dims(self) -> Literal[2, 3]:
         """2 for images, 3 for volumes."""
         return 2 if len(self.sides) == 2 else 3
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class LoadReport:
-    """What loading pretrained weights into a network did.
-
-    Args:
-        source: Where the weights came from (file name, hub name, ``packaged``, ``none``).
-        key: Dictionaries and prefixes that lead to the network in its file, joined by dots, as ``FILE#key`` names it;
-            empty where nothing surrounds it.
-        layout: Whose way of naming tensors the file has: a key of `medgraft.sources.layouts.published.LAYOUTS`,
-            ``network`` for the network's own; empty where no file was read.
-        names: Published sources that the file may be, by their names in the catalogue.
-        licence: As far as known, else an empty string.
-        sha256: SHA-256 of the file, else an empty string.
-        dropped: Names in the file that are known to belong to no trunk: heads, queues, decoders.
-        other_networks: Paths of other networks in the file, which ``FILE#path`` would load.
-        matched: Number of the trunk's tensors that were filled.
-        missing: Names of trunk tensors that the file lacks.
-        unexpected: Names in the file that the network lacks (a source head is expected here).
-        wrong_shape: Names that are in both with different shapes.
-        matched_fraction: Share of the trunk's parameters that were filled, 0 to 1.
-        missing_tail: True when everything missing forms one contiguous tail of the network.
-        last_pretrained_cut: Index of the last cut all of whose parameters were filled, or None.
-        hint: Why tensors may be missing and what to do, where the file shows it; else empty.
-        proof: What the layers that remember what they saw say of the preprocessing, as a sentence.
-    """
-
-    source: str
-    key: str = ""
-    layout: str = ""
-    names: tuple[str, ...] = ()
-    licence: str = ""
-    sha256: str = ""
-    dropped: tuple[str, ...] = ()
-    other_networks: tuple[str, ...] = ()
-    matched: int = 0
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    wrong_shape: tuple[str, ...] = ()
-    matched_fraction: float = 0.0
-    missing_tail: bool = False
-    last_pretrained_cut: int | None = None
-    hint: str = ""
-    proof: str = ""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

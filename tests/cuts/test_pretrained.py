@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.cuts import entry_of, find_cuts, judge_load, trace_network
 from medgraft.errors import WeightsError
 from medgraft.sources import load_weights, open_backbone
-from medgraft.types import Cut, LoadReport
+from medgraft.types import Cut
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared" / "weights"

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from medgraft.backbones.load_report import LoadReport
 from medgraft.errors import RunError
 from medgraft.report.comparison_figures import STYLES, pareto_figure
 from medgraft.report.comparison_page import comparison_rows, headline, write_comparison
@@ -21,7 +22,6 @@ from medgraft.result.comparison import (
 )
 from medgraft.result.run import Ledger
 from medgraft.transfer.strategies import STRATEGIES
-from medgraft.types import LoadReport
 
 
 def row(name: str, auroc: float, **more: Any) -> StrategyResult:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import pickle
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.timm_models import converter_of
 from medgraft.errors import WeightsError
 from medgraft.sources import load_weights, read_state_dicts, sha256_of
-from medgraft.types import LoadReport
 
 
 class Net(nn.Module):
@@ -267,6 +268,26 @@ def test_a_position_table_of_another_size_is_resampled_by_timm(tmp_path: Path) -
     assert torch.equal(network.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight)
     plain = load_weights(timm.create_model(name, num_classes=0, img_size=96), file)
     assert plain.wrong_shape == ("pos_embed",)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("vit_tiny_patch16_224", 64), ("deit_tiny_patch16_224", 320)],
+)
+def test_tables_of_positions_at_another_size_are_as_timm_interpolates_them(
+    name: str, size: int, tmp_path: Path
+) -> None:
+    source = timm.create_model(name, num_classes=0)
+    ours, theirs = (timm.create_model(name, num_classes=0, img_size=size).eval() for _ in range(2))
+    assert load_weights(ours, as_zip(source.state_dict(), tmp_path / "x"), convert=converter_of(ours)).missing == ()
+    convert = converter_of(theirs)
+    assert convert is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs.load_state_dict(convert(source.state_dict()))
+    x = torch.randn((1, 3, size, size), generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours.forward_features(x), theirs.forward_features(x))
 
 
 def test_foreign_key_names_are_converted_by_timm(tmp_path: Path) -> None:

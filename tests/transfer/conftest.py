@@ -7,9 +7,10 @@ from torch import nn
 
 from families import ARGS, FAMILIES
 from medgraft.backbones.build import build_backbone
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.transfer.source import Source, prepare_source
-from medgraft.types import Cut, LoadReport
+from medgraft.types import Cut
 
 
 # Cached: tracing is the slow part, and a source is never changed.

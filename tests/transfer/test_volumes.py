@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from medgraft.backbones.build import build_backbone
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.transfer import BELOW_STEM, STRATEGIES, HeadSettings, apply_strategy, prepare_source
-from medgraft.types import LoadReport
 
 NETWORKS = """
 from monai.networks import nets

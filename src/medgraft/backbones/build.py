@@ -12,6 +12,7 @@ from torch import Tensor
 from medgraft.backbones.classic import CLASSIC_NAMES, build_classic
 from medgraft.backbones.grey import folded
 from medgraft.backbones.lift import lift_network
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.monai_models import MONAI_NAMES, build_monai, monai_sides
 from medgraft.backbones.own import build_own, dims_of, first_channels, is_own_name
 from medgraft.backbones.packaged import PACKAGED_NAME, build_packaged
@@ -29,7 +30,6 @@ from medgraft.backbones.torchvision_models import (
 )
 from medgraft.backbones.variants import VARIANTS, build_variant
 from medgraft.errors import BackboneError, ConfigError, WeightsError
-from medgraft.types import LoadReport
 
 __all__ = ["VOLUME_NAMES", "build_backbone", "check_size", "family_converter", "finished", "lifted"]
 

@@ -5,7 +5,7 @@ from typing import Any, Final, Literal
 
 from torch import nn
 
-from medgraft.types import LoadReport
+from medgraft.backbones.load_report import LoadReport
 
 __all__ = ["LIFTS", "Backbone", "BackboneSpec", "Lift"]
 
@@ -34,6 +34,7 @@ class BackboneSpec:
         std: Per input channel on the scale 0 to 1; empty for what belongs to the weights.
         lift: A key of `LIFTS`; how a network for images is made to read volumes.
         input: How a grey image enters a network for colours: ``replicate`` or ``fold``, see `medgraft.backbones.grey`.
+        proof: Whether a job stops (``stop``) where layers contradict the preprocessing, or only says so (``say``).
         is_offline: Forbid any attempt to reach a network.
         seed: Seeds weights that are random.
     """
@@ -46,6 +47,7 @@ class BackboneSpec:
     std: tuple[float, ...] = ()
     lift: Lift = "none"
     input: Literal["replicate", "fold"] = "replicate"
+    proof: Literal["stop", "say"] = "stop"
     is_offline: bool = False
     seed: int = 0
 

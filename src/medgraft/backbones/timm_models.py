@@ -13,9 +13,9 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, SAFETENSORS_SINGLE_FILE
 from torch import Tensor, nn
 
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.reach import demand_reachable
 from medgraft.errors import BackboneError, WeightsError
-from medgraft.types import LoadReport
 
 __all__ = [
     "TimmFacts",

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchvision.models import MNASNet, get_model, get_model_weights, list_models
 from torchvision.models.vision_transformer import interpolate_embeddings
 
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.reach import demand_reachable
 from medgraft.errors import BackboneError, WeightsError
-from medgraft.types import LoadReport
 
 __all__ = [
     "IMAGE_NAMES",

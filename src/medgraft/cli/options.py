@@ -113,7 +113,8 @@ Observer = Annotated[str | None, option(LABELS, "Whose masks, where there are se
 Decoder = Annotated[str | None, option(STRATEGY, "Decoder of a segmentation: unet, unet++, fpn or upernet.")]
 Positive = Annotated[str | None, option(LABELS, "Positive class of a binary task.")]
 Weights = Annotated[
-    str | None, option(NETWORK, "hub, none, or the path of a weights file (FILE#key: one of several networks in it).")
+    str | None,
+    option(NETWORK, "hub, none, a source by name, a finished run, or a file (FILE#key: one of its networks)."),
 ]
 Size = Annotated[
     str | None,

@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Final
 
+from medgraft.backbones.load_report import LoadReport
 from medgraft.cuts.positions import ops_until
 from medgraft.cuts.trace import Trace
 from medgraft.errors import WeightsError
-from medgraft.types import Cut, LoadReport
+from medgraft.types import Cut
 
 __all__ = ["judge_load"]
 

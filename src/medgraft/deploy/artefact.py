@@ -15,6 +15,7 @@ from torch import Tensor
 
 from medgraft.as_json import from_json, to_json
 from medgraft.backbones.build import build_backbone
+from medgraft.backbones.load_report import Ancestor
 from medgraft.backbones.own import is_own_name, source_file
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.config import Unit
@@ -54,11 +55,19 @@ class Judging:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class WeightsOrigin:
-    """Where pretrained weights came from: a file or the name of a hub's model, the licence, the file's digest."""
+    """Where pretrained weights came from.
+
+    Args:
+        source: A file, or the name of a source or of a hub's model.
+        licence: As far as known, else an empty string.
+        sha256: Of the file, else an empty string.
+        lineage: What they learned, step by step, the first first.
+    """
 
     source: str = ""
     licence: str = ""
     sha256: str = ""
+    lineage: tuple[Ancestor, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

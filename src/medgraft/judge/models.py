@@ -82,7 +82,9 @@ def artefact_of(
         thresholds=scored.thresholds,
         temperature=scored.temperature,
         tolerance_mm=scored.tolerance_mm,
-        weights=WeightsOrigin(source=report.source, licence=report.licence, sha256=report.sha256),
+        weights=WeightsOrigin(
+            source=report.source, licence=report.licence, sha256=report.sha256, lineage=report.lineage
+        ),
         frozen=model.frozen,
         slim=slim_of(trial.spec),
         patch=dataset.patch,

@@ -62,6 +62,7 @@ def network_of(config: BackboneConfig, named: NamedNetwork, *, seed: int, is_off
         mean=config.mean,
         std=config.std,
         input=config.input,
+        proof=config.proof,
         is_offline=is_offline,
         seed=seed,
     )

@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Any, Final
 
 from medgraft.as_json import to_json
+from medgraft.backbones.load_report import Ancestor, LoadReport
 from medgraft.evaluate.results import ClassScores, Estimate, ModelResult
 from medgraft.evaluate.verdict import spread_words
 from medgraft.report import formatting as fmt
@@ -12,7 +13,7 @@ from medgraft.report.run_files import RunFiles
 from medgraft.result.analysis import AnalysisResult
 from medgraft.result.run import RunResult
 from medgraft.sources.layouts.published import layout_words
-from medgraft.types import SPLITS, BlockPlan, LoadReport, kind_of
+from medgraft.types import SPLITS, BlockPlan, kind_of
 
 __all__ = [
     "case_counts",
@@ -368,7 +369,15 @@ def load_report_rows(report: LoadReport) -> list[tuple[str, str]]:
     ):
         shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
         rows.append((title, f"{len(names)}: {shown}" if names else "none"))
+    if len(report.lineage) > 1:
+        rows += [(f"step {number}", _step(step)) for number, step in enumerate(report.lineage, start=1)]
     return [*rows, *([("preprocessing", report.proof)] if report.proof else [])]
+
+
+def _step(step: Ancestor) -> str:
+    """One step of what weights learned, in words."""
+    facts = (f"licence {step.licence}" if step.licence else "", f"sha256 {step.sha256[:12]}…" if step.sha256 else "")
+    return "; ".join([f"{step.name}: {step.learned}", *(fact for fact in facts if fact)])
 
 
 def case_counts(result: RunResult) -> dict[str, Any]:

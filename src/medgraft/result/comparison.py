@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from medgraft.as_json import from_json, to_json
+from medgraft.backbones.load_report import LoadReport
 from medgraft.evaluate.intervals import Difference
 from medgraft.evaluate.verdict import Verdict
 from medgraft.files import write_json
 from medgraft.result.advice import Advice, NamedCut
 from medgraft.result.finished import read_finished
 from medgraft.result.run import Ledger
-from medgraft.types import LoadReport, Task
+from medgraft.types import Task
 
 __all__ = [
     "AdviceOutcome",

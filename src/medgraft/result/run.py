@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 import numpy as np
 
 from medgraft.as_json import from_json, to_json
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.spec import Lift
 from medgraft.config import TrainConfig
 from medgraft.data.audit.findings import Finding
@@ -30,7 +31,7 @@ from medgraft.metrics.measures import Measure, measure_of
 from medgraft.result.finished import read_finished
 from medgraft.train.engine import Engine
 from medgraft.transfer.strategies import StrategySettings
-from medgraft.types import Cut, LoadReport, Preprocessing, Task, TransferPlan
+from medgraft.types import Cut, Preprocessing, Task, TransferPlan
 
 __all__ = [
     "AuditCounts",

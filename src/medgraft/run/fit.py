@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from medgraft.as_json import to_json
+from medgraft.backbones.load_report import LoadReport
 from medgraft.config import RunConfig, TrainConfig
 from medgraft.data.split import write_splits
 from medgraft.files import write_json, write_table
@@ -46,7 +47,7 @@ from medgraft.setup.refusals import refuse_early
 from medgraft.sources.layouts.published import layout_words
 from medgraft.train.loop import late_gain
 from medgraft.transfer.source import Source
-from medgraft.types import SPLITS, Cohort, LoadReport
+from medgraft.types import SPLITS, Cohort
 from medgraft.version import __version__, installed_versions
 
 __all__ = ["fit"]
@@ -169,6 +170,7 @@ def _origin(report: LoadReport) -> str:
     origin = f"{report.source}#{report.key}" if report.key else report.source
     layout = layout_words(report.layout)
     facts = [
+        " → ".join(step.name for step in report.lineage) if len(report.lineage) > 1 else "",
         layout,
         " or ".join(report.names) if report.names != (report.source,) else "",
         f"{len(report.dropped)} tensors of heads left out" if report.dropped else "",

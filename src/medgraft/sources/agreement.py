@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from medgraft.backbones.build import build_backbone
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.errors import BackboneError, WeightsError
 from medgraft.sources.known import KnownSource
 from medgraft.sources.layouts.published import LAYOUTS
-from medgraft.types import LoadReport
 
 __all__ = ["demand_agreement"]
 

@@ -8,6 +8,7 @@ from typing import Final
 from torch import nn
 
 from medgraft.backbones.build import family_converter
+from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.monai_models import MONAI_NAMES, medicalnet_file
 from medgraft.backbones.packaged import PACKAGED_NAME, packaged_manifest, packaged_state, packaged_weights
 from medgraft.backbones.spec import Backbone
@@ -16,7 +17,6 @@ from medgraft.backbones.torchvision_models import IMAGE_NAMES, VIDEO_NAMES, lice
 from medgraft.errors import BackboneError, WeightsError
 from medgraft.sources.load import load_weights
 from medgraft.sources.weights_file import sha256_of
-from medgraft.types import LoadReport
 
 __all__ = ["published_weights"]
 

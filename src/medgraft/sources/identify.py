@@ -2,12 +2,12 @@
 
 from torch import nn
 
+from medgraft.backbones.load_report import LoadReport
 from medgraft.sources.catalogue import SOURCES
 from medgraft.sources.catalogue.sizes import SIZES
 from medgraft.sources.fingerprint import size_of
 from medgraft.sources.known import KnownSource
 from medgraft.sources.layouts.published import PLAIN
-from medgraft.types import LoadReport
 
 __all__ = ["sources_of"]
 

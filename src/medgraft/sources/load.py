@@ -7,12 +7,12 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from medgraft.backbones.load_report import LoadReport
 from medgraft.errors import WeightsError
 from medgraft.sources.layouts.published import LAYOUTS, PLAIN
 from medgraft.sources.matching import Candidate, FamilyConverter, matched_network
 from medgraft.sources.recognise import COUNTER, NetworkInFile, layout_of, network_in_file
 from medgraft.sources.weights_file import SHARD, StateDict, read_state_dicts, weights_sha256
-from medgraft.types import LoadReport
 
 __all__ = ["file_and_key", "load_weights"]
 
@@ -22,7 +22,9 @@ _STATISTICS: Final = ("running_mean", "running_var")
 _BOOKKEEPING: Final = (COUNTER, "total_ops", "total_params", "relative_position_index", "attn_mask", "position_ids")
 
 
-def load_weights(network: nn.Module, path: str | Path, *, convert: FamilyConverter | None = None) -> LoadReport:
+def load_weights(
+    network: nn.Module, path: str | Path, *, convert: FamilyConverter | None = None, is_plain: bool = False
+) -> LoadReport:
     """Fill `network` from a file and return what was matched.
 
     A published layout is told by the names and shapes in the file: then the network that its authors mean is loaded, by
@@ -34,6 +36,7 @@ def load_weights(network: nn.Module, path: str | Path, *, convert: FamilyConvert
         path: A safetensors file, an archive of NumPy arrays, or a torch file that holds tensors only; ``FILE#key``
             names one network in it by the dictionaries and prefixes that lead to it, e.g. ``dino.pth#student``.
         convert: Renames and reshapes the keys of the family's other releases.
+        is_plain: Whether the file is known to have none of the published layouts.
 
     Raises:
         WeightsError: The file is missing, unsafe, unreadable, not one of its keys fits, several networks in it do, or
@@ -42,7 +45,7 @@ def load_weights(network: nn.Module, path: str | Path, *, convert: FamilyConvert
     file, key = file_and_key(path)
     own = network.state_dict()
     contents = list(read_state_dicts(file))
-    layout = layout_of(contents)
+    layout = None if is_plain else layout_of(contents)
     published = None
     if layout is not None:
         published = network_in_file(contents, layout, key, file)

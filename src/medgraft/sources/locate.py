@@ -8,6 +8,7 @@ from medgraft.sources.catalogue import SOURCES, nearest_sources
 from medgraft.sources.known import KnownSource
 from medgraft.sources.load import file_and_key
 from medgraft.sources.package import is_installed, package_file
+from medgraft.sources.run_source import MODEL_KEY, model_folder, run_source
 from medgraft.sources.vault import stored, stored_names, verified
 
 __all__ = ["Located", "is_here", "locate", "source_named"]
@@ -21,11 +22,13 @@ class Located:
         path: The file.
         key: The network in it where the user named one, else None.
         source: What it is where the user named that, else None.
+        run: Folder of the stored model where it is one, else None.
     """
 
     path: Path
     key: str | None = None
     source: KnownSource | None = None
+    run: Path | None = None
 
     @property
     def text(self) -> str:
@@ -48,12 +51,15 @@ def locate(weights: str) -> Located:
     """The file that ``--weights`` means, its digest checked where one is known.
 
     Args:
-        weights: A path, or the name of a source, either with ``#key``.
+        weights: A path, the folder of a finished run or of its model, or the name of a source; with ``#key``.
 
     Raises:
         WeightsError: There is no such file or source, or it is not on this machine, or its file was changed.
     """
     path, key = file_and_key(weights)
+    if (folder := model_folder(path)) is not None:
+        model, file = run_source(folder)
+        return Located(path=file, key=MODEL_KEY, source=model, run=folder)
     if path.exists():
         return Located(path=path, key=key)
     source = source_named(str(path))

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -212,6 +213,9 @@ def _size(state: dict[str, Tensor]) -> int:
 def _converted(convert: FamilyConverter, state: dict[str, Tensor]) -> dict[str, Tensor]:
     # A converter written for one release of a checkpoint meets keys it does not know on all others.
     try:
-        return convert(dict(state))
+        with warnings.catch_warnings():
+            # timm's interpolation of position tables is slower than it could be, which is nobody's concern here.
+            warnings.filterwarnings("ignore", message=r"torch\.searchsorted")
+            return convert(dict(state))
     except (KeyError, ValueError, RuntimeError, IndexError, AttributeError, TypeError, AssertionError):
         return {}

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from medgraft.backbones.build import build_backbone, family_converter, finished
+from medgraft.backbones.load_report import Ancestor
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.backbones.torchvision_models import without_dropped
 from medgraft.errors import WeightsError
@@ -18,6 +19,7 @@ from medgraft.sources.layouts.published import PLAIN
 from medgraft.sources.load import load_weights
 from medgraft.sources.locate import Located, locate
 from medgraft.sources.proof import prove
+from medgraft.sources.run_source import lineage_of_run
 
 __all__ = ["open_backbone", "open_located"]
 
@@ -64,7 +66,8 @@ def _opened(spec: BackboneSpec, located: Located | None) -> Backbone:
             backbone = dataclasses.replace(backbone, network=network, report=without_dropped(spec.name, report))
         elif located is not None:
             backbone = _filled(dataclasses.replace(backbone, spec=flat), located)
-        if spec.weights not in ("none", "packaged"):
+        # What a run's own layers saw is known, and no photographs.
+        if spec.weights not in ("none", "packaged") and (located is None or located.run is None):
             backbone = _proven(backbone)
     return finished(backbone, spec)
 
@@ -72,7 +75,8 @@ def _opened(spec: BackboneSpec, located: Located | None) -> Backbone:
 def _filled(backbone: Backbone, located: Located) -> Backbone:
     """A built network with the weights of a file, and the input these were made for."""
     network = backbone.network
-    report = load_weights(network, located.text, convert=family_converter(backbone))
+    is_run = located.run is not None
+    report = load_weights(network, located.text, convert=family_converter(backbone), is_plain=is_run)
     if located.source is not None and report.layout not in (located.source.layout, PLAIN):
         raise WeightsError(
             f"expected the layout {located.source.layout} of {located.source.name} in {located.path}, got "
@@ -85,8 +89,23 @@ def _filled(backbone: Backbone, located: Located) -> Backbone:
         names=tuple(source.name for source in sources),
         licence=report.licence or _licence(sources),
         source=located.source.name if located.source else report.source,
+        lineage=_lineage(located, report.sha256, sources),
     )
     return _as_they_saw(dataclasses.replace(backbone, report=report), sources)
+
+
+def _lineage(located: Located, sha256: str, sources: tuple[KnownSource, ...]) -> tuple[Ancestor, ...]:
+    """What weights learned, step by step.
+
+    Args:
+        located: Their file.
+        sha256: Of the file.
+        sources: What they may be.
+    """
+    before = lineage_of_run(located.run) if located.run is not None else ()
+    words = " or ".join(dict.fromkeys(f"{source.objective}: {source.data}" for source in sources))
+    name = " or ".join(source.name for source in sources) or located.path.name
+    return (*before, Ancestor(name=name, learned=words or "not stated", licence=_licence(sources), sha256=sha256))
 
 
 def _proven(backbone: Backbone) -> Backbone:
@@ -100,15 +119,18 @@ def _proven(backbone: Backbone) -> Backbone:
     """
     proof = prove(backbone)
     name = backbone.report.source
-    if proof.verdict == "contradicts":
+    is_stopping = backbone.spec.proof == "stop"
+    if proof.verdict == "contradicts" and is_stopping:
         raise WeightsError(
             f"expected {name} to have seen mean {backbone.mean} and std {backbone.std} (on the scale 0 to 1), got one "
-            f"that says otherwise. {proof.words} Give what it saw by --set backbone.mean=… and --set backbone.std=…."
+            f"that says otherwise. {proof.words} Give what it saw by --set backbone.mean=… and backbone.std=…, "
+            "or go on all the same by --set backbone.proof=say."
         )
-    if proof.verdict == "damaged":
+    if proof.verdict == "damaged" and is_stopping:
         raise WeightsError(
             f"expected layers in {name} that fit together, got others: {proof.words} Tensors were exchanged, "
-            "multiplied or named wrongly, or it is another file. Fetch it again."
+            "multiplied or named wrongly, or it is another file. Fetch it again, "
+            "or go on all the same by --set backbone.proof=say."
         )
     return dataclasses.replace(backbone, report=dataclasses.replace(backbone.report, proof=proof.words))
 
