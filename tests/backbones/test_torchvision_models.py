@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 from torchvision.models import get_model, get_model_weights
 
-from medgraft.backbones import Backbone, BackboneSpec
+from medgraft.backbones import Backbone, BackboneSpec, torchvision_models
 from medgraft.backbones.build import VOLUME_NAMES
 from medgraft.backbones.torchvision_models import (
     IMAGE_NAMES,
@@ -246,6 +246,7 @@ def test_weights_that_cannot_be_had_are_refused(cache: Path, monkeypatch: pytest
         raise OSError("no route")
 
     monkeypatch.setattr(torch.hub, "download_url_to_file", unreachable)
+    monkeypatch.setattr(torchvision_models, "demand_reachable", lambda _: None)
     with pytest.raises(WeightsError, match=r"alexnet-owt-7be5be79\.pth, got OSError: no route.*--weights PATH"):
         published_file("torchvision/alexnet", is_offline=False)
 

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from medgraft.backbones import PACKAGED_NAME, Backbone, BackboneSpec
+from medgraft.backbones import PACKAGED_NAME, Backbone, BackboneSpec, timm_models
 from medgraft.backbones.own import first_channels, source_file
 from medgraft.backbones.packaged import packaged_state
 from medgraft.errors import BackboneError, ConfigError, WeightsError
@@ -384,6 +384,7 @@ def test_an_unreachable_hub_is_a_weights_error_with_the_way_out(monkeypatch: pyt
         return create(*args, **kwargs)
 
     monkeypatch.setattr(timm, "create_model", refuse)
+    monkeypatch.setattr(timm_models, "demand_reachable", lambda _: None)
     with pytest.raises(
         WeightsError, match=r"published weights of resnet18, got ConnectionError: no route to the hub\. "
     ):

@@ -117,9 +117,7 @@ def prove(backbone: Backbone) -> Proof:
     """
     network = backbone.network
     if backbone.dims != 2 or backbone.in_channels != 3 or backbone.normalisation != "weights":
-        return Proof(
-            verdict="unchecked", words="Its preprocessing cannot be checked: it is not made for colour images."
-        )
+        return Proof(verdict="unchecked", words="Its preprocessing cannot be checked: it does not read three channels.")
     if not any(_remembers(module) for module in network.modules()):
         return Proof(verdict="unchecked", words="Its preprocessing cannot be checked: no layer remembers what it saw.")
     declared = Hypothesis(words="declared", mean=_three(backbone.mean), std=_three(backbone.std))
@@ -245,9 +243,11 @@ def _damaged(views: list[LayerView]) -> tuple[str, ...]:
     if not _is_told(views):
         return ()
     told = [view for view in views if view.num_channels >= _FEWEST]
-    usual = float(np.median([view.ratio for view in views]))
     odd = [view for view in told if view.agreement < (_BROKEN_LAST if view is views[-1] else _BROKEN)]
-    odd += [view for view in views if abs(view.ratio - usual) > _SCALE and view not in odd]
+    # What is multiplied goes on through the layers behind: those before it tell what is usual.
+    ratios = np.array([view.ratio for view in views])
+    usual = [float(np.median(ratios[:number] if number else ratios)) for number in range(len(views))]
+    odd += [view for view, own in zip(views, usual, strict=True) if abs(view.ratio - own) > _SCALE and view not in odd]
     return tuple(view.name for view in odd)
 
 
