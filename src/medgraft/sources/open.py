@@ -36,26 +36,20 @@ def open_backbone(spec: BackboneSpec) -> Backbone:
         BackboneError: Unknown name (the message lists the nearest) or arguments.
         WeightsError: The weights cannot be read, do not fit, or were trained with another network of the same shapes.
     """
-    if spec.weights in ("none", *_PUBLISHED):
-        return _opened(spec, None)
-    return open_located(spec, locate(spec.weights))
+    return open_located(spec, None if spec.weights in ("none", *_PUBLISHED) else locate(spec.weights))
 
 
-def open_located(spec: BackboneSpec, located: Located) -> Backbone:
+def open_located(spec: BackboneSpec, located: Located | None) -> Backbone:
     """The network of `spec` with the weights of a file that was found already.
 
     Args:
         spec: What the user asked for.
-        located: The file, and what it is where that is known.
+        located: The file, and what it is where that is known; None where the weights are no file of the user's.
 
     Raises:
         BackboneError: Unknown name or arguments.
         WeightsError: The weights cannot be read, do not fit, or are something else.
     """
-    return _opened(spec, located)
-
-
-def _opened(spec: BackboneSpec, located: Located | None) -> Backbone:
     flat = dataclasses.replace(spec, lift="none", input="replicate")
     # Building a network must not move anybody's random numbers, see `build_backbone`.
     with torch.random.fork_rng(devices=[]):
