@@ -73,7 +73,7 @@ def test_a_changed_package_is_refused_with_both_digests(tmp_path: Path, monkeypa
 
 def test_where_it_is_installed_it_is_the_network_for_images() -> None:
     assert default_network(2).name == SOURCE.network
-    assert default_network(2).weights == IMAGENET_LITE0
+    assert (default_network(2).weights, default_network(2).size) == (IMAGENET_LITE0, 128)
     assert default_network(3).name == "shapes_resnet18"
     assert default_network(2, "none").weights == "none"
 

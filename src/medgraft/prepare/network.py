@@ -58,7 +58,7 @@ def network_of(config: BackboneConfig, named: NamedNetwork, *, seed: int, is_off
         name=named.name,
         args=named.args,
         weights=named.weights,
-        size=config.size,
+        size=config.size if config.size is not None else named.size,
         mean=config.mean,
         std=config.std,
         input=config.input,

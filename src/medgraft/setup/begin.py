@@ -11,6 +11,7 @@ from medgraft.setup.folder import demand_same_data
 __all__ = ["as_begun", "begin"]
 
 _OPEN: Final = ("name", "weights")
+_KEPT: Final = (*_OPEN, "args", "size")
 
 
 def as_begun(folder: Path, config: RunConfig) -> RunConfig:
@@ -29,9 +30,9 @@ def as_begun(folder: Path, config: RunConfig) -> RunConfig:
     if not path.is_file() or all(getattr(config.backbone, key) is not None for key in _OPEN):
         return config
     before = read_config(path).backbone
-    given = {key: value for key in (*_OPEN, "args") if (value := getattr(config.backbone, key))}
+    given = {key: value for key in _KEPT if (value := getattr(config.backbone, key))}
     backbone = before.model_copy(update=given)
-    kept = {key: getattr(backbone, key) for key in (*_OPEN, "args")}
+    kept = {key: getattr(backbone, key) for key in _KEPT}
     return config.model_copy(update={"backbone": config.backbone.model_copy(update=kept)})
 
 
@@ -48,7 +49,7 @@ def begin(folder: Path, config: RunConfig, material: Material) -> RunConfig:
     """
     demand_same_data(folder, digest_of(material))
     spec = material.source.backbone.spec
-    used = {"name": spec.name, "args": spec.args, "weights": spec.weights}
+    used = {"name": spec.name, "args": spec.args, "weights": spec.weights, "size": spec.size}
     settled = config.model_copy(update={"backbone": config.backbone.model_copy(update=used)})
     if settled != config:
         write_text(folder / "config.yaml", to_yaml(settled))
