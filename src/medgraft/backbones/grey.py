@@ -6,6 +6,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from medgraft.backbones.evaluating import evaluating
 from medgraft.backbones.spec import Backbone
 from medgraft.errors import BackboneError
 
@@ -106,15 +107,12 @@ def _first_output(backbone: Backbone, stem: nn.Module, image: Tensor) -> Tensor:
     """
     seen: list[Tensor] = []
     network = backbone.network
-    was_training = network.training
     side = backbone.sides[0] if backbone.is_fixed and backbone.sides else _SIDE
     image = nn.functional.interpolate(image, size=(side, side), mode="nearest")
     handle = stem.register_forward_hook(lambda *args: seen.append(args[2]))
-    network.eval()
     try:
-        with torch.inference_mode():
+        with evaluating(network):
             network(image)
     finally:
         handle.remove()
-        network.train(was_training)
     return seen[0]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from medgraft.backbones.build import build_backbone
+from medgraft.backbones.evaluating import evaluating
 from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.spec import Backbone, BackboneSpec
 from medgraft.errors import BackboneError, WeightsError
@@ -85,12 +86,6 @@ def _difference(backbone: Backbone, name: str, args: dict[str, object]) -> float
 
 
 def _features(network: nn.Module, x: Tensor) -> Tensor:
-    was_training = network.training
-    network.eval()
-    try:
-        with torch.inference_mode():
-            run = getattr(network, "forward_features", network)
-            features: Tensor = run(x)
-            return features.clone()
-    finally:
-        network.train(was_training)
+    with evaluating(network):
+        features: Tensor = getattr(network, "forward_features", network)(x)
+        return features.clone()

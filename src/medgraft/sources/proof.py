@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from medgraft.backbones.evaluating import evaluating
 from medgraft.backbones.spec import Backbone
 from medgraft.sources.leaves import dead_leaves
 
@@ -30,7 +31,6 @@ _GOOD: Final = 0.2
 """The worst score of a preprocessing that may prove another one wrong; networks of films have none as good."""
 _TIMES: Final = 2.5
 _TIMES_OF_ORDER: Final = 1.5
-_BLUE_FIRST: Final = ", blue first"
 _APART: Final = 0.1
 _FEWEST: Final = 12
 _BROKEN, _BROKEN_LAST = 4.0, 2.5
@@ -51,6 +51,11 @@ class Hypothesis:
     std: tuple[float, float, float]
     is_bgr: bool = False
 
+    @property
+    def scale(self) -> tuple[float, ...]:
+        """Mean and deviation, whatever colour comes first."""
+        return (*self.mean, *self.std)
+
 
 _SCALES: Final = (
     ("ImageNet's mean and deviation", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
@@ -60,7 +65,7 @@ _SCALES: Final = (
     ("0 to 255 less ImageNet's mean", (0.485, 0.456, 0.406), (1 / 255, 1 / 255, 1 / 255)),
 )
 HYPOTHESES: Final = tuple(
-    Hypothesis(words=words + (_BLUE_FIRST if is_bgr else ""), mean=mean, std=std, is_bgr=is_bgr)
+    Hypothesis(words=words + (", blue first" if is_bgr else ""), mean=mean, std=std, is_bgr=is_bgr)
     for (words, mean, std), is_bgr in itertools.product(_SCALES, (False, True))
 )
 """What networks for images were shown."""
@@ -132,20 +137,20 @@ def prove(backbone: Backbone) -> Proof:
     if not _is_told(views):
         words = "Its preprocessing cannot be checked: its layers remember nothing that photographs would show them."
         return Proof(verdict="unchecked", words=words, declared=score)
-    scores = scores_of(network)
-    best = _best(scores)
-    proof = _compared(score, best, scores[best])
+    looked = _views_of_all(network)
+    best = _best({hypothesis: _score(seen) for hypothesis, seen in looked.items()})
+    proof = _compared(score, best, _score(looked[best]))
     ratio = float(np.median([view.ratio for view in views if view.num_channels][:_FIRST_LAYERS]))
     if proof.verdict == "unchecked" and abs(ratio) > _SCALE:
         words = f"Its first layers see {np.exp(ratio):.3g} times the variance they remember, as declared."
         proof = dataclasses.replace(proof, verdict="contradicts", words=words)
-    return _with_damage(proof, views_of(network, _as_seen(best)))
+    return _with_damage(proof, looked[best])
 
 
 def _best(scores: Mapping[Hypothesis, float]) -> Hypothesis:
     """The preprocessing that fits best; blue comes first only where that fits clearly better than red."""
     best = min(scores, key=scores.__getitem__)
-    rgb = dataclasses.replace(best, words=best.words.removesuffix(_BLUE_FIRST), is_bgr=False)
+    rgb = next(other for other in scores if not other.is_bgr and other.scale == best.scale)
     return rgb if scores[rgb] < _TIMES_OF_ORDER * scores[best] else best
 
 
@@ -200,10 +205,15 @@ def scores_of(network: nn.Module) -> Mapping[Hypothesis, float]:
     Args:
         network: For images of three channels, with its weights.
     """
-    scores = {hypothesis: score_of(network, _as_seen(hypothesis)) for hypothesis in HYPOTHESES if not hypothesis.is_bgr}
-    best = min(scores, key=scores.__getitem__)
-    turned = next(other for other in HYPOTHESES if other.is_bgr and (other.mean, other.std) == (best.mean, best.std))
-    return {**scores, turned: score_of(network, _as_seen(turned))}
+    return {hypothesis: _score(views) for hypothesis, views in _views_of_all(network).items()}
+
+
+def _views_of_all(network: nn.Module) -> dict[Hypothesis, list[LayerView]]:
+    """What the layers see under every scale, and under the best of them with blue first."""
+    looked = {hypothesis: views_of(network, _as_seen(hypothesis)) for hypothesis in HYPOTHESES if not hypothesis.is_bgr}
+    best = min(looked, key=lambda hypothesis: _score(looked[hypothesis]))
+    turned = next(other for other in HYPOTHESES if other.is_bgr and other.scale == best.scale)
+    return {**looked, turned: views_of(network, _as_seen(turned))}
 
 
 def score_of(network: nn.Module, images: Tensor) -> float:
@@ -259,13 +269,8 @@ def views_of(network: nn.Module, images: Tensor) -> list[LayerView]:
         images: (N, C, H, W), normalised.
     """
     views: list[LayerView] = []
-    was_training = network.training
-    network.eval()
-    try:
-        with _looking(network, views), torch.inference_mode():
-            getattr(network, "forward_features", network)(images)
-    finally:
-        network.train(was_training)
+    with _looking(network, views), evaluating(network):
+        getattr(network, "forward_features", network)(images)
     return views
 
 

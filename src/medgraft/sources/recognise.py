@@ -83,7 +83,7 @@ def network_in_file(contents: Sequence[StateDict], layout: str, path: str | None
         raise WeightsError(f"expected a network in {file}, which has the marks of {rules.words}, got none.")
     chosen = [name for name in found if path is None or _is_at(name, path)]
     if not chosen:
-        names = " or ".join(f"{file}#{name.rstrip('./~')}" for name in found)
+        names = " or ".join(f"{file}#{name}" for name in found)
         raise WeightsError(f"expected a network {path!r} in {file}, got none of that name. Say {names}.")
     state, dropped = {}, []
     for name, value in found[chosen[0]].items():
@@ -93,15 +93,15 @@ def network_in_file(contents: Sequence[StateDict], layout: str, path: str | None
         state[_renamed(name, rules.renames)] = value
     return NetworkInFile(
         layout=layout,
-        path=chosen[0].rstrip("./~"),
+        path=chosen[0],
         state=state,
         dropped=tuple(dropped),
-        others=tuple(name.rstrip("./~") for name in found if name != chosen[0]),
+        others=tuple(name for name in found if name != chosen[0]),
     )
 
 
 def _networks(tensors: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[str, dict[str, Tensor]]:
-    """Networks of a file by the path that leads to them; the one that the authors mean comes first.
+    """Networks of a file by the path that leads to them, without its last separator; the one that is meant comes first.
 
     Args:
         tensors: All of the file, by path and name.
@@ -115,7 +115,7 @@ def _networks(tensors: Mapping[str, Tensor], patterns: Sequence[str]) -> dict[st
                 by_path.setdefault(match[0], {})[name[match.end() :]] = value
         # What lies beside a network, such as the state of an optimiser, matches the widest patterns too.
         for found in sorted(by_path, key=lambda place: -sum(value.numel() for value in by_path[place].values()))[:1]:
-            networks.setdefault(found, by_path[found])
+            networks.setdefault(found.rstrip("./~"), by_path[found])
     return networks
 
 
@@ -127,4 +127,4 @@ def _renamed(name: str, renames: Sequence[tuple[str, str]]) -> str:
 
 def _is_at(found: str, path: str) -> bool:
     """Whether a network's path is the one the user gave, or begins with it."""
-    return f"{found.rstrip('./~')}.".startswith(f"{path.rstrip('./')}.")
+    return f"{found}.".startswith(f"{path.rstrip('./')}.")
