@@ -205,7 +205,7 @@ def _checked(source: KnownSource, path: Path, *, origin: str, is_licence_accepte
     """
     spec = BackboneSpec(name=source.network, args=source.args, weights=str(path))
     report = open_located(spec, Located(path=path, source=source)).report
-    if report.matched_fraction < 1 and set(report.missing):
+    if report.missing:
         raise WeightsError(
             f"expected {path} to fill all of {source.network} as {source.name} does, got nothing for "
             f"{', '.join(report.missing[:3])} …. It is another file."

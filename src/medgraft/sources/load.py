@@ -14,7 +14,7 @@ from medgraft.sources.matching import Candidate, FamilyConverter, matched_networ
 from medgraft.sources.recognise import COUNTER, NetworkInFile, layout_of, network_in_file
 from medgraft.sources.weights_file import SHARD, StateDict, read_state_dicts, weights_sha256
 
-__all__ = ["file_and_key", "load_weights"]
+__all__ = ["file_and_key", "fill_network", "load_weights"]
 
 _SHOWN: Final = 5
 _STATISTICS: Final = ("running_mean", "running_var")
@@ -42,7 +42,24 @@ def load_weights(
         WeightsError: The file is missing, unsafe, unreadable, not one of its keys fits, several networks in it do, or
             it holds a part of a layer that the network lacks.
     """
-    file, key = file_and_key(path)
+    return fill_network(network, *file_and_key(path), convert=convert, is_plain=is_plain)
+
+
+def fill_network(
+    network: nn.Module, file: Path, key: str | None, *, convert: FamilyConverter | None = None, is_plain: bool = False
+) -> LoadReport:
+    """As `load_weights`, of a file and the network in it that are told apart already.
+
+    Args:
+        network: Changed in place.
+        file: The weights file.
+        key: Dictionaries and prefixes that lead to the network in it, or their beginning; None where nobody named any.
+        convert: Renames and reshapes the keys of the family's other releases.
+        is_plain: Whether the file is known to have none of the published layouts.
+
+    Raises:
+        WeightsError: As there.
+    """
     own = network.state_dict()
     contents = list(read_state_dicts(file))
     layout = None if is_plain else layout_of(contents)

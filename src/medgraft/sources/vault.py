@@ -16,7 +16,7 @@ from medgraft.errors import MedgraftError, RunError, WeightsError
 from medgraft.files import locked, read_json, remove_leftovers, replacing, replacing_folder, write_json
 from medgraft.machine import home
 from medgraft.sources.known import KnownSource
-from medgraft.sources.weights_file import sha256_of
+from medgraft.sources.weights_file import demand_sha256, sha256_of
 from medgraft.version import __version__
 
 __all__ = ["StoredWeights", "pack", "remove", "store", "stored", "stored_names", "unpack", "vault_folder", "verified"]
@@ -92,16 +92,8 @@ def verified(name: str) -> tuple[StoredWeights, Path]:
     if record is None:
         raise WeightsError(f"expected weights {name!r} in {vault_folder()}, got none. See medgraft weights list.")
     path = vault_folder() / name / record.file
-    _demand_digest(path, record.sha256, f"medgraft weights remove {name} and bring it again")
+    demand_sha256(path, record.sha256, f"Say medgraft weights remove {name} and bring it again.")
     return record, path
-
-
-def _demand_digest(path: Path, expected: str, remedy: str) -> None:
-    if not path.is_file():
-        raise WeightsError(f"expected the weights file {path}, got nothing. Say {remedy}.")
-    digest = sha256_of(path)
-    if digest != expected:
-        raise WeightsError(f"expected sha256 {expected} of {path}, got {digest}: it was changed. Say {remedy}.")
 
 
 def store(source: KnownSource, file: Path, *, origin: str, is_licence_accepted: bool) -> StoredWeights:
@@ -198,7 +190,7 @@ def unpack(file: Path) -> list[StoredWeights]:
         folder = Path(temporary)
         records = _unpacked(file, folder)
         for record in records:
-            _demand_digest(folder / record.source.name / record.file, record.sha256, "pack the weights again")
+            demand_sha256(folder / record.source.name / record.file, record.sha256, "Pack the weights again.")
         for record in records:
             with _alone(), replacing_folder(vault_folder() / record.source.name) as place:
                 for name in (record.file, _MANIFEST):

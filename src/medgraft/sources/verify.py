@@ -5,6 +5,7 @@ import dataclasses
 from medgraft.backbones.spec import BackboneSpec
 from medgraft.errors import MedgraftError
 from medgraft.sources.catalogue import SOURCES
+from medgraft.sources.choose import network_of_weights
 from medgraft.sources.known import KnownSource
 from medgraft.sources.locate import is_here, source_named
 from medgraft.sources.open import open_backbone
@@ -41,11 +42,11 @@ def verify(name: str) -> Verified:
         name: Of a source on this machine.
     """
     try:
-        source = source_named(name)
-        network, args = (source.network, source.args) if source is not None else ("", {})
-        spec = BackboneSpec(name=network or "unknown", args=args, weights=name, is_offline=True)
-        report = open_backbone(spec).report
+        named = network_of_weights(name)
+        report = open_backbone(BackboneSpec(name=named.name, args=named.args, weights=name, is_offline=True)).report
     except MedgraftError as error:
         return Verified(name=name, is_sound=False, words=str(error))
-    words = f"{report.matched} tensors, none missing. {report.proof}"
-    return Verified(name=name, is_sound=True, words=words)
+    missing = f"{len(report.missing)} missing ({report.missing[0]} …)" if report.missing else "none missing"
+    return Verified(
+        name=name, is_sound=not report.missing, words=f"{report.matched} tensors, {missing}. {report.proof}"
+    )

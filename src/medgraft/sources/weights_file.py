@@ -21,7 +21,7 @@ from torch import Tensor
 
 from medgraft.errors import WeightsError
 
-__all__ = ["SHARD", "StateDict", "read_state_dicts", "sha256_of", "weights_sha256"]
+__all__ = ["SHARD", "StateDict", "demand_sha256", "read_state_dicts", "sha256_of", "weights_sha256"]
 
 SHARD: Final = re.compile(r"-(\d{5})-of-(\d{5})(?=\.)")
 """How parts of one file are called."""
@@ -73,6 +73,24 @@ def sha256_of(*paths: Path) -> str:
             while piece := file.read(1 << 20):
                 digest.update(piece)
     return digest.hexdigest()
+
+
+def demand_sha256(path: Path, expected: str, remedy: str) -> None:
+    """Refuse a file that is not the one it was.
+
+    Args:
+        path: Of the file.
+        expected: Its hexadecimal SHA-256.
+        remedy: What to do about it, as a sentence.
+
+    Raises:
+        WeightsError: It is missing, or was changed; the message has both digests.
+    """
+    if not path.is_file():
+        raise WeightsError(f"expected the weights file {path}, got nothing. {remedy}")
+    digest = sha256_of(path)
+    if digest != expected:
+        raise WeightsError(f"expected sha256 {expected} of {path}, got {digest}: it was changed. {remedy}")
 
 
 def weights_sha256(path: Path) -> str:
