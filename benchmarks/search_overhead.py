@@ -24,7 +24,7 @@ from medgraft.config import RunConfig, make_config
 from medgraft.listener import Listener
 from medgraft.phantom.phantom import DEMO, write_phantom
 from medgraft.prepare.cohort import open_cohort
-from medgraft.prepare.network import fitted, named_network, network_of
+from medgraft.prepare.network import fitted, network_for, network_of
 from medgraft.run.doctor import doctor
 from medgraft.search.outcome import search_cut
 from medgraft.search.trainer import Trainer
@@ -84,9 +84,9 @@ def seconds_of_trace(config: RunConfig) -> float:
     """Of building and tracing the network, apart from the images, which are read once for any purpose."""
     cohort = open_cohort(config.data, Listener())
     start = time.perf_counter()
-    named = named_network(config.backbone, cohort.dims)
-    assert named is not None, "the settings name a network"
-    network = network_of(config.backbone, named, seed=config.seed, is_offline=config.offline)
+    network = network_of(
+        config.backbone, network_for(config.backbone, cohort.dims), seed=config.seed, is_offline=config.offline
+    )
     prepare_source(*fitted(network, cohort, config.backbone.lift))
     return time.perf_counter() - start
 

@@ -15,11 +15,11 @@ from medgraft.data.decoded.images import DecodedCohort
 from medgraft.data.decoded.masks import build_mask_cache
 from medgraft.data.groups import groups_of
 from medgraft.data.split import split_cohort, undivided
-from medgraft.errors import BackboneError, DataError
+from medgraft.errors import DataError
 from medgraft.io.preprocess import intensity_scale
 from medgraft.listener import Listener
 from medgraft.prepare.cohort import audited, decoded_as_asked, open_cohort
-from medgraft.prepare.network import fitted, named_network, network_of, wanted_dims
+from medgraft.prepare.network import fitted, named_network, network_for, network_of, wanted_dims
 from medgraft.prepare.sides import image_and_patch_sides
 from medgraft.sources.choose import NamedNetwork
 from medgraft.study.dataset import Dataset
@@ -68,7 +68,7 @@ def prepare_material(
         network = _opened(backbone, named, listener, seed=seed, is_offline=is_offline)
     cohort = open_cohort(data, listener, wanted_dims(backbone.lift, network), seed)
     if network is None:
-        network = _opened(backbone, _demanded(backbone, cohort), listener, seed=seed, is_offline=is_offline)
+        network = _opened(backbone, network_for(backbone, cohort.dims), listener, seed=seed, is_offline=is_offline)
     if data.folds > 1:
         # Each fold divides all cases in its own way: what a given split shares between its parts is no leak of theirs.
         cohort = _noted(cohort, undivided(cohort), listener)
@@ -113,14 +113,6 @@ def _noted(before: Cohort, after: Cohort, listener: Listener) -> Cohort:
     return after
 
 
-def _demanded(backbone: BackboneConfig, cohort: Cohort) -> NamedNetwork:
-    """The network and weights for a cohort, which decides where the user leaves them open."""
-    named = named_network(backbone, cohort.dims)
-    if named is None:
-        raise BackboneError(f"expected a network for {cohort.dims} axes, got none. Say --backbone NAME.")
-    return named
-
-
 def _opened(
     config: BackboneConfig, named: NamedNetwork, listener: Listener, *, seed: int, is_offline: bool
 ) -> Backbone:
@@ -155,7 +147,7 @@ def divided_material(
         DataError: An image cannot be read.
         MedgraftError: Whatever else is wrong with the input; see the functions called.
     """
-    network = network_of(backbone, _demanded(backbone, cohort), seed=seed, is_offline=is_offline)
+    network = network_of(backbone, network_for(backbone, cohort.dims), seed=seed, is_offline=is_offline)
     source, sides, channels = _source_for(network, cohort, data, backbone)
     decoded = decoded_as_asked(cohort, data, sides, channels, Listener(), folder=folder)
     if decoded.broken:

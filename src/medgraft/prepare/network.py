@@ -13,17 +13,32 @@ from medgraft.sources.choose import NamedNetwork, default_network, network_of_we
 from medgraft.sources.open import open_backbone
 from medgraft.types import Cohort
 
-__all__ = ["fitted", "named_network", "network_of", "wanted_dims"]
+__all__ = ["fitted", "named_network", "network_for", "network_of", "wanted_dims"]
 
 _USUAL_LIFT: Final[Lift] = "slices"
 
 
-def named_network(config: BackboneConfig, dims: int | None = None) -> NamedNetwork | None:
-    """Which network and weights the user means; None while that depends on what the cohort is.
+def network_for(config: BackboneConfig, dims: int) -> NamedNetwork:
+    """The network and weights for a cohort, which decides where the user leaves them open.
 
     Args:
         config: What the user says of it.
-        dims: Of the cohort: 2 images, 3 volumes; None as long as nobody looked.
+        dims: Of the cohort: 2 images, 3 volumes.
+
+    Raises:
+        WeightsError: There are no such weights, or they do not tell their network.
+    """
+    if (named := named_network(config)) is not None:
+        return named
+    usual = default_network(dims, "none" if config.weights == "none" else None)
+    return dataclasses.replace(usual, args={**usual.args, **config.args})
+
+
+def named_network(config: BackboneConfig) -> NamedNetwork | None:
+    """Which network and weights the user means; None where that is left to what the cohort is.
+
+    Args:
+        config: What the user says of it.
 
     Raises:
         WeightsError: There are no such weights, or they do not tell their network.
@@ -35,10 +50,7 @@ def named_network(config: BackboneConfig, dims: int | None = None) -> NamedNetwo
     if config.weights not in (None, "none", "hub"):
         named = network_of_weights(config.weights)
         return dataclasses.replace(named, args={**named.args, **config.args})
-    if dims is None:
-        return None
-    named = default_network(dims, "none" if config.weights == "none" else None)
-    return dataclasses.replace(named, args={**named.args, **config.args})
+    return None
 
 
 def network_of(config: BackboneConfig, named: NamedNetwork, *, seed: int, is_offline: bool) -> Backbone:
@@ -66,7 +78,7 @@ def network_of(config: BackboneConfig, named: NamedNetwork, *, seed: int, is_off
         is_offline=is_offline,
         seed=seed,
     )
-    backbone = open_backbone(spec)
+    backbone = open_backbone(spec, named.located)
     if backbone.in_channels not in (1, 3):
         raise BackboneError(f"expected a network for 1 or 3 channels, got {backbone.in_channels}.")
     return backbone

@@ -6,8 +6,8 @@ from typing import Any, Final
 from medgraft.backbones.packaged import PACKAGED_NAME, build_packaged
 from medgraft.errors import WeightsError
 from medgraft.sources.catalogue import IMAGENET_LITE0, SOURCES
-from medgraft.sources.catalogue.sizes import SIZES
 from medgraft.sources.fingerprint import size_of, without_wrappers
+from medgraft.sources.identify import sources_of_size
 from medgraft.sources.known import KnownSource
 from medgraft.sources.layouts.published import PLAIN
 from medgraft.sources.locate import Located, is_here, locate
@@ -30,6 +30,7 @@ class NamedNetwork:
         weights: As ``--weights`` names them.
         size: Side of its input in px where neither the user nor the network shall say; None for the network's own.
         why: Why it is this one, in words for the user; empty where the user named it.
+        located: The file of the weights, where finding the network meant finding it.
     """
 
     name: str
@@ -37,6 +38,7 @@ class NamedNetwork:
     args: dict[str, Any] = dataclasses.field(default_factory=dict)
     size: int | None = None
     why: str = ""
+    located: Located | None = None
 
 
 def default_network(dims: int, weights: str | None = None) -> NamedNetwork:
@@ -69,7 +71,8 @@ def network_of_weights(weights: str) -> NamedNetwork:
     located = locate(weights)
     if located.source is not None:
         why = f"{located.source.name} belongs to it"
-        return NamedNetwork(name=located.source.network, args=located.source.args, weights=weights, why=why)
+        name, args = located.source.network, located.source.args
+        return NamedNetwork(name=name, args=args, weights=weights, why=why, located=located)
     networks = _networks_in(located)
     if len(networks) != 1:
         listed = " or ".join(name for name, _ in networks) or "none that is known"
@@ -78,7 +81,8 @@ def network_of_weights(weights: str) -> NamedNetwork:
             "Say --backbone NAME."
         )
     ((name, args),) = networks
-    return NamedNetwork(name=name, args=args, weights=weights, why="the tensors in the file are its own")
+    why = "the tensors in the file are its own"
+    return NamedNetwork(name=name, args=args, weights=weights, why=why, located=located)
 
 
 def _networks_in(located: Located) -> list[tuple[str, dict[str, Any]]]:
@@ -95,7 +99,7 @@ def _networks_in(located: Located) -> list[tuple[str, dict[str, Any]]]:
     size = size_of(state)
     if size == size_of(build_packaged().state_dict()):
         return [(PACKAGED_NAME, {})]
-    alike = [source for source in SOURCES.values() if SIZES.get(source.name) == size]
+    alike = sources_of_size(size)
     return _distinct([source for source in alike if source.layout == (layout or PLAIN)] or alike)
 
 

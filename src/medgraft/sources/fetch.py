@@ -15,7 +15,7 @@ from medgraft.errors import WeightsError
 from medgraft.sources.catalogue import SOURCES, nearest_sources
 from medgraft.sources.known import Input, KnownSource, Place
 from medgraft.sources.locate import Located
-from medgraft.sources.open import open_located
+from medgraft.sources.open import open_backbone
 from medgraft.sources.package import is_installed, package_file
 from medgraft.sources.vault import StoredWeights, store
 
@@ -175,7 +175,7 @@ def import_file(
 
 def _own_source(file: Path, name: str, network: str, args: dict[str, Any]) -> KnownSource:
     """A user's own weights as a source; what they saw is what their network reads."""
-    backbone = open_located(BackboneSpec(name=network, args=args, weights=str(file)), Located(path=file))
+    backbone = open_backbone(BackboneSpec(name=network, args=args, weights=str(file)), Located(path=file))
     sides = backbone.sides or (0,)
     side = sides[0] if len(sides) < 3 else (sides[0], sides[1], sides[2])
     is_by_image = backbone.normalisation == "image"
@@ -204,7 +204,7 @@ def _checked(source: KnownSource, path: Path, *, origin: str, is_licence_accepte
         is_licence_accepted: Whether the user agreed to the licence.
     """
     spec = BackboneSpec(name=source.network, args=source.args, weights=str(path))
-    report = open_located(spec, Located(path=path, source=source)).report
+    report = open_backbone(spec, Located(path=path, source=source)).report
     if report.missing:
         raise WeightsError(
             f"expected {path} to fill all of {source.network} as {source.name} does, got nothing for "

@@ -7,7 +7,6 @@ from typing import Final
 
 from torch import nn
 
-from medgraft.backbones.build import family_converter
 from medgraft.backbones.load_report import LoadReport
 from medgraft.backbones.monai_models import MONAI_NAMES, medicalnet_file
 from medgraft.backbones.packaged import PACKAGED_NAME, packaged_manifest, packaged_state, packaged_weights
@@ -15,7 +14,7 @@ from medgraft.backbones.spec import Backbone
 from medgraft.backbones.timm_models import build_timm_from_hub, is_timm_name
 from medgraft.backbones.torchvision_models import IMAGE_NAMES, VIDEO_NAMES, licence_of, published_file
 from medgraft.errors import BackboneError, WeightsError
-from medgraft.sources.load import load_weights
+from medgraft.sources.load import fill_backbone
 from medgraft.sources.weights_file import sha256_of
 
 __all__ = ["published_weights"]
@@ -46,7 +45,7 @@ def published_weights(backbone: Backbone) -> tuple[nn.Module, LoadReport]:
     for names, file_of in _FILES:
         if spec.name in names:
             file, source = file_of(spec.name, is_offline=spec.is_offline)
-            report = load_weights(network, file, convert=family_converter(backbone))
+            report = fill_backbone(backbone, file)
             licence = licence_of(spec.name) if spec.name in IMAGE_NAMES else report.licence
             return network, dataclasses.replace(report, source=source, licence=licence)
     if not is_timm_name(spec.name):

@@ -9,7 +9,7 @@ from medgraft.sources.fingerprint import size_of
 from medgraft.sources.known import KnownSource
 from medgraft.sources.layouts.published import PLAIN
 
-__all__ = ["sources_of"]
+__all__ = ["sources_of", "sources_of_size"]
 
 
 def sources_of(report: LoadReport, network: nn.Module, named: KnownSource | None) -> tuple[KnownSource, ...]:
@@ -22,9 +22,10 @@ def sources_of(report: LoadReport, network: nn.Module, named: KnownSource | None
     """
     if named is not None:
         return (named,)
-    size = size_of(network.state_dict())
-    return tuple(
-        source
-        for source in SOURCES.values()
-        if source.layout == report.layout != PLAIN and SIZES.get(source.name) == size
-    )
+    alike = sources_of_size(size_of(network.state_dict()))
+    return tuple(source for source in alike if source.layout == report.layout != PLAIN)
+
+
+def sources_of_size(size: int) -> list[KnownSource]:
+    """The sources whose trunk holds so many numbers, see `medgraft.sources.fingerprint.size_of`."""
+    return [source for source in SOURCES.values() if SIZES[source.name] == size]

@@ -7,14 +7,17 @@ from typing import Final
 
 from torch import Tensor, nn
 
+from medgraft.backbones.build import family_converter
 from medgraft.backbones.load_report import LoadReport
+from medgraft.backbones.spec import Backbone
+from medgraft.backbones.torchvision_models import without_dropped
 from medgraft.errors import WeightsError
 from medgraft.sources.layouts.published import LAYOUTS, PLAIN
 from medgraft.sources.matching import Candidate, FamilyConverter, matched_network
 from medgraft.sources.recognise import COUNTER, NetworkInFile, layout_of, network_in_file
 from medgraft.sources.weights_file import SHARD, StateDict, read_state_dicts, weights_sha256
 
-__all__ = ["file_and_key", "fill_network", "load_weights"]
+__all__ = ["file_and_key", "fill_backbone", "fill_network", "load_weights"]
 
 _SHOWN: Final = 5
 _STATISTICS: Final = ("running_mean", "running_var")
@@ -72,6 +75,22 @@ def fill_network(
     _refuse_no_numbers(candidate.fits, file)
     network.load_state_dict({**own, **candidate.fits})
     return _report(file, own, candidate, published)
+
+
+def fill_backbone(backbone: Backbone, file: Path, key: str | None = None, *, is_plain: bool = False) -> LoadReport:
+    """As `fill_network`, with what is known of the releases of a network's family.
+
+    Args:
+        backbone: Its network is changed in place.
+        file: The weights file.
+        key: As for `fill_network`.
+        is_plain: As for `fill_network`.
+
+    Raises:
+        WeightsError: As for `load_weights`.
+    """
+    report = fill_network(backbone.network, file, key, convert=family_converter(backbone), is_plain=is_plain)
+    return without_dropped(backbone.spec.name, report)
 
 
 def _by_own_names(published: NetworkInFile, own: dict[str, Tensor]) -> StateDict:

@@ -6,71 +6,63 @@ from typing import Final
 import torch
 from torch import nn
 
-from medgraft.backbones.build import build_backbone, family_converter, finished
+from medgraft.backbones.build import build_backbone, finished
 from medgraft.backbones.load_report import Ancestor
 from medgraft.backbones.spec import Backbone, BackboneSpec
-from medgraft.backbones.torchvision_models import without_dropped
 from medgraft.errors import WeightsError
 from medgraft.sources.agreement import demand_agreement
 from medgraft.sources.hub import published_weights
 from medgraft.sources.identify import sources_of
 from medgraft.sources.known import Input, KnownSource
 from medgraft.sources.layouts.published import PLAIN
-from medgraft.sources.load import fill_network
+from medgraft.sources.load import fill_backbone
 from medgraft.sources.locate import Located, locate
 from medgraft.sources.proof import prove
 from medgraft.sources.run_source import lineage_of_run
 
-__all__ = ["open_backbone", "open_located"]
+__all__ = ["open_backbone"]
 
 _PUBLISHED: Final = ("hub", "packaged")
 
 
-def open_backbone(spec: BackboneSpec) -> Backbone:
+def open_backbone(spec: BackboneSpec, located: Located | None = None) -> Backbone:
     """The network of `spec` with its weights; nothing ever falls back to random weights silently.
 
     Args:
         spec: What the user asked for.
+        located: The file of the weights, where it was found already.
 
     Raises:
         BackboneError: Unknown name (the message lists the nearest) or arguments.
         WeightsError: The weights cannot be read, do not fit, or were trained with another network of the same shapes.
     """
-    return open_located(spec, None if spec.weights in ("none", *_PUBLISHED) else locate(spec.weights))
-
-
-def open_located(spec: BackboneSpec, located: Located | None) -> Backbone:
-    """The network of `spec` with the weights of a file that was found already.
-
-    Args:
-        spec: What the user asked for.
-        located: The file, and what it is where that is known; None where the weights are no file of the user's.
-
-    Raises:
-        BackboneError: Unknown name or arguments.
-        WeightsError: The weights cannot be read, do not fit, or are something else.
-    """
+    if located is None and spec.weights not in ("none", *_PUBLISHED):
+        located = locate(spec.weights)
     flat = dataclasses.replace(spec, lift="none", input="replicate")
     # Building a network must not move anybody's random numbers, see `build_backbone`.
     with torch.random.fork_rng(devices=[]):
         backbone = build_backbone(dataclasses.replace(flat, weights="none"))
-        if spec.weights in _PUBLISHED:
-            backbone = dataclasses.replace(backbone, spec=flat)
-            network, report = published_weights(backbone)
-            backbone = dataclasses.replace(backbone, network=network, report=without_dropped(spec.name, report))
-        elif located is not None:
+        if located is not None:
             backbone = _filled(dataclasses.replace(backbone, spec=flat), located)
+        elif spec.weights in _PUBLISHED:
+            backbone = _published(dataclasses.replace(backbone, spec=flat))
         # What a run's own layers saw is known, and no photographs.
         if spec.weights not in ("none", "packaged") and (located is None or located.run is None):
             backbone = _proven(backbone)
     return finished(backbone, spec)
 
 
+def _published(backbone: Backbone) -> Backbone:
+    """A built network with the weights that belong to its name."""
+    network, report = published_weights(backbone)
+    learned = Ancestor(name=report.source, learned="not stated", licence=report.licence, sha256=report.sha256)
+    return dataclasses.replace(backbone, network=network, report=dataclasses.replace(report, lineage=(learned,)))
+
+
 def _filled(backbone: Backbone, located: Located) -> Backbone:
     """A built network with the weights of a file, and the input these were made for."""
     network = backbone.network
-    is_run = located.run is not None
-    report = fill_network(network, located.path, located.key, convert=family_converter(backbone), is_plain=is_run)
+    report = fill_backbone(backbone, located.path, located.key, is_plain=located.run is not None)
     if located.source is not None and report.layout not in (located.source.layout, PLAIN):
         raise WeightsError(
             f"expected the layout {located.source.layout} of {located.source.name} in {located.path}, got "
@@ -79,7 +71,7 @@ def _filled(backbone: Backbone, located: Located) -> Backbone:
     sources = sources_of(report, network, located.source)
     demand_agreement(backbone, report, sources)
     report = dataclasses.replace(
-        without_dropped(backbone.spec.name, report),
+        report,
         names=tuple(source.name for source in sources),
         licence=report.licence or _licence(sources),
         source=located.source.name if located.source else report.source,

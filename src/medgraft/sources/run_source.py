@@ -77,11 +77,7 @@ def lineage_of_run(folder: Path) -> tuple[Ancestor, ...]:
         WeightsError: Its description is damaged.
     """
     weights = _described(folder)["weights"]
-    known = tuple(Ancestor(**ancestor) for ancestor in weights.get("lineage", ()))
-    if known or not weights.get("source") or weights["source"] == "none":
-        return known
-    facts = {key: str(weights.get(key) or "") for key in ("licence", "sha256")}
-    return (Ancestor(name=str(weights["source"]), learned="not stated", **facts),)
+    return tuple(Ancestor(**ancestor) for ancestor in weights.get("lineage", ()))
 
 
 def _run_name(folder: Path) -> str:

@@ -43,7 +43,8 @@ def verify(name: str) -> Verified:
     """
     try:
         named = network_of_weights(name)
-        report = open_backbone(BackboneSpec(name=named.name, args=named.args, weights=name, is_offline=True)).report
+        spec = BackboneSpec(name=named.name, args=named.args, weights=name, is_offline=True)
+        report = open_backbone(spec, named.located).report
     except MedgraftError as error:
         return Verified(name=name, is_sound=False, words=str(error))
     missing = f"{len(report.missing)} missing ({report.missing[0]} …)" if report.missing else "none missing"
