@@ -22,6 +22,7 @@ from medgraft.config import Unit
 from medgraft.cuts.truncate import Trunk, truncate_traced
 from medgraft.errors import RunError
 from medgraft.files import replacing_folder, write_json
+from medgraft.sources.run_source import DESCRIPTION, OWN_FILE, WEIGHTS, model_folder, network_name
 from medgraft.sources.weights_file import sha256_of
 from medgraft.transfer.heads import CLASSICAL, HeadSettings, empty_classical
 from medgraft.transfer.model import Head, Normalise, TransferModel
@@ -34,8 +35,6 @@ from medgraft.version import __version__
 __all__ = ["Artefact", "Judging", "LoadedModel", "WeightsOrigin", "load_artefact", "save_artefact"]
 
 _FORMAT: Final = 1
-_OWN_FILE: Final = "network.py"
-_WEIGHTS: Final = "model.safetensors"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,14 +142,14 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
         try:
             # Clones, because tied weights share memory, which safetensors refuses.
             tensors = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-            save_file(tensors, partial / _WEIGHTS)
+            save_file(tensors, partial / WEIGHTS)
         except SafetensorError as error:
             raise RunError(f"could not write the model to {folder}: {error}. Free space or check rights.") from error
-        (partial / _WEIGHTS).chmod(0o644)
+        (partial / WEIGHTS).chmod(0o644)
         name = backbone.spec.name
         if is_own_name(name) and (file := source_file(name)) is not None:
-            shutil.copyfile(file, partial / _OWN_FILE)
-            name = f"{_OWN_FILE}:{name.rpartition(':')[2]}"
+            shutil.copyfile(file, partial / OWN_FILE)
+            name = f"{OWN_FILE}:{name.rpartition(':')[2]}"
         described = {
             "format": _FORMAT,
             **to_json(artefact),
@@ -161,7 +160,7 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
                 "lift": backbone.spec.lift,
                 "input": backbone.spec.input,
             },
-            "sha256": sha256_of(partial / _WEIGHTS),
+            "sha256": sha256_of(partial / WEIGHTS),
             "versions": {
                 "medgraft": __version__,
                 "torch": torch.__version__,
@@ -169,7 +168,7 @@ def save_artefact(folder: Path, model: TransferModel, artefact: Artefact, backbo
                 "python": platform.python_version(),
             },
         }
-        write_json(partial / "model.json", described)
+        write_json(partial / DESCRIPTION, described)
     return folder
 
 
@@ -179,9 +178,9 @@ def load_artefact(path: Path) -> LoadedModel:
     Raises:
         RunError: There is none, it is of a newer format, or its weights are not those it was saved with.
     """
-    folder = path / "model" if (path / "model" / "model.json").is_file() else path
+    folder = model_folder(path) or path
     described = _describe(folder)
-    weights = folder / _WEIGHTS
+    weights = folder / WEIGHTS
     if not weights.is_file() or sha256_of(weights) != described["sha256"]:
         raise RunError(
             f"expected the weights that {folder}/model.json names, got others or none. Copy the folder again."
@@ -189,9 +188,7 @@ def load_artefact(path: Path) -> LoadedModel:
     # Networks that are not slim were once stored with an empty entry.
     artefact: Artefact = from_json(Artefact, {**described, "slim": described.get("slim") or None})
     backbone = described["backbone"]
-    name = str(backbone["name"])
-    if name.startswith(f"{_OWN_FILE}:"):
-        name = f"{folder / _OWN_FILE}:{name.partition(':')[2]}"
+    name = network_name(folder, str(backbone["name"]))
     settings = artefact.preprocessing
     sides = artefact.patch or settings.sides
     size = sides if len(sides) == 3 else sides[0]
@@ -234,7 +231,7 @@ def _network(
 
 
 def _describe(folder: Path) -> dict[str, Any]:
-    file = folder / "model.json"
+    file = folder / DESCRIPTION
     if not file.is_file():
         raise RunError(f"expected a finished run or its model folder, got {folder} without model.json.")
     try:

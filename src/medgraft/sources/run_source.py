@@ -10,17 +10,27 @@ from medgraft.sources.known import Input, KnownSource, Place
 from medgraft.sources.layouts.published import PLAIN
 from medgraft.sources.weights_file import sha256_of
 
-__all__ = ["MODEL_KEY", "lineage_of_run", "model_folder", "run_source"]
+__all__ = [
+    "DESCRIPTION",
+    "MODEL_KEY",
+    "OWN_FILE",
+    "WEIGHTS",
+    "lineage_of_run",
+    "model_folder",
+    "network_name",
+    "run_source",
+]
 
 MODEL_KEY: Final = "trunk.network"
 """Where the network lies among a stored model's tensors."""
-_DESCRIPTION, _WEIGHTS, _OWN_FILE = "model.json", "model.safetensors", "network.py"
+DESCRIPTION, WEIGHTS, OWN_FILE = "model.json", "model.safetensors", "network.py"
+"""Files of a stored model; the last is a user's own network."""
 
 
 def model_folder(path: Path) -> Path | None:
     """The folder of a stored model: `path` itself, or the chosen model of the run in it; None where there is none."""
-    folders = (path, path / "model")
-    return next((folder for folder in folders if (folder / _DESCRIPTION).is_file()), None)
+    folders = (path / "model", path)
+    return next((folder for folder in folders if (folder / DESCRIPTION).is_file()), None)
 
 
 def run_source(folder: Path) -> tuple[KnownSource, Path]:
@@ -34,10 +44,10 @@ def run_source(folder: Path) -> tuple[KnownSource, Path]:
         WeightsError: Its description is damaged, its weights were changed, or it is one that cannot be transferred on:
             slimmed, with adapters, or a network for images that was lifted to volumes.
     """
-    described, weights = _described(folder), folder / _WEIGHTS
+    described, weights = _described(folder), folder / WEIGHTS
     if not weights.is_file() or sha256_of(weights) != described["sha256"]:
         raise WeightsError(
-            f"expected the weights that {folder / _DESCRIPTION} names, got others or none. Copy it again."
+            f"expected the weights that {folder / DESCRIPTION} names, got others or none. Copy it again."
         )
     backbone, settings = described["backbone"], described["preprocessing"]
     strategy = str(described["strategy"])
@@ -48,15 +58,12 @@ def run_source(folder: Path) -> tuple[KnownSource, Path]:
         what = "of a network whose first layer was folded for grey images"
     if what:
         raise WeightsError(f"expected a model whose network can be filled from it, got one {what} in {folder}.")
-    name = str(backbone["name"])
-    if name.startswith(f"{_OWN_FILE}:"):
-        name = f"{folder / _OWN_FILE}:{name.partition(':')[2]}"
     is_by_image = settings["normalisation"] == "image"
     mean, std = (() if is_by_image else tuple(settings[key]) for key in ("mean", "std"))
     sides = described.get("patch") or settings["sides"]
     source = KnownSource(
         name=_run_name(folder),
-        network=name,
+        network=network_name(folder, str(backbone["name"])),
         args=backbone["args"],
         layout=PLAIN,
         data=f"{described['task']}: {', '.join(described['classes'])}",
@@ -68,6 +75,16 @@ def run_source(folder: Path) -> tuple[KnownSource, Path]:
         place=Place(kind="by-hand", name=str(folder), sha256=str(described["sha256"])),
     )
     return source, weights
+
+
+def network_name(folder: Path, stored: str) -> str:
+    """The name by which a stored model's network is built: a user's own is that of the file beside it.
+
+    Args:
+        folder: Of the model.
+        stored: As its description has it.
+    """
+    return f"{folder / OWN_FILE}:{stored.partition(':')[2]}" if stored.startswith(f"{OWN_FILE}:") else stored
 
 
 def lineage_of_run(folder: Path) -> tuple[Ancestor, ...]:
@@ -87,7 +104,7 @@ def _run_name(folder: Path) -> str:
 
 
 def _described(folder: Path) -> dict[str, Any]:
-    path = folder / _DESCRIPTION
+    path = folder / DESCRIPTION
     try:
         described: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         _ = [described[key] for key in ("sha256", "strategy", "task", "classes", "weights")]
